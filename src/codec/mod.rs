@@ -1,0 +1,73 @@
+//! Bytes of rows, frames and keys.
+//!
+//! This is the only module that knows bincode. Everything is little-endian with variable-length integers
+//! (`bincode::config::standard()`), and decoding never allocates more than the input could justify. The golden
+//! tests freeze the bytes.
+
+pub(crate) mod key;
+
+use crate::error::{Error, Result};
+use bincode::config::{self, Configuration};
+
+/// The most bytes one decoded value may claim, so that a damaged length cannot ask for all the memory there is.
+const DECODE_LIMIT: usize = 1 << 30;
+
+fn configuration() -> Configuration<config::LittleEndian, config::Varint, config::Limit<DECODE_LIMIT>> {
+    config::standard().with_limit::<DECODE_LIMIT>()
+}
+
+/// Encodes a row or a frame payload.
+pub(crate) fn encode<T: bincode::Encode>(value: &T) -> Result<Vec<u8>> {
+    bincode::encode_to_vec(value, configuration()).map_err(|error| Error::Encode(error.to_string()))
+}
+
+/// Decodes what [`encode`] wrote. Bytes left over are damage too.
+pub(crate) fn decode<'a, T: bincode::BorrowDecode<'a, ()>>(bytes: &'a [u8]) -> Result<T, String> {
+    let (value, used) =
+        bincode::borrow_decode_from_slice(bytes, configuration()).map_err(|error| error.to_string())?;
+    if used != bytes.len() {
+        return Err(format!("{} bytes left over after a value of {used}", bytes.len() - used));
+    }
+    Ok(value)
+}
+
+/// Decodes a row of `table`, naming it when that fails.
+pub(crate) fn decode_row<'a, T: bincode::BorrowDecode<'a, ()>>(
+    table: &'static str,
+    bytes: &'a [u8],
+) -> Result<T> {
+    decode(bytes).map_err(|detail| Error::corrupted(format!("a row of table {table}"), detail))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(bincode::Encode, bincode::Decode, Debug, PartialEq)]
+    struct Row {
+        name: String,
+        at: u64,
+        note: Option<Vec<u8>>,
+    }
+
+    #[test]
+    fn a_row_round_trips_in_frozen_bytes() {
+        let row = Row { name: "pay".into(), at: 300, note: Some(vec![7]) };
+        let bytes = encode(&row).unwrap();
+        assert_eq!(bytes, [3, b'p', b'a', b'y', 251, 44, 1, 1, 1, 7]);
+        assert_eq!(decode::<Row>(&bytes), Ok(row));
+    }
+
+    #[test]
+    fn short_long_and_absurd_rows_are_errors() {
+        let bytes = encode(&Row { name: "pay".into(), at: 300, note: None }).unwrap();
+        for cut in 0..bytes.len() {
+            assert!(decode::<Row>(&bytes[..cut]).is_err());
+        }
+        let mut long = bytes.clone();
+        long.push(0);
+        assert!(decode::<Row>(&long).is_err());
+        // A length of 2^64 - 1 must not be allocated.
+        assert!(decode::<Row>(&[253, 255, 255, 255, 255, 255, 255, 255, 255]).is_err());
+    }
+}

@@ -1,0 +1,156 @@
+//! What can go wrong, and what each failure leaves behind.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The result of most operations of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of a room, a store or the engine behind them.
+///
+/// Every variant says what it leaves behind: *not applied* (as if the call had never been made), or *unknown*
+/// (only [`Error::OutcomeUnknown`]: the change may or may not survive).
+///
+/// Errors are cheap to clone, because one failed flush answers everybody who waited for it.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Another handle, in this process or another, has the file open. Nothing was touched.
+    #[error("{}: already open elsewhere; close the other opener, or work on a copy of the file", path.display())]
+    Locked {
+        /// The file that is locked.
+        path: PathBuf,
+    },
+
+    /// The file exists but is not a cloakroom file. Nothing was written to it.
+    #[error("{}: not a cloakroom file ({reason}); nothing was written to it", path.display())]
+    NotCloakroom {
+        /// The file that was refused.
+        path: PathBuf,
+        /// What gave it away.
+        reason: String,
+    },
+
+    /// The file was written by a newer version of this crate. Nothing was written to it.
+    #[error(
+        "{}: format version {found} is newer than {supported}, the newest this version reads; \
+         open it with a newer cloakroom (nothing was written to it)",
+        path.display()
+    )]
+    UnsupportedVersion {
+        /// The file that was refused.
+        path: PathBuf,
+        /// The version its superblock names.
+        found: u32,
+        /// The newest version this build reads.
+        supported: u32,
+    },
+
+    /// Bytes on the disk are not what was written there. Reads of other, intact rows go on.
+    #[error("corrupted: {location}: {detail}")]
+    Corrupted {
+        /// Where in the file, as exactly as it is known.
+        location: String,
+        /// What is wrong there.
+        detail: String,
+    },
+
+    /// The operating system failed a call. A write that answers this was not applied.
+    #[error("{context}: {source}")]
+    Io {
+        /// What was being done, and to what.
+        context: String,
+        /// The system's own error.
+        source: Arc<io::Error>,
+    },
+
+    /// The disk is full and the log has no room left to wait in. The write was not applied; nothing that was
+    /// acknowledged is lost. Free some space: the next checkpoint heals the room without reopening it.
+    #[error("disk full: {context}; free some space and try again, there is no need to reopen")]
+    DiskFull {
+        /// What could not be written.
+        context: String,
+    },
+
+    /// Both log segments stayed full for longer than a writer waits. The write was not applied.
+    #[error("the log is full and no checkpoint freed it within {waited:?} ({cause})")]
+    LogFull {
+        /// How long the writer waited.
+        waited: Duration,
+        /// What the checkpointer last said.
+        cause: String,
+    },
+
+    /// A key, value or batch is over its limit. Nothing was applied.
+    #[error("{what} has {size} bytes, over the limit of {limit}")]
+    TooLarge {
+        /// What was too large.
+        what: &'static str,
+        /// Its size in bytes.
+        size: u64,
+        /// The most that is allowed, in bytes.
+        limit: u64,
+    },
+
+    /// A live record with this key exists. It is untouched.
+    #[error("a live record with this key exists already; it was left as it is")]
+    AlreadyExists,
+
+    /// A configuration contradicts itself or the file. Nothing was applied.
+    #[error("invalid configuration: {0}")]
+    InvalidConfig(String),
+
+    /// A value could not be encoded. Nothing was applied.
+    #[error("the value cannot be encoded: {0}")]
+    Encode(String),
+
+    /// The log failed while this call waited for it. The change **may or may not** survive: reopen and look.
+    #[error(
+        "outcome unknown: the log failed while this call waited for it ({source}); \
+         the change may or may not survive, reopen the file and look"
+    )]
+    OutcomeUnknown {
+        /// The failure of the write or flush.
+        source: Arc<io::Error>,
+    },
+
+    /// The log failed earlier, so nothing can be made durable any more. Not applied. Reads of durable state go
+    /// on; reopening the file recovers everything that was acknowledged.
+    #[error("poisoned: the log failed earlier ({source}); reopen the file to recover")]
+    Poisoned {
+        /// The failure that poisoned the room.
+        source: Arc<io::Error>,
+    },
+
+    /// The room or store was closed before this call. Not applied.
+    #[error("closed: this call came after the room or store was closed")]
+    Closed,
+
+    /// A write was made through a room or store handle from inside `atomically`, where it would wait for
+    /// itself for ever. Not applied; use the transaction that the closure was given.
+    #[error("a transaction of this room is already running on this thread; use the transaction it was given")]
+    NestedTransaction,
+}
+
+impl Error {
+    /// Wraps a system error, saying what was being done. A full disk becomes [`Error::DiskFull`].
+    pub(crate) fn io(context: impl Into<String>, source: io::Error) -> Self {
+        let context = context.into();
+        if is_disk_full(&source) {
+            return Error::DiskFull { context: format!("{context}: {source}") };
+        }
+        Error::Io { context, source: Arc::new(source) }
+    }
+
+    /// Damage found at `location`.
+    pub(crate) fn corrupted(location: impl Into<String>, detail: impl Into<String>) -> Self {
+        Error::Corrupted { location: location.into(), detail: detail.into() }
+    }
+}
+
+/// Whether the system says that there is no space (or no quota) left.
+pub(crate) fn is_disk_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}

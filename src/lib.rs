@@ -1,0 +1,16 @@
+//! One-file, ACID storage for what is handed over once.
+
+#![deny(missing_docs, unsafe_code)]
+#![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation)]
+
+mod clock;
+mod codec;
+mod durability;
+mod error;
+pub mod limits;
+mod storage;
+mod tables;
+
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use durability::Durability;
+pub use error::{Error, Result};

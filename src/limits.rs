@@ -1,0 +1,44 @@
+//! Every limit, with the reasoning beside it.
+
+use std::time::Duration;
+
+/// The size of a block: the unit of the file's geometry, of redb's pages and of the checksums over them.
+pub const BLOCK_SIZE: usize = 4096;
+
+/// The longest key or name a caller may pass, in bytes. Any string up to this length is a key.
+pub const MAX_KEY_LEN: usize = 64 * 1024;
+
+/// Bytes set aside for the log (both segments together) unless the builder says otherwise.
+///
+/// Two segments of 8 MiB hold about 76,000 token consumes each, so a checkpoint writes each page of the B-tree once
+/// for many rows, and a value of 4 MiB fits a segment.
+pub const DEFAULT_LOG_CAPACITY: u64 = 16 << 20;
+
+/// The smallest log. One segment must hold the largest single-row operation on keys of [`MAX_KEY_LEN`].
+pub const MIN_LOG_CAPACITY: u64 = 2 << 20;
+
+/// The largest log. A recovery replays at most this much, and holds its rows in memory.
+pub const MAX_LOG_CAPACITY: u64 = 4 << 30;
+
+/// Bytes of page cache for the B-tree unless the builder says otherwise.
+pub const DEFAULT_CACHE_SIZE: usize = 64 << 20;
+
+/// The largest encoded claim-check state unless the store says otherwise, in bytes. It shrinks to what a segment
+/// of the log can hold.
+pub const DEFAULT_MAX_STATE_BYTES: usize = 4 << 20;
+
+/// How long a consumed form token still answers `Replay` after its expiry, unless the store says otherwise.
+pub const DEFAULT_REPLAY_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The most rows one page of a listing holds.
+pub const MAX_LIST_LIMIT: usize = 1_000;
+
+/// How long a writer waits for a checkpoint when both log segments are full, before it answers
+/// [`Error::LogFull`](crate::Error::LogFull).
+pub const MAX_LOG_STALL: Duration = Duration::from_secs(30);
+
+/// An operation with several keys of the largest size (a form token has four strings and two index rows) must fit
+/// the smallest segment.
+const _: () = assert!(MIN_LOG_CAPACITY / 2 >= 12 * MAX_KEY_LEN as u64);
+const _: () = assert!(DEFAULT_LOG_CAPACITY / 2 > DEFAULT_MAX_STATE_BYTES as u64 + 4 * MAX_KEY_LEN as u64);
+const _: () = assert!(MIN_LOG_CAPACITY.is_multiple_of(2 * BLOCK_SIZE as u64));
