@@ -1,0 +1,224 @@
+//! Checkpoints: moving the rows of a full segment into the B-tree, so that the segment can be used again.
+//!
+//! 1. Under the serial lock the segments change places ([`Core::rotate`]): the in-memory table of the full one is
+//!    frozen and a new one takes the rows of new frames. Writers go on.
+//! 2. [`Core::run_checkpoint`] waits until every frozen frame is durable in the log, applies the newest version of
+//!    each row to the B-tree in one durable transaction that also records the position reached, and lets readers
+//!    look into the new B-tree instead of the frozen table.
+//! 3. The segment gets a new generation, durably; only then is it free.
+//!
+//! A checkpoint that fails changes nothing: the frozen table stays, and the next attempt applies it again. When
+//! both segments are full, writers wait for that attempt, at most [`MAX_LOG_STALL`], and learn why it failed.
+
+use super::{Core, Turn};
+use super::view::View;
+use crate::durability::Durability;
+use crate::error::{Error, Result};
+use crate::limits::MAX_LOG_STALL;
+use crate::memtable::Memtable;
+use parking_lot::{Condvar, Mutex};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// How long after a failed checkpoint the next one is tried, when no writer asks for it sooner.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Who runs checkpoints, and what the last one said.
+#[derive(Debug)]
+pub(super) struct Checkpointer {
+    state: Mutex<State>,
+    changed: Condvar,
+    /// One checkpoint at a time.
+    running: Mutex<()>,
+    /// Whether a background thread runs them; otherwise whoever needs one does.
+    in_background: bool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    requested: bool,
+    stopped: bool,
+    /// Attempts that ended, well or badly.
+    attempts: u64,
+    last_failure: Option<Error>,
+}
+
+impl Checkpointer {
+    pub(super) fn new(in_background: bool) -> Self {
+        let (state, changed, running) = (Mutex::default(), Condvar::new(), Mutex::new(()));
+        Self { state, changed, running, in_background }
+    }
+
+    /// Asks the background thread for a checkpoint.
+    pub(super) fn request(&self) {
+        self.state.lock().requested = true;
+        self.changed.notify_all();
+    }
+
+    /// Ends the background thread's wait.
+    pub(super) fn stop(&self) {
+        self.state.lock().stopped = true;
+        self.changed.notify_all();
+    }
+
+    /// Blocks the background thread until there is something to do; `false` when it shall end.
+    pub(super) fn next_request(&self) -> bool {
+        let mut state = self.state.lock();
+        while !state.requested && !state.stopped {
+            if state.last_failure.is_none() {
+                self.changed.wait(&mut state);
+            } else if self.changed.wait_for(&mut state, RETRY_AFTER).timed_out() {
+                break;
+            }
+        }
+        state.requested = false;
+        !state.stopped
+    }
+
+    fn ended(&self, result: &Result<()>) {
+        let mut state = self.state.lock();
+        state.attempts += 1;
+        state.last_failure = result.as_ref().err().cloned();
+        drop(state);
+        self.changed.notify_all();
+    }
+}
+
+impl Core {
+    /// Goes on in the other segment. The caller holds the serial lock. When the other segment is still being
+    /// moved into the B-tree this waits for it, bounded.
+    pub(super) fn rotate(&self) -> Result<()> {
+        if !self.log.spare_is_free() {
+            self.wait_for_spare()?;
+        }
+        {
+            let mut view = self.view.write();
+            self.log.rotate();
+            *view = Arc::new(View {
+                active: Arc::new(Memtable::default()),
+                frozen: Some(Arc::clone(&view.active)),
+                base: Arc::clone(&view.base),
+            });
+        }
+        self.checkpointer.request();
+        Ok(())
+    }
+
+    /// Waits until the other segment is free, or until a whole attempt to free it has failed.
+    fn wait_for_spare(&self) -> Result<()> {
+        let started = Instant::now();
+        self.counters.stalled();
+        if !self.checkpointer.in_background {
+            return self.run_checkpoint().map_err(|error| full(error, started));
+        }
+        let deadline = started + MAX_LOG_STALL;
+        let mut state = self.checkpointer.state.lock();
+        let attempts = state.attempts;
+        let result = loop {
+            if self.log.spare_is_free() {
+                break Ok(());
+            }
+            if let Some(source) = self.log.failure() {
+                break Err(Error::Poisoned { source: Arc::clone(source) });
+            }
+            if let (true, Some(failure)) = (state.attempts > attempts, &state.last_failure) {
+                break Err(full(failure.clone(), started));
+            }
+            state.requested = true;
+            self.checkpointer.changed.notify_all();
+            if self.checkpointer.changed.wait_until(&mut state, deadline).timed_out() {
+                let cause = "the checkpoint is still running".to_owned();
+                break Err(Error::LogFull { waited: started.elapsed(), cause });
+            }
+        };
+        drop(state);
+        self.counters.stall_ended(started.elapsed());
+        result
+    }
+
+    /// Moves the frozen table, if there is one, into the B-tree and frees its segment.
+    pub(super) fn run_checkpoint(&self) -> Result<()> {
+        let _running = self.checkpointer.running.lock();
+        // A panic in the B-tree is a failed attempt: the frozen table is still there.
+        let result = catch_unwind(AssertUnwindSafe(|| self.move_frozen())).unwrap_or_else(|_| {
+            Err(Error::corrupted("the B-tree", "a checkpoint into it panicked"))
+        });
+        if result.is_err() {
+            self.counters.checkpoint_failed();
+        }
+        self.checkpointer.ended(&result);
+        result
+    }
+
+    fn move_frozen(&self) -> Result<()> {
+        let view = self.view();
+        if let Some(frozen) = &view.frozen {
+            let lsn = frozen.newest_lsn().max(view.base.lsn());
+            self.log.wait(lsn, Durability::Sync)?;
+            let base = self.base.apply(lsn, frozen.newest()).map_err(|failed| {
+                if failed.flush_failed {
+                    return self.log.poison(std::io::Error::other(failed.error));
+                }
+                failed.error
+            })?;
+            let mut current = self.view.write();
+            *current = Arc::new(View { active: Arc::clone(&current.active), frozen: None, base });
+            self.counters.checkpointed();
+        }
+        if !self.log.spare_is_free() {
+            self.log.recycle_spare(self.view().base.lsn())?;
+        }
+        Ok(())
+    }
+
+    /// Moves everything that was written so far into the B-tree.
+    pub(super) fn checkpoint_now(&self) -> Result<()> {
+        let _turn = Turn::take(self)?;
+        loop {
+            {
+                let _serial = self.serial.lock();
+                if self.closed.load(Ordering::Acquire) {
+                    return Err(Error::Closed);
+                }
+                if let Some(source) = self.log.failure() {
+                    return Err(Error::Poisoned { source: Arc::clone(source) });
+                }
+                if self.freeze_active()? {
+                    break;
+                }
+            }
+            // Writers go on while the other segment is freed.
+            self.run_checkpoint()?;
+        }
+        self.run_checkpoint()
+    }
+
+    /// The same for an engine that is being closed, in which no transaction runs any more.
+    pub(super) fn checkpoint_all(&self) -> Result<()> {
+        while !self.freeze_active()? {
+            self.run_checkpoint()?;
+        }
+        self.run_checkpoint()
+    }
+
+    /// Freezes what the active segment holds; `false` when the other segment has to be freed first.
+    fn freeze_active(&self) -> Result<bool> {
+        if self.log.active_is_empty() {
+            return Ok(true);
+        }
+        if !self.log.spare_is_free() {
+            return Ok(false);
+        }
+        self.rotate().map(|()| true)
+    }
+}
+
+/// What a writer is told when the log is full because the checkpoint fails.
+fn full(failure: Error, started: Instant) -> Error {
+    match failure {
+        Error::DiskFull { .. } | Error::Poisoned { .. } | Error::Corrupted { .. } => failure,
+        other => Error::LogFull { waited: started.elapsed(), cause: other.to_string() },
+    }
+}

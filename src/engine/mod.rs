@@ -1,0 +1,308 @@
+//! The engine: one serial order of transactions over a log, an in-memory table and a B-tree.
+//!
+//! # The way of a write
+//! 1. [`Engine::transact`] reads what the decision will probably need from the B-tree, before any lock.
+//! 2. Under the serial lock the operation reads, decides and stages rows ([`Tx`]); one frame with all of them is
+//!    appended to the log's buffer, and the rows enter the in-memory table with the frame's position (LSN).
+//! 3. The answer is a [`Pending`] on that position. Whoever waits for it first writes and flushes the buffer for
+//!    everybody ([`Log`]).
+//!
+//! # The way of a read
+//! [`Engine::read`] takes the newest position and the tables as they are, without a lock that a writer holds. The
+//! newest position among the versions it touched is what its answer rests on.
+//!
+//! # Invariants
+//! 1. The order of frames is the order of decisions: both happen under the serial lock.
+//! 2. A position is published after all rows of its frame are in the in-memory table, so a reader sees whole frames.
+//! 3. The B-tree holds exactly the frames up to the position it records, and that position is durable in the log.
+//! 4. Every row of a newer position is in the active in-memory table or in the frozen one.
+
+pub(crate) mod access;
+mod background;
+mod checkpoint;
+mod open;
+mod prefetch;
+mod stats;
+mod tx;
+mod view;
+
+pub(crate) use open::{EngineOptions, Threads};
+pub use stats::EngineStats;
+pub(crate) use tx::Tx;
+pub(crate) use view::Snapshot;
+
+use crate::base::Base;
+use crate::clock::Clock;
+use crate::durability::Durability;
+use crate::error::{Error, Result};
+use crate::log::{AppendError, Log};
+use crate::pending::Pending;
+use crate::storage::Storage;
+use crate::tables::Table;
+use checkpoint::Checkpointer;
+use parking_lot::{Mutex, RwLock};
+use prefetch::Prefetched;
+use stats::Counters;
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use view::View;
+
+/// A handle of an open engine. The engine closes when the last handle is dropped.
+#[derive(Debug, Clone)]
+pub(crate) struct Engine {
+    core: Arc<Core>,
+    _close_on_drop: Arc<CloseOnDrop>,
+}
+
+/// What the handles and the background threads share.
+#[derive(Debug)]
+pub(crate) struct Core {
+    storage: Arc<dyn Storage>,
+    log: Arc<Log>,
+    base: Base,
+    clock: Arc<dyn Clock>,
+    /// The serial lock, with buffers that every transaction uses again.
+    serial: Mutex<Scratch>,
+    /// The tables that readers look into; replaced as a whole, never changed.
+    view: RwLock<Arc<View>>,
+    /// The newest position whose rows are all in the view.
+    published: AtomicU64,
+    checkpointer: Checkpointer,
+    /// Held for reading while a read runs, so that closing waits for it.
+    reads: RwLock<()>,
+    closed: AtomicBool,
+    counters: Counters,
+}
+
+/// Buffers that live as long as the engine.
+#[derive(Debug, Default)]
+struct Scratch {
+    payload: Vec<u8>,
+}
+
+thread_local! {
+    /// The engine whose serial lock this thread holds, to tell a nested transaction from a wait.
+    static IN_TRANSACTION: Cell<*const Core> = const { Cell::new(std::ptr::null()) };
+}
+
+impl Engine {
+    /// Runs `operation` at the next place of the serial order; what it stages becomes durable or visible together
+    /// or not at all. `prefetch` names rows it will probably read, which are looked up before the lock.
+    pub(crate) fn transact<R, E: From<Error>>(
+        &self,
+        durability: Durability,
+        prefetch: &[(Table, &[u8])],
+        operation: impl FnOnce(&mut Tx<'_>) -> Result<R, E>,
+    ) -> Pending<R, E> {
+        match self.core.transact(durability, prefetch, operation) {
+            Ok((answer, lsn)) => self.pending(answer, lsn, durability),
+            Err(error) => Pending::ready(Err(error.into())),
+        }
+    }
+
+    /// Runs `operation` on the newest state, at one position, without waiting for writers.
+    pub(crate) fn read<R, E: From<Error>>(
+        &self,
+        durability: Durability,
+        operation: impl FnOnce(&mut Snapshot) -> Result<R, E>,
+    ) -> Pending<R, E> {
+        let core = &self.core;
+        let _open = core.reads.read();
+        if core.closed.load(Ordering::Acquire) {
+            return Pending::ready(Err(Error::Closed.into()));
+        }
+        let mut snapshot = core.snapshot();
+        let answer = operation(&mut snapshot);
+        let lsn = snapshot.rests_on();
+        if durability.is_sync() && core.log.durable() < lsn {
+            if let Some(source) = core.log.failure() {
+                // What it saw can neither be confirmed nor be taken back any more.
+                return Pending::ready(Err(Error::Poisoned { source: Arc::clone(source) }.into()));
+            }
+            return self.pending(answer, lsn, durability);
+        }
+        Pending::ready(answer)
+    }
+
+    /// The room's time, in milliseconds since the Unix epoch.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.core.clock.now_ms()
+    }
+
+    /// The most bytes the value of one row may have, so that a frame with it and its keys fits a log segment.
+    pub(crate) fn max_row_bytes(&self) -> usize {
+        self.core.log.max_payload_len().saturating_sub(8 * crate::limits::MAX_KEY_LEN)
+    }
+
+    /// Moves everything that was written so far into the B-tree, and waits for it.
+    pub(crate) fn checkpoint(&self) -> Result<()> {
+        self.core.checkpoint_now()
+    }
+
+    /// Makes durable what was called before, moves it into the B-tree, and ends the engine.
+    pub(crate) fn close(&self) -> Result<()> {
+        self._close_on_drop.close()
+    }
+
+    /// What the engine counted.
+    pub(crate) fn stats(&self) -> Result<EngineStats> {
+        let _open = self.core.reads.read();
+        if self.core.closed.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
+        stats::collect(&self.core)
+    }
+
+    /// The deliberate fault of the crash simulation: answers before the flush.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn acknowledge_before_flush(&self) {
+        self.core.log.acknowledge_before_flush();
+    }
+
+    fn pending<R, E: From<Error>>(
+        &self,
+        answer: Result<R, E>,
+        lsn: u64,
+        durability: Durability,
+    ) -> Pending<R, E> {
+        if self.core.log.reached(lsn, durability) && self.core.log.failure().is_none() {
+            return Pending::ready(answer);
+        }
+        Pending::on_log(answer, &self.core.log, lsn, durability)
+    }
+}
+
+impl Core {
+    /// One transaction: the operation's answer and the position it rests on. An outer error means that the
+    /// operation did not run, or that what it staged was not applied.
+    fn transact<R, E: From<Error>>(
+        &self,
+        durability: Durability,
+        prefetch: &[(Table, &[u8])],
+        operation: impl FnOnce(&mut Tx<'_>) -> Result<R, E>,
+    ) -> Result<(Result<R, E>, u64)> {
+        let _turn = Turn::take(self)?;
+        let prefetched = Prefetched::load(&self.view(), prefetch);
+        let mut scratch = self.serial.lock();
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
+        if let Some(source) = self.log.failure() {
+            return Err(Error::Poisoned { source: Arc::clone(source) });
+        }
+        let mut tx = Tx::new(self.view(), &prefetched, self.clock.now_ms());
+        let answer = operation(&mut tx);
+        let rests_on = tx.rests_on();
+        let staged = tx.into_staged();
+        // An error leaves nothing, but it too rests on what the operation saw.
+        if answer.is_err() || staged.is_empty() {
+            return Ok((answer, rests_on));
+        }
+        let lsn = self.append(&mut scratch.payload, &staged, durability)?;
+        let view = self.view();
+        for (key, value) in staged {
+            view.active.insert(key.into(), lsn, value);
+        }
+        self.published.store(lsn, Ordering::Release);
+        Ok((answer, lsn))
+    }
+
+    /// Appends one frame with everything that was staged, going on in the other segment when this one is full.
+    fn append(&self, payload: &mut Vec<u8>, staged: &tx::Staged, durability: Durability) -> Result<u64> {
+        tx::encode(staged, payload)?;
+        let limit = self.log.max_payload_len();
+        if payload.len() > limit {
+            let (size, limit) = (payload.len() as u64, limit as u64);
+            return Err(Error::TooLarge { what: "a transaction", size, limit });
+        }
+        loop {
+            match self.log.append(payload, durability) {
+                Ok(lsn) => {
+                    background::wake_if_idle(self);
+                    return Ok(lsn);
+                }
+                Err(AppendError::SegmentFull) => self.rotate()?,
+                Err(AppendError::Poisoned(source)) => return Err(Error::Poisoned { source }),
+            }
+        }
+    }
+
+    fn view(&self) -> Arc<View> {
+        Arc::clone(&self.view.read())
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        // The position is read while the view cannot be replaced, so every row up to it is in this view.
+        let view = self.view.read();
+        let lsn = self.published.load(Ordering::Acquire);
+        Snapshot::new(Arc::clone(&view), lsn, self.clock.now_ms())
+    }
+}
+
+/// The right of this thread to run a transaction of one engine; refused while it already runs one.
+struct Turn {
+    before: *const Core,
+}
+
+impl Turn {
+    fn take(core: &Core) -> Result<Self> {
+        let this = std::ptr::from_ref(core);
+        let before = IN_TRANSACTION.with(Cell::get);
+        if before == this {
+            return Err(Error::NestedTransaction);
+        }
+        IN_TRANSACTION.with(|current| current.set(this));
+        Ok(Self { before })
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        IN_TRANSACTION.with(|current| current.set(self.before));
+    }
+}
+
+/// Ends the background threads and the engine with its last handle.
+#[derive(Debug)]
+struct CloseOnDrop {
+    core: Arc<Core>,
+    threads: Mutex<background::Handles>,
+}
+
+impl CloseOnDrop {
+    fn close(&self) -> Result<()> {
+        let result = self.core.close();
+        self.threads.lock().join();
+        result
+    }
+}
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        // There is nobody left to tell; what was acknowledged is durable whatever happens here.
+        let _ = self.close();
+    }
+}
+
+impl Core {
+    fn close(&self) -> Result<()> {
+        {
+            let _serial = self.serial.lock();
+            if self.closed.swap(true, Ordering::AcqRel) {
+                return Ok(());
+            }
+        }
+        // No transaction begins any more. What was appended becomes durable, and moves into the B-tree so that the
+        // next opening has nothing to replay; when that fails, the log still has it.
+        let flushed = self.log.wait(self.log.appended(), Durability::Sync);
+        if flushed.is_ok() {
+            let _ = self.checkpoint_all();
+        }
+        self.checkpointer.stop();
+        let _no_reads = self.reads.write();
+        self.base.close();
+        self.storage.close();
+        flushed
+    }
+}

@@ -1,0 +1,153 @@
+//! What readers look into: the in-memory tables and the B-tree, as of one position.
+
+use super::access::{Reader, Row, Value};
+use crate::base::BaseView;
+use crate::error::Result;
+use crate::memtable::{FullKey, Found, Memtable, full_key};
+use crate::tables::Table;
+use std::ops::Bound;
+use std::sync::Arc;
+
+/// The tables that together hold every row: newer ones hide older ones.
+#[derive(Debug)]
+pub(super) struct View {
+    /// Takes the rows of new frames.
+    pub(super) active: Arc<Memtable>,
+    /// The rows of the segment that is being moved into the B-tree.
+    pub(super) frozen: Option<Arc<Memtable>>,
+    /// Everything older.
+    pub(super) base: Arc<BaseView>,
+}
+
+impl View {
+    /// The newest version of a row at or before `lsn` that is in memory.
+    pub(super) fn in_memory(&self, key: &[u8], lsn: u64) -> Option<Found> {
+        self.active
+            .get(key, lsn)
+            .or_else(|| self.frozen.as_ref().and_then(|frozen| frozen.get(key, lsn)))
+    }
+
+    /// The first row of the range in memory, the newer table hiding the older.
+    fn next_in_memory(
+        &self,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        lsn: u64,
+    ) -> Option<(FullKey, Found)> {
+        let active = self.active.next(from, to, lsn);
+        let frozen = self.frozen.as_ref().and_then(|frozen| frozen.next(from, to, lsn));
+        match (active, frozen) {
+            (Some(active), Some(frozen)) if frozen.0 < active.0 => Some(frozen),
+            (Some(active), _) => Some(active),
+            (None, frozen) => frozen,
+        }
+    }
+}
+
+/// Merges what is in memory over what is in the B-tree, in key order, up to `limit` rows. `rests_on` becomes the
+/// greatest position among the versions touched, tombstones too.
+pub(super) fn scan(
+    view: &View,
+    lsn: u64,
+    range: (Table, Bound<&[u8]>, Bound<&[u8]>),
+    limit: usize,
+    rests_on: &mut u64,
+) -> Result<Vec<Row>> {
+    let (table, from, to) = range;
+    let mut rows: Vec<Row> = Vec::new();
+    let mut start: Bound<Vec<u8>> = from.map(<[u8]>::to_vec);
+    // The in-memory tables keep all tables in one space; the range must not leave this one.
+    let end = match to.map(|key| full_key(table, key)) {
+        Bound::Unbounded => Bound::Excluded(vec![table.number() + 1]),
+        end => end,
+    };
+    let in_memory = |after: Bound<&[u8]>| {
+        let from = match after.map(|key| full_key(table, key)) {
+            Bound::Unbounded => Bound::Included(vec![table.number()]),
+            from => from,
+        };
+        view.next_in_memory(bound(&from), bound(&end), lsn)
+    };
+    while rows.len() < limit {
+        let wanted = limit - rows.len();
+        let below = view.base.scan(table, bound(&start), to, wanted)?;
+        let exhausted = below.len() < wanted;
+        let mut below = below.into_iter().peekable();
+        let mut above = in_memory(bound(&start));
+        let mut last = None;
+        while rows.len() < limit {
+            let above_key = above.as_ref().map(|(key, _)| key.get(1..).unwrap_or_default());
+            match (below.peek(), above_key) {
+                (None, _) if !exhausted => break,
+                (None, None) => return Ok(rows),
+                (Some((key, _)), above_key) if above_key.is_none_or(|above_key| key.as_slice() < above_key) => {
+                    last = Some(key.clone());
+                    rows.extend(below.next());
+                }
+                (in_base, _) => {
+                    let Some((key, found)) = above.take() else { return Ok(rows) };
+                    let key = key.get(1..).unwrap_or_default().to_vec();
+                    if in_base.is_some_and(|(base_key, _)| *base_key == key) {
+                        below.next();
+                    }
+                    *rests_on = (*rests_on).max(found.lsn);
+                    above = in_memory(Bound::Excluded(&key));
+                    last = Some(key.clone());
+                    rows.extend(found.value.map(|value| (key, value)));
+                }
+            }
+        }
+        if let Some(last) = last {
+            start = Bound::Excluded(last);
+        }
+    }
+    Ok(rows)
+}
+
+fn bound(bound: &Bound<Vec<u8>>) -> Bound<&[u8]> {
+    bound.as_ref().map(Vec::as_slice)
+}
+
+/// A consistent state: every frame up to one position, none after.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    view: Arc<View>,
+    lsn: u64,
+    now_ms: u64,
+    rests_on: u64,
+}
+
+impl Snapshot {
+    pub(super) fn new(view: Arc<View>, lsn: u64, now_ms: u64) -> Self {
+        Self { view, lsn, now_ms, rests_on: 0 }
+    }
+
+    /// The greatest position among the versions that were read, or zero when all came from the B-tree.
+    pub(super) fn rests_on(&self) -> u64 {
+        self.rests_on
+    }
+}
+
+impl Reader for Snapshot {
+    fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<Value>> {
+        if let Some(found) = self.view.in_memory(&full_key(table, key), self.lsn) {
+            self.rests_on = self.rests_on.max(found.lsn);
+            return Ok(found.value);
+        }
+        self.view.base.get(table, key)
+    }
+
+    fn scan(
+        &mut self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Row>> {
+        scan(&self.view, self.lsn, (table, from, to), limit, &mut self.rests_on)
+    }
+}

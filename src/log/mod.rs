@@ -1,0 +1,483 @@
+//! The append-only log: two preallocated segments that take turns, frames appended to a buffer, and one write and
+//! one flush for everybody who waits.
+//!
+//! # What it promises
+//! 1. A frame is in the file before a later frame is, and a segment takes its first frame only when every frame of
+//!    the other one is durable. So what a crash leaves is a prefix.
+//! 2. [`Log::wait`] returns `Ok` only when the frame is durable (or written, when that is all that was asked).
+//! 3. After a failed write or flush nothing is written or flushed any more: the log is poisoned.
+//! 4. A segment is used again only after its header, with a new generation, is durable; frames of the earlier use
+//!    are invalid from then on.
+
+pub(crate) mod batch;
+mod counters;
+pub(crate) mod frame;
+mod group_commit;
+pub(crate) mod plan;
+pub(crate) mod scan;
+pub(crate) mod segment;
+
+pub(crate) use counters::{LogCounters, LogStats};
+
+use crate::durability::Durability;
+use crate::error::{Error, Result};
+use crate::storage::Storage;
+use group_commit::{GroupCommit, Polled};
+use parking_lot::Mutex;
+use plan::RecoveryPlan;
+use segment::SegmentHeader;
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Waker;
+use std::time::Instant;
+
+/// How many segments take turns.
+pub(crate) const SEGMENTS: usize = 2;
+
+/// Where the log lies in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LogLayout {
+    pub(crate) file_id: [u8; 16],
+    /// Where the first segment begins.
+    pub(crate) offset: u64,
+    /// The size of one segment in bytes, header slots included.
+    pub(crate) segment_size: u64,
+}
+
+impl LogLayout {
+    /// Where segment `index` begins in the file.
+    pub(crate) fn segment_offset(&self, index: usize) -> u64 {
+        self.offset + self.segment_size * index as u64
+    }
+
+    /// The most bytes one frame may have.
+    pub(crate) fn max_frame_len(&self) -> u64 {
+        self.segment_size - segment::DATA_START
+    }
+}
+
+/// Why a frame was not appended.
+#[derive(Debug)]
+pub(crate) enum AppendError {
+    /// The active segment has no room left: [`Log::rotate`], then append again.
+    SegmentFull,
+    /// The log failed earlier.
+    Poisoned(Arc<io::Error>),
+}
+
+/// Frames that were appended and not yet written: a run in one segment.
+#[derive(Debug)]
+struct Chunk {
+    segment: usize,
+    /// Where the run begins in the segment.
+    offset: u64,
+    bytes: Vec<u8>,
+    last_lsn: u64,
+}
+
+/// Where the next frame goes.
+#[derive(Debug)]
+struct Appender {
+    active: usize,
+    generations: [u64; SEGMENTS],
+    /// Where the next frame begins in the active segment.
+    position: u64,
+    next_lsn: u64,
+    /// Whether the other segment may take frames.
+    spare_is_free: bool,
+    unwritten: VecDeque<Chunk>,
+    /// When what was appended must be flushed at the latest.
+    flush_by: Option<Instant>,
+    /// A buffer that was written and may be filled again.
+    recycled: Vec<u8>,
+}
+
+/// The log. See the module.
+#[derive(Debug)]
+pub(crate) struct Log {
+    storage: Arc<dyn Storage>,
+    layout: LogLayout,
+    appender: Mutex<Appender>,
+    /// Held while frames go into the file, so that they go in order.
+    writer: Mutex<()>,
+    group: GroupCommit,
+    appended: AtomicU64,
+    written: AtomicU64,
+    /// The newest frame that somebody wants flushed without waiting to be asked.
+    flush_wanted: AtomicU64,
+    /// Whether any caller is content with the operating system's word. Then a group is written before it is
+    /// flushed, in two calls, so that such callers do not wait for the flush of others.
+    relaxed_callers: AtomicBool,
+    /// The position at which the last mark was written.
+    marked: AtomicU64,
+    /// Wakes the background committer.
+    background_leader: Mutex<Option<std::thread::Thread>>,
+    counters: LogCounters,
+    #[cfg(any(test, feature = "testing"))]
+    acknowledge_before_flush: AtomicBool,
+}
+
+impl Log {
+    /// A log that goes on where recovery found its end. Everything recovered is durable.
+    pub(crate) fn new(storage: Arc<dyn Storage>, layout: LogLayout, plan: &RecoveryPlan) -> Self {
+        let last_lsn = plan.next_lsn - 1;
+        Self {
+            storage,
+            layout,
+            appender: Mutex::new(Appender {
+                active: plan.active,
+                generations: plan.generations,
+                position: plan.position,
+                next_lsn: plan.next_lsn,
+                spare_is_free: plan.spare_is_free,
+                unwritten: VecDeque::new(),
+                flush_by: None,
+                recycled: Vec::new(),
+            }),
+            writer: Mutex::new(()),
+            group: GroupCommit::new(last_lsn),
+            appended: AtomicU64::new(last_lsn),
+            written: AtomicU64::new(last_lsn),
+            flush_wanted: AtomicU64::new(last_lsn),
+            relaxed_callers: AtomicBool::new(false),
+            marked: AtomicU64::new(last_lsn),
+            background_leader: Mutex::new(None),
+            counters: LogCounters::default(),
+            #[cfg(any(test, feature = "testing"))]
+            acknowledge_before_flush: AtomicBool::new(false),
+        }
+    }
+
+    /// The most bytes the payload of one frame may have.
+    pub(crate) fn max_payload_len(&self) -> usize {
+        let max = self.layout.max_frame_len().saturating_sub(frame::FRAME_HEADER_LEN as u64 + 8);
+        usize::try_from(max).unwrap_or(usize::MAX)
+    }
+
+    /// The newest frame that was appended.
+    pub(crate) fn appended(&self) -> u64 {
+        self.appended.load(Ordering::Acquire)
+    }
+
+    /// The newest frame known to be durable.
+    pub(crate) fn durable(&self) -> u64 {
+        self.group.durable()
+    }
+
+    /// The newest frame that somebody wants flushed without waiting to be asked.
+    pub(crate) fn flush_wanted(&self) -> u64 {
+        self.flush_wanted.load(Ordering::Acquire)
+    }
+
+    /// The newest frame that is in the file, durable or not.
+    pub(crate) fn written(&self) -> u64 {
+        self.written.load(Ordering::Acquire)
+    }
+
+    /// What poisoned the log, if anything did.
+    pub(crate) fn failure(&self) -> Option<&Arc<io::Error>> {
+        self.group.failure()
+    }
+
+    /// What was counted so far.
+    pub(crate) fn stats(&self) -> LogStats {
+        self.counters.snapshot()
+    }
+
+    /// Appends a frame to the buffer. The caller holds the engine's serial lock, so that the order of frames is
+    /// the order of decisions.
+    pub(crate) fn append(&self, payload: &[u8], durability: Durability) -> Result<u64, AppendError> {
+        if let Some(failure) = self.failure() {
+            return Err(AppendError::Poisoned(Arc::clone(failure)));
+        }
+        let mut appender = self.appender.lock();
+        let frame_len = frame::frame_len(payload.len()) as u64;
+        if appender.position + frame_len > self.layout.segment_size {
+            return Err(AppendError::SegmentFull);
+        }
+        let (lsn, active, offset) = (appender.next_lsn, appender.active, appender.position);
+        let generation = appender.generations.get(active).copied().unwrap_or_default();
+        if appender.unwritten.back().is_none_or(|chunk| chunk.segment != active) {
+            let bytes = std::mem::take(&mut appender.recycled);
+            appender.unwritten.push_back(Chunk { segment: active, offset, bytes, last_lsn: lsn });
+        }
+        if let Some(chunk) = appender.unwritten.back_mut() {
+            frame::begin_frame(&mut chunk.bytes, lsn, generation, payload);
+            chunk.last_lsn = lsn;
+        }
+        appender.position += frame_len;
+        appender.next_lsn += 1;
+        self.appended.store(lsn, Ordering::Release);
+        match durability {
+            Durability::Sync => self.flush_wanted.store(lsn, Ordering::Release),
+            Durability::Interval(at_most) => {
+                let flush_by = Instant::now() + at_most;
+                appender.flush_by = Some(appender.flush_by.map_or(flush_by, |earlier| earlier.min(flush_by)));
+            }
+            Durability::Os => {}
+        }
+        Ok(lsn)
+    }
+
+    /// Whether the other segment may take frames.
+    pub(crate) fn spare_is_free(&self) -> bool {
+        self.appender.lock().spare_is_free
+    }
+
+    /// Whether the active segment has taken no frame yet.
+    pub(crate) fn active_is_empty(&self) -> bool {
+        self.appender.lock().position == segment::DATA_START
+    }
+
+    /// Goes on in the other segment, which must be free, and returns the index of the one left behind.
+    pub(crate) fn rotate(&self) -> usize {
+        let mut appender = self.appender.lock();
+        assert!(appender.spare_is_free, "the log rotates only into a free segment");
+        let left = appender.active;
+        appender.active = other(left);
+        appender.position = segment::DATA_START;
+        appender.spare_is_free = false;
+        left
+    }
+
+    /// When what was appended must be flushed at the latest.
+    pub(crate) fn flush_by(&self) -> Option<Instant> {
+        self.appender.lock().flush_by
+    }
+
+    /// Gives the segment that is not active a new generation, now that the B-tree has durably reached `base_lsn`
+    /// and with it every frame in that segment. A failure poisons the log.
+    pub(crate) fn recycle_spare(&self, base_lsn: u64) -> Result<()> {
+        let (index, generation) = {
+            let appender = self.appender.lock();
+            let generation = appender.generations.iter().copied().max().unwrap_or_default() + 1;
+            (other(appender.active), generation)
+        };
+        let header = SegmentHeader { generation, index: index as u64, base_lsn };
+        let written = header.write(
+            self.storage.as_ref(),
+            self.layout.segment_offset(index),
+            &self.layout.file_id,
+        );
+        if let Err(error) = written {
+            return Err(self.poison(error));
+        }
+        self.counters.wrote(segment::HEADER_LEN as u64);
+        let mut appender = self.appender.lock();
+        if let Some(of_spare) = appender.generations.get_mut(index) {
+            *of_spare = generation;
+        }
+        appender.spare_is_free = true;
+        Ok(())
+    }
+
+    /// Blocks until the frame at `lsn` is as durable as asked.
+    pub(crate) fn wait(&self, lsn: u64, durability: Durability) -> Result<()> {
+        #[cfg(any(test, feature = "testing"))]
+        if self.acknowledge_before_flush.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        if !durability.is_sync() {
+            return self.wait_written(lsn);
+        }
+        self.group
+            .wait(lsn, || self.commit(), || self.call_leader())
+            .map_err(|source| Error::OutcomeUnknown { source })
+    }
+
+    /// Asks whether the frame at `lsn` is as durable as asked, and has `waker` called when it may be. `ticket` is
+    /// the registration of the same wait.
+    pub(crate) fn poll(
+        &self,
+        lsn: u64,
+        durability: Durability,
+        ticket: &mut Option<u64>,
+        waker: &Waker,
+    ) -> Option<Result<()>> {
+        if !durability.is_sync() {
+            return Some(self.wait_written(lsn));
+        }
+        match self.group.poll(lsn, *ticket, waker) {
+            Polled::Ready(result) => {
+                *ticket = None;
+                Some(result.map_err(|source| Error::OutcomeUnknown { source }))
+            }
+            Polled::Registered { ticket: given, call_leader } => {
+                *ticket = Some(given);
+                if call_leader {
+                    self.call_leader();
+                }
+                None
+            }
+        }
+    }
+
+    /// Whether [`wait`](Log::wait) would return at once.
+    pub(crate) fn reached(&self, lsn: u64, durability: Durability) -> bool {
+        let reached = if durability.is_sync() { self.durable() } else { self.written() };
+        reached >= lsn || self.failure().is_some()
+    }
+
+    /// Forgets a wait that will not be polled again.
+    pub(crate) fn forget(&self, ticket: u64) {
+        self.group.forget(ticket);
+    }
+
+    /// Writes and flushes what was appended, unless somebody is doing so: the background committer's turn.
+    pub(crate) fn drive(&self) {
+        self.group.drive(|| self.commit(), || self.call_leader());
+    }
+
+    /// Writes what was appended, without a flush.
+    pub(crate) fn write_appended(&self) -> Result<()> {
+        self.wait_written(self.appended())
+    }
+
+    /// Has the background committer woken by unparking `thread` when only tasks wait.
+    pub(crate) fn set_background_leader(&self, thread: Option<std::thread::Thread>) {
+        *self.background_leader.lock() = thread;
+    }
+
+    /// Whether tasks wait and nobody leads for them.
+    pub(crate) fn tasks_wait(&self) -> bool {
+        self.group.needs_leader()
+    }
+
+    /// Wakes the background committer.
+    pub(crate) fn wake_background_leader(&self) {
+        if let Some(thread) = self.background_leader.lock().as_ref() {
+            thread.unpark();
+        }
+    }
+
+    fn call_leader(&self) {
+        let leader = self.background_leader.lock().clone();
+        match leader {
+            Some(thread) => thread.unpark(),
+            // Without a background thread whoever asks leads; everything is driven by its callers then.
+            None => self.drive(),
+        }
+    }
+
+    fn wait_written(&self, lsn: u64) -> Result<()> {
+        self.relaxed_callers.store(true, Ordering::Relaxed);
+        if self.written() >= lsn {
+            return Ok(());
+        }
+        if let Some(failure) = self.failure() {
+            return Err(Error::OutcomeUnknown { source: Arc::clone(failure) });
+        }
+        let writer = self.writer.lock();
+        if self.written() >= lsn {
+            return Ok(());
+        }
+        let result = self.write_chunks(|bytes, offset, _| self.storage.write_at(offset, bytes));
+        drop(writer);
+        result.map_err(|error| {
+            self.group.fail(error);
+            let source = self.failure().map_or_else(|| Arc::new(io::Error::other("poisoned")), Arc::clone);
+            Error::OutcomeUnknown { source }
+        })
+    }
+
+    /// One group: everything appended so far goes into the file and is flushed. Answers the position reached.
+    fn commit(&self) -> io::Result<u64> {
+        let started = Instant::now();
+        let writer = self.writer.lock();
+        if let Some(failure) = self.failure() {
+            return Err(io::Error::new(failure.kind(), Arc::clone(failure)));
+        }
+        let unflushed = self.written() > self.durable();
+        self.appender.lock().flush_by = None;
+        let reached = if unflushed || self.relaxed_callers.load(Ordering::Relaxed) {
+            self.write_chunks(|bytes, offset, _| self.storage.write_at(offset, bytes))?;
+            let reached = self.written();
+            drop(writer);
+            self.storage.sync_data()?;
+            reached
+        } else {
+            // Nothing else is unflushed, so a write that makes just its own bytes durable is enough.
+            self.write_chunks(|bytes, offset, last_lsn| {
+                self.storage.write_at_durable(offset, bytes)?;
+                self.group.publish(last_lsn);
+                Ok(())
+            })?;
+            self.written()
+        };
+        self.counters.flushed(started.elapsed());
+        Ok(reached)
+    }
+
+    /// Stamps what was appended and passes it on, oldest first. The caller holds `writer`.
+    fn write_chunks(&self, write: impl Fn(&[u8], u64, u64) -> io::Result<()>) -> io::Result<()> {
+        let chunks = std::mem::take(&mut self.appender.lock().unwritten);
+        for mut chunk in chunks {
+            if self.written() > self.durable() && self.starts_segment(&chunk) {
+                // The first frame of a segment must not be in the file before the last of the other is durable.
+                self.storage.sync_data()?;
+                self.group.publish(self.written());
+            }
+            frame::stamp(&mut chunk.bytes, self.durable());
+            write(&chunk.bytes, self.layout.segment_offset(chunk.segment) + chunk.offset, chunk.last_lsn)?;
+            self.counters.wrote(chunk.bytes.len() as u64);
+            self.written.store(chunk.last_lsn, Ordering::Release);
+            chunk.bytes.clear();
+            self.appender.lock().recycled = chunk.bytes;
+        }
+        Ok(())
+    }
+
+    fn starts_segment(&self, chunk: &Chunk) -> bool {
+        chunk.offset == segment::DATA_START
+    }
+
+    /// When the log has fallen idle, writes a mark behind the last frame (without a flush): a frame without
+    /// operations that carries the durable LSN, so that damage to the last acknowledged group is told from a torn
+    /// tail. The next group overwrites it and uses its LSN.
+    pub(crate) fn mark_idle(&self) -> Result<()> {
+        // Whoever appends now is written after the mark, over it.
+        let _writer = self.writer.lock();
+        let durable = self.durable();
+        let nothing_new = self.marked.load(Ordering::Relaxed) >= durable;
+        if self.failure().is_some() || nothing_new || self.appended() != durable {
+            return Ok(());
+        }
+        let mut mark = Vec::with_capacity(frame::frame_len(0));
+        let offset = {
+            let appender = self.appender.lock();
+            let end = appender.position + frame::frame_len(0) as u64;
+            if appender.next_lsn != durable + 1 || end > self.layout.segment_size {
+                return Ok(());
+            }
+            let generation = appender.generations.get(appender.active).copied().unwrap_or_default();
+            frame::begin_frame(&mut mark, appender.next_lsn, generation, &[]);
+            self.layout.segment_offset(appender.active) + appender.position
+        };
+        frame::stamp(&mut mark, durable);
+        self.storage.write_at(offset, &mark).map_err(|error| self.poison(error))?;
+        self.counters.wrote(mark.len() as u64);
+        self.marked.store(durable, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Ends the log after a failed write or flush, its own or the B-tree's, and returns the error that says so.
+    pub(crate) fn poison(&self, error: io::Error) -> Error {
+        self.group.fail(error);
+        let source = self.failure().map_or_else(|| Arc::new(io::Error::other("poisoned")), Arc::clone);
+        Error::Poisoned { source }
+    }
+
+    /// Makes every wait succeed at once, before anything is flushed: the deliberate fault that the crash
+    /// simulation must notice.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn acknowledge_before_flush(&self) {
+        self.acknowledge_before_flush.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The segment that is not `index`.
+fn other(index: usize) -> usize {
+    (index + 1) % SEGMENTS
+}

@@ -1,0 +1,303 @@
+//! The room: one open file, and the handles of the stores in it.
+
+use crate::clock::{Clock, SystemClock};
+use crate::durability::Durability;
+use crate::engine::{Engine, EngineOptions, EngineStats, Threads, Tx};
+use crate::error::{Error, Result};
+use crate::limits::{DEFAULT_CACHE_SIZE, DEFAULT_LOG_CAPACITY, MAX_LOG_CAPACITY, MIN_LOG_CAPACITY};
+use crate::pending::Pending;
+use crate::storage::{MemoryStorage, Storage};
+use crate::stores::form_token::{FormTokens, FormTokensTx};
+use crate::stores::handoff::{Handoff, HandoffTx};
+use std::path::Path;
+use std::sync::Arc;
+
+/// An open cloakroom file. Cheap to clone; the file closes with [`close`](Cloakroom::close) or the last handle.
+///
+/// ```
+/// use cloakroom::{Cloakroom, HandoffStateStore};
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("edge.cloak");
+/// let room = Cloakroom::open(&path)?;
+/// let state = serde_json::from_str(r#"{"cart": [1, 2]}"#).unwrap();
+/// room.handoff().set("order-7", &state, 600).wait()?;
+/// assert_eq!(room.handoff().get_and_delete("order-7").wait()?, Some(state));
+/// assert_eq!(room.handoff().get_and_delete("order-7").wait()?, None);
+/// room.close()?;
+/// # Ok::<(), cloakroom::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Cloakroom {
+    engine: Engine,
+    durability: Durability,
+}
+
+impl Cloakroom {
+    /// Opens the file at `path` with the defaults of [`Builder`], creating it when it is missing.
+    ///
+    /// # Errors
+    /// As [`Builder::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::builder().open(path)
+    }
+
+    /// Options for opening a room.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// The form tokens of this file.
+    #[must_use]
+    pub fn form_tokens(&self) -> FormTokens {
+        FormTokens::new(self.engine.clone(), self.durability)
+    }
+
+    /// The claim-check states of this file.
+    #[must_use]
+    pub fn handoff(&self) -> Handoff {
+        Handoff::new(self.engine.clone(), self.durability)
+    }
+
+    /// Runs operations on any stores of this file together, or not at all.
+    ///
+    /// Inside, every store of the [`Transaction`] offers its operations, answering at once; they see each other's
+    /// effects, and nobody else's until the end. All of them become one frame of the log: after a crash either
+    /// all are there or none is. While `operation` runs, every other writer waits, so it should be short.
+    ///
+    /// # Errors
+    /// What `operation` answers: then, or when it panics, nothing was applied. [`Error::TooLarge`] when everything
+    /// together does not fit a log segment (nothing was applied), [`Error::NestedTransaction`] when it is called
+    /// from inside another transaction of the same room, and what any write may answer: [`Error::OutcomeUnknown`],
+    /// [`Error::Poisoned`], [`Error::DiskFull`], [`Error::LogFull`], [`Error::Closed`].
+    ///
+    /// ```
+    /// # use cloakroom::{Cloakroom, Error, FormTokenStore, HandoffStateStore, FormTokenRecord, LookupKey};
+    /// # use cloakroom::{TokenConsumeOutcome, TokenSubject};
+    /// # let room = Cloakroom::builder().open_in_memory()?;
+    /// # let (key, subject) = (LookupKey::new("00ff"), TokenSubject::Anonymous);
+    /// # room.form_tokens().insert_form_token(FormTokenRecord { lookup_key: key.clone(), key_version: "1".into(),
+    /// #   subject: subject.clone(), purpose: "pay".into(), bound_resource: None, issued_at: 0,
+    /// #   expires_at: u64::MAX }).wait()?;
+    /// let order = serde_json::from_str(r#"{"amount": 12}"#).unwrap();
+    /// let outcome = room.atomically(|tx| {
+    ///     let (outcome, _) = tx.form_tokens().consume_form_token(&key, &subject, "pay", None, 1_000)?;
+    ///     if outcome == TokenConsumeOutcome::Proceed {
+    ///         tx.handoff().set("receipt-7", &order, 3_600)?;
+    ///         tx.form_tokens().set_token_result(&key, "receipt-7")?;
+    ///     }
+    ///     Ok::<_, Error>(outcome)
+    /// });
+    /// assert_eq!(outcome.wait()?, TokenConsumeOutcome::Proceed);
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn atomically<R, E: From<Error>>(
+        &self,
+        operation: impl FnOnce(&mut Transaction<'_, '_>) -> Result<R, E>,
+    ) -> Pending<R, E> {
+        let engine = &self.engine;
+        engine.transact(self.durability, &[], |tx| operation(&mut Transaction { tx, engine }))
+    }
+
+    /// Moves everything that was written so far from the log into the B-tree, and waits for it. This happens by
+    /// itself whenever half of the log is full.
+    ///
+    /// # Errors
+    /// [`Error::DiskFull`] or [`Error::Io`]: nothing changed, the log still holds everything, and the checkpoint is
+    /// tried again when it is due. [`Error::Poisoned`], [`Error::Closed`].
+    pub fn checkpoint(&self) -> Result<()> {
+        self.engine.checkpoint()
+    }
+
+    /// What the engine counted since the room was opened.
+    ///
+    /// # Errors
+    /// [`Error::Closed`], or [`Error::Io`] when the system does not tell the length of the file.
+    pub fn stats(&self) -> Result<EngineStats> {
+        self.engine.stats()
+    }
+
+    /// Makes durable what was called before, then closes the file and gives up its lock. Every call made after it
+    /// answers [`Error::Closed`]; a [`Pending`] from before it still answers. Closing twice is fine.
+    ///
+    /// # Errors
+    /// [`Error::OutcomeUnknown`] when the last flush failed, or one had failed before: what was not acknowledged
+    /// may be lost. The room is closed all the same.
+    pub fn close(&self) -> Result<()> {
+        self.engine.close()
+    }
+
+    /// Acknowledges every write before it is flushed: a deliberate fault, to see that the crash simulation
+    /// notices.
+    #[cfg(any(test, feature = "testing"))]
+    #[doc(hidden)]
+    pub fn acknowledge_before_flush(&self) {
+        self.engine.acknowledge_before_flush();
+    }
+}
+
+/// The transaction that [`Cloakroom::atomically`] gives its closure.
+#[derive(Debug)]
+pub struct Transaction<'a, 'b> {
+    tx: &'a mut Tx<'b>,
+    engine: &'a Engine,
+}
+
+impl<'b> Transaction<'_, 'b> {
+    /// The form tokens.
+    pub fn form_tokens(&mut self) -> FormTokensTx<'_, 'b> {
+        FormTokensTx::new(self.tx)
+    }
+
+    /// The claim-check states.
+    pub fn handoff(&mut self) -> HandoffTx<'_, 'b> {
+        HandoffTx::new(self.tx, self.engine.max_row_bytes())
+    }
+}
+
+/// Options for opening a room.
+///
+/// | option | default | what it is |
+/// |---|---|---|
+/// | `durability` | `Sync` | of form tokens, claim checks and `atomically` |
+/// | `log_capacity` | 16 MiB | bytes set aside for the log, when the file is created |
+/// | `cache_size` | 64 MiB | bytes of page cache |
+/// | `clock` | the system's | where the time comes from |
+#[derive(Debug)]
+pub struct Builder {
+    durability: Durability,
+    log_capacity: u64,
+    cache_size: usize,
+    clock: Arc<dyn Clock>,
+    threads: Threads,
+    min_log_capacity: u64,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            durability: Durability::default(),
+            log_capacity: DEFAULT_LOG_CAPACITY,
+            cache_size: DEFAULT_CACHE_SIZE,
+            clock: Arc::new(SystemClock::new()),
+            threads: Threads::Background,
+            min_log_capacity: MIN_LOG_CAPACITY,
+        }
+    }
+}
+
+impl Builder {
+    /// When a write of form tokens, claim checks and `atomically` is answered. A store's `with_durability`
+    /// overrides it.
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// Bytes set aside for the log when the file is created: two segments of half of it. An existing file keeps
+    /// the capacity it was created with. Between
+    /// [`MIN_LOG_CAPACITY`] and [`MAX_LOG_CAPACITY`], rounded up to whole blocks.
+    #[must_use]
+    pub fn log_capacity(mut self, bytes: u64) -> Self {
+        self.log_capacity = bytes;
+        self
+    }
+
+    /// Bytes of page cache for the B-tree.
+    #[must_use]
+    pub fn cache_size(mut self, bytes: usize) -> Self {
+        self.cache_size = bytes;
+        self
+    }
+
+    /// Where the room gets the time from.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Runs without background threads: callers flush for themselves, and a checkpoint is run by the writer that
+    /// needs one. What happens then depends on the calls alone. For simulations.
+    #[cfg(any(test, feature = "testing"))]
+    #[doc(hidden)]
+    #[must_use]
+    pub fn without_threads(mut self) -> Self {
+        self.threads = Threads::None;
+        self
+    }
+
+    /// Allows logs too small for the largest keys, so that a simulation fills them quickly.
+    #[cfg(any(test, feature = "testing"))]
+    #[doc(hidden)]
+    #[must_use]
+    pub fn allow_tiny_log(mut self) -> Self {
+        self.min_log_capacity = 64 << 10;
+        self
+    }
+
+    /// Opens the file at `path`, creating it (owner-only, atomically) when it is missing, and recovering what a
+    /// crash left.
+    ///
+    /// # Errors
+    /// In all cases the file is as it was before:
+    /// - [`Error::Locked`]: another opener has it.
+    /// - [`Error::NotCloakroom`], [`Error::UnsupportedVersion`]: not ours, or newer.
+    /// - [`Error::Corrupted`]: something that was acknowledged is damaged or missing.
+    /// - [`Error::InvalidConfig`]: an option is out of its range.
+    /// - [`Error::Io`], [`Error::DiskFull`]: the system failed a call.
+    pub fn open(self, path: impl AsRef<Path>) -> Result<Cloakroom> {
+        let options = self.options()?;
+        let engine = Engine::open_file(path.as_ref(), options)?;
+        Ok(Cloakroom { engine, durability: self.durability })
+    }
+
+    /// Opens a room in memory: the same engine over a buffer that is gone when the last handle is.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`]: an option is out of its range.
+    pub fn open_in_memory(self) -> Result<Cloakroom> {
+        let options = self.options()?;
+        let engine = Engine::create_on(Arc::new(MemoryStorage::new()), options)?;
+        Ok(Cloakroom { engine, durability: self.durability })
+    }
+
+    /// Opens a room on any storage, formatting it when it is empty.
+    ///
+    /// # Errors
+    /// As [`Builder::open`].
+    #[cfg(any(test, feature = "testing"))]
+    #[doc(hidden)]
+    pub fn open_on(self, storage: Arc<dyn Storage>) -> Result<Cloakroom> {
+        let options = self.options()?;
+        let empty = storage.len().map_err(|error| Error::io("asking for the storage's length", error))? == 0;
+        let engine = if empty {
+            Engine::create_on(storage, options)?
+        } else {
+            Engine::open_on(storage, Path::new("(storage)"), options)?
+        };
+        Ok(Cloakroom { engine, durability: self.durability })
+    }
+
+    fn options(&self) -> Result<EngineOptions> {
+        let (min, max) = (self.min_log_capacity, MAX_LOG_CAPACITY);
+        if !(min..=max).contains(&self.log_capacity) {
+            let asked = self.log_capacity;
+            return Err(Error::InvalidConfig(format!(
+                "a log capacity of {asked} bytes; it must be from {min} to {max}"
+            )));
+        }
+        if let Durability::Interval(interval) = self.durability
+            && interval.is_zero()
+        {
+            return Err(Error::InvalidConfig("a flush interval of zero; use `Durability::Sync`".into()));
+        }
+        Ok(EngineOptions {
+            log_capacity: self.log_capacity,
+            cache_size: self.cache_size,
+            clock: Arc::clone(&self.clock),
+            threads: self.threads,
+        })
+    }
+}
