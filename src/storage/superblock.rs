@@ -30,6 +30,10 @@ const MAGIC: [u8; 8] = *b"CLOAKRM\0";
 /// The format this build writes, and the newest it reads.
 const FORMAT_VERSION: u32 = 1;
 
+/// The block size as a superblock records it.
+const RECORDED_BLOCK_SIZE: u32 = 4096;
+const _: () = assert!(RECORDED_BLOCK_SIZE as usize == BLOCK_SIZE);
+
 const COPIES: u64 = 2;
 const SEGMENTS: u64 = 2;
 const LOG_OFFSET: u64 = COPIES * BLOCK_SIZE as u64;
@@ -142,11 +146,10 @@ impl Superblock {
 
     fn encode(&self) -> Block {
         let mut block = [0; BLOCK_SIZE];
-        let block_size = (BLOCK_SIZE as u32).to_le_bytes();
         let fields: [&[u8]; 9] = [
             &MAGIC,
             &FORMAT_VERSION.to_le_bytes(),
-            &block_size,
+            &RECORDED_BLOCK_SIZE.to_le_bytes(),
             &self.file_id,
             &self.log_offset.to_le_bytes(),
             &self.segment_size.to_le_bytes(),
@@ -197,7 +200,7 @@ impl Superblock {
             created_at_ms: u64_at(block, 64),
         };
         expect("the format version", version.into(), FORMAT_VERSION.into())?;
-        expect("the block size", u32_at(block, 12).into(), BLOCK_SIZE as u64)?;
+        expect("the block size", u32_at(block, 12).into(), RECORDED_BLOCK_SIZE.into())?;
         expect("the offset of the log", superblock.log_offset, LOG_OFFSET)?;
         expect("the number of log segments", u64_at(block, 48), SEGMENTS)?;
         let segment_size = superblock.segment_size;
