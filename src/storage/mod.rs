@@ -4,6 +4,15 @@
 //! [`FileStorage`] is a locked file, [`MemoryStorage`] a buffer, and the fault-injecting twin (feature `testing`)
 //! records what it is told and yields every state that a crash could legally leave.
 
+mod create;
+mod file;
+mod memory;
+mod superblock;
+
+pub(crate) use file::FileStorage;
+pub(crate) use memory::MemoryStorage;
+pub(crate) use superblock::Superblock;
+
 use std::fmt;
 use std::io;
 use std::ops::Deref;
@@ -59,5 +68,74 @@ impl Deref for StorageView {
             StorageView::Mapped(map) => map,
             StorageView::Owned(bytes) => bytes,
         }
+    }
+}
+
+/// Refuses a read of `len` bytes at `offset` that passes the end of a storage of `end` bytes.
+fn check_read(end: u64, offset: u64, len: usize) -> io::Result<()> {
+    if offset.checked_add(len as u64).is_some_and(|read_end| read_end <= end) {
+        return Ok(());
+    }
+    let detail = format!("a read of {len} bytes at offset {offset} passes the end at {end}");
+    Err(io::Error::new(io::ErrorKind::UnexpectedEof, detail))
+}
+
+/// Refuses a write of `len` bytes at `offset` that passes the end of a storage of `end` bytes.
+fn check_write(end: u64, offset: u64, len: usize) -> io::Result<()> {
+    if offset.checked_add(len as u64).is_some_and(|write_end| write_end <= end) {
+        return Ok(());
+    }
+    let detail = format!("a write of {len} bytes at offset {offset} passes the end at {end}; grow it first");
+    Err(io::Error::new(io::ErrorKind::InvalidInput, detail))
+}
+
+/// What every storage must do, checked against each of them.
+#[cfg(test)]
+mod contract {
+    use super::*;
+
+    /// Takes an empty storage through its paces.
+    pub(super) fn check(storage: &dyn Storage) {
+        let read = |offset: u64, len: usize| {
+            let mut buf = vec![0xEE; len];
+            storage.read_at(offset, &mut buf).map(|()| buf)
+        };
+        assert_eq!(storage.len().unwrap(), 0);
+
+        // Growth adds zeros; a write is seen at once.
+        storage.set_len(10_000).unwrap();
+        assert_eq!(storage.len().unwrap(), 10_000);
+        assert_eq!(read(0, 10_000).unwrap(), vec![0; 10_000]);
+        storage.write_at(4_090, b"across a page").unwrap();
+        assert_eq!(read(4_089, 15).unwrap(), b"\0across a page\0");
+        storage.write_at_durable(9_996, b"tail").unwrap();
+        assert_eq!(read(9_996, 4).unwrap(), b"tail");
+        storage.sync_data().unwrap();
+
+        // Nothing reaches past the end, and a refused write leaves nothing behind.
+        assert_eq!(read(9_997, 4).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(read(u64::MAX, 4).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        let refused = |outcome: io::Result<()>| outcome.unwrap_err().kind();
+        assert_eq!(refused(storage.write_at(9_997, b"past")), io::ErrorKind::InvalidInput);
+        assert_eq!(refused(storage.write_at_durable(9_997, b"past")), io::ErrorKind::InvalidInput);
+        assert_eq!(refused(storage.write_at(u64::MAX, b"past")), io::ErrorKind::InvalidInput);
+        assert_eq!(storage.len().unwrap(), 10_000);
+        assert_eq!(read(9_996, 4).unwrap(), b"tail");
+
+        // Views show exactly their range.
+        assert_eq!(&storage.view(4_090, 13).unwrap()[..], b"across a page");
+        assert_eq!(&storage.view(10_000, 0).unwrap()[..], b"");
+        assert_eq!(storage.view(9_997, 4).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(storage.view(u64::MAX, 4).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+
+        // What was cut off does not come back.
+        storage.set_len(4_095).unwrap();
+        assert_eq!(read(4_090, 5).unwrap(), b"acros");
+        assert_eq!(refused(storage.write_at(4_095, b"x")), io::ErrorKind::InvalidInput);
+        storage.set_len(4_103).unwrap();
+        assert_eq!(read(4_090, 13).unwrap(), b"acros\0\0\0\0\0\0\0\0");
+        storage.set_len(0).unwrap();
+        assert_eq!(storage.len().unwrap(), 0);
+        storage.write_at(0, b"").unwrap();
     }
 }

@@ -1,0 +1,458 @@
+//! A locked file.
+//!
+//! Invariants:
+//! 1. The whole file is locked for as long as a [`FileStorage`] lives, and the path named this very file when the
+//!    lock was taken. So nobody who respects the lock writes to it or truncates it.
+//! 2. `len` is the length of the file as this storage left it. A write is checked against it, because the system
+//!    would silently grow the file instead.
+
+use super::{Storage, StorageView};
+use crate::error::{Error, Result};
+use parking_lot::Mutex;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// How often [`FileStorage::open`] starts over because the file was replaced between opening and locking it. Each
+/// round takes another process that replaces the file in that moment, so a few are plenty.
+const MAX_OPEN_ATTEMPTS: usize = 16;
+
+/// A file that is open for reading and writing and locked as a whole until it is dropped.
+#[derive(Debug)]
+pub(crate) struct FileStorage {
+    file: File,
+    path: PathBuf,
+    len: AtomicU64,
+    /// Held while the length changes, so that two changes cannot mix.
+    resizing: Mutex<()>,
+    /// Set for good once the system has refused a write with the data-sync flag.
+    durable_writes_unsupported: AtomicBool,
+}
+
+impl FileStorage {
+    /// Opens the file at `path`, which must exist, and locks it. Nothing is written to it.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] when somebody has it open, [`Error::NotCloakroom`] when it is not a regular file, and
+    /// [`Error::Io`] otherwise; its source is `NotFound` when there is no such file.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        for _ in 0..MAX_OPEN_ATTEMPTS {
+            let file = open_regular(path)?;
+            lock(&file, path)?;
+            if is_named(&file, path) {
+                return Self::from_locked(file, path);
+            }
+        }
+        Err(Error::Locked { path: path.to_path_buf() })
+    }
+
+    /// Wraps a file that the caller has locked.
+    pub(super) fn from_locked(file: File, path: &Path) -> Result<Self> {
+        let len = file.metadata().map_err(|error| Error::io(context("examining", path), error))?.len();
+        Ok(Self {
+            file,
+            path: path.to_path_buf(),
+            len: AtomicU64::new(len),
+            resizing: Mutex::new(()),
+            durable_writes_unsupported: AtomicBool::new(false),
+        })
+    }
+
+    /// The path the file was opened by.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes the bytes, the length and every other attribute of the file durable.
+    pub(super) fn sync_all(&self) -> io::Result<()> {
+        self.file.sync_all()
+    }
+
+    fn check_write(&self, offset: u64, len: usize) -> io::Result<()> {
+        super::check_write(self.len.load(Ordering::Acquire), offset, len)
+    }
+}
+
+impl Storage for FileStorage {
+    fn len(&self) -> io::Result<u64> {
+        // Asked of the system, so that a file that somebody shortened behind the lock's back is noticed.
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        // Offsets that the system cannot express are past the end like any other.
+        super::check_read(i64::MAX as u64, offset, buf.len())?;
+        positioned::read_exact(&self.file, offset, buf)
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.check_write(offset, data.len())?;
+        positioned::write_all(&self.file, offset, data)
+    }
+
+    fn write_at_durable(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.check_write(offset, data.len())?;
+        if !self.durable_writes_unsupported.load(Ordering::Relaxed) {
+            match positioned::write_all_durable(&self.file, offset, data) {
+                // The flag is newer than the call, and a filesystem may know neither.
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput) =>
+                {
+                    self.durable_writes_unsupported.store(true, Ordering::Relaxed);
+                }
+                outcome => return outcome,
+            }
+        }
+        positioned::write_all(&self.file, offset, data)?;
+        self.file.sync_data()
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let _resizing = self.resizing.lock();
+        let old_len = self.file.metadata()?.len();
+        if len < old_len {
+            // Shortened first in our books, so that no write passes the check and grows the file again.
+            self.len.store(len, Ordering::Release);
+            if let Err(error) = self.file.set_len(len) {
+                self.len.store(old_len, Ordering::Release);
+                return Err(error);
+            }
+        } else if len > old_len {
+            reserve(&self.file, old_len, len)?;
+            self.len.store(len, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    #[expect(unsafe_code, reason = "a memory map cannot be made without; the lock is what makes it sound")]
+    fn view(&self, offset: u64, len: usize) -> io::Result<StorageView> {
+        // A map beyond the end would fault when it is read.
+        super::check_read(self.len()?, offset, len)?;
+        if len == 0 {
+            return Ok(StorageView::Owned(Vec::new()));
+        }
+        let mut options = memmap2::MmapOptions::new();
+        options.offset(offset).len(len);
+        // SAFETY: the map is read-only and lies within the file (checked above). Its bytes do not change and the
+        // file is not shortened while it lives: within this process by the contract of `Storage::view`, and by
+        // others because the whole file is locked for as long as this storage is open.
+        let map = unsafe { options.map(&self.file) }?;
+        Ok(StorageView::Mapped(map))
+    }
+}
+
+/// What is being done to which file, for the context of an error.
+pub(super) fn context(doing: &str, path: &Path) -> String {
+    format!("{doing} {}", path.display())
+}
+
+/// Opens a regular file for reading and writing, or says why that cannot be.
+pub(super) fn open_regular(path: &Path) -> Result<File> {
+    // Asked before opening, because opening some kinds of file (a tape, a serial line) is an act of its own.
+    let metadata = fs::metadata(path).map_err(|error| open_error(path, error))?;
+    if !metadata.is_file() {
+        return Err(not_regular(path, &metadata));
+    }
+    let file =
+        OpenOptions::new().read(true).write(true).open(path).map_err(|error| open_error(path, error))?;
+    // Asked again of what was opened, because the name may have changed hands.
+    let metadata = file.metadata().map_err(|error| open_error(path, error))?;
+    if !metadata.is_file() {
+        return Err(not_regular(path, &metadata));
+    }
+    Ok(file)
+}
+
+fn not_regular(path: &Path, metadata: &fs::Metadata) -> Error {
+    let reason = if metadata.is_dir() { "it is a directory" } else { "it is not a regular file" };
+    Error::NotCloakroom { path: path.to_path_buf(), reason: reason.to_owned() }
+}
+
+fn open_error(path: &Path, error: io::Error) -> Error {
+    let advice = match error.kind() {
+        io::ErrorKind::PermissionDenied => " (a room is read and written, so it needs both permissions)",
+        io::ErrorKind::ReadOnlyFilesystem => {
+            " (a room is read and written, but this filesystem is read-only; copy the file to one that is not)"
+        }
+        _ => "",
+    };
+    Error::io(format!("{}{advice}", context("opening", path)), error)
+}
+
+/// Locks the whole file, without waiting.
+pub(super) fn lock(file: &File, path: &Path) -> Result<()> {
+    match file.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => Err(Error::Locked { path: path.to_path_buf() }),
+        Err(TryLockError::Error(error)) => Err(Error::io(context("locking", path), error)),
+    }
+}
+
+/// Whether `path` names this very file. A lock on a file that was meanwhile renamed or removed protects nothing.
+#[cfg(unix)]
+pub(super) fn is_named(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(open), Ok(named)) => open.dev() == named.dev() && open.ino() == named.ino(),
+        _ => false,
+    }
+}
+
+/// Whether `path` names this very file. Here a file that is open can be neither renamed nor removed.
+#[cfg(not(unix))]
+pub(super) fn is_named(_file: &File, path: &Path) -> bool {
+    path.exists()
+}
+
+/// Grows the file from `old_len` to `len`, reserving the space where the filesystem can.
+#[cfg(target_os = "linux")]
+fn reserve(file: &File, old_len: u64, len: u64) -> io::Result<()> {
+    use rustix::fs::{FallocateFlags, fallocate};
+    use rustix::io::{Errno, retry_on_intr};
+    match retry_on_intr(|| fallocate(file, FallocateFlags::empty(), old_len, len - old_len)) {
+        Ok(()) => Ok(()),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => file.set_len(len),
+        Err(errno) => {
+            // A reservation that found the disk full may have grown the file part of the way. Giving that back
+            // can fail too, and then leaves zeros at the end that the next growth takes in.
+            let _ = file.set_len(old_len);
+            Err(errno.into())
+        }
+    }
+}
+
+/// Grows the file. Space cannot be reserved here.
+#[cfg(not(target_os = "linux"))]
+fn reserve(file: &File, _old_len: u64, len: u64) -> io::Result<()> {
+    file.set_len(len)
+}
+
+/// Reads and writes at a position, without a cursor that threads would share.
+#[cfg(unix)]
+mod positioned {
+    use std::fs::File;
+    use std::io;
+    use std::os::unix::fs::FileExt;
+
+    pub(super) fn read_exact(file: &File, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        file.read_exact_at(buf, offset)
+    }
+
+    pub(super) fn write_all(file: &File, offset: u64, data: &[u8]) -> io::Result<()> {
+        file.write_all_at(data, offset)
+    }
+
+    /// Writes and flushes these bytes in one call of the system; `Unsupported` or `InvalidInput` when it has none.
+    #[cfg(target_os = "linux")]
+    pub(super) fn write_all_durable(file: &File, mut offset: u64, mut data: &[u8]) -> io::Result<()> {
+        use rustix::io::{ReadWriteFlags, pwritev2, retry_on_intr};
+        while !data.is_empty() {
+            let written =
+                retry_on_intr(|| pwritev2(file, &[io::IoSlice::new(data)], offset, ReadWriteFlags::DSYNC))?;
+            data = data.get(written..).unwrap_or_default();
+            offset += written as u64;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+        }
+        Ok(())
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn write_all_durable(_file: &File, _offset: u64, _data: &[u8]) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+/// Reads and writes at a position. The system moves a cursor along, which nobody here uses.
+#[cfg(windows)]
+mod positioned {
+    use std::fs::File;
+    use std::io;
+    use std::os::windows::fs::FileExt;
+
+    pub(super) fn read_exact(file: &File, mut offset: u64, mut buf: &mut [u8]) -> io::Result<()> {
+        while !buf.is_empty() {
+            let read = file.seek_read(buf, offset)?;
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            buf = buf.get_mut(read..).unwrap_or_default();
+            offset += read as u64;
+        }
+        Ok(())
+    }
+
+    pub(super) fn write_all(file: &File, mut offset: u64, mut data: &[u8]) -> io::Result<()> {
+        while !data.is_empty() {
+            let written = file.seek_write(data, offset)?;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            data = data.get(written..).unwrap_or_default();
+            offset += written as u64;
+        }
+        Ok(())
+    }
+
+    pub(super) fn write_all_durable(_file: &File, _offset: u64, _data: &[u8]) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn room(bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("edge.cloak");
+        fs::write(&path, bytes).unwrap();
+        (dir, path)
+    }
+
+    fn source_kind(error: &Error) -> io::ErrorKind {
+        match error {
+            Error::Io { source, .. } => source.kind(),
+            other => panic!("not an I/O error: {other}"),
+        }
+    }
+
+    #[test]
+    fn it_keeps_the_contract_of_a_storage() {
+        let (_dir, path) = room(b"");
+        crate::storage::contract::check(&FileStorage::open(&path).unwrap());
+    }
+
+    #[test]
+    fn durable_writes_fall_back_to_write_and_flush() {
+        let (_dir, path) = room(&[0; 16]);
+        let storage = FileStorage::open(&path).unwrap();
+        storage.durable_writes_unsupported.store(true, Ordering::Relaxed);
+        storage.write_at_durable(4, b"abcd").unwrap();
+        assert_eq!(&fs::read(&path).unwrap()[..10], b"\0\0\0\0abcd\0\0");
+        assert_eq!(
+            storage.write_at_durable(14, b"abcd").unwrap_err().kind(),
+            io::ErrorKind::InvalidInput,
+            "the bound is checked before the fallback"
+        );
+        assert_eq!(fs::metadata(&path).unwrap().len(), 16);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_refused_write_out_of_bounds_does_not_switch_to_the_fallback() {
+        let (_dir, path) = room(&[0; 16]);
+        let storage = FileStorage::open(&path).unwrap();
+        storage.write_at_durable(14, b"abcd").unwrap_err();
+        assert!(!storage.durable_writes_unsupported.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn a_second_opener_is_told_the_path() {
+        let (_dir, path) = room(b"x");
+        let first = FileStorage::open(&path).unwrap();
+        match FileStorage::open(&path) {
+            Err(Error::Locked { path: named }) => assert_eq!(named, path),
+            other => panic!("{other:?}"),
+        }
+        drop(first);
+        assert_eq!(FileStorage::open(&path).unwrap().path(), path);
+    }
+
+    #[test]
+    fn a_missing_file_is_not_found_and_is_not_created() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("none.cloak");
+        let error = FileStorage::open(&path).unwrap_err();
+        assert_eq!(source_kind(&error), io::ErrorKind::NotFound);
+        assert!(error.to_string().contains("none.cloak"), "{error}");
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_directory_or_a_device_is_not_a_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = FileStorage::open(dir.path()).unwrap_err();
+        assert!(
+            matches!(&error, Error::NotCloakroom { reason, .. } if reason == "it is a directory"),
+            "{error}"
+        );
+        #[cfg(unix)]
+        {
+            let error = FileStorage::open(Path::new("/dev/null")).unwrap_err();
+            let expected = "it is not a regular file";
+            assert!(matches!(&error, Error::NotCloakroom { reason, .. } if reason == expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_may_not_be_written_is_refused_with_advice() {
+        for (kind, advice) in [
+            (io::ErrorKind::PermissionDenied, "both permissions"),
+            (io::ErrorKind::ReadOnlyFilesystem, "copy the file"),
+        ] {
+            let error = open_error(Path::new("edge.cloak"), kind.into());
+            assert_eq!(source_kind(&error), kind);
+            assert!(error.to_string().contains(advice), "{error}");
+            assert!(error.to_string().contains("opening edge.cloak"), "{error}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_was_replaced_is_no_longer_named_by_its_path() {
+        let (_dir, path) = room(b"old");
+        let file = open_regular(&path).unwrap();
+        assert!(is_named(&file, &path));
+        fs::rename(&path, path.with_extension("moved")).unwrap();
+        assert!(!is_named(&file, &path));
+        fs::write(&path, b"new").unwrap();
+        assert!(!is_named(&file, &path));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn growth_reserves_its_blocks() {
+        use std::os::unix::fs::MetadataExt;
+        let (dir, path) = room(b"");
+        let storage = FileStorage::open(&path).unwrap();
+        // Whether the filesystem under the test can reserve at all is asked of another file.
+        let probe = File::create(dir.path().join("probe")).unwrap();
+        let flags = rustix::fs::FallocateFlags::empty();
+        if rustix::fs::fallocate(&probe, flags, 0, 1 << 20).is_err() {
+            return;
+        }
+        storage.set_len(1 << 20).unwrap();
+        assert!(fs::metadata(&path).unwrap().blocks() * 512 >= 1 << 20);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn growth_that_fails_leaves_the_length() {
+        let (_dir, path) = room(b"abc");
+        let storage = FileStorage::open(&path).unwrap();
+        assert!(storage.set_len(i64::MAX as u64).is_err());
+        assert_eq!(storage.len().unwrap(), 3);
+        assert!(storage.write_at(3, b"d").is_err(), "the bound moved although the growth failed");
+        storage.write_at(0, b"x").unwrap();
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn views_are_maps_at_any_offset() {
+        let bytes: Vec<u8> = (0..3 * 4096_u32).map(|index| (index % 251) as u8).collect();
+        let (_dir, path) = room(&bytes);
+        let storage = FileStorage::open(&path).unwrap();
+        for offset in [0, 1, 4095, 4096, 5000] {
+            let view = storage.view(offset as u64, 6000).unwrap();
+            assert!(matches!(view, StorageView::Mapped(_)));
+            assert_eq!(&view[..], &bytes[offset..offset + 6000]);
+        }
+    }
+}

@@ -1,0 +1,505 @@
+//! The first two blocks of a file: what it is, and where its parts lie.
+//!
+//! Two equal copies, at offsets 0 and 4096, so that one may be torn or decay. They are written once, when the file
+//! is created, and again only to repair a copy.
+//!
+//! | bytes | content |
+//! |---|---|
+//! | 0..8 | magic `CLOAKRM\0` |
+//! | 8..12 | format version, u32: 1 |
+//! | 12..16 | block size, u32: 4096 |
+//! | 16..32 | file id |
+//! | 32..40 | offset of the log, u64: 8192 |
+//! | 40..48 | size of a log segment, u64 |
+//! | 48..56 | number of log segments, u64: 2 |
+//! | 56..64 | offset of the base, u64: the end of the log |
+//! | 64..72 | time of creation, u64, milliseconds since the Unix epoch |
+//! | 72..4092 | zeros |
+//! | 4092..4096 | CRC-32 of bytes 0..4092 |
+//!
+//! Integers are little-endian. The places of the magic, the version and the CRC never move between versions, so
+//! that every version can tell a newer file from a damaged one.
+
+use super::Storage;
+use crate::error::{Error, Result};
+use crate::limits::BLOCK_SIZE;
+use std::path::Path;
+
+const MAGIC: [u8; 8] = *b"CLOAKRM\0";
+
+/// The format this build writes, and the newest it reads.
+const FORMAT_VERSION: u32 = 1;
+
+/// The block size as a superblock records it.
+const RECORDED_BLOCK_SIZE: u32 = 4096;
+const _: () = assert!(RECORDED_BLOCK_SIZE as usize == BLOCK_SIZE);
+
+const COPIES: u64 = 2;
+const SEGMENTS: u64 = 2;
+const LOG_OFFSET: u64 = COPIES * BLOCK_SIZE as u64;
+const RESERVED_AT: usize = 72;
+const CRC_AT: usize = BLOCK_SIZE - 4;
+
+type Block = [u8; BLOCK_SIZE];
+
+/// The identity and geometry of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Superblock {
+    /// Tells this file from every other.
+    pub(crate) file_id: [u8; 16],
+    /// Where the first log segment begins.
+    pub(crate) log_offset: u64,
+    /// The size of each log segment in bytes.
+    pub(crate) segment_size: u64,
+    /// Where the base begins; it reaches to the end of the file.
+    pub(crate) base_offset: u64,
+    /// When the file was created, in milliseconds since the Unix epoch.
+    pub(crate) created_at_ms: u64,
+}
+
+/// What one copy turned out to be.
+#[derive(Debug, PartialEq, Eq)]
+enum Copy {
+    /// The magic is not there, or the file ends before it.
+    Foreign,
+    /// The magic is there, but the block is cut off or its checksum is wrong.
+    Damaged(&'static str),
+    /// Intact, and of a version that this build does not know.
+    Newer(u32),
+    /// Intact, but it contradicts itself.
+    Invalid(String),
+    /// Intact.
+    Good(Superblock),
+}
+
+impl Superblock {
+    /// The superblock of a new file. The segment size is a multiple of the block size and not zero.
+    pub(crate) fn new(segment_size: u64, created_at_ms: u64, file_id: [u8; 16]) -> Self {
+        Self {
+            file_id,
+            log_offset: LOG_OFFSET,
+            segment_size,
+            base_offset: LOG_OFFSET + SEGMENTS * segment_size,
+            created_at_ms,
+        }
+    }
+
+    /// Writes both copies, one durably before the other, so that a crash can tear only one of them. Call it when
+    /// the rest of a new file is durable, because it is what makes the file a room.
+    pub(crate) fn write(&self, storage: &dyn Storage) -> Result<()> {
+        let block = self.encode();
+        for copy in 0..COPIES {
+            write_copy(storage, copy, &block)?;
+        }
+        Ok(())
+    }
+
+    /// Reads the superblock of the file at `path`, which the errors name. Nothing is written.
+    ///
+    /// # Errors
+    /// The first row that applies decides:
+    ///
+    /// | copies | outcome |
+    /// |---|---|
+    /// | the file is empty | [`Error::NotCloakroom`] |
+    /// | one is intact and newer | [`Error::UnsupportedVersion`] |
+    /// | neither has the magic | [`Error::NotCloakroom`] |
+    /// | one is intact but contradicts itself | [`Error::Corrupted`] |
+    /// | both are intact and differ | [`Error::Corrupted`] |
+    /// | one or both are intact, but the file ends before the base | [`Error::Corrupted`] |
+    /// | one or both are intact | that superblock |
+    /// | none is intact | [`Error::Corrupted`] |
+    pub(crate) fn read(storage: &dyn Storage, path: &Path) -> Result<Superblock> {
+        let failed = |error| Error::io(format!("reading the superblock of {}", path.display()), error);
+        let file_len = storage.len().map_err(failed)?;
+        let mut copies = Vec::with_capacity(2);
+        for copy in 0..COPIES {
+            // A file that is cut off inside a copy is judged by what is left of it.
+            let offset = copy * BLOCK_SIZE as u64;
+            let available = file_len.saturating_sub(offset).min(BLOCK_SIZE as u64);
+            let mut bytes = vec![0; usize::try_from(available).unwrap_or(BLOCK_SIZE)];
+            if !bytes.is_empty() {
+                storage.read_at(offset, &mut bytes).map_err(failed)?;
+            }
+            copies.push(Self::decode(&bytes));
+        }
+        decide(file_len, copies, path)
+    }
+
+    /// Rewrites each copy that is not this superblock, and says whether there was one. Call it when the file may be
+    /// written to: a copy that decayed is a copy that no longer protects.
+    pub(crate) fn repair(&self, storage: &dyn Storage) -> Result<bool> {
+        let block = self.encode();
+        let mut repaired = false;
+        for copy in 0..COPIES {
+            let mut found = [0; BLOCK_SIZE];
+            storage
+                .read_at(copy * BLOCK_SIZE as u64, &mut found)
+                .map_err(|error| Error::io("reading a superblock", error))?;
+            if found != block {
+                write_copy(storage, copy, &block)?;
+                repaired = true;
+            }
+        }
+        Ok(repaired)
+    }
+
+    fn encode(&self) -> Block {
+        let mut block = [0; BLOCK_SIZE];
+        let fields: [&[u8]; 9] = [
+            &MAGIC,
+            &FORMAT_VERSION.to_le_bytes(),
+            &RECORDED_BLOCK_SIZE.to_le_bytes(),
+            &self.file_id,
+            &self.log_offset.to_le_bytes(),
+            &self.segment_size.to_le_bytes(),
+            &SEGMENTS.to_le_bytes(),
+            &self.base_offset.to_le_bytes(),
+            &self.created_at_ms.to_le_bytes(),
+        ];
+        let bytes = fields.concat();
+        if let Some(head) = block.get_mut(..bytes.len()) {
+            head.copy_from_slice(&bytes);
+        }
+        seal(&mut block);
+        block
+    }
+
+    /// Judges one copy on its own.
+    fn decode(bytes: &[u8]) -> Copy {
+        if bytes.get(..MAGIC.len()) != Some(&MAGIC) {
+            return Copy::Foreign;
+        }
+        let Some(block) = bytes.first_chunk::<BLOCK_SIZE>() else {
+            return Copy::Damaged("the file ends inside it");
+        };
+        let (content, crc) = block.split_at(CRC_AT);
+        if crc != crc32fast::hash(content).to_le_bytes() {
+            return Copy::Damaged("checksum mismatch");
+        }
+        let version = u32_at(block, 8);
+        if version > FORMAT_VERSION {
+            return Copy::Newer(version);
+        }
+        match Self::decode_fields(version, block) {
+            Ok(superblock) => Copy::Good(superblock),
+            Err(detail) => Copy::Invalid(detail),
+        }
+    }
+
+    /// Reads the fields of an intact block, and compares each with those that it implies.
+    fn decode_fields(version: u32, block: &Block) -> Result<Superblock, String> {
+        let expect = |what: &str, found: u64, expected: u64| {
+            if found == expected { Ok(()) } else { Err(format!("{what} is {found} instead of {expected}")) }
+        };
+        let superblock = Superblock {
+            file_id: bytes_at(block, 16),
+            log_offset: u64_at(block, 32),
+            segment_size: u64_at(block, 40),
+            base_offset: u64_at(block, 56),
+            created_at_ms: u64_at(block, 64),
+        };
+        expect("the format version", version.into(), FORMAT_VERSION.into())?;
+        expect("the block size", u32_at(block, 12).into(), RECORDED_BLOCK_SIZE.into())?;
+        expect("the offset of the log", superblock.log_offset, LOG_OFFSET)?;
+        expect("the number of log segments", u64_at(block, 48), SEGMENTS)?;
+        let segment_size = superblock.segment_size;
+        if segment_size == 0 || !segment_size.is_multiple_of(BLOCK_SIZE as u64) {
+            return Err(format!("the segment size {segment_size} is not a multiple of {BLOCK_SIZE}"));
+        }
+        let log_end =
+            segment_size.checked_mul(SEGMENTS).and_then(|log_size| log_size.checked_add(LOG_OFFSET));
+        let log_end = log_end.ok_or_else(|| format!("the segment size {segment_size} is impossible"))?;
+        expect("the offset of the base", superblock.base_offset, log_end)?;
+        if block.get(RESERVED_AT..CRC_AT).is_none_or(|rest| rest.iter().any(|byte| *byte != 0)) {
+            return Err("bytes are set that this format version leaves zero".to_owned());
+        }
+        Ok(superblock)
+    }
+}
+
+/// The decision table of [`Superblock::read`].
+fn decide(file_len: u64, copies: Vec<Copy>, path: &Path) -> Result<Superblock> {
+    let refused = |reason: &str| Error::NotCloakroom { path: path.to_path_buf(), reason: reason.to_owned() };
+    let corrupted = |detail: String| Error::corrupted(format!("{}: superblock", path.display()), detail);
+
+    if file_len == 0 {
+        return Err(refused("it is empty; remove it to create a new room"));
+    }
+    let newest =
+        copies.iter().filter_map(|copy| if let Copy::Newer(found) = copy { Some(*found) } else { None });
+    if let Some(found) = newest.max() {
+        return Err(Error::UnsupportedVersion { path: path.to_path_buf(), found, supported: FORMAT_VERSION });
+    }
+    if copies.iter().all(|copy| *copy == Copy::Foreign) {
+        return Err(refused("it does not begin like one"));
+    }
+    let mut good: Option<Superblock> = None;
+    let mut damage = Vec::new();
+    for (name, copy) in ["A", "B"].into_iter().zip(copies) {
+        match copy {
+            Copy::Invalid(detail) => return Err(corrupted(format!("copy {name}: {detail}"))),
+            Copy::Good(superblock) => match &good {
+                Some(first) if *first != superblock => {
+                    return Err(corrupted("both copies are intact, but they differ".to_owned()));
+                }
+                _ => good = Some(superblock),
+            },
+            Copy::Damaged(detail) => damage.push(format!("copy {name}: {detail}")),
+            Copy::Foreign | Copy::Newer(_) => damage.push(format!("copy {name}: not a superblock")),
+        }
+    }
+    let good = good.ok_or_else(|| corrupted(damage.join("; ")))?;
+    if file_len < good.base_offset {
+        let base_offset = good.base_offset;
+        return Err(corrupted(format!(
+            "the file has {file_len} bytes, but its log alone reaches to {base_offset}; it was cut off"
+        )));
+    }
+    Ok(good)
+}
+
+fn write_copy(storage: &dyn Storage, copy: u64, block: &Block) -> Result<()> {
+    storage
+        .write_at_durable(copy * BLOCK_SIZE as u64, block)
+        .map_err(|error| Error::io("writing a superblock", error))
+}
+
+fn seal(block: &mut Block) {
+    let (content, crc) = block.split_at_mut(CRC_AT);
+    crc.copy_from_slice(&crc32fast::hash(content).to_le_bytes());
+}
+
+/// The bytes of a field. Every field lies inside the block, so there is no other case.
+fn bytes_at<const N: usize>(block: &Block, offset: usize) -> [u8; N] {
+    block.get(offset..).and_then(<[u8]>::first_chunk).copied().unwrap_or([0; N])
+}
+
+fn u32_at(block: &Block, offset: usize) -> u32 {
+    u32::from_le_bytes(bytes_at(block, offset))
+}
+
+fn u64_at(block: &Block, offset: usize) -> u64 {
+    u64::from_le_bytes(bytes_at(block, offset))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::MemoryStorage;
+
+    const SEGMENT_SIZE: u64 = 3 * 4096;
+
+    fn superblock() -> Superblock {
+        Superblock::new(SEGMENT_SIZE, 1_700_000_000_123, *b"0123456789abcdef")
+    }
+
+    /// A file with these two copies and room for the log.
+    fn file(copies: [Block; 2]) -> MemoryStorage {
+        let mut bytes = copies.concat();
+        bytes.resize(usize::try_from(superblock().base_offset).unwrap(), 0);
+        MemoryStorage::from(bytes)
+    }
+
+    fn read(copies: [Block; 2]) -> Result<Superblock> {
+        Superblock::read(&file(copies), Path::new("edge.cloak"))
+    }
+
+    /// An intact copy with other content.
+    fn sealed(change: impl FnOnce(&mut Block)) -> Block {
+        let mut block = superblock().encode();
+        change(&mut block);
+        seal(&mut block);
+        block
+    }
+
+    fn good() -> Block {
+        superblock().encode()
+    }
+
+    fn damaged() -> Block {
+        let mut block = good();
+        block[100] ^= 1;
+        block
+    }
+
+    fn newer() -> Block {
+        sealed(|block| {
+            block[8] = 2;
+            // A newer version may mean anything by the rest.
+            block[12..CRC_AT].fill(0xEE);
+        })
+    }
+
+    const FOREIGN: Block = [b'#'; BLOCK_SIZE];
+
+    fn assert_corrupted(outcome: Result<Superblock>, part: &str) {
+        match outcome {
+            Err(Error::Corrupted { location, detail }) => {
+                assert_eq!(location, "edge.cloak: superblock");
+                assert!(detail.contains(part), "{detail}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn assert_refused(outcome: Result<Superblock>, part: &str) {
+        match outcome {
+            Err(Error::NotCloakroom { path, reason }) => {
+                assert_eq!(path, Path::new("edge.cloak"));
+                assert!(reason.contains(part), "{reason}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_bytes_are_frozen() {
+        let block = superblock().encode();
+        let mut expected = b"CLOAKRM\0\x01\0\0\0\0\x10\0\x000123456789abcdef".to_vec();
+        expected.extend([0, 0x20, 0, 0, 0, 0, 0, 0]); // log at 8192
+        expected.extend([0, 0x30, 0, 0, 0, 0, 0, 0]); // segments of 12288
+        expected.extend([2, 0, 0, 0, 0, 0, 0, 0]);
+        expected.extend([0, 0x80, 0, 0, 0, 0, 0, 0]); // base at 32768
+        expected.extend([0x7B, 0x68, 0xE5, 0xCF, 0x8B, 0x01, 0, 0]);
+        assert_eq!(&block[..RESERVED_AT], &expected[..]);
+        assert!(block[RESERVED_AT..CRC_AT].iter().all(|byte| *byte == 0));
+        assert_eq!(block[CRC_AT..], crc32fast::hash(&block[..CRC_AT]).to_le_bytes());
+        assert_eq!(block[CRC_AT..], [81, 87, 27, 41]);
+    }
+
+    #[test]
+    fn both_copies_are_written_and_read_back() {
+        let storage = file([FOREIGN; 2]);
+        superblock().write(&storage).unwrap();
+        assert_eq!(Superblock::read(&storage, Path::new("edge.cloak")).unwrap(), superblock());
+        let view = storage.view(0, 2 * BLOCK_SIZE).unwrap();
+        assert_eq!(view[..BLOCK_SIZE], good());
+        assert_eq!(view[BLOCK_SIZE..], good());
+    }
+
+    #[test]
+    fn any_flipped_byte_in_either_copy_is_outvoted_and_repaired() {
+        for position in 0..2 * BLOCK_SIZE {
+            let mut copies = [good(), good()];
+            copies[position / BLOCK_SIZE][position % BLOCK_SIZE] ^= 0xFF;
+            let storage = file(copies);
+            let found = Superblock::read(&storage, Path::new("edge.cloak"));
+            assert_eq!(found.unwrap(), superblock(), "byte {position}");
+            assert!(superblock().repair(&storage).unwrap(), "byte {position}");
+            let view = storage.view(0, 2 * BLOCK_SIZE).unwrap();
+            assert_eq!(view[..], [good(), good()].concat(), "byte {position}");
+        }
+        assert!(!superblock().repair(&file([good(), good()])).unwrap());
+    }
+
+    #[test]
+    fn any_flipped_byte_in_an_only_copy_is_noticed() {
+        for position in 0..BLOCK_SIZE {
+            let mut block = good();
+            block[position] ^= 0x10;
+            assert!(read([block, FOREIGN]).is_err(), "byte {position}");
+        }
+    }
+
+    #[test]
+    fn an_empty_file_is_not_a_room_and_says_what_to_do() {
+        let empty = MemoryStorage::new();
+        assert_refused(Superblock::read(&empty, Path::new("edge.cloak")), "remove it to create a new room");
+    }
+
+    #[test]
+    fn a_file_without_the_magic_is_not_a_room() {
+        assert_refused(read([FOREIGN, FOREIGN]), "does not begin like one");
+        for len in [1, 8, 4096, 5000] {
+            let foreign = MemoryStorage::from(vec![b'#'; len]);
+            assert_refused(Superblock::read(&foreign, Path::new("edge.cloak")), "does not begin like one");
+        }
+    }
+
+    #[test]
+    fn a_newer_version_is_refused_whatever_the_other_copy_is() {
+        for copies in [
+            [newer(), newer()],
+            [newer(), good()],
+            [good(), newer()],
+            [damaged(), newer()],
+            [newer(), FOREIGN],
+        ] {
+            match read(copies) {
+                Err(Error::UnsupportedVersion { path, found: 2, supported: 1 }) => {
+                    assert_eq!(path, Path::new("edge.cloak"));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_version_without_a_good_checksum_is_damage_and_not_a_newer_file() {
+        let mut block = good();
+        block[8] = 2;
+        assert_corrupted(read([block, block]), "checksum mismatch");
+        assert_eq!(read([block, good()]).unwrap(), superblock());
+    }
+
+    #[test]
+    fn one_good_copy_is_enough() {
+        for copies in [[good(), damaged()], [damaged(), good()], [good(), FOREIGN], [FOREIGN, good()]] {
+            assert_eq!(read(copies).unwrap(), superblock());
+        }
+    }
+
+    #[test]
+    fn two_bad_copies_are_corruption_and_both_are_named() {
+        assert_corrupted(
+            read([damaged(), damaged()]),
+            "copy A: checksum mismatch; copy B: checksum mismatch",
+        );
+        assert_corrupted(read([damaged(), FOREIGN]), "copy B: not a superblock");
+        assert_corrupted(read([FOREIGN, damaged()]), "copy A: not a superblock");
+    }
+
+    #[test]
+    fn two_good_copies_that_differ_are_corruption() {
+        assert_corrupted(read([good(), sealed(|block| block[16] ^= 1)]), "differ");
+    }
+
+    #[test]
+    fn a_geometry_that_contradicts_itself_is_corruption() {
+        let set =
+            |at: usize, value: u64| sealed(|block| block[at..at + 8].copy_from_slice(&value.to_le_bytes()));
+        for (block, part) in [
+            (sealed(|block| block[8] = 0), "format version is 0"),
+            (sealed(|block| block[13] = 0x20), "block size is 8192"),
+            (set(32, 4096), "offset of the log is 4096"),
+            (set(40, 0), "segment size 0"),
+            (set(40, 4097), "segment size 4097"),
+            (set(40, 1 << 63), "impossible"),
+            (set(48, 3), "number of log segments is 3"),
+            (set(56, 8192), "offset of the base is 8192"),
+            (set(RESERVED_AT, 1), "leaves zero"),
+        ] {
+            assert_corrupted(read([block, block]), part);
+            assert_corrupted(read([good(), block]), part);
+            assert_corrupted(read([block, damaged()]), part);
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_cut_off_is_corruption() {
+        let base_offset = usize::try_from(superblock().base_offset).unwrap();
+        let mut whole = [good(), good()].concat();
+        whole.resize(base_offset, 0);
+        let read = |len: usize| {
+            Superblock::read(&MemoryStorage::from(whole[..len].to_vec()), Path::new("edge.cloak"))
+        };
+        assert_eq!(read(base_offset).unwrap(), superblock());
+        for len in [base_offset - 1, 2 * BLOCK_SIZE, BLOCK_SIZE + 9, BLOCK_SIZE] {
+            assert_corrupted(read(len), "it was cut off");
+        }
+        assert_corrupted(read(BLOCK_SIZE - 1), "copy A: the file ends inside it; copy B: not a superblock");
+        assert_corrupted(read(8), "copy A: the file ends inside it");
+        assert_refused(read(7), "does not begin like one");
+    }
+}
