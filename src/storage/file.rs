@@ -12,15 +12,22 @@ use parking_lot::Mutex;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// How often [`FileStorage::open`] starts over because the file was replaced between opening and locking it. Each
 /// round takes another process that replaces the file in that moment, so a few are plenty.
 const MAX_OPEN_ATTEMPTS: usize = 16;
 
-/// A file that is open for reading and writing and locked as a whole until it is dropped.
-#[derive(Debug)]
+/// A file that is open for reading and writing and locked as a whole, until it is closed or the last clone of this
+/// is dropped.
+#[derive(Debug, Clone)]
 pub(crate) struct FileStorage {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
     file: File,
     path: PathBuf,
     len: AtomicU64,
@@ -50,81 +57,82 @@ impl FileStorage {
     /// Wraps a file that the caller has locked.
     pub(super) fn from_locked(file: File, path: &Path) -> Result<Self> {
         let len = file.metadata().map_err(|error| Error::io(context("examining", path), error))?.len();
-        Ok(Self {
+        let shared = Shared {
             file,
             path: path.to_path_buf(),
             len: AtomicU64::new(len),
             resizing: Mutex::new(()),
             durable_writes_unsupported: AtomicBool::new(false),
-        })
+        };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// The path the file was opened by.
     pub(crate) fn path(&self) -> &Path {
-        &self.path
+        &self.shared.path
     }
 
     /// Makes the bytes, the length and every other attribute of the file durable.
     pub(super) fn sync_all(&self) -> io::Result<()> {
-        self.file.sync_all()
+        self.shared.file.sync_all()
     }
 
     fn check_write(&self, offset: u64, len: usize) -> io::Result<()> {
-        super::check_write(self.len.load(Ordering::Acquire), offset, len)
+        super::check_write(self.shared.len.load(Ordering::Acquire), offset, len)
     }
 }
 
 impl Storage for FileStorage {
     fn len(&self) -> io::Result<u64> {
         // Asked of the system, so that a file that somebody shortened behind the lock's back is noticed.
-        Ok(self.file.metadata()?.len())
+        Ok(self.shared.file.metadata()?.len())
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         // Offsets that the system cannot express are past the end like any other.
         super::check_read(i64::MAX as u64, offset, buf.len())?;
-        positioned::read_exact(&self.file, offset, buf)
+        positioned::read_exact(&self.shared.file, offset, buf)
     }
 
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.check_write(offset, data.len())?;
-        positioned::write_all(&self.file, offset, data)
+        positioned::write_all(&self.shared.file, offset, data)
     }
 
     fn write_at_durable(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.check_write(offset, data.len())?;
-        if !self.durable_writes_unsupported.load(Ordering::Relaxed) {
-            match positioned::write_all_durable(&self.file, offset, data) {
+        if !self.shared.durable_writes_unsupported.load(Ordering::Relaxed) {
+            match positioned::write_all_durable(&self.shared.file, offset, data) {
                 // The flag is newer than the call, and a filesystem may know neither.
                 Err(error)
                     if matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput) =>
                 {
-                    self.durable_writes_unsupported.store(true, Ordering::Relaxed);
+                    self.shared.durable_writes_unsupported.store(true, Ordering::Relaxed);
                 }
                 outcome => return outcome,
             }
         }
-        positioned::write_all(&self.file, offset, data)?;
-        self.file.sync_data()
+        positioned::write_all(&self.shared.file, offset, data)?;
+        self.shared.file.sync_data()
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.file.sync_data()
+        self.shared.file.sync_data()
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        let _resizing = self.resizing.lock();
-        let old_len = self.file.metadata()?.len();
+        let _resizing = self.shared.resizing.lock();
+        let old_len = self.shared.file.metadata()?.len();
         if len < old_len {
             // Shortened first in our books, so that no write passes the check and grows the file again.
-            self.len.store(len, Ordering::Release);
-            if let Err(error) = self.file.set_len(len) {
-                self.len.store(old_len, Ordering::Release);
+            self.shared.len.store(len, Ordering::Release);
+            if let Err(error) = self.shared.file.set_len(len) {
+                self.shared.len.store(old_len, Ordering::Release);
                 return Err(error);
             }
         } else if len > old_len {
-            reserve(&self.file, old_len, len)?;
-            self.len.store(len, Ordering::Release);
+            reserve(&self.shared.file, old_len, len)?;
+            self.shared.len.store(len, Ordering::Release);
         }
         Ok(())
     }
@@ -141,8 +149,13 @@ impl Storage for FileStorage {
         // SAFETY: the map is read-only and lies within the file (checked above). Its bytes do not change and the
         // file is not shortened while it lives: within this process by the contract of `Storage::view`, and by
         // others because the whole file is locked for as long as this storage is open.
-        let map = unsafe { options.map(&self.file) }?;
+        let map = unsafe { options.map(&self.shared.file) }?;
         Ok(StorageView::Mapped(map))
+    }
+
+    fn close(&self) {
+        // An error leaves the lock until the last clone is dropped, which is all that can be done.
+        let _ = self.shared.file.unlock();
     }
 }
 
@@ -333,7 +346,7 @@ mod tests {
     fn durable_writes_fall_back_to_write_and_flush() {
         let (_dir, path) = room(&[0; 16]);
         let storage = FileStorage::open(&path).unwrap();
-        storage.durable_writes_unsupported.store(true, Ordering::Relaxed);
+        storage.shared.durable_writes_unsupported.store(true, Ordering::Relaxed);
         storage.write_at_durable(4, b"abcd").unwrap();
         assert_eq!(&fs::read(&path).unwrap()[..10], b"\0\0\0\0abcd\0\0");
         assert_eq!(
@@ -350,7 +363,7 @@ mod tests {
         let (_dir, path) = room(&[0; 16]);
         let storage = FileStorage::open(&path).unwrap();
         storage.write_at_durable(14, b"abcd").unwrap_err();
-        assert!(!storage.durable_writes_unsupported.load(Ordering::Relaxed));
+        assert!(!storage.shared.durable_writes_unsupported.load(Ordering::Relaxed));
     }
 
     #[test]

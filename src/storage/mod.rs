@@ -49,6 +49,9 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// A read-only view of `len` bytes from `offset` on, as they are now. Nobody writes to that range while the
     /// view lives.
     fn view(&self, offset: u64, len: usize) -> io::Result<StorageView>;
+
+    /// Lets others open it. Nothing is read or written afterwards.
+    fn close(&self) {}
 }
 
 /// Bytes lent by [`Storage::view`]: a memory map, or a copy.

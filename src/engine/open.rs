@@ -1,0 +1,146 @@
+//! Creating a file, and opening one: what a crash left becomes the state that was acknowledged.
+//!
+//! Opening only reads until it is known that nothing acknowledged is missing. Then, in this order:
+//! 1. stale frames behind a torn tail are erased and the erasure is flushed, so that they can never be reached
+//!    again;
+//! 2. everything that was replayed is flushed, because a process that was killed may have left it with the
+//!    operating system only;
+//! 3. a segment whose frames are all in the B-tree gets a new generation.
+//!
+//! A crash between any two of these leaves a file for which the same decisions are made again.
+
+use super::background::Handles;
+use super::checkpoint::Checkpointer;
+use super::stats::Counters;
+use super::view::View;
+use super::{CloseOnDrop, Core, Engine, Scratch};
+use crate::base::Base;
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::limits::BLOCK_SIZE;
+use crate::log::plan::{self, RecoveryPlan};
+use crate::log::segment::{DATA_START, SegmentHeader};
+use crate::log::{Log, LogLayout, SEGMENTS, batch, scan};
+use crate::memtable::{Memtable, full_key};
+use crate::storage::{FileStorage, Storage, StorageView, Superblock};
+use parking_lot::{Mutex, RwLock};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+/// How much of a new log is zeroed with one write.
+const ZERO_CHUNK: usize = 1 << 20;
+
+/// Who does what nobody asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Threads {
+    /// Two background threads.
+    Background,
+    /// Nobody: callers flush for themselves, and the writer that needs a checkpoint runs it. For simulations.
+    #[cfg_attr(not(any(test, feature = "testing")), expect(dead_code, reason = "only simulations do without"))]
+    None,
+}
+
+/// How to open an engine.
+#[derive(Debug, Clone)]
+pub(crate) struct EngineOptions {
+    pub(crate) log_capacity: u64,
+    pub(crate) cache_size: usize,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) threads: Threads,
+}
+
+impl Engine {
+    /// Opens the file at `path`, creating it when it is missing.
+    pub(crate) fn open_file(path: &Path, options: EngineOptions) -> Result<Self> {
+        let (storage, _created) =
+            FileStorage::open_or_create(path, |new| format(Arc::new(new.clone()), &options))?;
+        Self::open_on(Arc::new(storage), path, options)
+    }
+
+    /// Formats an empty storage and opens it.
+    pub(crate) fn create_on(storage: Arc<dyn Storage>, options: EngineOptions) -> Result<Self> {
+        format(Arc::clone(&storage), &options)?;
+        Self::open_on(storage, Path::new("(in memory)"), options)
+    }
+
+    /// Opens a storage that holds a room; `path` names it in errors.
+    pub(crate) fn open_on(storage: Arc<dyn Storage>, path: &Path, options: EngineOptions) -> Result<Self> {
+        let superblock = Superblock::read(storage.as_ref(), path)?;
+        let base = Base::open(Arc::clone(&storage), superblock.base_offset, options.cache_size)?;
+        let layout = LogLayout {
+            file_id: superblock.file_id,
+            offset: superblock.log_offset,
+            segment_size: superblock.segment_size,
+        };
+        let recovered = recover(storage.as_ref(), &layout, base.view().lsn())?;
+        recovered.settle(storage.as_ref(), &layout)?;
+        superblock.repair(storage.as_ref())?;
+
+        let plan = recovered.plan;
+        let log = Log::new(Arc::clone(&storage), layout, &plan);
+        let view = View {
+            active: Arc::new(recovered.active),
+            frozen: recovered.frozen.map(Arc::new),
+            base: base.view(),
+        };
+        let in_background = options.threads == Threads::Background;
+        let core = Arc::new(Core {
+            storage,
+            log: Arc::new(log),
+            base,
+            clock: options.clock,
+            serial: Mutex::new(Scratch::default()),
+            view: RwLock::new(Arc::new(view)),
+            published: AtomicU64::new(plan.next_lsn - 1),
+            checkpointer: Checkpointer::new(in_background),
+            reads: RwLock::new(()),
+            closed: AtomicBool::new(false),
+            counters: Counters::default(),
+        });
+        let threads = if in_background {
+            Handles::spawn(&core).map_err(|error| Error::io("starting the background threads", error))?
+        } else {
+            Handles::default()
+        };
+        if !core.log.spare_is_free() {
+            core.checkpointer.request();
+        }
+        let close_on_drop = CloseOnDrop { core: Arc::clone(&core), threads: Mutex::new(threads) };
+        Ok(Self { core, close_on_drop: Arc::new(close_on_drop) })
+    }
+}
+
+/// Writes an empty room: the log prewritten with zeros, both segment headers, an empty B-tree and, last, the
+/// superblock that makes it one.
+fn format(storage: Arc<dyn Storage>, options: &EngineOptions) -> Result<()> {
+    let segment_size = (options.log_capacity / SEGMENTS as u64).next_multiple_of(BLOCK_SIZE as u64);
+    let file_id = ulid::Ulid::generate().to_bytes();
+    let superblock = Superblock::new(segment_size, options.clock.now_ms(), file_id);
+    let failed = |error| Error::io("writing the log of a new file", error);
+    storage.set_len(superblock.base_offset).map_err(failed)?;
+    let zeros = vec![0; ZERO_CHUNK];
+    let mut offset = superblock.log_offset;
+    while offset < superblock.base_offset {
+        let left = usize::try_from(superblock.base_offset - offset).unwrap_or(usize::MAX);
+        let chunk = zeros.get(..left.min(ZERO_CHUNK)).unwrap_or(&zeros);
+        storage.write_at(offset, chunk).map_err(failed)?;
+        offset += chunk.len() as u64;
+    }
+    let layout = LogLayout { file_id, offset: superblock.log_offset, segment_size };
+    for index in 0..SEGMENTS {
+        let header = SegmentHeader { generation: index as u64 + 1, index: index as u64, base_lsn: 0 };
+        header.write(storage.as_ref(), layout.segment_offset(index), &file_id).map_err(failed)?;
+    }
+    let base = Base::create(Arc::clone(&storage), superblock.base_offset, options.cache_size)?;
+    base.close();
+    storage.sync_data().map_err(|error| Error::io("flushing a new file", error))?;
+    superblock.write(storage.as_ref())
+}
+
+/// What the log says, decided and decoded; nothing is written yet.
+struct Recovered {
+    plan: RecoveryPlan,
+    active: Memtable,
+    frozen: Option<Memtable>,
+}
