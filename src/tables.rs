@@ -2,6 +2,14 @@
 //!
 //! Numbers and names are part of the file format and are never reused.
 
+use std::sync::Arc;
+
+/// The bytes of a row.
+pub(crate) type Value = Arc<[u8]>;
+
+/// A row of a scan: its key and its bytes.
+pub(crate) type Row = (Vec<u8>, Value);
+
 /// A table of the engine. Secondary tables change in the same frame as their primary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]

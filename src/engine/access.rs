@@ -3,13 +3,8 @@
 use crate::error::Result;
 use crate::tables::Table;
 use std::ops::Bound;
-use std::sync::Arc;
 
-/// The bytes of a row.
-pub(crate) type Value = Arc<[u8]>;
-
-/// A row of a scan: its key and its bytes.
-pub(crate) type Row = (Vec<u8>, Value);
+pub(crate) use crate::tables::{Row, Value};
 
 /// Reads of rows, all at the same position of the serial order (and, in a transaction, over what it has staged).
 pub(crate) trait Reader {
