@@ -3,6 +3,7 @@
 #![deny(missing_docs, unsafe_code)]
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation)]
 
+mod base;
 mod clock;
 mod codec;
 mod durability;

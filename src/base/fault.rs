@@ -1,0 +1,89 @@
+//! What redb's errors and panics mean.
+
+use super::window::Window;
+use crate::error::Error;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Why a call into redb did not answer.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// This database answers nothing any more because of what another call met; a fresh one may.
+    Lost(String),
+    /// This call failed.
+    Failed(Error),
+}
+
+impl Failure {
+    /// The error to report when there is no other database to ask.
+    pub(super) fn into_error(self) -> Error {
+        match self {
+            Failure::Lost(reason) => Error::io("the B-tree must be reopened", io::Error::other(reason)),
+            Failure::Failed(error) => error,
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::Failed(error)
+    }
+}
+
+/// Calls into redb. Damaged input may make it panic; that is damage found, not a reason to end the caller.
+pub(super) fn guarded<T>(
+    window: &Window,
+    call: impl FnOnce() -> std::result::Result<T, redb::Error>,
+) -> Result<T, Failure> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(from_redb(window, error)),
+        Err(panic) => Err(from_panic(window, panic.as_ref())),
+    }
+}
+
+/// The failure that a panic of redb stands for.
+pub(super) fn from_panic(window: &Window, panic: &(dyn std::any::Any + Send)) -> Failure {
+    let said = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message");
+    Failure::Failed(damaged(window, format!("the B-tree cannot be made sense of: {said}")))
+}
+
+/// The failure that an error of redb stands for.
+pub(super) fn from_redb(window: &Window, error: redb::Error) -> Failure {
+    match error {
+        redb::Error::PreviousIo | redb::Error::DatabaseClosed | redb::Error::LockPoisoned(_) => {
+            Failure::Lost(error.to_string())
+        }
+        redb::Error::Io(error) => from_io(error),
+        redb::Error::Corrupted(detail) => Failure::Failed(damaged(window, detail)),
+        redb::Error::ValueTooLarge(size) => Failure::Failed(Error::TooLarge {
+            what: "a row of the B-tree",
+            size: size as u64,
+            limit: 3 << 30,
+        }),
+        other => Failure::Failed(damaged(window, other.to_string())),
+    }
+}
+
+/// The failure that an error of the window stands for: the one that it carries, if any.
+pub(super) fn from_io(error: io::Error) -> Failure {
+    if let Some(own) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+        return Failure::Failed(own.clone());
+    }
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        return Failure::Lost(error.to_string());
+    }
+    Failure::Failed(Error::io("the B-tree", error))
+}
+
+/// Damage, at the place where the window found it if it did.
+fn damaged(window: &Window, detail: String) -> Error {
+    match window.damage() {
+        Some((location, found)) => Error::corrupted(location, found),
+        None => Error::corrupted("B-tree", detail),
+    }
+}

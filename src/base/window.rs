@@ -1,0 +1,642 @@
+//! redb's storage: a window into the one file, from an offset to its end, with a checksum per block.
+//!
+//! The layout is in [`super::layout`]. Data blocks are written through as redb writes them; its block 0, the header
+//! with the two commit slots and the byte that chooses between them, lives in memory and in two copies on disk.
+//!
+//! # Why a crash at any point leaves the last commit or the one in flight
+//! 1. A flush writes, after the data blocks, the changed checksum blocks, then *one* copy of the header over the
+//!    copy that is not the newest durable one, then flushes the storage once. A crash before that flush ends
+//!    finds the other copy, whole, and with it the state before.
+//! 2. redb commits in two phases here, always: the first flush carries the pages and the inactive commit slot while
+//!    the active slot is still the old one, so that whichever copy survives it names the old commit; the
+//!    second flips the active slot, when everything the new commit reaches is durable.
+//! 3. The pages of the last durable commit are never overwritten, nor do their checksums change (see
+//!    [`super::checksums`]).
+//! 4. After the flush the same copy is written over the older one too, unflushed; the next flush of the file, of
+//!    the log or the B-tree, takes it along, and the next header goes over that same copy, so that never both are
+//!    in flight. It is there against damage: without it a flipped bit in the newest copy would bring back
+//!    the state before the last commit, which looks right and is not.
+//! 5. The length of redb's storage is part of the header copy. Growing extends the file first and is durable with
+//!    the flush that redb asks for next; shrinking makes the new length durable before it cuts the file. So the
+//!    file is never shorter than the length says, and what is past it belongs to nobody: it is cut off before the
+//!    next growth, so that new blocks are zero. redb takes its layout from the length when it was not closed
+//!    cleanly, and grows before, and shrinks after, the commit that needs it, so that either length is legal for it.
+//!
+//! # Damage
+//! redb refuses everything after a read that failed. So that one damaged block does not take the intact ones with
+//! it, a reader that meets it is given, instead of an error, a page that says of itself to be damaged: an inner
+//! node whose only child cannot exist, at which redb answers `Corrupted` without failing the storage. The writer
+//! must never build on such a page: it is given the error, and the reader waits until the writer is done, and
+//! the window then accepts no flush any more ([`Window::is_tainted`]).
+
+use super::checksums::Checksums;
+use super::layout::{
+    BLOCK, HEADER_LEN, HeaderCopy, copy_position, data_position, physical_len, place, to_usize,
+};
+use crate::error::Error;
+use crate::limits::BLOCK_SIZE;
+use crate::storage::Storage;
+use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
+use redb::{BackendError, StorageBackend};
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::thread::ThreadId;
+
+/// What may be done through a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// Everything.
+    Writable,
+    /// Only reads reach the storage. What redb writes to its header when it opens stays in memory.
+    Frozen,
+}
+
+/// A handle to the window; redb owns one, the base another.
+#[derive(Debug, Clone)]
+pub(super) struct Window {
+    inner: Arc<Inner>,
+}
+
+/// What is known to be durable, from which another window on the same storage goes on.
+#[derive(Debug, Clone)]
+pub(super) struct Durable {
+    copy: HeaderCopy,
+    /// Which of the two copies on disk holds it.
+    slot: u64,
+}
+
+#[derive(Debug)]
+struct Inner {
+    storage: Arc<dyn Storage>,
+    offset: u64,
+    mode: Mode,
+    /// The length of redb's storage in bytes.
+    len: AtomicU64,
+    header: Mutex<Header>,
+    checksums: Checksums,
+    /// One of [`LIVE`], [`SEALED`] and [`DEAD`].
+    life: AtomicU8,
+    /// Held shared by whoever writes, so that sealing waits for writes under way.
+    writes: RwLock<()>,
+    /// Whom damage is reported to as an error instead of as a page that says so.
+    strict: Mutex<Strict>,
+    /// Held exclusively by the writer's turn; a reader that met damage waits for it.
+    turn: RwLock<()>,
+    tainted: AtomicBool,
+    /// What was found damaged so far: block and detail.
+    damage: Mutex<BTreeMap<u64, String>>,
+    flush_failed: AtomicBool,
+    written: Arc<AtomicU64>,
+}
+
+/// Reads and writes go through.
+const LIVE: u8 = 0;
+/// Only reads go through.
+const SEALED: u8 = 1;
+/// Nothing goes through: another window has taken over.
+const DEAD: u8 = 2;
+
+/// The most damaged blocks that are remembered for error messages.
+const MAX_DAMAGE_NOTED: usize = 8;
+
+#[derive(Debug)]
+struct Header {
+    /// What redb wrote last.
+    pending: [u8; HEADER_LEN],
+    /// Whether `pending` or the length differ from what is durable.
+    dirty: bool,
+    durable: Durable,
+    /// The length of the window in the file; at least what the length of redb's storage asks for.
+    physical: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Strict {
+    Everyone,
+    Thread(ThreadId),
+    Nobody,
+}
+
+/// Why blocks could not be read.
+enum ReadFault {
+    Io(io::Error),
+    Damaged { block: u64, detail: String },
+}
+
+impl From<io::Error> for ReadFault {
+    fn from(error: io::Error) -> Self {
+        ReadFault::Io(error)
+    }
+}
+
+impl Window {
+    /// An empty window at the end of the storage.
+    pub(super) fn create(
+        storage: Arc<dyn Storage>,
+        offset: u64,
+        written: Arc<AtomicU64>,
+    ) -> io::Result<Window> {
+        storage
+            .set_len(offset + physical_len(0))
+            .map_err(|error| in_context("making room for the B-tree", error))?;
+        let copy = HeaderCopy { sequence: 0, len: 0, header: [0; HEADER_LEN] };
+        let durable = Durable { copy, slot: 1 };
+        Ok(Self::with(storage, offset, written, durable, physical_len(0), Mode::Writable))
+    }
+
+    /// The window as the storage holds it.
+    pub(super) fn open(
+        storage: Arc<dyn Storage>,
+        offset: u64,
+        written: Arc<AtomicU64>,
+    ) -> io::Result<Window> {
+        let location = || format!("header of the B-tree (file offset {offset})");
+        let available = storage.len()?.saturating_sub(offset);
+        if available < physical_len(0) {
+            return Err(corrupted(location(), "the file ends before it"));
+        }
+        let mut copies = Vec::with_capacity(2);
+        for slot in 0..2 {
+            let mut block = vec![0; BLOCK_SIZE];
+            storage
+                .read_at(offset + copy_position(slot), &mut block)
+                .map_err(|error| in_context("reading the header of the B-tree", error))?;
+            copies.push(HeaderCopy::decode(&block).map(|copy| Durable { copy, slot }));
+        }
+        let equal = matches!(copies.as_slice(), [Some(a), Some(b)] if a.copy == b.copy);
+        let Some(durable) = copies.into_iter().flatten().max_by_key(|durable| durable.copy.sequence) else {
+            return Err(corrupted(location(), "neither of its two copies is intact"));
+        };
+        if available < physical_len(durable.copy.len) {
+            let detail = format!(
+                "the file has {available} bytes from there on, and {} are in use",
+                physical_len(durable.copy.len)
+            );
+            return Err(corrupted(format!("B-tree (file offset {offset})"), &detail));
+        }
+        if !equal {
+            // The newest copy may be known to the operating system only. It must be durable before the other one
+            // is overwritten.
+            storage.sync_data().map_err(|error| in_context("flushing the header of the B-tree", error))?;
+        }
+        Ok(Self::with(storage, offset, written, durable, available, Mode::Writable))
+    }
+
+    /// A window on the same storage, from what was durable when this one ended. This one answers nothing any more.
+    pub(super) fn succeed(&self, mode: Mode) -> io::Result<Window> {
+        let durable = self.end();
+        let inner = &self.inner;
+        let available = inner.storage.len()?.saturating_sub(inner.offset);
+        let written = inner.written.clone();
+        Ok(Self::with(inner.storage.clone(), inner.offset, written, durable, available, mode))
+    }
+
+    fn with(
+        storage: Arc<dyn Storage>,
+        offset: u64,
+        written: Arc<AtomicU64>,
+        durable: Durable,
+        physical: u64,
+        mode: Mode,
+    ) -> Window {
+        let len = durable.copy.len;
+        let header = Header { pending: durable.copy.header, dirty: false, durable, physical };
+        Window {
+            inner: Arc::new(Inner {
+                checksums: Checksums::new(storage.clone(), offset),
+                storage,
+                offset,
+                mode,
+                len: AtomicU64::new(len),
+                header: Mutex::new(header),
+                life: AtomicU8::new(LIVE),
+                writes: RwLock::new(()),
+                strict: Mutex::new(Strict::Everyone),
+                turn: RwLock::new(()),
+                tainted: AtomicBool::new(false),
+                damage: Mutex::default(),
+                flush_failed: AtomicBool::new(false),
+                written,
+            }),
+        }
+    }
+
+    /// From now on readers may be here: a damaged block fails only those who read it.
+    pub(super) fn admit_readers(&self) {
+        *self.inner.strict.lock() = Strict::Nobody;
+    }
+
+    /// The writer's turn of this thread. Readers that meet damage wait until it ends.
+    pub(super) fn take_turn(&self) -> Turn<'_> {
+        let turn = self.inner.turn.write();
+        *self.inner.strict.lock() = Strict::Thread(std::thread::current().id());
+        Turn { window: self, _turn: turn }
+    }
+
+    /// Nothing is written through this window any more; reads go on.
+    pub(super) fn seal(&self) {
+        self.inner.life.fetch_max(SEALED, Ordering::SeqCst);
+        drop(self.inner.writes.write());
+    }
+
+    /// Nothing goes through this window any more. Returns what is durable.
+    fn end(&self) -> Durable {
+        self.inner.life.store(DEAD, Ordering::SeqCst);
+        drop(self.inner.writes.write());
+        self.inner.header.lock().durable.clone()
+    }
+
+    pub(super) fn mode(&self) -> Mode {
+        self.inner.mode
+    }
+
+    /// Whether a reader was given a page that stands for a damaged block. Such a page may be in redb's cache.
+    pub(super) fn is_tainted(&self) -> bool {
+        self.inner.tainted.load(Ordering::SeqCst)
+    }
+
+    /// Whether a flush of the storage failed. Nothing is known then about what it covered.
+    pub(super) fn flush_failed(&self) -> bool {
+        self.inner.flush_failed.load(Ordering::SeqCst)
+    }
+
+    /// The length of redb's storage in bytes.
+    pub(super) fn data_len(&self) -> u64 {
+        self.inner.len.load(Ordering::Acquire)
+    }
+
+    /// The blocks found damaged so far, in words, or `None`.
+    pub(super) fn damage(&self) -> Option<(String, String)> {
+        let damage = self.inner.damage.lock();
+        let places: Vec<_> = damage.keys().map(|&block| self.inner.location(block)).collect();
+        let detail = damage.values().next()?.clone();
+        Some((places.join(", "), detail))
+    }
+}
+
+/// The writer's turn; ends when dropped.
+pub(super) struct Turn<'a> {
+    window: &'a Window,
+    _turn: RwLockWriteGuard<'a, ()>,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.window.admit_readers();
+    }
+}
+
+impl Inner {
+    fn location(&self, block: u64) -> String {
+        format!("B-tree block {block} (file offset {})", self.offset + data_position(block))
+    }
+
+    fn check_readable(&self) -> io::Result<()> {
+        match self.life.load(Ordering::SeqCst) {
+            DEAD => Err(io::Error::new(io::ErrorKind::BrokenPipe, "the B-tree was reopened")),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_writable(&self) -> io::Result<()> {
+        match (self.life.load(Ordering::SeqCst), self.mode) {
+            (LIVE, Mode::Writable) => Ok(()),
+            _ => Err(io::Error::new(io::ErrorKind::BrokenPipe, "the B-tree takes no writes any more")),
+        }
+    }
+
+    fn check_range(&self, offset: u64, len: usize) -> io::Result<()> {
+        let end = offset.checked_add(len as u64);
+        let limit = self.len.load(Ordering::Acquire);
+        if end.is_none_or(|end| end > limit) {
+            let detail = format!("{len} bytes at {offset} are past its end at {limit}");
+            return Err(corrupted("B-tree".to_owned(), &detail));
+        }
+        Ok(())
+    }
+
+    /// Reads whole blocks, from logical block 1 on.
+    fn read_blocks(&self, first: u64, mut out: &mut [u8]) -> Result<(), ReadFault> {
+        let mut block = first;
+        while !out.is_empty() {
+            let (group, count) = run(block, out.len());
+            let (part, rest) = out.split_at_mut(count * BLOCK_SIZE);
+            out = rest;
+            let position = self.offset + data_position(block);
+            self.storage.read_at(position, part).map_err(|error| {
+                in_context(&format!("reading the B-tree at file offset {position}"), error)
+            })?;
+            let checksums = self.checksums.group(group, self.len.load(Ordering::Acquire))?;
+            for data in part.chunks_exact_mut(BLOCK_SIZE) {
+                if checksums.verify(block, data).is_err() {
+                    // Once more, in case the transfer was at fault and not the disk.
+                    self.storage.read_at(self.offset + data_position(block), data)?;
+                    if let Err(detail) = checksums.verify(block, data) {
+                        return Err(ReadFault::Damaged { block, detail });
+                    }
+                }
+                block += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes whole blocks, from logical block 1 on.
+    fn write_blocks(&self, first: u64, mut data: &[u8]) -> io::Result<()> {
+        let mut block = first;
+        while !data.is_empty() {
+            let (group, count) = run(block, data.len());
+            let (part, rest) = data.split_at(count * BLOCK_SIZE);
+            data = rest;
+            let checksums = self.checksums.group(group, self.len.load(Ordering::Acquire))?;
+            let position = self.offset + data_position(block);
+            self.write_storage(position, part)?;
+            for data in part.chunks_exact(BLOCK_SIZE) {
+                checksums.record(block, data);
+                block += 1;
+            }
+            self.checksums.mark_dirty(group);
+        }
+        Ok(())
+    }
+
+    fn write_storage(&self, position: u64, data: &[u8]) -> io::Result<()> {
+        self.storage
+            .write_at(position, data)
+            .map_err(|error| in_context(&format!("writing the B-tree at file offset {position}"), error))?;
+        self.written.fetch_add(data.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Reads what lies anywhere after block 0, whole blocks or not.
+    fn read_data(&self, offset: u64, out: &mut [u8]) -> Result<(), ReadFault> {
+        if offset.is_multiple_of(BLOCK) && out.len().is_multiple_of(BLOCK_SIZE) {
+            return self.read_blocks(offset / BLOCK, out);
+        }
+        let skip = to_usize(offset % BLOCK);
+        let mut blocks = vec![0; (skip + out.len()).next_multiple_of(BLOCK_SIZE)];
+        self.read_blocks(offset / BLOCK, &mut blocks)?;
+        for (to, from) in out.iter_mut().zip(blocks.iter().skip(skip)) {
+            *to = *from;
+        }
+        Ok(())
+    }
+
+    /// What a read of a damaged block answers. See "Damage" in the module's documentation.
+    fn answer_damage(&self, offset: u64, out: &mut [u8], block: u64, detail: String) -> io::Result<()> {
+        {
+            let mut damage = self.damage.lock();
+            if damage.len() < MAX_DAMAGE_NOTED {
+                damage.insert(block, detail.clone());
+            }
+        }
+        let strict = *self.strict.lock();
+        let whole_page = offset.is_multiple_of(BLOCK) && out.len().is_multiple_of(BLOCK_SIZE);
+        let is_writer = strict == Strict::Thread(std::thread::current().id());
+        if strict == Strict::Everyone || is_writer || !whole_page {
+            return Err(corrupted(self.location(block), &detail));
+        }
+        let _no_writer = self.turn.read();
+        self.check_readable()?;
+        self.tainted.store(true, Ordering::SeqCst);
+        write_damaged_page(out);
+        Ok(())
+    }
+
+    fn flush_storage(&self) -> io::Result<()> {
+        self.storage.sync_data().map_err(|error| {
+            self.flush_failed.store(true, Ordering::SeqCst);
+            in_context("flushing the B-tree", error)
+        })
+    }
+
+    /// Makes `header` and `len` durable, with everything that was written before.
+    fn write_header(&self, state: &mut Header, header: [u8; HEADER_LEN], len: u64) -> io::Result<()> {
+        let copy = HeaderCopy { sequence: state.durable.copy.sequence + 1, len, header };
+        let slot = 1 - state.durable.slot;
+        let bytes = copy.encode();
+        self.write_storage(self.offset + copy_position(slot), &bytes)?;
+        self.flush_storage()?;
+        let older = state.durable.slot;
+        state.durable = Durable { copy, slot };
+        // The twin is a precaution against damage. When it cannot be written the header is durable all the same,
+        // and the next one goes over the twin.
+        let _ = self.write_storage(self.offset + copy_position(older), &bytes);
+        Ok(())
+    }
+
+    fn grow(&self, state: &mut Header, from: u64, to: u64) -> io::Result<()> {
+        let context = |error| in_context("growing the B-tree", error);
+        if state.physical > physical_len(from) {
+            self.storage.set_len(self.offset + physical_len(from)).map_err(context)?;
+            state.physical = physical_len(from);
+        }
+        self.checksums.grow_from(from)?;
+        let result = self.storage.set_len(self.offset + physical_len(to)).map_err(context);
+        // A growth that failed may have gone part of the way.
+        state.physical = match result {
+            Ok(()) => physical_len(to),
+            Err(_) => u64::MAX,
+        };
+        result?;
+        state.dirty = true;
+        self.len.store(to, Ordering::Release);
+        Ok(())
+    }
+
+    fn shrink(&self, state: &mut Header, to: u64) -> io::Result<()> {
+        self.checksums.shrink_to(to)?;
+        self.len.store(to, Ordering::Release);
+        let header = state.durable.copy.header;
+        self.write_header(state, header, to)?;
+        // A file that stays longer is legal, and the next growth cuts it.
+        if self.storage.set_len(self.offset + physical_len(to)).is_ok() {
+            state.physical = physical_len(to);
+        }
+        Ok(())
+    }
+}
+
+impl StorageBackend for Window {
+    fn len(&self) -> io::Result<u64> {
+        self.inner.check_readable()?;
+        Ok(self.data_len())
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let inner = &self.inner;
+        inner.check_readable()?;
+        inner.check_range(offset, out.len())?;
+        let (front, rest) = split_block_zero(offset, out.len());
+        let (front_out, rest_out) = out.split_at_mut(front);
+        if !front_out.is_empty() {
+            let header = inner.header.lock();
+            let kept = header.pending.iter().copied().chain(std::iter::repeat(0));
+            for (to, from) in front_out.iter_mut().zip(kept.skip(to_usize(offset))) {
+                *to = from;
+            }
+        }
+        if rest_out.is_empty() {
+            return Ok(());
+        }
+        let result = match inner.read_data(rest, rest_out) {
+            Ok(()) => Ok(()),
+            Err(ReadFault::Io(error)) => Err(error),
+            Err(ReadFault::Damaged { block, detail }) => inner.answer_damage(rest, rest_out, block, detail),
+        };
+        // A page that was read while another window took over may have been overwritten by it.
+        result.and_then(|()| inner.check_readable())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let inner = &self.inner;
+        let _writing = inner.writes.read();
+        inner.check_writable()?;
+        if !len.is_multiple_of(BLOCK) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a length that is not in whole blocks"));
+        }
+        let mut state = inner.header.lock();
+        let current = self.data_len();
+        match len.cmp(&current) {
+            std::cmp::Ordering::Greater => inner.grow(&mut state, current, len),
+            std::cmp::Ordering::Less => inner.shrink(&mut state, len),
+            std::cmp::Ordering::Equal => Ok(()),
+        }
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let inner = &self.inner;
+        if inner.mode == Mode::Frozen {
+            return inner.check_readable();
+        }
+        let _writing = inner.writes.read();
+        inner.check_writable()?;
+        if self.is_tainted() {
+            return Err(io::Error::other("the B-tree must be reopened after damage before it is written"));
+        }
+        let mut state = inner.header.lock();
+        let written = inner
+            .checksums
+            .write_dirty()
+            .map_err(|error| in_context("writing the checksums of the B-tree", error))?;
+        inner.written.fetch_add(written, Ordering::Relaxed);
+        if !state.dirty {
+            return inner.flush_storage();
+        }
+        let (header, len) = (state.pending, self.data_len());
+        inner.write_header(&mut state, header, len)?;
+        state.dirty = false;
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let inner = &self.inner;
+        let _writing = inner.writes.read();
+        let (front, rest) = split_block_zero(offset, data.len());
+        let (front_data, rest_data) = data.split_at(front);
+        if inner.mode == Mode::Writable || !rest_data.is_empty() {
+            inner.check_writable()?;
+        }
+        inner.check_range(offset, data.len())?;
+        if !front_data.is_empty() {
+            let skip = to_usize(offset);
+            let (kept, lost) = front_data.split_at(front_data.len().min(HEADER_LEN.saturating_sub(skip)));
+            if lost.iter().any(|&byte| byte != 0) {
+                return Err(io::Error::new(
+                    io::ErrorKind::Unsupported,
+                    format!("redb's header takes more than {HEADER_LEN} bytes"),
+                ));
+            }
+            let mut header = inner.header.lock();
+            for (to, from) in header.pending.iter_mut().skip(skip).zip(kept) {
+                *to = *from;
+            }
+            header.dirty = true;
+        }
+        if rest_data.is_empty() {
+            return Ok(());
+        }
+        if rest.is_multiple_of(BLOCK) && rest_data.len().is_multiple_of(BLOCK_SIZE) {
+            return inner.write_blocks(rest / BLOCK, rest_data);
+        }
+        let skip = to_usize(rest % BLOCK);
+        let mut blocks = vec![0; (skip + rest_data.len()).next_multiple_of(BLOCK_SIZE)];
+        match inner.read_blocks(rest / BLOCK, &mut blocks) {
+            Ok(()) => {}
+            Err(ReadFault::Io(error)) => return Err(error),
+            Err(ReadFault::Damaged { block, detail }) => {
+                return Err(corrupted(inner.location(block), &detail));
+            }
+        }
+        for (to, from) in blocks.iter_mut().skip(skip).zip(rest_data) {
+            *to = *from;
+        }
+        inner.write_blocks(rest / BLOCK, &blocks)
+    }
+
+    // The room holds the lock on the whole file for as long as this window exists, so every lock is granted.
+
+    fn try_lock_range(&self, _start: Bound<u64>, _end: Bound<u64>) -> Result<bool, BackendError> {
+        Ok(true)
+    }
+
+    fn try_lock_shared_range(&self, _start: Bound<u64>, _end: Bound<u64>) -> Result<bool, BackendError> {
+        Ok(true)
+    }
+
+    fn lock_range(&self, _start: Bound<u64>, _end: Bound<u64>) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn lock_shared_range(&self, _start: Bound<u64>, _end: Bound<u64>) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn unlock_range(&self, _start: Bound<u64>, _end: Bound<u64>) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn query_lock_range(&self, _start: Bound<u64>, _end: Bound<u64>) -> Result<bool, BackendError> {
+        Ok(false)
+    }
+}
+
+/// Of `len` bytes at `offset`: how many lie in block 0, and where the rest begins.
+fn split_block_zero(offset: u64, len: usize) -> (usize, u64) {
+    if offset >= BLOCK {
+        return (0, offset);
+    }
+    (len.min(to_usize(BLOCK - offset)), BLOCK)
+}
+
+/// The group of a block, and how many of the blocks in `len` bytes from it on lie in that group.
+fn run(block: u64, len: usize) -> (u64, usize) {
+    let (group, slot) = place(block);
+    (group, (len / BLOCK_SIZE).min(BLOCK_SIZE / 4 - slot))
+}
+
+/// Writes redb's page for a damaged block: an inner node (type 2) with no keys and one child, whose page number
+/// is of order 31, which redb refuses as corrupted.
+fn write_damaged_page(out: &mut [u8]) {
+    const INNER_NODE: u8 = 2;
+    const CHILD_NUMBER: std::ops::Range<usize> = 24..32;
+    out.fill(0);
+    if let Some(first) = out.first_mut() {
+        *first = INNER_NODE;
+    }
+    if let Some(child) = out.get_mut(CHILD_NUMBER) {
+        child.fill(0xFF);
+    }
+}
+
+/// A system error that carries this crate's own, so that it can be had back from redb's.
+fn in_context(context: &str, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), Error::io(context, error))
+}
+
+fn corrupted(location: String, detail: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, Error::corrupted(location, detail))
+}
