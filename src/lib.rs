@@ -9,6 +9,7 @@ mod codec;
 mod durability;
 mod error;
 pub mod limits;
+mod log;
 mod storage;
 mod tables;
 

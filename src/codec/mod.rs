@@ -21,6 +21,16 @@ pub(crate) fn encode<T: bincode::Encode>(value: &T) -> Result<Vec<u8>> {
     bincode::encode_to_vec(value, configuration()).map_err(|error| Error::Encode(error.to_string()))
 }
 
+/// Appends what [`encode`] would give to `buf`, in one pass. After an error `buf` is as it was.
+pub(crate) fn encode_into<T: bincode::Encode>(value: &T, buf: &mut Vec<u8>) -> Result<()> {
+    let start = buf.len();
+    if let Err(error) = bincode::encode_into_std_write(value, buf, configuration()) {
+        buf.truncate(start);
+        return Err(Error::Encode(error.to_string()));
+    }
+    Ok(())
+}
+
 /// Decodes what [`encode`] wrote. Bytes left over are damage too.
 pub(crate) fn decode<'a, T: bincode::BorrowDecode<'a, ()>>(bytes: &'a [u8]) -> Result<T, String> {
     let (value, used) =

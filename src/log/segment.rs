@@ -1,0 +1,205 @@
+//! The header of a log segment: which use of it this is.
+//!
+//! A segment begins with two slots of 4 KiB, written in turn, so that a torn write leaves the one before. Frames
+//! follow from [`DATA_START`] on. A slot:
+//!
+//! | bytes | content |
+//! |---|---|
+//! | 0..8 | `CLKSEG\0\0` |
+//! | 8..24 | id of the file |
+//! | 24..32 | generation, u64 |
+//! | 32..40 | index of the segment, u64 |
+//! | 40..48 | base LSN: what the B-tree had durably reached when this was written, u64 |
+//! | 48..52 | CRC-32 over bytes 0..48 |
+//! | 52..4096 | zeros (not covered by the CRC) |
+//!
+//! Generations are global: recycling a segment gives it the greatest generation plus one. With two segments, the
+//! uses of one segment have generations `g, g + 2, ...`, and `generation / 2 % 2` alternates between its slots.
+//!
+//! A new file should start at a random generation. A caller's value that happens to be torn could otherwise hold
+//! bytes that look like a frame of the segment, because small generations are easy to guess.
+
+use super::frame::{le_u32, le_u64};
+use crate::error::{Error, Result};
+use crate::limits::BLOCK_SIZE;
+use crate::storage::Storage;
+
+/// Where the frames of a segment begin.
+pub(crate) const DATA_START: usize = 2 * BLOCK_SIZE;
+
+const MAGIC: [u8; 8] = *b"CLKSEG\0\0";
+const FILE_ID: usize = 8;
+const GENERATION: usize = 24;
+const INDEX: usize = 32;
+const BASE_LSN: usize = 40;
+const CRC: usize = 48;
+const HEADER_LEN: usize = 52;
+
+/// What one use of a segment begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SegmentHeader {
+    /// Which use of any segment this is.
+    pub generation: u64,
+    /// The index of the segment in the file, 0 or 1.
+    pub index: u64,
+    /// What the B-tree had durably reached when this use began.
+    pub base_lsn: u64,
+}
+
+impl SegmentHeader {
+    /// The bytes of the whole slot.
+    pub(crate) fn encode(&self, file_id: &[u8; 16]) -> [u8; BLOCK_SIZE] {
+        let mut header = Vec::with_capacity(HEADER_LEN);
+        header.extend_from_slice(&MAGIC);
+        header.extend_from_slice(file_id);
+        header.extend_from_slice(&self.generation.to_le_bytes());
+        header.extend_from_slice(&self.index.to_le_bytes());
+        header.extend_from_slice(&self.base_lsn.to_le_bytes());
+        let crc = crc32fast::hash(&header);
+        header.extend_from_slice(&crc.to_le_bytes());
+        let mut slot = [0; BLOCK_SIZE];
+        for (to, from) in slot.iter_mut().zip(header) {
+            *to = from;
+        }
+        slot
+    }
+
+    /// Where in the segment the slot for this generation lies.
+    pub(crate) fn slot_offset(&self) -> usize {
+        if self.generation / 2 % 2 == 0 { 0 } else { BLOCK_SIZE }
+    }
+
+    /// Writes the header into its slot and returns when it is durable, after which frames of this generation may
+    /// be written. The other slot keeps the header before.
+    pub(crate) fn write(&self, storage: &dyn Storage, segment_offset: u64, file_id: &[u8; 16]) -> Result<()> {
+        let offset = segment_offset + self.slot_offset() as u64;
+        storage
+            .write_at_durable(offset, &self.encode(file_id))
+            .map_err(|error| Error::io(format!("writing the header of log segment {}", self.index), error))
+    }
+
+    /// The newest valid header in `segment` (its first [`DATA_START`] bytes suffice), or `None` when both slots
+    /// are bad.
+    pub(crate) fn read_newest(segment: &[u8], file_id: &[u8; 16], index: u64) -> Option<SegmentHeader> {
+        [0, BLOCK_SIZE]
+            .into_iter()
+            .filter_map(|offset| {
+                let header = Self::parse(segment.get(offset..)?.get(..HEADER_LEN)?, file_id)?;
+                (header.index == index && header.slot_offset() == offset).then_some(header)
+            })
+            .max_by_key(|header| header.generation)
+    }
+
+    fn parse(slot: &[u8], file_id: &[u8; 16]) -> Option<SegmentHeader> {
+        let covered = slot.get(..CRC)?;
+        let valid = covered.starts_with(&MAGIC)
+            && covered.get(FILE_ID..GENERATION)? == file_id
+            && le_u32(slot, CRC)? == crc32fast::hash(covered);
+        valid.then_some(SegmentHeader {
+            generation: le_u64(slot, GENERATION)?,
+            index: le_u64(slot, INDEX)?,
+            base_lsn: le_u64(slot, BASE_LSN)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: [u8; 16] = *b"0123456789abcdef";
+
+    fn segment(headers: &[SegmentHeader]) -> Vec<u8> {
+        let mut bytes = vec![0; DATA_START];
+        for header in headers {
+            bytes[header.slot_offset()..][..BLOCK_SIZE].copy_from_slice(&header.encode(&FILE));
+        }
+        bytes
+    }
+
+    #[test]
+    fn a_header_has_these_bytes() {
+        let header = SegmentHeader { generation: 0x0203, index: 1, base_lsn: 0x0405 };
+        let bytes = header.encode(&FILE);
+        let mut expected = b"CLKSEG\0\00123456789abcdef".to_vec();
+        expected.extend_from_slice(&[3, 2, 0, 0, 0, 0, 0, 0]);
+        expected.extend_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0]);
+        expected.extend_from_slice(&[5, 4, 0, 0, 0, 0, 0, 0]);
+        expected.extend_from_slice(&[0x99, 0x16, 0xD0, 0xBB]);
+        assert_eq!(bytes[..HEADER_LEN], expected, "{:02x?}", &bytes[CRC..HEADER_LEN]);
+        assert!(bytes[HEADER_LEN..].iter().all(|&byte| byte == 0));
+    }
+
+    #[test]
+    fn successive_uses_of_a_segment_alternate_and_the_newest_wins() {
+        let mut before = SegmentHeader { generation: 5, index: 1, base_lsn: 0 };
+        for generation in [7, 9, 11, 13] {
+            let header = SegmentHeader { generation, index: 1, base_lsn: generation * 10 };
+            assert_ne!(header.slot_offset(), before.slot_offset());
+            let newest = SegmentHeader::read_newest(&segment(&[before, header]), &FILE, 1);
+            assert_eq!(newest, Some(header));
+            before = header;
+        }
+    }
+
+    #[test]
+    fn any_flipped_byte_of_the_newest_header_gives_the_one_before() {
+        let before = SegmentHeader { generation: 5, index: 1, base_lsn: 40 };
+        let header = SegmentHeader { generation: 7, index: 1, base_lsn: 50 };
+        for offset in 0..HEADER_LEN {
+            let mut bytes = segment(&[before, header]);
+            bytes[header.slot_offset() + offset] ^= 0x10;
+            assert_eq!(SegmentHeader::read_newest(&bytes, &FILE, 1), Some(before), "byte {offset}");
+        }
+    }
+
+    #[test]
+    fn foreign_misplaced_and_missing_headers_are_refused() {
+        let header = SegmentHeader { generation: 7, index: 1, base_lsn: 50 };
+        let bytes = segment(&[header]);
+        assert_eq!(SegmentHeader::read_newest(&bytes, &[0; 16], 1), None);
+        assert_eq!(SegmentHeader::read_newest(&bytes, &FILE, 0), None);
+        let mut swapped = bytes.clone();
+        swapped.rotate_left(BLOCK_SIZE);
+        assert_eq!(SegmentHeader::read_newest(&swapped, &FILE, 1), None);
+        assert_eq!(SegmentHeader::read_newest(&[0; DATA_START], &FILE, 1), None);
+        assert_eq!(SegmentHeader::read_newest(&bytes[..HEADER_LEN - 1], &FILE, 1), None);
+    }
+
+    /// Just enough storage to see what a header write does.
+    #[derive(Debug)]
+    struct OneWrite(parking_lot::Mutex<Vec<(u64, Vec<u8>)>>);
+
+    impl Storage for OneWrite {
+        fn len(&self) -> std::io::Result<u64> {
+            unimplemented!()
+        }
+        fn read_at(&self, _: u64, _: &mut [u8]) -> std::io::Result<()> {
+            unimplemented!()
+        }
+        fn write_at(&self, _: u64, _: &[u8]) -> std::io::Result<()> {
+            unimplemented!()
+        }
+        fn write_at_durable(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
+            self.0.lock().push((offset, data.to_vec()));
+            Ok(())
+        }
+        fn sync_data(&self) -> std::io::Result<()> {
+            unimplemented!()
+        }
+        fn set_len(&self, _: u64) -> std::io::Result<()> {
+            unimplemented!()
+        }
+        fn view(&self, _: u64, _: usize) -> std::io::Result<crate::storage::StorageView> {
+            unimplemented!()
+        }
+    }
+
+    #[test]
+    fn writing_is_one_durable_write_of_one_slot() {
+        let storage = OneWrite(parking_lot::Mutex::default());
+        let header = SegmentHeader { generation: 6, index: 0, base_lsn: 9 };
+        header.write(&storage, 8192, &FILE).unwrap();
+        assert_eq!(*storage.0.lock(), [(8192 + 4096, header.encode(&FILE).to_vec())]);
+    }
+}
