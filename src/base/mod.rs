@@ -172,10 +172,16 @@ impl Base {
     }
 }
 
-impl Drop for Base {
-    /// Views that are still held can be read, but nothing is written for them.
-    fn drop(&mut self) {
+impl Base {
+    /// Ends all writing. Views that are still held can be read, but nothing is written for them.
+    pub(crate) fn close(&self) {
         self.view().snapshot().generation.window.seal();
+    }
+}
+
+impl Drop for Base {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 

@@ -36,6 +36,7 @@ use crate::clock::Clock;
 use crate::durability::Durability;
 use crate::error::{Error, Result};
 use crate::log::{AppendError, Log};
+use crate::memtable::full_key;
 use crate::pending::Pending;
 use crate::storage::Storage;
 use crate::tables::Table;
@@ -52,7 +53,7 @@ use view::View;
 #[derive(Debug, Clone)]
 pub(crate) struct Engine {
     core: Arc<Core>,
-    _close_on_drop: Arc<CloseOnDrop>,
+    close_on_drop: Arc<CloseOnDrop>,
 }
 
 /// What the handles and the background threads share.
@@ -142,7 +143,7 @@ impl Engine {
 
     /// Makes durable what was called before, moves it into the B-tree, and ends the engine.
     pub(crate) fn close(&self) -> Result<()> {
-        self._close_on_drop.close()
+        self.close_on_drop.close()
     }
 
     /// What the engine counted.
@@ -201,8 +202,8 @@ impl Core {
         }
         let lsn = self.append(&mut scratch.payload, &staged, durability)?;
         let view = self.view();
-        for (key, value) in staged {
-            view.active.insert(key.into(), lsn, value);
+        for ((table, key), value) in staged {
+            view.active.insert(full_key(table, &key).into(), lsn, value);
         }
         self.published.store(lsn, Ordering::Release);
         Ok((answer, lsn))

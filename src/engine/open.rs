@@ -130,7 +130,7 @@ fn format(storage: Arc<dyn Storage>, options: &EngineOptions) -> Result<()> {
     let layout = LogLayout { file_id, offset: superblock.log_offset, segment_size };
     for index in 0..SEGMENTS {
         let header = SegmentHeader { generation: index as u64 + 1, index: index as u64, base_lsn: 0 };
-        header.write(storage.as_ref(), layout.segment_offset(index), &file_id).map_err(failed)?;
+        header.write(storage.as_ref(), layout.segment_offset(index), &file_id)?;
     }
     let base = Base::create(Arc::clone(&storage), superblock.base_offset, options.cache_size)?;
     base.close();
@@ -144,3 +144,5 @@ struct Recovered {
     active: Memtable,
     frozen: Option<Memtable>,
 }
+fn recover(_s: &dyn Storage, _l: &LogLayout, _b: u64) -> Result<Recovered> { todo!() }
+impl Recovered { fn settle(&self, _s: &dyn Storage, _l:&LogLayout) -> Result<()> { todo!() } }

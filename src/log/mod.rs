@@ -21,6 +21,7 @@ pub(crate) use counters::{LogCounters, LogStats};
 
 use crate::durability::Durability;
 use crate::error::{Error, Result};
+use crate::limits::BLOCK_SIZE;
 use crate::storage::Storage;
 use group_commit::{GroupCommit, Polled};
 use parking_lot::Mutex;
@@ -32,6 +33,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Waker;
 use std::time::Instant;
+
+/// Where the first frame of a segment begins, behind the two header slots.
+const DATA_START: u64 = segment::DATA_START as u64;
 
 /// How many segments take turns.
 pub(crate) const SEGMENTS: usize = 2;
@@ -54,7 +58,7 @@ impl LogLayout {
 
     /// The most bytes one frame may have.
     pub(crate) fn max_frame_len(&self) -> u64 {
-        self.segment_size - segment::DATA_START
+        self.segment_size - DATA_START
     }
 }
 
@@ -228,7 +232,7 @@ impl Log {
 
     /// Whether the active segment has taken no frame yet.
     pub(crate) fn active_is_empty(&self) -> bool {
-        self.appender.lock().position == segment::DATA_START
+        self.appender.lock().position == DATA_START
     }
 
     /// Goes on in the other segment, which must be free, and returns the index of the one left behind.
@@ -237,7 +241,7 @@ impl Log {
         assert!(appender.spare_is_free, "the log rotates only into a free segment");
         let left = appender.active;
         appender.active = other(left);
-        appender.position = segment::DATA_START;
+        appender.position = DATA_START;
         appender.spare_is_free = false;
         left
     }
@@ -262,9 +266,9 @@ impl Log {
             &self.layout.file_id,
         );
         if let Err(error) = written {
-            return Err(self.poison(error));
+            return Err(self.poison(io::Error::other(error)));
         }
-        self.counters.wrote(segment::HEADER_LEN as u64);
+        self.counters.wrote(BLOCK_SIZE as u64);
         let mut appender = self.appender.lock();
         if let Some(of_spare) = appender.generations.get_mut(index) {
             *of_spare = generation;
@@ -430,7 +434,7 @@ impl Log {
     }
 
     fn starts_segment(&self, chunk: &Chunk) -> bool {
-        chunk.offset == segment::DATA_START
+        chunk.offset == DATA_START
     }
 
     /// When the log has fallen idle, writes a mark behind the last frame (without a flush): a frame without
