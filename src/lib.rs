@@ -14,3 +14,10 @@ mod tables;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use durability::Durability;
 pub use error::{Error, Result};
+
+/// The fault-injecting storage, for tests of this crate and of what is built on it. Not part of the stable interface.
+#[cfg(any(test, feature = "testing"))]
+pub mod testing {
+    pub use crate::storage::sim::{CallKind, Fault, SimStorage};
+    pub use crate::storage::{Storage, StorageView};
+}
