@@ -21,3 +21,10 @@ pub use durability::Durability;
 pub use engine::EngineStats;
 pub use error::{Error, Result};
 pub use pending::Pending;
+
+/// The fault-injecting storage, for tests of this crate and of what is built on it. Not part of the stable interface.
+#[cfg(any(test, feature = "testing"))]
+pub mod testing {
+    pub use crate::storage::sim::{CallKind, Fault, SimStorage};
+    pub use crate::storage::{Storage, StorageView};
+}

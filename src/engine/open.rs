@@ -18,11 +18,14 @@ use crate::base::Base;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::limits::BLOCK_SIZE;
-use crate::log::plan::{self, RecoveryPlan};
-use crate::log::segment::{DATA_START, SegmentHeader};
-use crate::log::{Log, LogLayout, SEGMENTS, batch, scan};
+use crate::log::batch::decode_batch;
+use crate::log::plan::{RecoveryPlan, Spare, plan};
+use crate::log::scan::scan_segment;
+use crate::log::segment::SegmentHeader;
+use crate::log::{Log, LogLayout, SEGMENTS};
 use crate::memtable::{Memtable, full_key};
-use crate::storage::{FileStorage, Storage, StorageView, Superblock};
+use crate::storage::{FileStorage, Storage, Superblock};
+use crate::tables::Value;
 use parking_lot::{Mutex, RwLock};
 use std::path::Path;
 use std::sync::Arc;
@@ -141,8 +144,62 @@ fn format(storage: Arc<dyn Storage>, options: &EngineOptions) -> Result<()> {
 /// What the log says, decided and decoded; nothing is written yet.
 struct Recovered {
     plan: RecoveryPlan,
+    base_lsn: u64,
+    /// The rows of the segment that is appended to.
     active: Memtable,
+    /// The rows of the other one, when the B-tree does not have them yet.
     frozen: Option<Memtable>,
 }
-fn recover(_s: &dyn Storage, _l: &LogLayout, _b: u64) -> Result<Recovered> { todo!() }
-impl Recovered { fn settle(&self, _s: &dyn Storage, _l:&LogLayout) -> Result<()> { todo!() } }
+
+/// Scans both segments, decides, and decodes the frames that the B-tree does not have.
+fn recover(storage: &dyn Storage, layout: &LogLayout, base_lsn: u64) -> Result<Recovered> {
+    let segment_len = usize::try_from(layout.segment_size)
+        .map_err(|_| Error::corrupted("superblock", "the segment size does not fit this machine"))?;
+    let mut segments = Vec::with_capacity(SEGMENTS);
+    for index in 0..SEGMENTS {
+        let view = storage
+            .view(layout.segment_offset(index), segment_len)
+            .map_err(|error| Error::io(format!("reading log segment {index}"), error))?;
+        segments.push(view);
+    }
+    let mut scans = [None, None];
+    for (index, (scan, segment)) in scans.iter_mut().zip(&segments).enumerate() {
+        *scan = SegmentHeader::read_newest(segment, &layout.file_id, index as u64)
+            .map(|header| scan_segment(segment, header));
+    }
+    let plan = plan(base_lsn, scans)?;
+
+    let (active, frozen) = (Memtable::default(), Memtable::default());
+    for (index, frame) in &plan.replay {
+        let payload = segments.get(*index).and_then(|segment| segment.get(frame.payload_range()));
+        let rows = decode_batch(payload.unwrap_or_default()).map_err(|detail| {
+            Error::corrupted(format!("log segment {index}, offset {}", frame.offset), detail)
+        })?;
+        let table = if *index == plan.active.segment { &active } else { &frozen };
+        for row in rows {
+            table.insert(full_key(row.table, row.key).into(), frame.lsn, row.value.map(Value::from));
+        }
+    }
+    let frozen = matches!(plan.spare, Spare::Frozen { .. }).then_some(frozen);
+    Ok(Recovered { plan, base_lsn, active, frozen })
+}
+
+impl Recovered {
+    /// Makes the file what was decided. See the module for the order.
+    fn settle(&self, storage: &dyn Storage, layout: &LogLayout) -> Result<()> {
+        let failed = |error| Error::io("settling what a crash left in the log", error);
+        for erase in &self.plan.erase {
+            let offset = layout.segment_offset(erase.segment) + erase.from as u64;
+            storage.write_at(offset, &vec![0; erase.to.saturating_sub(erase.from)]).map_err(failed)?;
+        }
+        if !self.plan.erase.is_empty() || !self.plan.replay.is_empty() {
+            storage.sync_data().map_err(failed)?;
+        }
+        for recycle in &self.plan.recycle {
+            let (generation, index) = (recycle.generation, recycle.segment);
+            let header = SegmentHeader { generation, index: index as u64, base_lsn: self.base_lsn };
+            header.write(storage, layout.segment_offset(index), &layout.file_id)?;
+        }
+        Ok(())
+    }
+}

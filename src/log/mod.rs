@@ -25,7 +25,7 @@ use crate::limits::BLOCK_SIZE;
 use crate::storage::Storage;
 use group_commit::{GroupCommit, Polled};
 use parking_lot::Mutex;
-use plan::RecoveryPlan;
+use plan::{RecoveryPlan, Spare};
 use segment::SegmentHeader;
 use std::collections::VecDeque;
 use std::io;
@@ -127,15 +127,24 @@ impl Log {
     /// A log that goes on where recovery found its end. Everything recovered is durable.
     pub(crate) fn new(storage: Arc<dyn Storage>, layout: LogLayout, plan: &RecoveryPlan) -> Self {
         let last_lsn = plan.next_lsn - 1;
+        let mut generations = [0; SEGMENTS];
+        let spare_generation = match plan.spare {
+            Spare::Free { generation } => generation,
+            // It is replaced before it is used; until then the active segment's is the greatest.
+            Spare::Frozen { .. } => 0,
+        };
+        for (index, generation) in generations.iter_mut().enumerate() {
+            *generation = if index == plan.active.segment { plan.active.generation } else { spare_generation };
+        }
         Self {
             storage,
             layout,
             appender: Mutex::new(Appender {
-                active: plan.active,
-                generations: plan.generations,
-                position: plan.position,
+                active: plan.active.segment,
+                generations,
+                position: plan.active.position as u64,
                 next_lsn: plan.next_lsn,
-                spare_is_free: plan.spare_is_free,
+                spare_is_free: matches!(plan.spare, Spare::Free { .. }),
                 unwritten: VecDeque::new(),
                 flush_by: None,
                 recycled: Vec::new(),

@@ -7,6 +7,8 @@
 mod create;
 mod file;
 mod memory;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod sim;
 mod superblock;
 
 pub(crate) use file::FileStorage;
@@ -25,7 +27,10 @@ use std::ops::Deref;
 ///    the length and the bytes of a [`write_at_durable`](Storage::write_at_durable) that returned `Ok`.
 /// 3. A crash keeps, of each write that was not flushed, any subset of its 512-byte sectors, each either old or new.
 /// 4. After a failed flush nothing is known about the writes it covered; it is never retried on the same handle.
-#[expect(clippy::len_without_is_empty, reason = "a storage is never meaningfully empty")]
+#[cfg_attr(
+    any(test, feature = "testing"),
+    expect(clippy::len_without_is_empty, reason = "a storage is never meaningfully empty")
+)]
 pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// The length in bytes.
     fn len(&self) -> io::Result<u64>;
