@@ -6,6 +6,8 @@
 mod base;
 mod clock;
 mod codec;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 mod durability;
 mod engine;
 mod error;
@@ -13,7 +15,9 @@ pub mod limits;
 mod log;
 mod memtable;
 mod pending;
+mod room;
 mod storage;
+mod stores;
 mod tables;
 
 pub use clock::{Clock, ManualClock, SystemClock};
@@ -21,6 +25,16 @@ pub use durability::Durability;
 pub use engine::EngineStats;
 pub use error::{Error, Result};
 pub use pending::Pending;
+pub use room::{Builder, Cloakroom, Transaction};
+pub use stores::form_token::{
+    FormTokenEntry, FormTokenRecord, FormTokenStats, FormTokenStore, FormTokens, FormTokensTx, LookupKey,
+    TokenConsumeOutcome, TokenSubject, TokenUse, classify_token_consume,
+};
+pub use stores::handoff::{
+    Claim, ClaimId, ClaimIdParseError, Handoff, HandoffEntry, HandoffStateStore, HandoffStats, HandoffTx,
+    JsonObject, MAX_STATE_DEPTH,
+};
+pub use stores::{Cursor, CursorParseError, Page};
 
 /// The fault-injecting storage, for tests of this crate and of what is built on it. Not part of the stable interface.
 #[cfg(any(test, feature = "testing"))]

@@ -2,13 +2,15 @@
 
 use crate::clock::{Clock, SystemClock};
 use crate::durability::Durability;
-use crate::engine::{Engine, EngineOptions, EngineStats, Threads, Tx};
+use crate::engine::access::Writer;
+use crate::engine::{Engine, EngineOptions, EngineStats, Threads};
 use crate::error::{Error, Result};
 use crate::limits::{DEFAULT_CACHE_SIZE, DEFAULT_LOG_CAPACITY, MAX_LOG_CAPACITY, MIN_LOG_CAPACITY};
 use crate::pending::Pending;
 use crate::storage::{MemoryStorage, Storage};
 use crate::stores::form_token::{FormTokens, FormTokensTx};
 use crate::stores::handoff::{Handoff, HandoffTx};
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -93,7 +95,7 @@ impl Cloakroom {
     /// ```
     pub fn atomically<R, E: From<Error>>(
         &self,
-        operation: impl FnOnce(&mut Transaction<'_, '_>) -> Result<R, E>,
+        operation: impl FnOnce(&mut Transaction<'_>) -> Result<R, E>,
     ) -> Pending<R, E> {
         let engine = &self.engine;
         engine.transact(self.durability, &[], |tx| operation(&mut Transaction { tx, engine }))
@@ -137,21 +139,26 @@ impl Cloakroom {
 }
 
 /// The transaction that [`Cloakroom::atomically`] gives its closure.
-#[derive(Debug)]
-pub struct Transaction<'a, 'b> {
-    tx: &'a mut Tx<'b>,
+pub struct Transaction<'a> {
+    tx: &'a mut dyn Writer,
     engine: &'a Engine,
 }
 
-impl<'b> Transaction<'_, 'b> {
+impl Transaction<'_> {
     /// The form tokens.
-    pub fn form_tokens(&mut self) -> FormTokensTx<'_, 'b> {
+    pub fn form_tokens(&mut self) -> FormTokensTx<'_> {
         FormTokensTx::new(self.tx)
     }
 
     /// The claim-check states.
-    pub fn handoff(&mut self) -> HandoffTx<'_, 'b> {
+    pub fn handoff(&mut self) -> HandoffTx<'_> {
         HandoffTx::new(self.tx, self.engine.max_row_bytes())
+    }
+}
+
+impl fmt::Debug for Transaction<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transaction").finish_non_exhaustive()
     }
 }
 

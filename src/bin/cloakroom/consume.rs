@@ -409,8 +409,8 @@ fn consumed_after_reopen(options: &Options, path: &Path, keys: &[LookupKey]) -> 
         let page = room.form_tokens().list(cursor.as_ref(), MAX_LIST_LIMIT).wait()?;
         bar.inc(page.items.len() as u64);
         for token in page.items {
-            if let Some(&number) = numbers.get(token.lookup_key.as_str()) {
-                consumed[number] = token.consumed_at.is_some();
+            if let Some(&number) = numbers.get(token.record.lookup_key.as_str()) {
+                consumed[number] = token.consumed.is_some();
             }
         }
         cursor = page.next;

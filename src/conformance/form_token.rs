@@ -1,0 +1,481 @@
+//! What every [`FormTokenStore`] must do.
+
+use super::{RACERS, Rule, START, race, run};
+use crate::clock::ManualClock;
+use crate::error::Error;
+use crate::limits::{DEFAULT_REPLAY_GRACE, MAX_KEY_LEN};
+use crate::stores::form_token::TokenConsumeOutcome::{Invalid, Proceed, Replay};
+use crate::stores::form_token::TokenSubject::{Anonymous, Authenticated, Flow};
+use crate::stores::form_token::{
+    FormTokenRecord, FormTokenStore, LookupKey, TokenConsumeOutcome, TokenSubject,
+};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long the tokens of the checks live, in seconds.
+const TTL: u64 = 600;
+/// When they end, in seconds since the Unix epoch.
+const END: u64 = START + TTL;
+/// How long they answer `Replay` after that, in seconds.
+const GRACE: u64 = DEFAULT_REPLAY_GRACE.as_secs();
+
+type Store = dyn FormTokenStore;
+type Answer = (TokenConsumeOutcome, Option<String>);
+
+/// Runs the whole suite on stores that `factory` makes: fresh, empty, with the default replay grace of 24 hours, and
+/// with the clock that they take their time from.
+///
+/// # Panics
+/// When a rule is broken, with the list of the broken ones.
+pub fn form_token<S: FormTokenStore + 'static>(factory: impl Fn() -> (S, Arc<ManualClock>)) {
+    run("form token", RULES, |check: &dyn Fn(&Store, &ManualClock)| {
+        let (store, clock) = factory();
+        check(&store, &clock);
+    });
+}
+
+const RULES: &[Rule<Store>] = &[
+    ("an unknown key is Invalid", unknown),
+    ("an unconsumed token proceeds once, then replays", once),
+    ("an unconsumed token is Invalid from expires_at on", expired),
+    ("a replay carries the result that was stored last", replay_result),
+    (
+        "a consumed token replays until expires_at + grace, and is Invalid from then on",
+        grace_by_callers_clock,
+    ),
+    ("a consumed token past its grace is Invalid also when the store's clock says so", grace_by_stores_clock),
+    ("a binding that differs in one part is Invalid and changes nothing", bindings),
+    ("Anonymous, Authenticated(\"\") and Flow(\"\") are three subjects", empty_subjects),
+    ("a lookup key that exists is AlreadyExists, and the first record is untouched", insert_twice),
+    ("a consumed token within its grace is AlreadyExists", insert_over_consumed),
+    ("an expired token is replaced by an insert", insert_over_expired),
+    ("a consumed token past its grace is replaced by an insert, result and all", insert_over_past_grace),
+    ("a result for an unknown or unconsumed token is Ok and changes nothing", result_of_nothing),
+    ("a result for a token past its grace is Ok and changes nothing", result_past_grace),
+    ("of several candidates the first that exists decides", any_first_existing),
+    ("of several candidates an expired one does not exist", any_skips_expired),
+    ("no candidate is Invalid, and a result for none is Ok", any_empty),
+    ("a result for several candidates goes to the first consumed one", result_any),
+    ("any string up to 64 KiB is a lookup key, and no two are the same", any_key),
+    ("a string over 64 KiB is TooLarge and nothing changes", too_large),
+    ("the greatest times do not overflow", greatest_times),
+    ("a call sees every call before it, awaited or not", pipelined),
+    ("dropping a Pending does not undo the change", dropped),
+    ("of many concurrent consumes exactly one proceeds", race_consume),
+    ("of many concurrent consumes of candidates exactly one proceeds", race_consume_any),
+    ("of many concurrent inserts exactly one is accepted", race_insert),
+];
+
+fn token(lookup_key: &str) -> FormTokenRecord {
+    FormTokenRecord {
+        lookup_key: LookupKey::new(lookup_key),
+        key_version: "v1".into(),
+        subject: Authenticated("ada".into()),
+        purpose: "pay".into(),
+        bound_resource: Some("order-17".into()),
+        issued_at: START,
+        expires_at: END,
+    }
+}
+
+fn insert(store: &Store, record: &FormTokenRecord) {
+    store.insert_form_token(record.clone()).wait().unwrap();
+}
+
+/// Consumes with the binding of `record`.
+fn consume(store: &Store, record: &FormTokenRecord, now: u64) -> Answer {
+    consume_any(store, &[&record.lookup_key], record, now)
+}
+
+fn consume_any(store: &Store, candidates: &[&LookupKey], record: &FormTokenRecord, now: u64) -> Answer {
+    let (subject, purpose) = (&record.subject, record.purpose.as_str());
+    let bound_resource = record.bound_resource.as_deref();
+    match candidates {
+        [only] => store.consume_form_token(only, subject, purpose, bound_resource, now).wait().unwrap(),
+        several => {
+            let several: Vec<LookupKey> = several.iter().copied().cloned().collect();
+            store.consume_form_token_any(&several, subject, purpose, bound_resource, now).wait().unwrap()
+        }
+    }
+}
+
+fn set_result(store: &Store, record: &FormTokenRecord, result_ref: &str) {
+    store.set_token_result(&record.lookup_key, result_ref).wait().unwrap();
+}
+
+fn replay_of(result_ref: &str) -> Answer {
+    (Replay, Some(result_ref.into()))
+}
+
+fn unknown(store: &Store, _: &ManualClock) {
+    insert(store, &token("aa"));
+    assert_eq!(consume(store, &token("ab"), START), (Invalid, None));
+}
+
+fn once(store: &Store, _: &ManualClock) {
+    let record = token("aa");
+    insert(store, &record);
+    assert_eq!(consume(store, &record, START), (Proceed, None));
+    assert_eq!(consume(store, &record, START), (Replay, None));
+    assert_eq!(consume(store, &record, START + 1), (Replay, None));
+}
+
+fn expired(store: &Store, _: &ManualClock) {
+    let record = token("aa");
+    insert(store, &record);
+    for now in [END, END + 1, u64::MAX] {
+        assert_eq!(consume(store, &record, now), (Invalid, None), "now = {now}");
+    }
+    assert_eq!(consume(store, &record, END - 1), (Proceed, None), "an Invalid answer changed the token");
+}
+
+fn replay_result(store: &Store, _: &ManualClock) {
+    let record = token("aa");
+    insert(store, &record);
+    assert_eq!(consume(store, &record, START), (Proceed, None));
+    for result_ref in ["receipt-1", "receipt-2", ""] {
+        set_result(store, &record, result_ref);
+        assert_eq!(consume(store, &record, START), replay_of(result_ref));
+    }
+}
+
+fn grace_by_callers_clock(store: &Store, _: &ManualClock) {
+    let record = token("aa");
+    insert(store, &record);
+    assert_eq!(consume(store, &record, END - 1), (Proceed, None));
+    set_result(store, &record, "r");
+    for now in [0, END - 1, END, END + 1, END + GRACE - 1] {
+        assert_eq!(consume(store, &record, now), replay_of("r"), "now = {now}");
+    }
+    for now in [END + GRACE, END + GRACE + 1, u64::MAX] {
+        assert_eq!(consume(store, &record, now), (Invalid, None), "now = {now}");
+    }
+}
+
+fn grace_by_stores_clock(store: &Store, clock: &ManualClock) {
+    let record = token("aa");
+    insert(store, &record);
+    assert_eq!(consume(store, &record, START), (Proceed, None));
+    set_result(store, &record, "r");
+    clock.set((END + GRACE) * 1_000 - 1);
+    assert_eq!(consume(store, &record, END + GRACE - 1), replay_of("r"), "it was swept within its grace");
+    clock.set((END + GRACE) * 1_000);
+    assert_eq!(consume(store, &record, END + GRACE), (Invalid, None));
+}
+
+fn bindings(store: &Store, _: &ManualClock) {
+    let record = token("aa");
+    let different = |change: fn(&mut FormTokenRecord)| {
+        let mut record = record.clone();
+        change(&mut record);
+        record
+    };
+    let others = [
+        different(|other| other.subject = Authenticated("bob".into())),
+        different(|other| other.subject = Flow("ada".into())),
+        different(|other| other.subject = Anonymous),
+        different(|other| other.purpose = "refund".into()),
+        different(|other| other.purpose = String::new()),
+        different(|other| other.bound_resource = None),
+        different(|other| other.bound_resource = Some(String::new())),
+        different(|other| other.bound_resource = Some("order-18".into())),
+    ];
+    insert(store, &record);
+    for other in &others {
+        assert_eq!(consume(store, other, START), (Invalid, None), "unconsumed, {other:?}");
+    }
+    assert_eq!(consume(store, &record, START), (Proceed, None), "an Invalid answer changed the token");
+    set_result(store, &record, "r");
+    for other in &others {
+        assert_eq!(consume(store, other, START), (Invalid, None), "consumed, {other:?}");
+    }
+    assert_eq!(consume(store, &record, START), replay_of("r"), "an Invalid answer changed the token");
+
+    let unbound = FormTokenRecord { bound_resource: None, ..token("bb") };
+    insert(store, &unbound);
+    for bound_resource in ["", "order-17"] {
+        let other = FormTokenRecord { bound_resource: Some(bound_resource.into()), ..unbound.clone() };
+        assert_eq!(consume(store, &other, START), (Invalid, None), "None and Some({bound_resource:?})");
+    }
+    assert_eq!(consume(store, &unbound, START), (Proceed, None));
+}
+
+fn empty_subjects(store: &Store, _: &ManualClock) {
+    let subjects: [TokenSubject; 3] = [Anonymous, Authenticated(String::new()), Flow(String::new())];
+    for (index, subject) in subjects.iter().enumerate() {
+        let record = FormTokenRecord { subject: subject.clone(), ..token(&format!("aa{index}")) };
+        insert(store, &record);
+        for other in subjects.iter().filter(|other| *other != subject) {
+            let other = FormTokenRecord { subject: other.clone(), ..record.clone() };
+            assert_eq!(consume(store, &other, START), (Invalid, None), "{subject:?} taken for {other:?}");
+        }
+        assert_eq!(consume(store, &record, START), (Proceed, None));
+    }
+}
+
+fn assert_exists(store: &Store, record: &FormTokenRecord) {
+    let answer = store.insert_form_token(record.clone()).wait();
+    assert!(matches!(answer, Err(Error::AlreadyExists)), "{answer:?}");
+}
+
+fn insert_twice(store: &Store, clock: &ManualClock) {
+    let record = token("aa");
+    insert(store, &record);
+    let other = FormTokenRecord { purpose: "refund".into(), expires_at: END + 900, ..token("aa") };
+    assert_exists(store, &other);
+    clock.set(END * 1_000 - 1);
+    assert_exists(store, &other);
+    assert_eq!(consume(store, &other, START), (Invalid, None));
+    assert_eq!(consume(store, &record, END), (Invalid, None), "the expiry was replaced");
+    assert_eq!(consume(store, &record, START), (Proceed, None));
+}
+
+fn insert_over_consumed(store: &Store, clock: &ManualClock) {
+    let record = token("aa");
+    insert(store, &record);
+    assert_eq!(consume(store, &record, START), (Proceed, None));
+    set_result(store, &record, "r");
+    for clock_ms in [START * 1_000, END * 1_000, (END + GRACE) * 1_000 - 1] {
+        clock.set(clock_ms);
+        assert_exists(store, &FormTokenRecord { expires_at: END + 2 * GRACE, ..token("aa") });
+    }
+    assert_eq!(consume(store, &record, END), replay_of("r"));
+}
+
+fn insert_over_expired(store: &Store, clock: &ManualClock) {
+    insert(store, &token("aa"));
+    clock.set(END * 1_000);
+    let next = FormTokenRecord { purpose: "refund".into(), expires_at: END + TTL, ..token("aa") };
+    insert(store, &next);
+    assert_eq!(consume(store, &token("aa"), END), (Invalid, None));
+    assert_eq!(consume(store, &next, END), (Proceed, None));
+}
+
+fn insert_over_past_grace(store: &Store, clock: &ManualClock) {
+    let record = token("aa");
+    insert(store, &record);
+    assert_eq!(consume(store, &record, START), (Proceed, None));
+    set_result(store, &record, "old");
+    clock.set((END + GRACE) * 1_000);
+    let next = FormTokenRecord { expires_at: END + 2 * GRACE, ..token("aa") };
+    insert(store, &next);
+    assert_eq!(consume(store, &next, END + GRACE), (Proceed, None));
+    assert_eq!(consume(store, &next, END + GRACE), (Replay, None), "the old result came back");
+}
+
+fn result_of_nothing(store: &Store, _: &ManualClock) {
+    let record = token("aa");
+    set_result(store, &record, "before");
+    insert(store, &record);
+    set_result(store, &record, "unconsumed");
+    assert_eq!(consume(store, &record, START), (Proceed, None));
+    assert_eq!(consume(store, &record, START), (Replay, None));
+}
+
+fn result_past_grace(store: &Store, clock: &ManualClock) {
+    let record = token("aa");
+    insert(store, &record);
+    assert_eq!(consume(store, &record, START), (Proceed, None));
+    set_result(store, &record, "in time");
+    clock.set((END + GRACE) * 1_000);
+    set_result(store, &record, "too late");
+    // By a caller's clock that is behind, the token may still be there; its result must be the one stored in time.
+    let answer = consume(store, &record, START);
+    assert!(answer == replay_of("in time") || answer == (Invalid, None), "{answer:?}");
+}
+
+fn any_first_existing(store: &Store, _: &ManualClock) {
+    let (unknown, first, second) = (token("00"), token("aa"), token("bb"));
+    let candidates = [&unknown.lookup_key, &first.lookup_key, &second.lookup_key];
+    insert(store, &first);
+    insert(store, &second);
+    let stranger = FormTokenRecord { purpose: "refund".into(), ..first.clone() };
+    assert_eq!(consume_any(store, &candidates, &stranger, START), (Invalid, None));
+    assert_eq!(consume_any(store, &candidates, &first, START), (Proceed, None));
+    assert_eq!(consume_any(store, &candidates, &first, START), (Replay, None));
+    assert_eq!(consume(store, &second, START), (Proceed, None), "a later candidate was touched");
+
+    // The first that exists decides also when only a later one would be bound to this caller.
+    let (third, fourth) = (FormTokenRecord { purpose: "refund".into(), ..token("cc") }, token("dd"));
+    insert(store, &third);
+    insert(store, &fourth);
+    let candidates = [&third.lookup_key, &fourth.lookup_key];
+    assert_eq!(consume_any(store, &candidates, &fourth, START), (Invalid, None));
+    assert_eq!(consume(store, &fourth, START), (Proceed, None));
+}
+
+fn any_skips_expired(store: &Store, _: &ManualClock) {
+    let expired = FormTokenRecord { expires_at: START + 1, ..token("aa") };
+    let spent = FormTokenRecord { expires_at: START + 1, ..token("bb") };
+    let live = FormTokenRecord { expires_at: START + 3 * GRACE, ..token("cc") };
+    for record in [&expired, &spent, &live] {
+        insert(store, record);
+    }
+    assert_eq!(consume(store, &spent, START), (Proceed, None));
+    let candidates = [&expired.lookup_key, &spent.lookup_key, &live.lookup_key];
+    assert_eq!(
+        consume_any(store, &candidates, &live, START + 1),
+        (Replay, None),
+        "within its grace it exists"
+    );
+    assert_eq!(consume_any(store, &candidates, &live, START + 1 + GRACE), (Proceed, None));
+}
+
+fn any_empty(store: &Store, _: &ManualClock) {
+    let record = token("aa");
+    insert(store, &record);
+    assert_eq!(consume_any(store, &[], &record, START), (Invalid, None));
+    store.set_token_result_any(&[], "r").wait().unwrap();
+}
+
+fn result_any(store: &Store, _: &ManualClock) {
+    let records = [token("aa"), token("bb"), token("cc")];
+    let candidates: Vec<LookupKey> = ["00", "aa", "bb", "cc"].map(LookupKey::new).into();
+    for record in &records {
+        insert(store, record);
+    }
+    let [unconsumed, first, second] = &records;
+    assert_eq!(consume(store, first, START), (Proceed, None));
+    assert_eq!(consume(store, second, START), (Proceed, None));
+    store.set_token_result_any(&candidates, "r").wait().unwrap();
+    assert_eq!(consume(store, first, START), replay_of("r"));
+    assert_eq!(consume(store, second, START), (Replay, None));
+    assert_eq!(consume(store, unconsumed, START), (Proceed, None));
+    assert_eq!(consume(store, unconsumed, START), (Replay, None));
+}
+
+fn any_key(store: &Store, _: &ManualClock) {
+    let longest = "a".repeat(MAX_KEY_LEN);
+    let keys = [
+        "", "\0", "\0\0", "0", "00", "ab", "AB", "aB", "\u{ab}", "6162", "a", "a\0", "a\0b", "a/b", "%", "*",
+        "é", "𝄞", &longest,
+    ];
+    for key in keys {
+        insert(store, &FormTokenRecord { purpose: format!("{} {key:.9}", key.len()), ..token(key) });
+    }
+    for key in keys {
+        let record = FormTokenRecord { purpose: format!("{} {key:.9}", key.len()), ..token(key) };
+        assert_eq!(consume(store, &record, START), (Proceed, None), "key {key:.20?}");
+    }
+}
+
+fn assert_too_large<T: std::fmt::Debug>(what: &str, answer: Result<T, Error>) {
+    assert!(matches!(answer, Err(Error::TooLarge { .. })), "{what}: {answer:?}");
+}
+
+fn too_large(store: &Store, _: &ManualClock) {
+    let long = "a".repeat(MAX_KEY_LEN + 1);
+    let long_records = [
+        ("lookup_key", token(&long)),
+        ("key_version", FormTokenRecord { key_version: long.clone(), ..token("aa") }),
+        ("authenticated subject", FormTokenRecord { subject: Authenticated(long.clone()), ..token("aa") }),
+        ("flow subject", FormTokenRecord { subject: Flow(long.clone()), ..token("aa") }),
+        ("purpose", FormTokenRecord { purpose: long.clone(), ..token("aa") }),
+        ("bound_resource", FormTokenRecord { bound_resource: Some(long.clone()), ..token("aa") }),
+    ];
+    for (what, record) in long_records {
+        assert_too_large(what, store.insert_form_token(record).wait());
+    }
+    let record = token("aa");
+    insert(store, &record);
+    let long_key = LookupKey::new(long.clone());
+    let consumed = store.consume_form_token(&long_key, &Anonymous, "pay", None, START).wait();
+    assert_too_large("consume", consumed);
+    let candidates = [record.lookup_key.clone(), long_key.clone()];
+    let consumed = store
+        .consume_form_token_any(&candidates, &record.subject, "pay", record.bound_resource.as_deref(), START)
+        .wait();
+    assert_too_large("consume_any", consumed);
+    assert_eq!(consume(store, &record, START), (Proceed, None), "TooLarge changed something");
+    assert_too_large("set_token_result", store.set_token_result(&long_key, "r").wait());
+    assert_too_large("result_ref", store.set_token_result(&record.lookup_key, &long).wait());
+    assert_eq!(consume(store, &record, START), (Replay, None), "TooLarge changed something");
+    set_result(store, &record, "a".repeat(MAX_KEY_LEN).as_str());
+}
+
+fn greatest_times(store: &Store, clock: &ManualClock) {
+    let record = FormTokenRecord { issued_at: u64::MAX, expires_at: u64::MAX, ..token("aa") };
+    insert(store, &record);
+    assert_exists(store, &record);
+    assert_eq!(consume(store, &record, u64::MAX), (Invalid, None));
+    assert_eq!(consume(store, &record, u64::MAX - 1), (Proceed, None));
+    assert_eq!(consume(store, &record, u64::MAX), (Replay, None));
+    clock.advance(Duration::from_secs(100 * 365 * 86_400));
+    assert_exists(store, &record);
+}
+
+fn pipelined(store: &Store, _: &ManualClock) {
+    let records: Vec<_> = (0..500).map(|index| token(&format!("{index:08x}"))).collect();
+    let inserts: Vec<_> = records.iter().map(|record| store.insert_form_token(record.clone())).collect();
+    let mut consumes = Vec::new();
+    for expected in [Proceed, Replay] {
+        for record in &records {
+            let bound_resource = record.bound_resource.as_deref();
+            let pending = store.consume_form_token(
+                &record.lookup_key,
+                &record.subject,
+                &record.purpose,
+                bound_resource,
+                START,
+            );
+            consumes.push((expected, pending));
+        }
+    }
+    inserts.into_iter().for_each(|pending| pending.wait().unwrap());
+    for (expected, pending) in consumes {
+        assert_eq!(pending.wait().unwrap(), (expected, None));
+    }
+}
+
+fn dropped(store: &Store, _: &ManualClock) {
+    let record = token("aa");
+    drop(store.insert_form_token(record.clone()));
+    drop(store.consume_form_token(
+        &record.lookup_key,
+        &record.subject,
+        "pay",
+        record.bound_resource.as_deref(),
+        START,
+    ));
+    drop(store.set_token_result(&record.lookup_key, "r"));
+    assert_eq!(consume(store, &record, START), replay_of("r"));
+}
+
+fn assert_one_proceeds(answers: &[Answer]) {
+    let proceeds = answers.iter().filter(|answer| **answer == (Proceed, None)).count();
+    let replays = answers.iter().filter(|answer| **answer == (Replay, None)).count();
+    assert_eq!((proceeds, replays), (1, RACERS - 1), "of {RACERS} threads");
+}
+
+fn race_consume(store: &Store, _: &ManualClock) {
+    for round in 0..20 {
+        let record = token(&format!("{round:04x}"));
+        insert(store, &record);
+        assert_one_proceeds(&race(|_| consume(store, &record, START)));
+    }
+}
+
+fn race_consume_any(store: &Store, _: &ManualClock) {
+    let (unknown, record) = (token("00"), token("aa"));
+    insert(store, &record);
+    // Each names the token in another place among its candidates.
+    assert_one_proceeds(&race(|racer| match racer % 3 {
+        0 => consume_any(store, &[&unknown.lookup_key, &record.lookup_key], &record, START),
+        1 => consume_any(store, &[&record.lookup_key, &unknown.lookup_key], &record, START),
+        _ => consume(store, &record, START),
+    }));
+}
+
+fn race_insert(store: &Store, _: &ManualClock) {
+    let versions = race(|racer| {
+        let record = FormTokenRecord { purpose: format!("by {racer}"), ..token("aa") };
+        match store.insert_form_token(record.clone()).wait() {
+            Ok(()) => Some(record),
+            Err(Error::AlreadyExists) => None,
+            Err(other) => panic!("{other}"),
+        }
+    });
+    let accepted: Vec<_> = versions.into_iter().flatten().collect();
+    let [winner] = accepted.as_slice() else { panic!("{} inserts were accepted", accepted.len()) };
+    assert_eq!(consume(store, winner, START), (Proceed, None));
+}

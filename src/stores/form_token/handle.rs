@@ -1,0 +1,137 @@
+//! The form tokens of a room.
+
+use super::ops::{self, Binding};
+use super::row::TokenKey;
+use super::{
+    FormTokenEntry, FormTokenRecord, FormTokenStats, FormTokenStore, LookupKey, TokenConsumeOutcome,
+    TokenSubject,
+};
+use crate::Pending;
+use crate::durability::Durability;
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::limits::DEFAULT_REPLAY_GRACE;
+use crate::stores::page::{Cursor, Page};
+use crate::tables::Table;
+use std::fmt;
+use std::slice;
+use std::time::Duration;
+
+/// The form tokens of a room: a [`FormTokenStore`]. A cheap clone.
+#[derive(Clone)]
+pub struct FormTokens {
+    engine: Engine,
+    durability: Durability,
+    replay_grace: Duration,
+}
+
+impl FormTokens {
+    /// The form tokens of the room that `engine` runs.
+    pub(crate) fn new(engine: Engine, durability: Durability) -> Self {
+        Self { engine, durability, replay_grace: DEFAULT_REPLAY_GRACE }
+    }
+
+    /// The same store, with answers that wait for this much. The default is the room's.
+    #[must_use]
+    pub fn with_durability(self, durability: Durability) -> Self {
+        Self { durability, ..self }
+    }
+
+    /// The same store; tokens consumed through this handle answer `Replay` until this long after their expiry. The
+    /// default is 24 hours. Tokens that are consumed already keep the grace that they were consumed with.
+    #[must_use]
+    pub fn with_replay_grace(self, replay_grace: Duration) -> Self {
+        Self { replay_grace, ..self }
+    }
+
+    /// Up to `limit` live tokens behind `cursor` (from the first without one), consumed ones within their grace
+    /// included, by the room's clock.
+    ///
+    /// The order is that of the stored keys: lookup keys that are no lowercase hex of even length first, then those
+    /// that are, each in byte order.
+    ///
+    /// # Errors
+    /// [`InvalidConfig`](crate::Error::InvalidConfig) for a limit outside 1 to
+    /// [`MAX_LIST_LIMIT`](crate::limits::MAX_LIST_LIMIT), or a cursor of another store.
+    pub fn list(&self, cursor: Option<&Cursor>, limit: usize) -> Pending<Page<FormTokenEntry>> {
+        self.engine.read(self.durability, |rows| ops::list(rows, cursor, limit))
+    }
+
+    /// Counts every token, by reading every one of them: the cost grows with the number of tokens stored, and other
+    /// callers do not wait meanwhile.
+    pub fn stats(&self) -> Pending<FormTokenStats> {
+        self.engine.read(self.durability, |rows| ops::stats(rows))
+    }
+}
+
+impl fmt::Debug for FormTokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FormTokens")
+            .field("durability", &self.durability)
+            .field("replay_grace", &self.replay_grace)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The keys of the rows that a decision about `lookup_keys` reads.
+fn encode_keys(lookup_keys: &[LookupKey]) -> Result<Vec<TokenKey>> {
+    lookup_keys.iter().map(TokenKey::encode).collect()
+}
+
+/// Both rows of each of `keys`, to be read before the engine's lock is taken.
+fn rows_of(keys: &[TokenKey]) -> Vec<(Table, &[u8])> {
+    keys.iter()
+        .flat_map(|key| [(Table::FormToken, key.as_bytes()), (Table::FormTokenUse, key.as_bytes())])
+        .collect()
+}
+
+impl FormTokenStore for FormTokens {
+    fn insert_form_token(&self, record: FormTokenRecord) -> Pending<()> {
+        let keys = match encode_keys(slice::from_ref(&record.lookup_key)) {
+            Ok(keys) => keys,
+            Err(error) => return Pending::ready(Err(error)),
+        };
+        self.engine.transact(self.durability, &rows_of(&keys), |tx| ops::insert(tx, &record))
+    }
+
+    fn consume_form_token(
+        &self,
+        lookup_key: &LookupKey,
+        subject: &TokenSubject,
+        purpose: &str,
+        bound_resource: Option<&str>,
+        now: u64,
+    ) -> Pending<(TokenConsumeOutcome, Option<String>)> {
+        self.consume_form_token_any(slice::from_ref(lookup_key), subject, purpose, bound_resource, now)
+    }
+
+    fn consume_form_token_any(
+        &self,
+        candidates: &[LookupKey],
+        subject: &TokenSubject,
+        purpose: &str,
+        bound_resource: Option<&str>,
+        now: u64,
+    ) -> Pending<(TokenConsumeOutcome, Option<String>)> {
+        let keys = match encode_keys(candidates) {
+            Ok(keys) => keys,
+            Err(error) => return Pending::ready(Err(error)),
+        };
+        let binding = Binding { subject, purpose, bound_resource };
+        let grace_ms = super::grace_ms(self.replay_grace);
+        self.engine
+            .transact(self.durability, &rows_of(&keys), |tx| ops::consume(tx, &keys, binding, now, grace_ms))
+    }
+
+    fn set_token_result(&self, lookup_key: &LookupKey, result_ref: &str) -> Pending<()> {
+        self.set_token_result_any(slice::from_ref(lookup_key), result_ref)
+    }
+
+    fn set_token_result_any(&self, candidates: &[LookupKey], result_ref: &str) -> Pending<()> {
+        let keys = match encode_keys(candidates) {
+            Ok(keys) => keys,
+            Err(error) => return Pending::ready(Err(error)),
+        };
+        self.engine.transact(self.durability, &rows_of(&keys), |tx| ops::set_result(tx, &keys, result_ref))
+    }
+}

@@ -1,0 +1,117 @@
+//! One-time form tokens: each is consumed by exactly one caller, ever.
+
+mod handle;
+mod ops;
+mod record;
+mod row;
+mod tx;
+
+pub use handle::FormTokens;
+pub use record::{
+    FormTokenEntry, FormTokenRecord, FormTokenStats, LookupKey, TokenConsumeOutcome, TokenSubject, TokenUse,
+    classify_token_consume,
+};
+pub use tx::FormTokensTx;
+
+use crate::Pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A store of one-time form tokens.
+///
+/// Every method has taken its effect, in order, when it returns; the [`Pending`] is the wait for its durability.
+/// Points in time are seconds since the Unix epoch.
+///
+/// | state of the token | binding (subject, purpose, resource) | outcome of a consume | result |
+/// |---|---|---|---|
+/// | unknown key | any | `Invalid` | `None` |
+/// | unconsumed, `expires_at > now` | all equal | `Proceed`, for exactly one caller ever | `None` |
+/// | unconsumed, `expires_at <= now` | any | `Invalid` | `None` |
+/// | consumed, `now < expires_at + grace` | all equal | `Replay` | what was stored last |
+/// | consumed, later | any | `Invalid`, swept or not | `None` |
+/// | any | any differs (`None` and `Some(x)` differ) | `Invalid`, and nothing changes | `None` |
+///
+/// # Errors
+/// Of every method: [`TooLarge`](crate::Error::TooLarge) when a string is over
+/// [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN), and what the log did to the write; nothing was applied, unless the
+/// error is [`OutcomeUnknown`](crate::Error::OutcomeUnknown).
+pub trait FormTokenStore: Send + Sync {
+    /// Hands a token in.
+    ///
+    /// A token lives while it is unexpired, or consumed and within its grace, by the clock of the store. When one
+    /// lives under this lookup key the answer is [`AlreadyExists`](crate::Error::AlreadyExists), and that one is
+    /// untouched.
+    fn insert_form_token(&self, record: FormTokenRecord) -> Pending<()>;
+
+    /// Consumes a token, or says what became of it. `now` is the caller's time and alone decides what is expired.
+    ///
+    /// The answer never tells which part of the binding differed.
+    fn consume_form_token(
+        &self,
+        lookup_key: &LookupKey,
+        subject: &TokenSubject,
+        purpose: &str,
+        bound_resource: Option<&str>,
+        now: u64,
+    ) -> Pending<(TokenConsumeOutcome, Option<String>)>;
+
+    /// Consumes the first of `candidates` that exists: the lookup keys of one token under several versions of the
+    /// hashing key, the current one first. An expired token does not exist. No candidate is `Invalid`.
+    fn consume_form_token_any(
+        &self,
+        candidates: &[LookupKey],
+        subject: &TokenSubject,
+        purpose: &str,
+        bound_resource: Option<&str>,
+        now: u64,
+    ) -> Pending<(TokenConsumeOutcome, Option<String>)>;
+
+    /// Stores what a replay answers. A later call overwrites. On a token that is unknown, unconsumed or past its
+    /// grace by the clock of the store, nothing changes, and the answer is `Ok`.
+    fn set_token_result(&self, lookup_key: &LookupKey, result_ref: &str) -> Pending<()>;
+
+    /// Stores what a replay answers at the first of `candidates` that is consumed and within its grace.
+    fn set_token_result_any(&self, candidates: &[LookupKey], result_ref: &str) -> Pending<()>;
+}
+
+/// A grace in the milliseconds of a row. One over 584 million years is one of that.
+fn grace_ms(replay_grace: Duration) -> u64 {
+    u64::try_from(replay_grace.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A shared store is a store.
+impl<S: FormTokenStore + ?Sized> FormTokenStore for Arc<S> {
+    fn insert_form_token(&self, record: FormTokenRecord) -> Pending<()> {
+        (**self).insert_form_token(record)
+    }
+
+    fn consume_form_token(
+        &self,
+        lookup_key: &LookupKey,
+        subject: &TokenSubject,
+        purpose: &str,
+        bound_resource: Option<&str>,
+        now: u64,
+    ) -> Pending<(TokenConsumeOutcome, Option<String>)> {
+        (**self).consume_form_token(lookup_key, subject, purpose, bound_resource, now)
+    }
+
+    fn consume_form_token_any(
+        &self,
+        candidates: &[LookupKey],
+        subject: &TokenSubject,
+        purpose: &str,
+        bound_resource: Option<&str>,
+        now: u64,
+    ) -> Pending<(TokenConsumeOutcome, Option<String>)> {
+        (**self).consume_form_token_any(candidates, subject, purpose, bound_resource, now)
+    }
+
+    fn set_token_result(&self, lookup_key: &LookupKey, result_ref: &str) -> Pending<()> {
+        (**self).set_token_result(lookup_key, result_ref)
+    }
+
+    fn set_token_result_any(&self, candidates: &[LookupKey], result_ref: &str) -> Pending<()> {
+        (**self).set_token_result_any(candidates, result_ref)
+    }
+}

@@ -1,0 +1,192 @@
+//! The operations on form tokens, each written once.
+//!
+//! Invariants, which the operations keep:
+//!
+//! 1. The row of a token never changes; a consume adds the use row beside it.
+//! 2. A use row never stands without the token's own row.
+//! 3. A token has exactly one row in the expiry index: at its expiry, or, once a sweeper has found it consumed, at
+//!    its expiry plus the grace of its use row.
+
+use super::record::{
+    FormTokenEntry, FormTokenRecord, FormTokenStats, TokenConsumeOutcome, TokenSubject, TokenUse,
+    classify_token_consume,
+};
+use super::row::{self, Phase, SubjectRow, TokenKey, TokenRow, UseRow};
+use crate::engine::access::{Reader, Value, Writer};
+use crate::error::{Error, Result};
+use crate::stores::expiry;
+use crate::stores::page::{Cursor, Page, check_limit};
+use crate::stores::side_by_side::visit;
+use crate::stores::text::check_len;
+use crate::tables::Table;
+
+/// How many rows one step of a listing or count reads.
+const SCAN_SLICE: usize = 256;
+/// The tokens, and beside them what became of the consumed ones.
+const TABLES: (Table, Table) = (Table::FormToken, Table::FormTokenUse);
+
+/// What a token was bound to, as the caller of a consume names it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Binding<'a> {
+    pub(crate) subject: &'a TokenSubject,
+    pub(crate) purpose: &'a str,
+    pub(crate) bound_resource: Option<&'a str>,
+}
+
+impl Binding<'_> {
+    fn is_of(&self, row: &TokenRow<'_>) -> bool {
+        row.subject == SubjectRow::from(self.subject)
+            && row.purpose == self.purpose
+            && row.bound_resource == self.bound_resource
+    }
+}
+
+/// The bytes of a token's two rows. Nothing when the token has none.
+fn load<R: Reader + ?Sized>(rows: &mut R, key: &TokenKey) -> Result<Option<(Value, Option<Value>)>> {
+    let Some(token) = rows.get(Table::FormToken, key.as_bytes())? else { return Ok(None) };
+    Ok(Some((token, rows.get(Table::FormTokenUse, key.as_bytes())?)))
+}
+
+fn decode_use(bytes: Option<&Value>) -> Result<Option<UseRow<'_>>> {
+    bytes.map(|bytes| UseRow::decode(bytes)).transpose()
+}
+
+/// Stores a token, unless one lives under its lookup key. What is left of an ended one is replaced.
+pub(crate) fn insert<W: Writer + ?Sized>(tx: &mut W, record: &FormTokenRecord) -> Result<()> {
+    let key = TokenKey::encode(&record.lookup_key)?;
+    let new = TokenRow::of(record)?;
+    let value = new.encode()?;
+
+    let mut filed_at_ms = None;
+    if let Some((old, consumed)) = load(tx, &key)? {
+        let old = TokenRow::decode(&old)?;
+        let consumed = decode_use(consumed.as_ref())?;
+        if old.phase(consumed.as_ref(), tx.now_ms().into()) != Phase::Absent {
+            return Err(Error::AlreadyExists);
+        }
+        filed_at_ms = Some(old.expiry_ms());
+        if let Some(consumed) = consumed {
+            tx.delete(Table::FormTokenUse, key.as_bytes());
+            // A sweeper that came by within the grace has filed it there.
+            let refiled_at_ms = old.expiry_ms().saturating_add(consumed.grace_ms);
+            if refiled_at_ms != old.expiry_ms() {
+                expiry::delete(tx, refiled_at_ms, Table::FormToken, key.as_bytes());
+            }
+            // It may have been the one at the expiry that a sweeper took away, so the new row is filed anew.
+            expiry::delete(tx, old.expiry_ms(), Table::FormToken, key.as_bytes());
+            filed_at_ms = None;
+        }
+    }
+    tx.put(Table::FormToken, key.as_bytes(), value);
+    expiry::move_to(tx, filed_at_ms, new.expiry_ms(), Table::FormToken, key.as_bytes());
+    Ok(())
+}
+
+/// Consumes the first of `candidates` that exists at `now`, in seconds since the Unix epoch by the caller's clock.
+pub(crate) fn consume<W: Writer + ?Sized>(
+    tx: &mut W,
+    candidates: &[TokenKey],
+    binding: Binding<'_>,
+    now: u64,
+    grace_ms: u64,
+) -> Result<(TokenConsumeOutcome, Option<String>)> {
+    row::check_binding(binding.subject.into(), binding.purpose, binding.bound_resource)?;
+    let now_ms = u128::from(now) * 1_000;
+    for key in candidates {
+        let Some((token, consumed)) = load(tx, key)? else { continue };
+        let token = TokenRow::decode(&token)?;
+        let consumed = decode_use(consumed.as_ref())?;
+        let phase = token.phase(consumed.as_ref(), now_ms);
+        if phase == Phase::Absent {
+            continue;
+        }
+        let binding_ok = binding.is_of(&token);
+        let mut changed = 0;
+        if phase == Phase::Unconsumed && binding_ok {
+            let used = UseRow { consumed_at: now, grace_ms, result_ref: None };
+            tx.put(Table::FormTokenUse, key.as_bytes(), used.encode()?);
+            changed = 1;
+        }
+        let outcome = classify_token_consume(changed, true, phase == Phase::Consumed, binding_ok);
+        let result_ref = match outcome {
+            TokenConsumeOutcome::Replay => consumed.and_then(|used| used.result_ref).map(Into::into),
+            _ => None,
+        };
+        return Ok((outcome, result_ref));
+    }
+    Ok((classify_token_consume(0, false, false, false), None))
+}
+
+/// Stores what a replay answers, at the first of `candidates` that is consumed and within its grace.
+pub(crate) fn set_result<W: Writer + ?Sized>(
+    tx: &mut W,
+    candidates: &[TokenKey],
+    result_ref: &str,
+) -> Result<()> {
+    check_len("the result", result_ref)?;
+    for key in candidates {
+        let Some((token, Some(consumed))) = load(tx, key)? else { continue };
+        let consumed = UseRow::decode(&consumed)?;
+        if TokenRow::decode(&token)?.phase(Some(&consumed), tx.now_ms().into()) != Phase::Consumed {
+            continue;
+        }
+        let value = UseRow { result_ref: Some(result_ref), ..consumed }.encode()?;
+        tx.put(Table::FormTokenUse, key.as_bytes(), value);
+        return Ok(());
+    }
+    Ok(())
+}
+
+/// A page of the live tokens behind `cursor`.
+pub(crate) fn list<R: Reader + ?Sized>(
+    rows: &mut R,
+    cursor: Option<&Cursor>,
+    limit: usize,
+) -> Result<Page<FormTokenEntry>> {
+    check_limit(limit)?;
+    let after = cursor.map(|cursor| cursor.key_in(Table::FormToken)).transpose()?.map(<[u8]>::to_vec);
+    let now_ms = u128::from(rows.now_ms());
+    let mut items = Vec::new();
+    let mut last_key = Vec::new();
+    let mut next = None;
+    visit(rows, TABLES, SCAN_SLICE, after, |key, token, used| {
+        let row = TokenRow::decode(token)?;
+        let used = decode_use(used)?;
+        if row.phase(used.as_ref(), now_ms) == Phase::Absent {
+            return Ok(true);
+        }
+        if items.len() == limit {
+            next = Some(Cursor::new(Table::FormToken, std::mem::take(&mut last_key)));
+            return Ok(false);
+        }
+        items.push(FormTokenEntry {
+            record: row.to_record(row::decode_key(key)?),
+            consumed: used.map(|used| TokenUse {
+                consumed_at: used.consumed_at,
+                result_ref: used.result_ref.map(Into::into),
+            }),
+        });
+        last_key = key.to_vec();
+        Ok(true)
+    })?;
+    Ok(Page { items, next })
+}
+
+/// Counts every token.
+pub(crate) fn stats<R: Reader + ?Sized>(rows: &mut R) -> Result<FormTokenStats> {
+    let now_ms = u128::from(rows.now_ms());
+    let mut stats = FormTokenStats::default();
+    visit(rows, TABLES, SCAN_SLICE, None, |key, token, used| {
+        stats.bytes += (key.len() + token.len() + used.map_or(0, |used| key.len() + used.len())) as u64;
+        match TokenRow::decode(token)?.phase(decode_use(used)?.as_ref(), now_ms) {
+            Phase::Unconsumed => stats.live += 1,
+            Phase::Consumed => stats.consumed += 1,
+            Phase::Absent => stats.expired += 1,
+        }
+        Ok(true)
+    })?;
+    Ok(stats)
+}
+
+#[cfg(test)]
+mod tests;

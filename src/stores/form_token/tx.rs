@@ -1,0 +1,82 @@
+//! The form tokens as a transaction sees them.
+
+use super::ops::{self, Binding};
+use super::row::TokenKey;
+use super::{FormTokenRecord, LookupKey, TokenConsumeOutcome, TokenSubject};
+use crate::engine::access::Writer;
+use crate::error::Result;
+use crate::limits::DEFAULT_REPLAY_GRACE;
+use std::fmt;
+use std::slice;
+use std::time::Duration;
+
+/// The form tokens inside a transaction: the operations of [`FormTokenStore`](super::FormTokenStore), answering at
+/// once and seeing what the transaction has done so far. What they change is kept or lost with the transaction.
+///
+/// An operation that answers an error has changed nothing; the transaction can go on.
+pub struct FormTokensTx<'a> {
+    tx: &'a mut dyn Writer,
+    replay_grace: Duration,
+}
+
+impl<'a> FormTokensTx<'a> {
+    /// The form tokens in `tx`.
+    pub(crate) fn new(tx: &'a mut dyn Writer) -> Self {
+        Self { tx, replay_grace: DEFAULT_REPLAY_GRACE }
+    }
+
+    /// The same view; tokens consumed through it answer `Replay` until this long after their expiry. The default is
+    /// 24 hours.
+    #[must_use]
+    pub fn with_replay_grace(self, replay_grace: Duration) -> Self {
+        Self { replay_grace, ..self }
+    }
+
+    /// See [`FormTokenStore::insert_form_token`](super::FormTokenStore::insert_form_token).
+    pub fn insert_form_token(&mut self, record: FormTokenRecord) -> Result<()> {
+        ops::insert(self.tx, &record)
+    }
+
+    /// See [`FormTokenStore::consume_form_token`](super::FormTokenStore::consume_form_token).
+    pub fn consume_form_token(
+        &mut self,
+        lookup_key: &LookupKey,
+        subject: &TokenSubject,
+        purpose: &str,
+        bound_resource: Option<&str>,
+        now: u64,
+    ) -> Result<(TokenConsumeOutcome, Option<String>)> {
+        self.consume_form_token_any(slice::from_ref(lookup_key), subject, purpose, bound_resource, now)
+    }
+
+    /// See [`FormTokenStore::consume_form_token_any`](super::FormTokenStore::consume_form_token_any).
+    pub fn consume_form_token_any(
+        &mut self,
+        candidates: &[LookupKey],
+        subject: &TokenSubject,
+        purpose: &str,
+        bound_resource: Option<&str>,
+        now: u64,
+    ) -> Result<(TokenConsumeOutcome, Option<String>)> {
+        let keys = candidates.iter().map(TokenKey::encode).collect::<Result<Vec<_>>>()?;
+        let binding = Binding { subject, purpose, bound_resource };
+        ops::consume(self.tx, &keys, binding, now, super::grace_ms(self.replay_grace))
+    }
+
+    /// See [`FormTokenStore::set_token_result`](super::FormTokenStore::set_token_result).
+    pub fn set_token_result(&mut self, lookup_key: &LookupKey, result_ref: &str) -> Result<()> {
+        self.set_token_result_any(slice::from_ref(lookup_key), result_ref)
+    }
+
+    /// See [`FormTokenStore::set_token_result_any`](super::FormTokenStore::set_token_result_any).
+    pub fn set_token_result_any(&mut self, candidates: &[LookupKey], result_ref: &str) -> Result<()> {
+        let keys = candidates.iter().map(TokenKey::encode).collect::<Result<Vec<_>>>()?;
+        ops::set_result(self.tx, &keys, result_ref)
+    }
+}
+
+impl fmt::Debug for FormTokensTx<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FormTokensTx").field("replay_grace", &self.replay_grace).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,162 @@
+//! The bytes of a state: compact JSON.
+
+use super::JsonObject;
+use crate::error::{Error, Result};
+use crate::tables::Table;
+use serde::Deserialize;
+use serde_json::Value;
+
+/// How deep a state may be nested, the object itself included.
+///
+/// Writing, reading and dropping a nested value recurse, and an overflow of the stack would end the whole process. A
+/// level takes under 2 KiB of stack in the slowest build, so this many fit twice into the 2 MiB of a Rust thread.
+pub const MAX_STATE_DEPTH: usize = 512;
+
+/// The JSON of `state`.
+pub(crate) fn encode(state: &JsonObject) -> Result<Vec<u8>> {
+    if state.values().any(|value| is_deeper_than(value, MAX_STATE_DEPTH - 1)) {
+        return Err(Error::Encode(format!("the state is nested deeper than {MAX_STATE_DEPTH} levels")));
+    }
+    serde_json::to_vec(state).map_err(|error| Error::Encode(error.to_string()))
+}
+
+/// The state that [`encode`] wrote.
+pub(crate) fn decode(json: &[u8]) -> Result<JsonObject> {
+    // serde_json by itself reads 127 levels, which is nearly every state. Deeper ones have their depth counted
+    // first, so that damaged bytes cannot ask for more stack than there is.
+    serde_json::from_slice(json).or_else(|error| {
+        if nesting(json) > MAX_STATE_DEPTH {
+            return Err(damaged("nested deeper than a state can be"));
+        }
+        if !error.is_syntax() {
+            return Err(damaged(&error.to_string()));
+        }
+        let mut deserializer = serde_json::Deserializer::from_slice(json);
+        deserializer.disable_recursion_limit();
+        let state = JsonObject::deserialize(&mut deserializer);
+        state
+            .and_then(|state| deserializer.end().map(|()| state))
+            .map_err(|error| damaged(&error.to_string()))
+    })
+}
+
+fn damaged(detail: &str) -> Error {
+    Error::corrupted(format!("a row of table {}", Table::Handoff.name()), detail)
+}
+
+/// Whether `value` has more than `depth` levels. Looks no deeper than that.
+fn is_deeper_than(value: &Value, depth: usize) -> bool {
+    let Some(below) = depth.checked_sub(1) else {
+        return matches!(value, Value::Array(_) | Value::Object(_));
+    };
+    match value {
+        Value::Array(items) => items.iter().any(|item| is_deeper_than(item, below)),
+        Value::Object(fields) => fields.values().any(|field| is_deeper_than(field, below)),
+        _ => false,
+    }
+}
+
+/// How deep the brackets of `json` go, those inside strings left out.
+fn nesting(json: &[u8]) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let (mut in_string, mut escaped) = (false, false);
+    for &byte in json {
+        match (in_string, byte) {
+            (true, _) if escaped => escaped = false,
+            (true, b'\\') => escaped = true,
+            (_, b'"') => in_string = !in_string,
+            (false, b'[' | b'{') => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            (false, b']' | b'}') => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn object(value: Value) -> JsonObject {
+        let Value::Object(object) = value else { panic!("not an object: {value}") };
+        object
+    }
+
+    fn nested(levels: usize) -> JsonObject {
+        let inner = (1..levels).fold(Value::Null, |inner, level| match (level, level % 2) {
+            (1, _) => json!([]),
+            (_, 0) => json!({ "[\"{": inner }),
+            _ => json!([inner]),
+        });
+        object(json!({ "in": inner }))
+    }
+
+    #[test]
+    fn numbers_come_back_bit_for_bit() {
+        let numbers: Vec<Value> = vec![
+            json!(u64::MAX),
+            json!(i64::MIN),
+            json!(0),
+            json!(-0.0),
+            json!(0.1 + 0.2),
+            json!(f64::MAX),
+            json!(f64::MIN_POSITIVE),
+            json!(5e-324),
+            json!(1e16),
+            json!(9_007_199_254_740_993_u64),
+            // Reads wrongly by one bit without exact parsing.
+            json!(2.638_344_616_030_823_6e-256),
+        ];
+        let state = object(json!({ "n": numbers }));
+        let back = decode(&encode(&state).unwrap()).unwrap();
+        assert_eq!(back, state);
+        for (was, is) in numbers.iter().zip(back["n"].as_array().unwrap()) {
+            assert_eq!(was.is_f64(), is.is_f64(), "{was}");
+            assert_eq!(was.as_f64().map(f64::to_bits), is.as_f64().map(f64::to_bits), "{was}");
+        }
+    }
+
+    #[test]
+    fn unicode_control_characters_and_odd_keys_come_back() {
+        let state = object(json!({
+            "": [], "\u{0}\u{1f}\"\\": "\u{10ffff}\u{fffd}é𝄞\u{2028}", "z": { "a": [null, true, [{}]] }, "a": "",
+        }));
+        assert_eq!(decode(&encode(&state).unwrap()).unwrap(), state);
+    }
+
+    #[test]
+    fn the_bytes_are_frozen() {
+        assert_eq!(
+            encode(&object(json!({ "k": [1, -0.0, "é"] }))).unwrap(),
+            r#"{"k":[1,-0.0,"é"]}"#.as_bytes()
+        );
+    }
+
+    #[test]
+    fn states_nest_to_the_limit_and_no_deeper() {
+        for levels in [1, 127, 128, 200, MAX_STATE_DEPTH] {
+            let state = nested(levels);
+            let json = encode(&state).unwrap();
+            assert_eq!(nesting(&json), levels);
+            assert_eq!(decode(&json).unwrap(), state);
+        }
+        assert!(matches!(encode(&nested(MAX_STATE_DEPTH + 1)), Err(Error::Encode(_))));
+    }
+
+    #[test]
+    fn damaged_bytes_are_corruption_and_never_overflow_the_stack() {
+        let good = encode(&object(json!({ "k": "v" }))).unwrap();
+        for cut in 0..good.len() {
+            assert!(matches!(decode(&good[..cut]), Err(Error::Corrupted { .. })));
+        }
+        for bad in [&b"[]"[..], b"null", b"{} x", b"{\"k\":\"\xff\"}", b"{\"k\":1e999}", &[b'['; 1 << 20]] {
+            assert!(matches!(decode(bad), Err(Error::Corrupted { .. })));
+        }
+        let deep = [b"{\"k\":".to_vec(), vec![b'['; 300], vec![b']'; 300], b"} x".to_vec()].concat();
+        assert!(matches!(decode(&deep), Err(Error::Corrupted { .. })));
+    }
+}

@@ -1,0 +1,122 @@
+//! Claim checks: a state is left under an id, and handed over once.
+
+mod claim;
+mod handle;
+mod json;
+mod ops;
+mod row;
+mod tx;
+
+pub use claim::{Claim, ClaimId, ClaimIdParseError};
+pub use handle::Handoff;
+pub use json::MAX_STATE_DEPTH;
+pub use tx::HandoffTx;
+
+use crate::Pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A state: any JSON object. It comes back equal, its numbers bit for bit.
+pub type JsonObject = serde_json::Map<String, serde_json::Value>;
+
+/// A store of claim checks.
+///
+/// Every method has taken its effect, in order, when it returns; the [`Pending`] is the wait for its durability.
+/// Of any number of concurrent [`get_and_delete`](Self::get_and_delete) or [`claim`](Self::claim) on one id exactly
+/// one gets the state.
+///
+/// # Errors
+/// Of every method: [`TooLarge`](crate::Error::TooLarge) when the id is over
+/// [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN), and what the log did to the write; nothing was applied, unless the
+/// error is [`OutcomeUnknown`](crate::Error::OutcomeUnknown).
+pub trait HandoffStateStore: Send + Sync {
+    /// Leaves `state` under `state_id` for `ttl_seconds` from now. A state that is there already is replaced, with
+    /// its time to live, and a claim on it ends. Zero seconds are over at once: nothing is there afterwards.
+    ///
+    /// [`TooLarge`](crate::Error::TooLarge) when the state is over the store's maximum, and
+    /// [`Encode`](crate::Error::Encode) when it is nested deeper than [`MAX_STATE_DEPTH`]; what was there is
+    /// untouched.
+    fn set(&self, state_id: &str, state: &JsonObject, ttl_seconds: u64) -> Pending<()>;
+
+    /// The state, which stays. `None` when it is absent, expired or claimed.
+    fn get(&self, state_id: &str) -> Pending<Option<JsonObject>>;
+
+    /// The state, which is gone afterwards. `None` when it is absent, expired or claimed.
+    fn get_and_delete(&self, state_id: &str) -> Pending<Option<JsonObject>>;
+
+    /// Removes the state, and ends a claim on it. Fine when there is none.
+    fn delete(&self, state_id: &str) -> Pending<()>;
+
+    /// The state, hidden from everybody else for `lease`; then it comes back, unless it was acknowledged before. So a
+    /// reader that dies loses nothing. `None` when it is absent, expired or claimed.
+    ///
+    /// Its own time to live goes on meanwhile. A lease is rounded up to milliseconds; one of zero is
+    /// [`InvalidConfig`](crate::Error::InvalidConfig).
+    fn claim(&self, state_id: &str, lease: Duration) -> Pending<Option<Claim>>;
+
+    /// Ends a claim by deleting the state. `true` only within the lease, while the state has not expired, and when
+    /// nobody has set or deleted it since; else nothing changes.
+    fn ack(&self, claim: &ClaimId) -> Pending<bool>;
+
+    /// Ends a claim by showing the state again. `true` exactly when [`ack`](Self::ack) would say so.
+    fn release(&self, claim: &ClaimId) -> Pending<bool>;
+}
+
+/// A state in a listing: its particulars without its content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HandoffEntry {
+    /// The id it was left under.
+    pub state_id: String,
+    /// When it ends, in milliseconds since the Unix epoch.
+    pub expires_at_ms: u64,
+    /// The size of the encoded state in bytes.
+    pub bytes: u64,
+    /// When the claim on it ends, in milliseconds since the Unix epoch, or `None` when nobody holds it.
+    pub claimed_until_ms: Option<u64>,
+}
+
+/// What a store of claim checks holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct HandoffStats {
+    /// States that can be taken.
+    pub live: u64,
+    /// States that somebody holds a claim on.
+    pub claimed: u64,
+    /// States that have ended and were not swept yet.
+    pub expired: u64,
+    /// Bytes of keys and values of all these, those not swept yet included; index rows are not counted.
+    pub bytes: u64,
+}
+
+/// A shared store is a store.
+impl<S: HandoffStateStore + ?Sized> HandoffStateStore for Arc<S> {
+    fn set(&self, state_id: &str, state: &JsonObject, ttl_seconds: u64) -> Pending<()> {
+        (**self).set(state_id, state, ttl_seconds)
+    }
+
+    fn get(&self, state_id: &str) -> Pending<Option<JsonObject>> {
+        (**self).get(state_id)
+    }
+
+    fn get_and_delete(&self, state_id: &str) -> Pending<Option<JsonObject>> {
+        (**self).get_and_delete(state_id)
+    }
+
+    fn delete(&self, state_id: &str) -> Pending<()> {
+        (**self).delete(state_id)
+    }
+
+    fn claim(&self, state_id: &str, lease: Duration) -> Pending<Option<Claim>> {
+        (**self).claim(state_id, lease)
+    }
+
+    fn ack(&self, claim: &ClaimId) -> Pending<bool> {
+        (**self).ack(claim)
+    }
+
+    fn release(&self, claim: &ClaimId) -> Pending<bool> {
+        (**self).release(claim)
+    }
+}

@@ -1,0 +1,221 @@
+//! The operations on claim checks, each written once.
+//!
+//! Invariants, which the operations keep:
+//!
+//! 1. A claim row never stands without the state's own row.
+//! 2. A state has exactly one row in the expiry index, at its expiry.
+//! 3. A claim row that was removed or replaced never comes back, so a claim id is good for one claim.
+
+use super::claim::{Claim, ClaimId, lease_ms};
+use super::json;
+use super::row::{ClaimRow, StateRow, key_of};
+use super::{HandoffEntry, HandoffStats, JsonObject};
+use crate::engine::access::{Reader, Value, Writer};
+use crate::error::{Error, Result};
+use crate::stores::expiry;
+use crate::stores::page::{Cursor, Page, check_limit};
+use crate::stores::side_by_side::visit;
+use crate::tables::Table;
+use std::time::Duration;
+use ulid::Ulid;
+
+/// How many rows one step of a listing or count reads. Fewer than for small rows, because these may have megabytes.
+const SCAN_SLICE: usize = 32;
+/// The states, and beside them the claims on them.
+const TABLES: (Table, Table) = (Table::Handoff, Table::HandoffClaim);
+
+/// A state's row, if it can be taken now: unexpired, and nobody holds a claim on it.
+fn free<R: Reader + ?Sized>(rows: &mut R, key: &[u8]) -> Result<Option<Value>> {
+    let now_ms = rows.now_ms();
+    let Some(bytes) = rows.get(Table::Handoff, key)? else { return Ok(None) };
+    if !StateRow::decode(&bytes)?.is_live(now_ms) {
+        return Ok(None);
+    }
+    let claim = claim_on(rows, key)?;
+    Ok((!claim.is_some_and(|claim| claim.is_live(now_ms))).then_some(bytes))
+}
+
+/// The claim row of a state, stale or not.
+fn claim_on<R: Reader + ?Sized>(rows: &mut R, key: &[u8]) -> Result<Option<ClaimRow>> {
+    rows.get(Table::HandoffClaim, key)?.map(|bytes| ClaimRow::decode(&bytes)).transpose()
+}
+
+/// Removes every row of a state, if there are any.
+fn remove<W: Writer + ?Sized>(tx: &mut W, key: &[u8]) -> Result<()> {
+    let Some(state) = tx.get(Table::Handoff, key)? else { return Ok(()) };
+    let expires_at_ms = StateRow::decode(&state)?.expires_at_ms;
+    let claimed = tx.get(Table::HandoffClaim, key)?.is_some();
+    tx.delete(Table::Handoff, key);
+    expiry::delete(tx, expires_at_ms, Table::Handoff, key);
+    if claimed {
+        tx.delete(Table::HandoffClaim, key);
+    }
+    Ok(())
+}
+
+/// The JSON of `state`, unless it is over `max_state_bytes`. Apart from [`set`], so that it is not done under the
+/// engine's lock.
+pub(crate) fn encode_state(state: &JsonObject, max_state_bytes: usize) -> Result<Vec<u8>> {
+    let json = json::encode(state)?;
+    if json.len() > max_state_bytes {
+        return Err(Error::TooLarge {
+            what: "the encoded state",
+            size: json.len() as u64,
+            limit: max_state_bytes as u64,
+        });
+    }
+    Ok(json)
+}
+
+/// Leaves the state with this JSON under `state_id`.
+pub(crate) fn set<W: Writer + ?Sized>(
+    tx: &mut W,
+    state_id: &str,
+    json: &[u8],
+    ttl_seconds: u64,
+) -> Result<()> {
+    let key = key_of(state_id)?;
+    let now_ms = tx.now_ms();
+    let expires_at_ms = now_ms.saturating_add(ttl_seconds.saturating_mul(1_000));
+    let new = StateRow { expires_at_ms, json };
+    if !new.is_live(now_ms) {
+        return remove(tx, key);
+    }
+    let value = new.encode()?;
+    let old = tx.get(Table::Handoff, key)?;
+    let filed_at_ms = old.map(|old| StateRow::decode(&old).map(|old| old.expires_at_ms)).transpose()?;
+    if tx.get(Table::HandoffClaim, key)?.is_some() {
+        tx.delete(Table::HandoffClaim, key);
+    }
+    tx.put(Table::Handoff, key, value);
+    expiry::move_to(tx, filed_at_ms, expires_at_ms, Table::Handoff, key);
+    Ok(())
+}
+
+/// The state, which stays.
+pub(crate) fn get<R: Reader + ?Sized>(rows: &mut R, state_id: &str) -> Result<Option<JsonObject>> {
+    free(rows, key_of(state_id)?)?.map(|bytes| StateRow::decode(&bytes)?.state()).transpose()
+}
+
+/// The state, which is gone afterwards. It is decoded before it is removed, so that damage takes nothing away.
+pub(crate) fn get_and_delete<W: Writer + ?Sized>(tx: &mut W, state_id: &str) -> Result<Option<JsonObject>> {
+    let key = key_of(state_id)?;
+    let Some(bytes) = free(tx, key)? else { return Ok(None) };
+    let state = StateRow::decode(&bytes)?.state()?;
+    remove(tx, key)?;
+    Ok(Some(state))
+}
+
+/// Removes the state and ends a claim on it.
+pub(crate) fn delete<W: Writer + ?Sized>(tx: &mut W, state_id: &str) -> Result<()> {
+    remove(tx, key_of(state_id)?)
+}
+
+/// The state, hidden for `lease`. `random` makes the claim's id its own.
+pub(crate) fn claim<W: Writer + ?Sized>(
+    tx: &mut W,
+    state_id: &str,
+    lease: Duration,
+    random: u128,
+) -> Result<Option<Claim>> {
+    let key = key_of(state_id)?;
+    let lease_ms = lease_ms(lease)?;
+    let Some(bytes) = free(tx, key)? else { return Ok(None) };
+    let state = StateRow::decode(&bytes)?.state()?;
+    let now_ms = tx.now_ms();
+    let ulid = Ulid::from_parts(now_ms, random);
+    let row = ClaimRow { ulid: ulid.to_bytes(), lease_until_ms: now_ms.saturating_add(lease_ms) };
+    tx.put(Table::HandoffClaim, key, row.encode()?);
+    Ok(Some(Claim { state, id: ClaimId::new(ulid.into(), state_id) }))
+}
+
+/// Whether this claim holds its state now.
+fn holds<R: Reader + ?Sized>(rows: &mut R, key: &[u8], claim: &ClaimId) -> Result<bool> {
+    let now_ms = rows.now_ms();
+    let Some(state) = rows.get(Table::Handoff, key)? else { return Ok(false) };
+    let Some(row) = claim_on(rows, key)? else { return Ok(false) };
+    Ok(StateRow::decode(&state)?.is_live(now_ms)
+        && row.is_live(now_ms)
+        && Ulid::from_bytes(row.ulid) == Ulid::from(claim.ulid()))
+}
+
+/// Ends a claim by deleting the state.
+pub(crate) fn ack<W: Writer + ?Sized>(tx: &mut W, claim: &ClaimId) -> Result<bool> {
+    let key = key_of(claim.state_id())?;
+    let held = holds(tx, key, claim)?;
+    if held {
+        remove(tx, key)?;
+    }
+    Ok(held)
+}
+
+/// Ends a claim by showing the state again.
+pub(crate) fn release<W: Writer + ?Sized>(tx: &mut W, claim: &ClaimId) -> Result<bool> {
+    let key = key_of(claim.state_id())?;
+    let held = holds(tx, key, claim)?;
+    if held {
+        tx.delete(Table::HandoffClaim, key);
+    }
+    Ok(held)
+}
+
+/// A page of the live states behind `cursor`.
+pub(crate) fn list<R: Reader + ?Sized>(
+    rows: &mut R,
+    cursor: Option<&Cursor>,
+    limit: usize,
+) -> Result<Page<HandoffEntry>> {
+    check_limit(limit)?;
+    let after = cursor.map(|cursor| cursor.key_in(Table::Handoff)).transpose()?.map(<[u8]>::to_vec);
+    let now_ms = rows.now_ms();
+    let mut items: Vec<HandoffEntry> = Vec::new();
+    let mut next = None;
+    visit(rows, TABLES, SCAN_SLICE, after, |key, bytes, claim| {
+        let row = StateRow::decode(bytes)?;
+        if !row.is_live(now_ms) {
+            return Ok(true);
+        }
+        if items.len() == limit {
+            next = items.last().map(|last| Cursor::new(Table::Handoff, last.state_id.as_bytes().to_vec()));
+            return Ok(false);
+        }
+        let state_id = std::str::from_utf8(key).map_err(|_| {
+            Error::corrupted(
+                format!("a key of table {}", Table::Handoff.name()),
+                "a state id that is not UTF-8",
+            )
+        })?;
+        let claim = claim.map(|bytes| ClaimRow::decode(bytes)).transpose()?;
+        items.push(HandoffEntry {
+            state_id: state_id.into(),
+            expires_at_ms: row.expires_at_ms,
+            bytes: row.json.len() as u64,
+            claimed_until_ms: claim.filter(|claim| claim.is_live(now_ms)).map(|claim| claim.lease_until_ms),
+        });
+        Ok(true)
+    })?;
+    Ok(Page { items, next })
+}
+
+/// Counts every state.
+pub(crate) fn stats<R: Reader + ?Sized>(rows: &mut R) -> Result<HandoffStats> {
+    let now_ms = rows.now_ms();
+    let mut stats = HandoffStats::default();
+    visit(rows, TABLES, SCAN_SLICE, None, |key, bytes, claim| {
+        stats.bytes += (key.len() + bytes.len() + claim.map_or(0, |claim| key.len() + claim.len())) as u64;
+        let claimed = claim
+            .map(|bytes| ClaimRow::decode(bytes))
+            .transpose()?
+            .is_some_and(|claim| claim.is_live(now_ms));
+        match (StateRow::decode(bytes)?.is_live(now_ms), claimed) {
+            (false, _) => stats.expired += 1,
+            (true, true) => stats.claimed += 1,
+            (true, false) => stats.live += 1,
+        }
+        Ok(true)
+    })?;
+    Ok(stats)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,77 @@
+//! A transaction over a map, which lets the operations of the stores be tested without an engine.
+
+use crate::engine::access::{Reader, Row, Value, Writer};
+use crate::error::Result;
+use crate::tables::Table;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+/// Rows in a map, and a time that a test sets. What is staged is seen at once.
+#[derive(Debug, Default)]
+pub(crate) struct MapTx {
+    rows: BTreeMap<(Table, Vec<u8>), Value>,
+    /// The room's time.
+    pub(crate) now_ms: u64,
+    /// How many rows were put or deleted.
+    pub(crate) writes: usize,
+}
+
+impl MapTx {
+    /// No rows, at `now_ms`.
+    pub(crate) fn at(now_ms: u64) -> Self {
+        Self { now_ms, ..Self::default() }
+    }
+
+    /// The keys of `table`, in order.
+    pub(crate) fn keys(&self, table: Table) -> Vec<Vec<u8>> {
+        self.rows.keys().filter(|(of, _)| *of == table).map(|(_, key)| key.clone()).collect()
+    }
+
+    /// Everything that is stored.
+    pub(crate) fn snapshot(&self) -> BTreeMap<(Table, Vec<u8>), Value> {
+        self.rows.clone()
+    }
+}
+
+impl Reader for MapTx {
+    fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<Value>> {
+        Ok(self.rows.get(&(table, key.to_vec())).cloned())
+    }
+
+    fn scan(&mut self, table: Table, from: Bound<&[u8]>, to: Bound<&[u8]>, limit: usize) -> Result<Vec<Row>> {
+        let after_start = |key: &[u8]| match from {
+            Bound::Included(start) => key >= start,
+            Bound::Excluded(start) => key > start,
+            Bound::Unbounded => true,
+        };
+        let before_end = |key: &[u8]| match to {
+            Bound::Included(end) => key <= end,
+            Bound::Excluded(end) => key < end,
+            Bound::Unbounded => true,
+        };
+        let inside = |(of, key): &(Table, Vec<u8>)| *of == table && after_start(key) && before_end(key);
+        Ok(self
+            .rows
+            .iter()
+            .filter(|(at, _)| inside(at))
+            .take(limit)
+            .map(|((_, key), value)| (key.clone(), value.clone()))
+            .collect())
+    }
+}
+
+impl Writer for MapTx {
+    fn put(&mut self, table: Table, key: &[u8], value: Vec<u8>) {
+        self.writes += 1;
+        self.rows.insert((table, key.to_vec()), value.into());
+    }
+
+    fn delete(&mut self, table: Table, key: &[u8]) {
+        self.writes += 1;
+        self.rows.remove(&(table, key.to_vec()));
+    }
+}

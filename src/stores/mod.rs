@@ -1,0 +1,22 @@
+//! The stores: what a caller keeps in a room, each over the engine's transactions.
+//!
+//! What this folder promises:
+//!
+//! 1. Each operation of a store is written once, over a [`Reader`](crate::engine::access::Reader) or
+//!    [`Writer`](crate::engine::access::Writer). A trait method runs it in a transaction of its own; the view that a
+//!    transaction lends runs the same function among others.
+//! 2. An operation checks everything that it was given before it stages its first row, so that an error leaves
+//!    nothing behind even in the middle of a larger transaction.
+//! 3. A row that is expired by time is absent to every answer, whether or not the sweeper has removed it.
+//! 4. The row of the expiry index changes in the same transaction as the row that it is about.
+
+pub(crate) mod expiry;
+pub mod form_token;
+pub mod handoff;
+#[cfg(test)]
+pub(crate) mod map_tx;
+mod page;
+mod side_by_side;
+mod text;
+
+pub use page::{Cursor, CursorParseError, Page};

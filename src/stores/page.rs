@@ -1,0 +1,161 @@
+//! Listings in pages.
+
+use crate::error::{Error, Result};
+use crate::limits::MAX_LIST_LIMIT;
+use crate::tables::Table;
+use std::fmt;
+use std::str::FromStr;
+
+/// Marks the string form of a cursor, and its version.
+const CURSOR_VERSION: u8 = 1;
+
+/// One page of a listing, in key order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page<T> {
+    /// The rows of this page.
+    pub items: Vec<T>,
+    /// Where the next page begins, or `None` when this is the last one.
+    pub next: Option<Cursor>,
+}
+
+/// A place in a listing, opaque to the caller. It outlives the room, and has a string form that
+/// [`FromStr`] takes back.
+///
+/// A listing goes on behind the row that the cursor stands on, whether or not that row is still there.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Cursor {
+    table: Table,
+    key: Vec<u8>,
+}
+
+/// Why a string is no [`Cursor`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CursorParseError {
+    /// The string is not one that a cursor prints; pass back exactly what it printed.
+    #[error("not the string form of a cursor; pass back exactly what the cursor printed")]
+    Malformed,
+    /// The string was shortened or altered.
+    #[error("the cursor was altered (its checksum does not match); pass back exactly what it printed")]
+    Altered,
+}
+
+impl Cursor {
+    /// A cursor that stands on the row at `key` of `table`.
+    pub(crate) fn new(table: Table, key: Vec<u8>) -> Self {
+        Self { table, key }
+    }
+
+    /// The key that a listing of `table` goes on behind.
+    pub(crate) fn key_in(&self, table: Table) -> Result<&[u8]> {
+        if self.table != table {
+            return Err(Error::InvalidConfig(
+                "the cursor is of another store; pass one that a page of this listing gave".into(),
+            ));
+        }
+        Ok(&self.key)
+    }
+}
+
+/// Refuses a page of no rows or of more than [`MAX_LIST_LIMIT`].
+pub(crate) fn check_limit(limit: usize) -> Result<()> {
+    if (1..=MAX_LIST_LIMIT).contains(&limit) {
+        return Ok(());
+    }
+    Err(Error::InvalidConfig(format!("a page holds 1 to {MAX_LIST_LIMIT} rows, not {limit}")))
+}
+
+/// The string form is lowercase hex of: version (1 byte), table (1 byte), key, CRC-32 of all that (little-endian).
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut bytes = vec![CURSOR_VERSION, self.table.number()];
+        bytes.extend_from_slice(&self.key);
+        let checksum = crc32fast::hash(&bytes);
+        bytes.extend_from_slice(&checksum.to_le_bytes());
+        bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Cursor {
+    /// Keeps the key to itself: it may be a lookup key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Cursor({}, {} bytes)", self.table.name(), self.key.len())
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = CursorParseError;
+
+    fn from_str(text: &str) -> Result<Self, CursorParseError> {
+        let bytes = decode_hex(text).ok_or(CursorParseError::Malformed)?;
+        let (content, checksum) = bytes.split_last_chunk::<4>().ok_or(CursorParseError::Malformed)?;
+        let (&[version, number], key) =
+            content.split_first_chunk::<2>().ok_or(CursorParseError::Malformed)?;
+        if version != CURSOR_VERSION {
+            return Err(CursorParseError::Malformed);
+        }
+        if crc32fast::hash(content) != u32::from_le_bytes(*checksum) {
+            return Err(CursorParseError::Altered);
+        }
+        let table = Table::from_number(number).ok_or(CursorParseError::Malformed)?;
+        Ok(Self { table, key: key.to_vec() })
+    }
+}
+
+/// The bytes that lowercase hex stands for. `None` when `text` is anything else.
+pub(crate) fn decode_hex(text: &str) -> Option<Vec<u8>> {
+    fn digit(byte: u8) -> Option<u8> {
+        match byte {
+            b'0'..=b'9' => Some(byte - b'0'),
+            b'a'..=b'f' => Some(byte - b'a' + 10),
+            _ => None,
+        }
+    }
+    let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
+    pairs.iter().map(|&[high, low]| Some((digit(high)? << 4) | digit(low)?)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_round_trips_in_a_frozen_string() {
+        let cursor = Cursor::new(Table::Handoff, b"k\xff".to_vec());
+        assert_eq!(cursor.to_string(), "01036bffc15bb530");
+        assert_eq!(cursor.to_string().parse(), Ok(cursor));
+    }
+
+    #[test]
+    fn an_altered_cursor_is_refused() {
+        let text = Cursor::new(Table::Handoff, b"key".to_vec()).to_string();
+        for at in 0..text.len() {
+            let mut altered = text.clone().into_bytes();
+            altered[at] = if altered[at] == b'0' { b'1' } else { b'0' };
+            assert!(String::from_utf8(altered).unwrap().parse::<Cursor>().is_err());
+            assert!(text[..at].parse::<Cursor>().is_err());
+        }
+        for foreign in ["", "xyz", "é", "01", &text.to_uppercase()] {
+            assert!(foreign.parse::<Cursor>().is_err());
+        }
+    }
+
+    #[test]
+    fn a_cursor_of_another_store_is_refused() {
+        let cursor = Cursor::new(Table::Handoff, b"key".to_vec());
+        assert_eq!(cursor.key_in(Table::Handoff).unwrap(), b"key");
+        assert!(matches!(cursor.key_in(Table::FormToken), Err(Error::InvalidConfig(_))));
+    }
+
+    #[test]
+    fn a_cursor_does_not_print_its_key_when_debugged() {
+        assert_eq!(format!("{:?}", Cursor::new(Table::FormToken, vec![1, 2])), "Cursor(form_token, 2 bytes)");
+    }
+
+    #[test]
+    fn pages_hold_one_row_to_the_limit() {
+        for (limit, allowed) in [(0, false), (1, true), (MAX_LIST_LIMIT, true), (MAX_LIST_LIMIT + 1, false)] {
+            assert_eq!(check_limit(limit).is_ok(), allowed, "{limit}");
+        }
+    }
+}
