@@ -66,7 +66,7 @@ impl SegmentHeader {
 
     /// Where in the segment the slot for this generation lies.
     pub(crate) fn slot_offset(&self) -> usize {
-        if self.generation / 2 % 2 == 0 { 0 } else { BLOCK_SIZE }
+        if (self.generation / 2).is_multiple_of(2) { 0 } else { BLOCK_SIZE }
     }
 
     /// Writes the header into its slot and returns when it is durable, after which frames of this generation may
@@ -121,7 +121,7 @@ mod tests {
     fn a_header_has_these_bytes() {
         let header = SegmentHeader { generation: 0x0203, index: 1, base_lsn: 0x0405 };
         let bytes = header.encode(&FILE);
-        let mut expected = b"CLKSEG\0\00123456789abcdef".to_vec();
+        let mut expected = [&b"CLKSEG\0\0"[..], &FILE].concat();
         expected.extend_from_slice(&[3, 2, 0, 0, 0, 0, 0, 0]);
         expected.extend_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0]);
         expected.extend_from_slice(&[5, 4, 0, 0, 0, 0, 0, 0]);

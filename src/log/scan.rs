@@ -1,0 +1,388 @@
+//! What a log segment holds: the valid frames from its beginning on, and what lies beyond the first bad place.
+//!
+//! A scan decides nothing. Whether the place where the valid frames end is a clean end, a torn tail or damage is
+//! for the [plan](super::plan), which sees both segments and the B-tree.
+
+use super::frame::{FRAME_ALIGN, FRAME_HEADER_LEN, Frame, FrameFault, frame_len, le_u32, le_u64, parse};
+use super::segment::{DATA_START, SegmentHeader};
+use std::ops::Range;
+
+/// Looking for frames beyond a bad place computes CRCs over at most this many times the segment's length.
+///
+/// After a crash, a frame costs its own length once, and only a header torn between its length and its generation
+/// can name a wrong length. So this is out of reach for everything but a file made to be slow.
+const RESYNC_CRC_FACTOR: usize = 64;
+
+/// Where a valid frame lies in its segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FrameRef {
+    /// Its log sequence number.
+    pub lsn: u64,
+    /// Everything up to this LSN was durable when it was written.
+    pub durable_lsn: u64,
+    /// Where it begins, in bytes from the start of the segment.
+    pub offset: usize,
+    /// The length of its payload in bytes.
+    pub payload_len: usize,
+}
+
+impl FrameRef {
+    fn new(frame: &Frame<'_>, offset: usize) -> Self {
+        Self { lsn: frame.lsn, durable_lsn: frame.durable_lsn, offset, payload_len: frame.payload.len() }
+    }
+
+    /// Where its payload lies, in bytes from the start of the segment.
+    pub(crate) fn payload_range(&self) -> Range<usize> {
+        let start = self.offset + FRAME_HEADER_LEN;
+        start..start + self.payload_len
+    }
+
+    /// Where the next frame begins, in bytes from the start of the segment.
+    pub(crate) fn end(&self) -> usize {
+        self.offset + frame_len(self.payload_len)
+    }
+}
+
+/// Valid frames of the segment's generation beyond the first bad place, all with an LSN that was still to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Beyond {
+    /// Where the first of them begins.
+    pub first_offset: usize,
+    /// Where the last of them ends.
+    pub last_end: usize,
+    /// The greatest LSN among them.
+    pub max_lsn: u64,
+    /// The one with the greatest durable LSN.
+    pub witness: FrameRef,
+}
+
+/// A valid frame of a generation that the segment's header does not know yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NewerFrame {
+    /// Where it begins.
+    pub offset: usize,
+    /// Its generation.
+    pub generation: u64,
+    /// Its log sequence number.
+    pub lsn: u64,
+}
+
+/// What a segment holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SegmentScan {
+    /// The header that the scan went by.
+    pub header: SegmentHeader,
+    /// The valid frames from the beginning on, LSN by LSN, without the mark.
+    pub frames: Vec<FrameRef>,
+    /// The mark after the last of them, if there is one. The next frame belongs where it lies.
+    pub mark: Option<FrameRef>,
+    /// Where the next frame belongs: behind the last of `frames`.
+    pub end: usize,
+    /// What stands where the valid bytes end (behind the mark, if there is one).
+    pub fault: FrameFault,
+    /// Valid frames behind that place.
+    pub beyond: Option<Beyond>,
+    /// A frame of a later use of the segment, whose header must have been lost.
+    pub newer: Option<NewerFrame>,
+    /// Whether so many false candidates lay behind the valid bytes that the search was given up.
+    pub inconclusive: bool,
+}
+
+impl SegmentScan {
+    /// The LSN of the first frame.
+    pub(crate) fn first_lsn(&self) -> Option<u64> {
+        self.frames.first().map(|frame| frame.lsn)
+    }
+
+    /// The LSN of the last frame.
+    pub(crate) fn last_lsn(&self) -> Option<u64> {
+        self.frames.last().map(|frame| frame.lsn)
+    }
+
+    /// Where the valid bytes end, the mark included.
+    pub(crate) fn valid_end(&self) -> usize {
+        self.mark.map_or(self.end, |mark| mark.end())
+    }
+
+    /// The frames and the mark.
+    pub(crate) fn valid(&self) -> impl Iterator<Item = &FrameRef> {
+        self.frames.iter().chain(&self.mark)
+    }
+}
+
+/// Scans a whole segment, whose newest valid header is `header`.
+///
+/// The valid frames are those with a right CRC, the header's generation, and the LSN that follows the one before
+/// (the first may have any). Behind them, every aligned place is looked at again for frames of this generation
+/// with an LSN that was still to come, and for frames of the next use of the segment.
+pub(crate) fn scan_segment(segment: &[u8], header: SegmentHeader) -> SegmentScan {
+    let mut scan = SegmentScan {
+        header,
+        frames: Vec::new(),
+        mark: None,
+        end: DATA_START,
+        fault: FrameFault::Truncated,
+        beyond: None,
+        newer: None,
+        inconclusive: false,
+    };
+    scan.fault = loop {
+        match next_frame(segment, &scan) {
+            // Nothing ever follows a mark. Bytes behind it are what an unfinished write over it left.
+            Ok(frame) if frame.is_mark() => {
+                let mark = FrameRef::new(&frame, scan.end);
+                scan.mark = Some(mark);
+                break match parse(segment.get(mark.end()..).unwrap_or_default()) {
+                    Ok(frame) => FrameFault::Sequence { found: frame.lsn },
+                    Err(fault) => fault,
+                };
+            }
+            Ok(frame) => {
+                let frame = FrameRef::new(&frame, scan.end);
+                scan.end = frame.end();
+                scan.frames.push(frame);
+            }
+            Err(fault) => break fault,
+        }
+    };
+    resync(segment, &mut scan);
+    scan
+}
+
+/// The frame that continues the scan.
+fn next_frame<'a>(segment: &'a [u8], scan: &SegmentScan) -> Result<Frame<'a>, FrameFault> {
+    let frame = parse(segment.get(scan.end..).unwrap_or_default())?;
+    if frame.generation != scan.header.generation {
+        return Err(FrameFault::Generation { found: frame.generation });
+    }
+    match scan.last_lsn() {
+        Some(last_lsn) if last_lsn.checked_add(1) != Some(frame.lsn) => {
+            Err(FrameFault::Sequence { found: frame.lsn })
+        }
+        _ => Ok(frame),
+    }
+}
+
+/// Looks for frames behind the valid ones.
+///
+/// Most places are dismissed by the eight bytes where a generation would be. A CRC is computed only where the
+/// generation fits and the LSN lies in the range that two segments can hold, and over a bounded number of bytes
+/// in all, so that no content of the segment makes this slow.
+fn resync(segment: &[u8], scan: &mut SegmentScan) {
+    let header = scan.header;
+    let frames_max = (segment.len() / FRAME_HEADER_LEN) as u64;
+    // When this use began, the other segment was at most full of frames above the base.
+    let expected = match (scan.mark, scan.last_lsn()) {
+        (Some(mark), _) => mark.lsn,
+        (None, Some(last_lsn)) => last_lsn.saturating_add(1),
+        (None, None) => header.base_lsn.saturating_add(1),
+    };
+    let own_lsns = expected..=expected.saturating_add(frames_max.saturating_mul(2));
+    // Two uses further: whatever both segments held when this use began, and may have held since.
+    let newer_lsns = header.base_lsn.saturating_add(1)..=header.base_lsn.saturating_add(frames_max * 8);
+    let newer_generations = header.generation.saturating_add(1)..=header.generation.saturating_add(2);
+
+    let mut crc_bytes_left = segment.len().saturating_mul(RESYNC_CRC_FACTOR);
+    let mut offset = scan.valid_end();
+    while let Some(candidate) = segment.get(offset..).filter(|rest| rest.len() >= FRAME_HEADER_LEN) {
+        let found = (le_u32(candidate, 0), le_u64(candidate, 8), le_u64(candidate, 16));
+        let (Some(length), Some(lsn), Some(generation)) = found else { return };
+        let own = generation == header.generation && own_lsns.contains(&lsn);
+        let newer = newer_generations.contains(&generation)
+            && generation != header.generation
+            && newer_lsns.contains(&lsn);
+        offset += FRAME_ALIGN;
+        if !own && !newer {
+            continue;
+        }
+        let covered = usize::try_from(length).unwrap_or(usize::MAX).saturating_add(FRAME_HEADER_LEN);
+        if covered > candidate.len() {
+            continue;
+        }
+        let Some(left) = crc_bytes_left.checked_sub(covered) else {
+            scan.inconclusive = true;
+            return;
+        };
+        crc_bytes_left = left;
+        let Ok(frame) = parse(candidate) else { continue };
+        let found = FrameRef::new(&frame, offset - FRAME_ALIGN);
+        offset = found.end();
+        if newer {
+            scan.newer.get_or_insert(NewerFrame { offset: found.offset, generation, lsn });
+            continue;
+        }
+        let beyond = scan.beyond.get_or_insert(Beyond {
+            first_offset: found.offset,
+            last_end: found.end(),
+            max_lsn: found.lsn,
+            witness: found,
+        });
+        beyond.last_end = found.end();
+        beyond.max_lsn = beyond.max_lsn.max(found.lsn);
+        if found.durable_lsn > beyond.witness.durable_lsn {
+            beyond.witness = found;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::frame::{begin_frame, stamp};
+
+    const SEGMENT_LEN: usize = DATA_START + 8192;
+    const HEADER: SegmentHeader = SegmentHeader { generation: 5, index: 1, base_lsn: 100 };
+
+    /// A segment with these frames (LSN, generation, durable LSN, payload length) one after another.
+    fn segment(frames: &[(u64, u64, u64, usize)]) -> Vec<u8> {
+        let mut bytes = vec![0; DATA_START];
+        for &(lsn, generation, durable_lsn, payload_len) in frames {
+            let mut frame = Vec::new();
+            begin_frame(&mut frame, lsn, generation, &vec![0xAB; payload_len]);
+            stamp(&mut frame, durable_lsn);
+            bytes.extend(frame);
+        }
+        bytes.resize(SEGMENT_LEN, 0);
+        bytes
+    }
+
+    fn lsns(scan: &SegmentScan) -> Vec<u64> {
+        scan.frames.iter().map(|frame| frame.lsn).collect()
+    }
+
+    #[test]
+    fn an_unused_segment_is_empty() {
+        let scan = scan_segment(&segment(&[]), HEADER);
+        assert_eq!((lsns(&scan), scan.end, scan.fault), (vec![], DATA_START, FrameFault::Empty));
+        assert_eq!((scan.mark, scan.beyond, scan.newer, scan.inconclusive), (None, None, None, false));
+    }
+
+    #[test]
+    fn frames_are_followed_to_the_end() {
+        let bytes = segment(&[(107, 5, 106, 8), (108, 5, 106, 9), (109, 5, 108, 1)]);
+        let scan = scan_segment(&bytes, HEADER);
+        assert_eq!(lsns(&scan), [107, 108, 109]);
+        assert_eq!(scan.end, DATA_START + 40 + 48 + 40);
+        assert_eq!(scan.frames[1].offset, DATA_START + 40);
+        assert_eq!(scan.frames[1].durable_lsn, 106);
+        assert_eq!(bytes[scan.frames[1].payload_range()], [0xAB; 9]);
+        assert_eq!((scan.fault, scan.beyond), (FrameFault::Empty, None));
+    }
+
+    #[test]
+    fn a_full_segment_ends_at_its_end() {
+        let scan = scan_segment(&segment(&[(107, 5, 106, 8192 - FRAME_HEADER_LEN)]), HEADER);
+        assert_eq!((lsns(&scan), scan.end), (vec![107], SEGMENT_LEN));
+        assert_eq!((scan.fault, scan.beyond), (FrameFault::Truncated, None));
+    }
+
+    #[test]
+    fn frames_of_an_earlier_use_are_not_seen() {
+        let bytes = segment(&[(107, 5, 106, 8), (101, 3, 100, 8), (108, 3, 107, 8)]);
+        let scan = scan_segment(&bytes, HEADER);
+        assert_eq!((lsns(&scan), scan.fault), (vec![107], FrameFault::Generation { found: 3 }));
+        assert_eq!((scan.beyond, scan.newer), (None, None));
+    }
+
+    #[test]
+    fn a_mark_ends_the_frames_and_the_next_frame_belongs_in_its_place() {
+        let bytes = segment(&[(107, 5, 106, 8), (108, 5, 107, 0), (109, 5, 107, 8)]);
+        let scan = scan_segment(&bytes, HEADER);
+        assert_eq!((lsns(&scan), scan.end), (vec![107], DATA_START + 40));
+        assert_eq!(scan.mark.map(|mark| (mark.lsn, mark.durable_lsn)), Some((108, 107)));
+        assert_eq!(scan.valid_end(), DATA_START + 72);
+        assert_eq!(scan.fault, FrameFault::Sequence { found: 109 });
+        assert_eq!(scan.beyond.map(|beyond| beyond.max_lsn), Some(109));
+    }
+
+    #[test]
+    fn frames_behind_a_bad_one_are_found_again() {
+        let mut bytes = segment(&[
+            (107, 5, 106, 8),
+            (108, 5, 106, 8),
+            (109, 5, 107, 8),
+            (110, 5, 109, 8),
+            (111, 5, 107, 8),
+        ]);
+        bytes[DATA_START + 40 + FRAME_HEADER_LEN] ^= 1;
+        let scan = scan_segment(&bytes, HEADER);
+        assert_eq!((lsns(&scan), scan.end), (vec![107], DATA_START + 40));
+        assert!(matches!(scan.fault, FrameFault::Checksum { .. }));
+        let beyond = scan.beyond.unwrap();
+        assert_eq!((beyond.first_offset, beyond.last_end), (DATA_START + 80, DATA_START + 200));
+        assert_eq!((beyond.max_lsn, beyond.witness.durable_lsn, beyond.witness.lsn), (111, 109, 110));
+    }
+
+    #[test]
+    fn a_gap_in_the_lsns_ends_the_frames() {
+        let scan = scan_segment(&segment(&[(107, 5, 106, 8), (109, 5, 106, 8)]), HEADER);
+        assert_eq!((lsns(&scan), scan.fault), (vec![107], FrameFault::Sequence { found: 109 }));
+        assert_eq!(scan.beyond.map(|beyond| beyond.first_offset), Some(DATA_START + 40));
+    }
+
+    #[test]
+    fn an_lsn_that_is_past_already_is_not_seen_again() {
+        let scan = scan_segment(&segment(&[(107, 5, 106, 8), (107, 5, 106, 8), (103, 5, 102, 8)]), HEADER);
+        assert_eq!((lsns(&scan), scan.beyond), (vec![107], None));
+    }
+
+    #[test]
+    fn frames_of_the_next_use_are_noticed() {
+        let scan = scan_segment(&segment(&[(207, 7, 206, 8), (208, 7, 206, 8)]), HEADER);
+        assert_eq!((lsns(&scan), scan.fault), (vec![], FrameFault::Generation { found: 7 }));
+        assert_eq!(scan.newer, Some(NewerFrame { offset: DATA_START, generation: 7, lsn: 207 }));
+        assert_eq!(scan.beyond, None);
+    }
+
+    #[test]
+    fn the_first_frame_being_bad_does_not_hide_the_rest() {
+        let mut bytes = segment(&[(107, 5, 106, 8), (108, 5, 107, 8)]);
+        bytes[DATA_START] ^= 1;
+        let scan = scan_segment(&bytes, HEADER);
+        assert_eq!((lsns(&scan), scan.end), (vec![], DATA_START));
+        assert_eq!(scan.beyond.map(|beyond| beyond.witness.durable_lsn), Some(107));
+    }
+
+    #[test]
+    fn a_flipped_bit_never_yields_a_frame_that_was_not_written() {
+        let frames = [(107, 5, 106, 8), (108, 5, 106, 30), (109, 5, 108, 8), (110, 5, 109, 0)];
+        let bytes = segment(&frames);
+        let whole = scan_segment(&bytes, HEADER);
+        for index in DATA_START..DATA_START + 200 {
+            let mut damaged = bytes.clone();
+            damaged[index] ^= 0x40;
+            let scan = scan_segment(&damaged, HEADER);
+            assert_eq!(scan.frames, whole.frames[..scan.frames.len()], "byte {index}");
+        }
+    }
+
+    #[test]
+    fn a_segment_full_of_plausible_headers_with_huge_lengths_is_given_up_in_bounded_time() {
+        let len: usize = 4 << 20;
+        let mut bytes = vec![0; len];
+        for offset in (DATA_START..len - FRAME_HEADER_LEN).step_by(FRAME_HEADER_LEN) {
+            let length = u32::try_from(len - offset - FRAME_HEADER_LEN).unwrap();
+            bytes[offset..offset + 4].copy_from_slice(&length.to_le_bytes());
+            bytes[offset + 8..offset + 16].copy_from_slice(&108_u64.to_le_bytes());
+            bytes[offset + 16..offset + 24].copy_from_slice(&5_u64.to_le_bytes());
+        }
+        // Computing every CRC would take 256 GiB worth of them.
+        assert!(scan_segment(&bytes, HEADER).inconclusive);
+    }
+
+    #[test]
+    fn garbage_and_short_segments_are_scanned_without_a_fault() {
+        for seed in 0..50 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut bytes = vec![0; random.usize(0..3 * DATA_START)];
+            random.fill(&mut bytes);
+            let scan = scan_segment(&bytes, HEADER);
+            assert_eq!((scan.frames.len(), scan.beyond, scan.newer), (0, None, None), "seed {seed}");
+        }
+        for generation in [0, u64::MAX] {
+            let header = SegmentHeader { generation, index: 0, base_lsn: u64::MAX };
+            let scan = scan_segment(&segment(&[(u64::MAX, generation, 1, 8), (0, generation, 0, 8)]), header);
+            assert_eq!(lsns(&scan), [u64::MAX]);
+        }
+    }
+}
