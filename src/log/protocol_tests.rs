@@ -85,6 +85,8 @@ struct Log {
     position: usize,
     spare: Spare,
     next_lsn: u64,
+    /// Frames of one size make stale frames begin exactly where a new one ends.
+    payload_len: Option<usize>,
 }
 
 impl Log {
@@ -103,6 +105,7 @@ impl Log {
             position: DATA_START,
             spare: Spare::Free { generation: generation + 1 },
             next_lsn: 1,
+            payload_len: random.bool().then(|| random.usize(1..300)),
         };
         log.write_header(0, generation);
         log.write_header(1, generation + 1);
@@ -119,7 +122,8 @@ impl Log {
         let mut group = Vec::new();
         for _ in 0..frames {
             let len_max = [20, 100, 2000][random.usize(..3)];
-            let mut payload = vec![0; random.usize(1..len_max)];
+            let len = self.payload_len.unwrap_or_else(|| random.usize(1..len_max));
+            let mut payload = vec![0; len];
             random.fill(&mut payload);
             if self.position + group.len() + frame_len(payload.len()) > SEGMENT_LEN {
                 self.write(group);
