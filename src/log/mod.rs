@@ -17,6 +17,9 @@ pub(crate) mod plan;
 pub(crate) mod scan;
 pub(crate) mod segment;
 
+#[cfg(test)]
+mod protocol_tests;
+
 pub(crate) use counters::{LogCounters, LogStats};
 
 use crate::durability::Durability;
