@@ -27,7 +27,7 @@ type Answer = (TokenConsumeOutcome, Option<String>);
 ///
 /// # Panics
 /// When a rule is broken, with the list of the broken ones.
-pub fn form_token<S: FormTokenStore>(factory: impl Fn() -> (S, Arc<ManualClock>)) {
+pub fn form_token<S: FormTokenStore + 'static>(factory: impl Fn() -> (S, Arc<ManualClock>)) {
     run("form token", RULES, |check: &dyn Fn(&Store, &ManualClock)| {
         let (store, clock) = factory();
         check(&store, &clock);

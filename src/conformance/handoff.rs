@@ -22,7 +22,7 @@ type Store = dyn HandoffStateStore;
 ///
 /// # Panics
 /// When a rule is broken, with the list of the broken ones.
-pub fn handoff<S: HandoffStateStore>(factory: impl Fn() -> (S, Arc<ManualClock>)) {
+pub fn handoff<S: HandoffStateStore + 'static>(factory: impl Fn() -> (S, Arc<ManualClock>)) {
     run("handoff", RULES, |check: &dyn Fn(&Store, &ManualClock)| {
         let (store, clock) = factory();
         check(&store, &clock);
