@@ -27,5 +27,3 @@ pub use stores::handoff::{
     JsonObject, MAX_STATE_DEPTH,
 };
 pub use stores::{Cursor, CursorParseError, Page};
-// STAND-IN
-pub use engine::{Builder, Cloakroom, Pending};
