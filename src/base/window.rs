@@ -16,8 +16,8 @@
 //!    the log or the B-tree, takes it along, and the next header goes over that same copy, so that never both are
 //!    in flight. It is there against damage: without it a flipped bit in the newest copy would bring back
 //!    the state before the last commit, which looks right and is not.
-//! 5. The length of redb's storage is part of the header copy. Growing extends the file first and is durable with
-//!    the flush that redb asks for next; shrinking makes the new length durable before it cuts the file. So the
+//! 5. The length of redb's storage is part of the header copy. Growing extends the file first, and flushes that before
+//!    a header copy says so; shrinking makes the new length durable before it cuts the file. So the
 //!    file is never shorter than the length says, and what is past it belongs to nobody: it is cut off before the
 //!    next growth, so that new blocks are zero. redb takes its layout from the length when it was not closed
 //!    cleanly, and grows before, and shrinks after, the commit that needs it, so that either length is legal for it.
@@ -88,8 +88,16 @@ struct Inner {
     tainted: AtomicBool,
     /// What was found damaged so far: block and detail.
     damage: Mutex<BTreeMap<u64, String>>,
-    flush_failed: AtomicBool,
-    written: Arc<AtomicU64>,
+    gauges: Arc<Gauges>,
+}
+
+/// What is counted over all windows of a base.
+#[derive(Debug, Default)]
+pub(super) struct Gauges {
+    /// Bytes written to the storage.
+    pub(super) written: AtomicU64,
+    /// Whether a flush of the storage failed. Nothing is known then about what it covered.
+    pub(super) flush_failed: AtomicBool,
 }
 
 /// Reads and writes go through.
@@ -115,7 +123,13 @@ struct Header {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Strict {
+    /// redb is being opened.
     Everyone,
+    /// The first view is being made, which reads the roots of the tables. That does not taint: what makes the page
+    /// for a damaged block dangerous is that the writer could merge it with a sibling, and a root has none.
+    /// Reading on from it fails for the writer as it does for readers.
+    Roots,
+    /// This thread has the writer's turn.
     Thread(ThreadId),
     Nobody,
 }
@@ -134,25 +148,17 @@ impl From<io::Error> for ReadFault {
 
 impl Window {
     /// An empty window at the end of the storage.
-    pub(super) fn create(
-        storage: Arc<dyn Storage>,
-        offset: u64,
-        written: Arc<AtomicU64>,
-    ) -> io::Result<Window> {
+    pub(super) fn create(storage: Arc<dyn Storage>, offset: u64, gauges: Arc<Gauges>) -> io::Result<Window> {
         storage
             .set_len(offset + physical_len(0))
             .map_err(|error| in_context("making room for the B-tree", error))?;
         let copy = HeaderCopy { sequence: 0, len: 0, header: [0; HEADER_LEN] };
         let durable = Durable { copy, slot: 1 };
-        Ok(Self::with(storage, offset, written, durable, physical_len(0), Mode::Writable))
+        Ok(Self::with(storage, offset, gauges, durable, physical_len(0), Mode::Writable))
     }
 
     /// The window as the storage holds it.
-    pub(super) fn open(
-        storage: Arc<dyn Storage>,
-        offset: u64,
-        written: Arc<AtomicU64>,
-    ) -> io::Result<Window> {
+    pub(super) fn open(storage: Arc<dyn Storage>, offset: u64, gauges: Arc<Gauges>) -> io::Result<Window> {
         let location = || format!("header of the B-tree (file offset {offset})");
         let available = storage.len()?.saturating_sub(offset);
         if available < physical_len(0) {
@@ -182,7 +188,7 @@ impl Window {
             // is overwritten.
             storage.sync_data().map_err(|error| in_context("flushing the header of the B-tree", error))?;
         }
-        Ok(Self::with(storage, offset, written, durable, available, Mode::Writable))
+        Ok(Self::with(storage, offset, gauges, durable, available, Mode::Writable))
     }
 
     /// A window on the same storage, from what was durable when this one ended. This one answers nothing any more.
@@ -190,14 +196,14 @@ impl Window {
         let durable = self.end();
         let inner = &self.inner;
         let available = inner.storage.len()?.saturating_sub(inner.offset);
-        let written = inner.written.clone();
-        Ok(Self::with(inner.storage.clone(), inner.offset, written, durable, available, mode))
+        let gauges = inner.gauges.clone();
+        Ok(Self::with(inner.storage.clone(), inner.offset, gauges, durable, available, mode))
     }
 
     fn with(
         storage: Arc<dyn Storage>,
         offset: u64,
-        written: Arc<AtomicU64>,
+        gauges: Arc<Gauges>,
         durable: Durable,
         physical: u64,
         mode: Mode,
@@ -218,10 +224,14 @@ impl Window {
                 turn: RwLock::new(()),
                 tainted: AtomicBool::new(false),
                 damage: Mutex::default(),
-                flush_failed: AtomicBool::new(false),
-                written,
+                gauges,
             }),
         }
+    }
+
+    /// redb is open; the first view of it may be made.
+    pub(super) fn admit_first_view(&self) {
+        *self.inner.strict.lock() = Strict::Roots;
     }
 
     /// From now on readers may be here: a damaged block fails only those who read it.
@@ -249,18 +259,14 @@ impl Window {
         self.inner.header.lock().durable.clone()
     }
 
-    pub(super) fn mode(&self) -> Mode {
-        self.inner.mode
+    /// Whether redb may go on writing through this window.
+    pub(super) fn accepts_writes(&self) -> bool {
+        self.inner.check_writable().is_ok() && !self.is_tainted()
     }
 
     /// Whether a reader was given a page that stands for a damaged block. Such a page may be in redb's cache.
     pub(super) fn is_tainted(&self) -> bool {
         self.inner.tainted.load(Ordering::SeqCst)
-    }
-
-    /// Whether a flush of the storage failed. Nothing is known then about what it covered.
-    pub(super) fn flush_failed(&self) -> bool {
-        self.inner.flush_failed.load(Ordering::SeqCst)
     }
 
     /// The length of redb's storage in bytes.
@@ -367,7 +373,7 @@ impl Inner {
         self.storage
             .write_at(position, data)
             .map_err(|error| in_context(&format!("writing the B-tree at file offset {position}"), error))?;
-        self.written.fetch_add(data.len() as u64, Ordering::Relaxed);
+        self.gauges.written.fetch_add(data.len() as u64, Ordering::Relaxed);
         Ok(())
     }
 
@@ -399,22 +405,28 @@ impl Inner {
         if strict == Strict::Everyone || is_writer || !whole_page {
             return Err(corrupted(self.location(block), &detail));
         }
-        let _no_writer = self.turn.read();
-        self.check_readable()?;
-        self.tainted.store(true, Ordering::SeqCst);
+        if strict != Strict::Roots {
+            let _no_writer = self.turn.read();
+            self.check_readable()?;
+            self.tainted.store(true, Ordering::SeqCst);
+        }
         write_damaged_page(out);
         Ok(())
     }
 
     fn flush_storage(&self) -> io::Result<()> {
         self.storage.sync_data().map_err(|error| {
-            self.flush_failed.store(true, Ordering::SeqCst);
+            self.gauges.flush_failed.store(true, Ordering::SeqCst);
             in_context("flushing the B-tree", error)
         })
     }
 
     /// Makes `header` and `len` durable, with everything that was written before.
     fn write_header(&self, state: &mut Header, header: [u8; HEADER_LEN], len: u64) -> io::Result<()> {
+        if len > state.durable.copy.len {
+            // A header that survives a crash must not speak of a length that did not.
+            self.flush_storage()?;
+        }
         let copy = HeaderCopy { sequence: state.durable.copy.sequence + 1, len, header };
         let slot = 1 - state.durable.slot;
         let bytes = copy.encode();
@@ -522,7 +534,7 @@ impl StorageBackend for Window {
             .checksums
             .write_dirty()
             .map_err(|error| in_context("writing the checksums of the B-tree", error))?;
-        inner.written.fetch_add(written, Ordering::Relaxed);
+        inner.gauges.written.fetch_add(written, Ordering::Relaxed);
         if !state.dirty {
             return inner.flush_storage();
         }
