@@ -1,7 +1,7 @@
 //! Every point at which an apply can be cut off, and what must be there afterwards.
 
 use super::testing::{Step, Survival, TestStorage, crash};
-use super::tests::{CACHE, OFFSET, Rows, all_rows, apply, create, puts, some_rows};
+use super::tests::{CACHE, Changes, OFFSET, Rows, all_rows, apply, create, puts, some_rows};
 use super::*;
 use std::collections::BTreeMap;
 
@@ -46,7 +46,7 @@ fn crash_everywhere(disk: &[u8], journal: &[Step], allowed: &[(u64, &Rows)], see
 }
 
 /// Applies batches of different shapes one after another and crashes everywhere in each.
-fn crash_in_each(batches: &[BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>], seed: u64) {
+fn crash_in_each(batches: &[Changes], seed: u64) {
     let (storage, base) = create();
     let mut model = Rows::new();
     storage.take_journal();

@@ -11,6 +11,9 @@ pub(super) const CACHE: usize = 1 << 20;
 
 pub(super) type Rows = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
 
+/// Puts, and deletes where there is no value.
+pub(super) type Changes = BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>;
+
 pub(super) fn create() -> (Arc<TestStorage>, Base) {
     let storage = TestStorage::with(vec![0xAB; OFFSET as usize]);
     let base = Base::create(storage.clone(), OFFSET, CACHE).unwrap();
@@ -22,11 +25,7 @@ pub(super) fn open(bytes: Vec<u8>) -> Result<Base> {
 }
 
 /// Applies puts and deletes.
-pub(super) fn apply(
-    base: &Base,
-    lsn: u64,
-    changes: &BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>,
-) -> Result<Arc<BaseView>, ApplyError> {
+pub(super) fn apply(base: &Base, lsn: u64, changes: &Changes) -> Result<Arc<BaseView>, ApplyError> {
     base.apply(
         lsn,
         changes.iter().map(|((table, key), value)| {
@@ -35,7 +34,7 @@ pub(super) fn apply(
     )
 }
 
-pub(super) fn puts(rows: &Rows) -> BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>> {
+pub(super) fn puts(rows: &Rows) -> Changes {
     rows.iter().map(|(key, value)| (key.clone(), Some(value.clone()))).collect()
 }
 
@@ -291,9 +290,8 @@ fn a_damaged_block_fails_its_rows_only_and_the_writer_goes_on_elsewhere() {
         }
         partly += 1;
         assert!(right > 2000 && corrupted < 100, "{right} right, {corrupted} corrupted");
-        let damaged = Error::Corrupted { location: String::new(), detail: String::new() };
         let error = rows.iter().find_map(|((table, key), _)| base.view().get(*table, key).err());
-        let Some(Error::Corrupted { location, .. }) = &error else { panic!("{error:?} {damaged}") };
+        let Some(Error::Corrupted { location, .. }) = &error else { panic!("{error:?}") };
         assert!(location.contains("B-tree block"), "{location}");
         // Another table can be written, and stays so with a reader in between; the damaged rows stay damaged.
         for lsn in 2..5 {
@@ -321,7 +319,7 @@ fn a_writer_never_builds_on_a_damaged_block() {
         let Ok(base) = Base::open(storage.clone(), OFFSET, CACHE) else { continue };
         let before = read_each(&base, &rows).1;
         // Removing nearly everything makes redb merge the pages that are left.
-        let removed: BTreeMap<_, _> = rows
+        let removed: Changes = rows
             .keys()
             .enumerate()
             .filter(|(i, _)| i % 50 != 0)
