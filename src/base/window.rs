@@ -1,6 +1,6 @@
 //! redb's storage: a window into the one file, from an offset to its end, with a checksum per block.
 //!
-//! The layout is in [`super::layout`]. Data blocks are written through as redb writes them; its block 0, the header
+//! The layout is in [`super::layout`]; what a damaged block answers is in [`blocks`]. Data blocks are written through as redb writes them; its block 0, the header
 //! with the two commit slots and the byte that chooses between them, lives in memory and in two copies on disk.
 //!
 //! # Why a crash at any point leaves the last commit or the one in flight
@@ -16,26 +16,20 @@
 //!    the log or the B-tree, takes it along, and the next header goes over that same copy, so that never both are
 //!    in flight. It is there against damage: without it a flipped bit in the newest copy would bring back
 //!    the state before the last commit, which looks right and is not.
-//! 5. The length of redb's storage is part of the header copy. Growing extends the file first and is durable with
-//!    the flush that redb asks for next; shrinking makes the new length durable before it cuts the file. So the
+//! 5. The length of redb's storage is part of the header copy. Growing extends the file first, and flushes that before
+//!    a header copy says so; shrinking makes the new length durable before it cuts the file. So the
 //!    file is never shorter than the length says, and what is past it belongs to nobody: it is cut off before the
 //!    next growth, so that new blocks are zero. redb takes its layout from the length when it was not closed
 //!    cleanly, and grows before, and shrinks after, the commit that needs it, so that either length is legal for it.
-//!
-//! # Damage
-//! redb refuses everything after a read that failed. So that one damaged block does not take the intact ones with
-//! it, a reader that meets it is given, instead of an error, a page that says of itself to be damaged: an inner
-//! node whose only child cannot exist, at which redb answers `Corrupted` without failing the storage. The writer
-//! must never build on such a page: it is given the error, and the reader waits until the writer is done, and
-//! the window then accepts no flush any more ([`Window::is_tainted`]).
+
+mod blocks;
 
 use super::checksums::Checksums;
-use super::layout::{
-    BLOCK, HEADER_LEN, HeaderCopy, copy_position, data_position, physical_len, place, to_usize,
-};
+use super::layout::{BLOCK, HEADER_LEN, HeaderCopy, copy_position, physical_len, to_usize};
 use crate::error::Error;
 use crate::limits::BLOCK_SIZE;
 use crate::storage::Storage;
+use blocks::ReadFault;
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 use redb::{BackendError, StorageBackend};
 use std::collections::BTreeMap;
@@ -88,8 +82,16 @@ struct Inner {
     tainted: AtomicBool,
     /// What was found damaged so far: block and detail.
     damage: Mutex<BTreeMap<u64, String>>,
-    flush_failed: AtomicBool,
-    written: Arc<AtomicU64>,
+    gauges: Arc<Gauges>,
+}
+
+/// What is counted over all windows of a base.
+#[derive(Debug, Default)]
+pub(super) struct Gauges {
+    /// Bytes written to the storage.
+    pub(super) written: AtomicU64,
+    /// Whether a flush of the storage failed. Nothing is known then about what it covered.
+    pub(super) flush_failed: AtomicBool,
 }
 
 /// Reads and writes go through.
@@ -115,44 +117,30 @@ struct Header {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Strict {
+    /// redb is being opened.
     Everyone,
+    /// The first view is being made, which reads the roots of the tables. That does not taint: what makes the page
+    /// for a damaged block dangerous is that the writer could merge it with a sibling, and a root has none.
+    /// Reading on from it fails for the writer as it does for readers.
+    Roots,
+    /// This thread has the writer's turn.
     Thread(ThreadId),
     Nobody,
 }
 
-/// Why blocks could not be read.
-enum ReadFault {
-    Io(io::Error),
-    Damaged { block: u64, detail: String },
-}
-
-impl From<io::Error> for ReadFault {
-    fn from(error: io::Error) -> Self {
-        ReadFault::Io(error)
-    }
-}
-
 impl Window {
     /// An empty window at the end of the storage.
-    pub(super) fn create(
-        storage: Arc<dyn Storage>,
-        offset: u64,
-        written: Arc<AtomicU64>,
-    ) -> io::Result<Window> {
+    pub(super) fn create(storage: Arc<dyn Storage>, offset: u64, gauges: Arc<Gauges>) -> io::Result<Window> {
         storage
             .set_len(offset + physical_len(0))
             .map_err(|error| in_context("making room for the B-tree", error))?;
         let copy = HeaderCopy { sequence: 0, len: 0, header: [0; HEADER_LEN] };
         let durable = Durable { copy, slot: 1 };
-        Ok(Self::with(storage, offset, written, durable, physical_len(0), Mode::Writable))
+        Ok(Self::with(storage, offset, gauges, durable, physical_len(0), Mode::Writable))
     }
 
     /// The window as the storage holds it.
-    pub(super) fn open(
-        storage: Arc<dyn Storage>,
-        offset: u64,
-        written: Arc<AtomicU64>,
-    ) -> io::Result<Window> {
+    pub(super) fn open(storage: Arc<dyn Storage>, offset: u64, gauges: Arc<Gauges>) -> io::Result<Window> {
         let location = || format!("header of the B-tree (file offset {offset})");
         let available = storage.len()?.saturating_sub(offset);
         if available < physical_len(0) {
@@ -182,7 +170,7 @@ impl Window {
             // is overwritten.
             storage.sync_data().map_err(|error| in_context("flushing the header of the B-tree", error))?;
         }
-        Ok(Self::with(storage, offset, written, durable, available, Mode::Writable))
+        Ok(Self::with(storage, offset, gauges, durable, available, Mode::Writable))
     }
 
     /// A window on the same storage, from what was durable when this one ended. This one answers nothing any more.
@@ -190,14 +178,14 @@ impl Window {
         let durable = self.end();
         let inner = &self.inner;
         let available = inner.storage.len()?.saturating_sub(inner.offset);
-        let written = inner.written.clone();
-        Ok(Self::with(inner.storage.clone(), inner.offset, written, durable, available, mode))
+        let gauges = inner.gauges.clone();
+        Ok(Self::with(inner.storage.clone(), inner.offset, gauges, durable, available, mode))
     }
 
     fn with(
         storage: Arc<dyn Storage>,
         offset: u64,
-        written: Arc<AtomicU64>,
+        gauges: Arc<Gauges>,
         durable: Durable,
         physical: u64,
         mode: Mode,
@@ -218,10 +206,14 @@ impl Window {
                 turn: RwLock::new(()),
                 tainted: AtomicBool::new(false),
                 damage: Mutex::default(),
-                flush_failed: AtomicBool::new(false),
-                written,
+                gauges,
             }),
         }
+    }
+
+    /// redb is open; the first view of it may be made.
+    pub(super) fn admit_first_view(&self) {
+        *self.inner.strict.lock() = Strict::Roots;
     }
 
     /// From now on readers may be here: a damaged block fails only those who read it.
@@ -249,18 +241,14 @@ impl Window {
         self.inner.header.lock().durable.clone()
     }
 
-    pub(super) fn mode(&self) -> Mode {
-        self.inner.mode
+    /// Whether redb may go on writing through this window.
+    pub(super) fn accepts_writes(&self) -> bool {
+        self.inner.check_writable().is_ok() && !self.is_tainted()
     }
 
     /// Whether a reader was given a page that stands for a damaged block. Such a page may be in redb's cache.
     pub(super) fn is_tainted(&self) -> bool {
         self.inner.tainted.load(Ordering::SeqCst)
-    }
-
-    /// Whether a flush of the storage failed. Nothing is known then about what it covered.
-    pub(super) fn flush_failed(&self) -> bool {
-        self.inner.flush_failed.load(Ordering::SeqCst)
     }
 
     /// The length of redb's storage in bytes.
@@ -286,177 +274,6 @@ pub(super) struct Turn<'a> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         self.window.admit_readers();
-    }
-}
-
-impl Inner {
-    fn location(&self, block: u64) -> String {
-        format!("B-tree block {block} (file offset {})", self.offset + data_position(block))
-    }
-
-    fn check_readable(&self) -> io::Result<()> {
-        match self.life.load(Ordering::SeqCst) {
-            DEAD => Err(io::Error::new(io::ErrorKind::BrokenPipe, "the B-tree was reopened")),
-            _ => Ok(()),
-        }
-    }
-
-    fn check_writable(&self) -> io::Result<()> {
-        match (self.life.load(Ordering::SeqCst), self.mode) {
-            (LIVE, Mode::Writable) => Ok(()),
-            _ => Err(io::Error::new(io::ErrorKind::BrokenPipe, "the B-tree takes no writes any more")),
-        }
-    }
-
-    fn check_range(&self, offset: u64, len: usize) -> io::Result<()> {
-        let end = offset.checked_add(len as u64);
-        let limit = self.len.load(Ordering::Acquire);
-        if end.is_none_or(|end| end > limit) {
-            let detail = format!("{len} bytes at {offset} are past its end at {limit}");
-            return Err(corrupted("B-tree".to_owned(), &detail));
-        }
-        Ok(())
-    }
-
-    /// Reads whole blocks, from logical block 1 on.
-    fn read_blocks(&self, first: u64, mut out: &mut [u8]) -> Result<(), ReadFault> {
-        let mut block = first;
-        while !out.is_empty() {
-            let (group, count) = run(block, out.len());
-            let (part, rest) = out.split_at_mut(count * BLOCK_SIZE);
-            out = rest;
-            let position = self.offset + data_position(block);
-            self.storage.read_at(position, part).map_err(|error| {
-                in_context(&format!("reading the B-tree at file offset {position}"), error)
-            })?;
-            let checksums = self.checksums.group(group, self.len.load(Ordering::Acquire))?;
-            for data in part.chunks_exact_mut(BLOCK_SIZE) {
-                if checksums.verify(block, data).is_err() {
-                    // Once more, in case the transfer was at fault and not the disk.
-                    self.storage.read_at(self.offset + data_position(block), data)?;
-                    if let Err(detail) = checksums.verify(block, data) {
-                        return Err(ReadFault::Damaged { block, detail });
-                    }
-                }
-                block += 1;
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes whole blocks, from logical block 1 on.
-    fn write_blocks(&self, first: u64, mut data: &[u8]) -> io::Result<()> {
-        let mut block = first;
-        while !data.is_empty() {
-            let (group, count) = run(block, data.len());
-            let (part, rest) = data.split_at(count * BLOCK_SIZE);
-            data = rest;
-            let checksums = self.checksums.group(group, self.len.load(Ordering::Acquire))?;
-            let position = self.offset + data_position(block);
-            self.write_storage(position, part)?;
-            for data in part.chunks_exact(BLOCK_SIZE) {
-                checksums.record(block, data);
-                block += 1;
-            }
-            self.checksums.mark_dirty(group);
-        }
-        Ok(())
-    }
-
-    fn write_storage(&self, position: u64, data: &[u8]) -> io::Result<()> {
-        self.storage
-            .write_at(position, data)
-            .map_err(|error| in_context(&format!("writing the B-tree at file offset {position}"), error))?;
-        self.written.fetch_add(data.len() as u64, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// Reads what lies anywhere after block 0, whole blocks or not.
-    fn read_data(&self, offset: u64, out: &mut [u8]) -> Result<(), ReadFault> {
-        if offset.is_multiple_of(BLOCK) && out.len().is_multiple_of(BLOCK_SIZE) {
-            return self.read_blocks(offset / BLOCK, out);
-        }
-        let skip = to_usize(offset % BLOCK);
-        let mut blocks = vec![0; (skip + out.len()).next_multiple_of(BLOCK_SIZE)];
-        self.read_blocks(offset / BLOCK, &mut blocks)?;
-        for (to, from) in out.iter_mut().zip(blocks.iter().skip(skip)) {
-            *to = *from;
-        }
-        Ok(())
-    }
-
-    /// What a read of a damaged block answers. See "Damage" in the module's documentation.
-    fn answer_damage(&self, offset: u64, out: &mut [u8], block: u64, detail: String) -> io::Result<()> {
-        {
-            let mut damage = self.damage.lock();
-            if damage.len() < MAX_DAMAGE_NOTED {
-                damage.insert(block, detail.clone());
-            }
-        }
-        let strict = *self.strict.lock();
-        let whole_page = offset.is_multiple_of(BLOCK) && out.len().is_multiple_of(BLOCK_SIZE);
-        let is_writer = strict == Strict::Thread(std::thread::current().id());
-        if strict == Strict::Everyone || is_writer || !whole_page {
-            return Err(corrupted(self.location(block), &detail));
-        }
-        let _no_writer = self.turn.read();
-        self.check_readable()?;
-        self.tainted.store(true, Ordering::SeqCst);
-        write_damaged_page(out);
-        Ok(())
-    }
-
-    fn flush_storage(&self) -> io::Result<()> {
-        self.storage.sync_data().map_err(|error| {
-            self.flush_failed.store(true, Ordering::SeqCst);
-            in_context("flushing the B-tree", error)
-        })
-    }
-
-    /// Makes `header` and `len` durable, with everything that was written before.
-    fn write_header(&self, state: &mut Header, header: [u8; HEADER_LEN], len: u64) -> io::Result<()> {
-        let copy = HeaderCopy { sequence: state.durable.copy.sequence + 1, len, header };
-        let slot = 1 - state.durable.slot;
-        let bytes = copy.encode();
-        self.write_storage(self.offset + copy_position(slot), &bytes)?;
-        self.flush_storage()?;
-        let older = state.durable.slot;
-        state.durable = Durable { copy, slot };
-        // The twin is a precaution against damage. When it cannot be written the header is durable all the same,
-        // and the next one goes over the twin.
-        let _ = self.write_storage(self.offset + copy_position(older), &bytes);
-        Ok(())
-    }
-
-    fn grow(&self, state: &mut Header, from: u64, to: u64) -> io::Result<()> {
-        let context = |error| in_context("growing the B-tree", error);
-        if state.physical > physical_len(from) {
-            self.storage.set_len(self.offset + physical_len(from)).map_err(context)?;
-            state.physical = physical_len(from);
-        }
-        self.checksums.grow_from(from)?;
-        let result = self.storage.set_len(self.offset + physical_len(to)).map_err(context);
-        // A growth that failed may have gone part of the way.
-        state.physical = match result {
-            Ok(()) => physical_len(to),
-            Err(_) => u64::MAX,
-        };
-        result?;
-        state.dirty = true;
-        self.len.store(to, Ordering::Release);
-        Ok(())
-    }
-
-    fn shrink(&self, state: &mut Header, to: u64) -> io::Result<()> {
-        self.checksums.shrink_to(to)?;
-        self.len.store(to, Ordering::Release);
-        let header = state.durable.copy.header;
-        self.write_header(state, header, to)?;
-        // A file that stays longer is legal, and the next growth cuts it.
-        if self.storage.set_len(self.offset + physical_len(to)).is_ok() {
-            state.physical = physical_len(to);
-        }
-        Ok(())
     }
 }
 
@@ -522,7 +339,7 @@ impl StorageBackend for Window {
             .checksums
             .write_dirty()
             .map_err(|error| in_context("writing the checksums of the B-tree", error))?;
-        inner.written.fetch_add(written, Ordering::Relaxed);
+        inner.gauges.written.fetch_add(written, Ordering::Relaxed);
         if !state.dirty {
             return inner.flush_storage();
         }
@@ -612,26 +429,6 @@ fn split_block_zero(offset: u64, len: usize) -> (usize, u64) {
     (len.min(to_usize(BLOCK - offset)), BLOCK)
 }
 
-/// The group of a block, and how many of the blocks in `len` bytes from it on lie in that group.
-fn run(block: u64, len: usize) -> (u64, usize) {
-    let (group, slot) = place(block);
-    (group, (len / BLOCK_SIZE).min(BLOCK_SIZE / 4 - slot))
-}
-
-/// Writes redb's page for a damaged block: an inner node (type 2) with no keys and one child, whose page number
-/// is of order 31, which redb refuses as corrupted.
-fn write_damaged_page(out: &mut [u8]) {
-    const INNER_NODE: u8 = 2;
-    const CHILD_NUMBER: std::ops::Range<usize> = 24..32;
-    out.fill(0);
-    if let Some(first) = out.first_mut() {
-        *first = INNER_NODE;
-    }
-    if let Some(child) = out.get_mut(CHILD_NUMBER) {
-        child.fill(0xFF);
-    }
-}
-
 /// A system error that carries this crate's own, so that it can be had back from redb's.
 fn in_context(context: &str, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), Error::io(context, error))
@@ -639,4 +436,76 @@ fn in_context(context: &str, error: io::Error) -> io::Error {
 
 fn corrupted(location: String, detail: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, Error::corrupted(location, detail))
+}
+
+#[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "the numbers of these tests are small")]
+mod tests {
+    use super::super::testing::TestStorage;
+    use super::*;
+
+    fn create() -> (Arc<TestStorage>, Window) {
+        let storage = TestStorage::with(vec![]);
+        let window = Window::create(storage.clone(), 0, Arc::default()).unwrap();
+        window.set_len(1030 * BLOCK).unwrap();
+        (storage, window)
+    }
+
+    fn read(window: &Window, offset: u64, len: usize) -> Vec<u8> {
+        let mut out = vec![1; len];
+        window.read(offset, &mut out).unwrap();
+        out
+    }
+
+    #[test]
+    fn reads_and_writes_need_not_keep_to_blocks() {
+        let (storage, window) = create();
+        let data: Vec<u8> = (0..300).map(|i| (i % 251) as u8 + 1).collect();
+        // Inside a block, over the edge of a group, inside the header, and from there into the first data block.
+        for offset in [5 * BLOCK + 10, 1025 * BLOCK - 100, 100] {
+            window.write(offset, &data).unwrap();
+        }
+        window.write(BLOCK - 2, &[&[0; 2], &data[..]].concat()).unwrap();
+        window.sync_data().unwrap();
+        let reopened = Window::open(storage, 0, Arc::default()).unwrap();
+        for window in [&window, &reopened] {
+            assert_eq!(read(window, 5 * BLOCK, 320), [vec![0; 10], data.clone(), vec![0; 10]].concat());
+            assert_eq!(read(window, 1025 * BLOCK - 100, 300), data);
+            assert_eq!(read(window, 90, 320), [vec![0; 10], data.clone(), vec![0; 10]].concat());
+            assert_eq!(read(window, BLOCK - 2, 302), [vec![0; 2], data.clone()].concat());
+        }
+        assert!(window.read(1030 * BLOCK - 1, &mut [0; 2]).is_err());
+        assert!(window.write(1030 * BLOCK, &[0]).is_err());
+    }
+
+    #[test]
+    fn what_lies_past_the_durable_length_is_empty_when_the_window_grows_again() {
+        let (storage, window) = create();
+        window.sync_data().unwrap();
+        window.set_len(1050 * BLOCK).unwrap();
+        window.write(1040 * BLOCK, &[7; BLOCK_SIZE]).unwrap();
+        // A crash that lost the header keeps the longer file, the block in it and its checksum.
+        window.inner.checksums.write_dirty().unwrap();
+        let reopened = Window::open(storage, 0, Arc::default()).unwrap();
+        assert_eq!(StorageBackend::len(&reopened).unwrap(), 1030 * BLOCK);
+        reopened.set_len(1050 * BLOCK).unwrap();
+        assert_eq!(read(&reopened, 1030 * BLOCK, 20 * BLOCK_SIZE), vec![0; 20 * BLOCK_SIZE]);
+    }
+
+    #[test]
+    fn what_was_cut_off_is_empty_when_the_window_grows_again() {
+        let (_, window) = create();
+        window.write(1028 * BLOCK, &[7; BLOCK_SIZE]).unwrap();
+        window.sync_data().unwrap();
+        window.set_len(1027 * BLOCK).unwrap();
+        window.set_len(1030 * BLOCK).unwrap();
+        assert_eq!(read(&window, 1028 * BLOCK, BLOCK_SIZE), vec![0; BLOCK_SIZE]);
+    }
+
+    #[test]
+    fn a_header_that_does_not_fit_its_copy_is_refused() {
+        let (_, window) = create();
+        assert!(window.write(HEADER_LEN as u64, &[0, 1]).is_err());
+        assert!(window.write(HEADER_LEN as u64, &[0; 9]).is_ok());
+    }
 }
