@@ -11,12 +11,12 @@
 //! both segments are full, writers wait for that attempt, at most [`MAX_LOG_STALL`], and learn why it failed.
 
 use super::{Core, Turn};
+use super::open::keys_per_segment;
 use super::view::View;
 use crate::durability::Durability;
 use crate::error::{Error, Result};
 use crate::limits::MAX_LOG_STALL;
-use crate::memtable::{FullKey, Memtable};
-use crate::tables::{Table, Value};
+use crate::memtable::Memtable;
 use parking_lot::{Condvar, Mutex};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -98,7 +98,7 @@ impl Core {
             let mut view = self.view.write();
             self.log.rotate();
             *view = Arc::new(View {
-                active: Arc::new(Memtable::default()),
+                active: Arc::new(Memtable::for_keys(keys_per_segment(self.log.segment_size()))),
                 frozen: Some(Arc::clone(&view.active)),
                 base: Arc::clone(&view.base),
             });
@@ -158,7 +158,8 @@ impl Core {
         if let Some(frozen) = &view.frozen {
             let lsn = frozen.newest_lsn().max(view.base.lsn());
             self.log.wait(lsn, Durability::Sync)?;
-            let base = self.base.apply(lsn, newest(frozen)).map_err(|failed| {
+            let rows = frozen.newest().map(|((table, key), value)| Ok((table, key, value)));
+            let base = self.base.apply(lsn, rows).map_err(|failed| {
                 if failed.flush_failed {
                     return self.log.poison(std::io::Error::other(failed.error));
                 }
@@ -213,25 +214,6 @@ impl Core {
             return Ok(false);
         }
         self.rotate().map(|()| true)
-    }
-}
-
-/// The newest version of each row of a frozen table, as the B-tree takes them.
-fn newest(frozen: &Memtable) -> impl Iterator<Item = Result<(Table, KeyInTable, Option<Value>)>> + '_ {
-    frozen.newest().map(|(full, value)| {
-        let table = full.first().copied().and_then(Table::from_number).ok_or_else(|| {
-            Error::corrupted("the in-memory table", "a row of no known table; this is a bug")
-        })?;
-        Ok((table, KeyInTable(full), value))
-    })
-}
-
-/// A full key, seen without the number of its table.
-struct KeyInTable(FullKey);
-
-impl AsRef<[u8]> for KeyInTable {
-    fn as_ref(&self) -> &[u8] {
-        self.0.get(1..).unwrap_or_default()
     }
 }
 

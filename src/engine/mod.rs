@@ -36,7 +36,6 @@ use crate::clock::Clock;
 use crate::durability::Durability;
 use crate::error::{Error, Result};
 use crate::log::{AppendError, Log};
-use crate::memtable::full_key;
 use crate::pending::Pending;
 use crate::storage::Storage;
 use crate::tables::Table;
@@ -203,7 +202,7 @@ impl Core {
         let lsn = self.append(&mut scratch.payload, &staged, durability)?;
         let view = self.view();
         for ((table, key), value) in staged {
-            view.active.insert(full_key(table, &key).into(), lsn, value);
+            view.active.insert(table, key.into(), lsn, value);
         }
         self.published.store(lsn, Ordering::Release);
         Ok((answer, lsn))

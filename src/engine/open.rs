@@ -23,7 +23,7 @@ use crate::log::plan::{RecoveryPlan, Spare, plan};
 use crate::log::scan::scan_segment;
 use crate::log::segment::SegmentHeader;
 use crate::log::{Log, LogLayout, SEGMENTS};
-use crate::memtable::{Memtable, full_key};
+use crate::memtable::Memtable;
 use crate::storage::{FileStorage, Storage, Superblock};
 use crate::tables::Value;
 use parking_lot::{Mutex, RwLock};
@@ -33,6 +33,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 /// How much of a new log is zeroed with one write.
 const ZERO_CHUNK: usize = 1 << 20;
+
+/// The least that a frame takes in the log: its header, one row and its key.
+const MIN_FRAME_BYTES: u64 = 64;
+
+/// How many rows a segment may hold at the most, if they are as small as rows are.
+pub(super) fn keys_per_segment(segment_size: u64) -> usize {
+    usize::try_from(segment_size / MIN_FRAME_BYTES).unwrap_or(usize::MAX)
+}
 
 /// Who does what nobody asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,7 +177,8 @@ fn recover(storage: &dyn Storage, layout: &LogLayout, base_lsn: u64) -> Result<R
     }
     let plan = plan(base_lsn, scans)?;
 
-    let (active, frozen) = (Memtable::default(), Memtable::default());
+    let new_table = || Memtable::for_keys(keys_per_segment(layout.segment_size));
+    let (active, frozen) = (new_table(), new_table());
     for (index, frame) in &plan.replay {
         let payload = segments.get(*index).and_then(|segment| segment.get(frame.payload_range()));
         let rows = decode_batch(payload.unwrap_or_default()).map_err(|detail| {
@@ -177,7 +186,7 @@ fn recover(storage: &dyn Storage, layout: &LogLayout, base_lsn: u64) -> Result<R
         })?;
         let table = if *index == plan.active.segment { &active } else { &frozen };
         for row in rows {
-            table.insert(full_key(row.table, row.key).into(), frame.lsn, row.value.map(Value::from));
+            table.insert(row.table, row.key.into(), frame.lsn, row.value.map(Value::from));
         }
     }
     let frozen = matches!(plan.spare, Spare::Frozen { .. }).then_some(frozen);

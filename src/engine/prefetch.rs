@@ -6,7 +6,6 @@
 use super::access::Value;
 use super::view::View;
 use crate::base::BaseView;
-use crate::memtable::full_key;
 use crate::tables::Table;
 use std::sync::Arc;
 
@@ -22,7 +21,7 @@ impl<'a> Prefetched<'a> {
     pub(super) fn load(view: &View, wanted: &[(Table, &'a [u8])]) -> Self {
         let rows = wanted
             .iter()
-            .filter(|(table, key)| view.in_memory(&full_key(*table, key), u64::MAX).is_none())
+            .filter(|(table, key)| view.in_memory(*table, key, u64::MAX).is_none())
             .filter_map(|&(table, key)| Some((table, key, view.base.get(table, key).ok()?)))
             .collect();
         Self { base: Arc::clone(&view.base), rows }

@@ -5,7 +5,6 @@ use super::prefetch::Prefetched;
 use super::view::{self, View};
 use crate::error::Result;
 use crate::log::batch;
-use crate::memtable::full_key;
 use crate::tables::Table;
 use std::collections::BTreeMap;
 use std::ops::{Bound, RangeBounds};
@@ -50,7 +49,7 @@ impl Reader for Tx<'_> {
         {
             return Ok(staged.clone());
         }
-        if let Some(found) = self.view.in_memory(&full_key(table, key), u64::MAX) {
+        if let Some(found) = self.view.in_memory(table, key, u64::MAX) {
             self.rests_on = self.rests_on.max(found.lsn);
             return Ok(found.value);
         }

@@ -3,8 +3,9 @@
 use super::access::{Reader, Row, Value};
 use crate::base::BaseView;
 use crate::error::Result;
-use crate::memtable::{FullKey, Found, Memtable, full_key};
+use crate::memtable::{Found, Memtable};
 use crate::tables::Table;
+use std::cmp::Ordering;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -21,21 +22,22 @@ pub(super) struct View {
 
 impl View {
     /// The newest version of a row at or before `lsn` that is in memory.
-    pub(super) fn in_memory(&self, key: &[u8], lsn: u64) -> Option<Found> {
+    pub(super) fn in_memory(&self, table: Table, key: &[u8], lsn: u64) -> Option<Found> {
         self.active
-            .get(key, lsn)
-            .or_else(|| self.frozen.as_ref().and_then(|frozen| frozen.get(key, lsn)))
+            .get(table, key, lsn)
+            .or_else(|| self.frozen.as_ref().and_then(|frozen| frozen.get(table, key, lsn)))
     }
 
     /// The first row of the range in memory, the newer table hiding the older.
     fn next_in_memory(
         &self,
+        table: Table,
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
         lsn: u64,
-    ) -> Option<(FullKey, Found)> {
-        let active = self.active.next(from, to, lsn);
-        let frozen = self.frozen.as_ref().and_then(|frozen| frozen.next(from, to, lsn));
+    ) -> Option<(Box<[u8]>, Found)> {
+        let active = self.active.next(table, from, to, lsn);
+        let frozen = self.frozen.as_ref().and_then(|frozen| frozen.next(table, from, to, lsn));
         match (active, frozen) {
             (Some(active), Some(frozen)) if frozen.0 < active.0 => Some(frozen),
             (Some(active), _) => Some(active),
@@ -56,45 +58,35 @@ pub(super) fn scan(
     let (table, from, to) = range;
     let mut rows: Vec<Row> = Vec::new();
     let mut start: Bound<Vec<u8>> = from.map(<[u8]>::to_vec);
-    // The in-memory tables keep all tables in one space; the range must not leave this one.
-    let end = match to.map(|key| full_key(table, key)) {
-        Bound::Unbounded => Bound::Excluded(vec![table.number() + 1]),
-        end => end,
-    };
-    let in_memory = |after: Bound<&[u8]>| {
-        let from = match after.map(|key| full_key(table, key)) {
-            Bound::Unbounded => Bound::Included(vec![table.number()]),
-            from => from,
-        };
-        view.next_in_memory(bound(&from), bound(&end), lsn)
-    };
     while rows.len() < limit {
         let wanted = limit - rows.len();
         let below = view.base.scan(table, bound(&start), to, wanted)?;
+        // A short page is the last one; behind a full one there may be more rows, which come with the next.
         let exhausted = below.len() < wanted;
         let mut below = below.into_iter().peekable();
-        let mut above = in_memory(bound(&start));
+        let mut above = view.next_in_memory(table, bound(&start), to, lsn);
         let mut last = None;
         while rows.len() < limit {
-            let above_key = above.as_ref().map(|(key, _)| key.get(1..).unwrap_or_default());
-            match (below.peek(), above_key) {
+            let order = match (below.peek(), &above) {
                 (None, _) if !exhausted => break,
                 (None, None) => return Ok(rows),
-                (Some((key, _)), above_key) if above_key.is_none_or(|above_key| key.as_slice() < above_key) => {
-                    last = Some(key.clone());
-                    rows.extend(below.next());
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some((below, _)), Some((above, _))) => below.as_slice().cmp(above),
+            };
+            if order.is_le() {
+                let row = below.next();
+                last = row.as_ref().map(|(key, _)| key.clone());
+                if order.is_lt() {
+                    rows.extend(row);
+                    continue;
                 }
-                (in_base, _) => {
-                    let Some((key, found)) = above.take() else { return Ok(rows) };
-                    let key = key.get(1..).unwrap_or_default().to_vec();
-                    if in_base.is_some_and(|(base_key, _)| *base_key == key) {
-                        below.next();
-                    }
-                    *rests_on = (*rests_on).max(found.lsn);
-                    above = in_memory(Bound::Excluded(&key));
-                    last = Some(key.clone());
-                    rows.extend(found.value.map(|value| (key, value)));
-                }
+            }
+            if let Some((key, found)) = above.take() {
+                *rests_on = (*rests_on).max(found.lsn);
+                above = view.next_in_memory(table, Bound::Excluded(&key), to, lsn);
+                last = Some(key.to_vec());
+                rows.extend(found.value.map(|value| (key.to_vec(), value)));
             }
         }
         if let Some(last) = last {
@@ -134,7 +126,7 @@ impl Reader for Snapshot {
     }
 
     fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<Value>> {
-        if let Some(found) = self.view.in_memory(&full_key(table, key), self.lsn) {
+        if let Some(found) = self.view.in_memory(table, key, self.lsn) {
             self.rests_on = self.rests_on.max(found.lsn);
             return Ok(found.value);
         }

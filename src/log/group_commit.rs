@@ -8,6 +8,11 @@
 //! and others wait for a later position, it hands the lead to one of them before it wakes the rest; when only
 //! tasks wait, which cannot block, it says so, and a background thread leads.
 //!
+//! # Lingering
+//! When the callers of the last group come back at once with the next call, a leader that starts immediately takes
+//! only the first of them along, and the others wait for a whole flush more. So a leader waits for as many callers
+//! as took part lately, but at most a fraction of the time a commit takes, and never when it was alone lately.
+//!
 //! # Invariants
 //! 1. At most one leader at a time; the lead is free only while nobody waits, or until the background thread that
 //!    was called for takes it.
@@ -17,10 +22,11 @@
 use parking_lot::Mutex;
 use std::cell::OnceCell;
 use std::io;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
 
 /// The state of a blocked thread: still waiting, answered, or asked to lead.
 const WAITING: u8 = 0;
@@ -83,6 +89,47 @@ struct State {
     next_ticket: u64,
 }
 
+/// How long a leader waits for callers to join, as a fraction of the time that a commit takes: one in this many.
+/// Measured with flushes of 0.1 and of 1 ms: a half is no better with the slow disk, a fifth is worse with the fast.
+const LINGER_DIVISOR: u64 = 3;
+
+/// How much one commit moves the estimate of the time that commits take: one part in this many.
+const SMOOTHING: u64 = 8;
+
+/// What the last commits were like, for the next leader to decide how long to wait for company.
+#[derive(Debug, Default)]
+struct Company {
+    /// Blocked threads and the leader, as of the last commit.
+    callers: AtomicUsize,
+    /// Blocked threads now.
+    blocked: AtomicUsize,
+    /// The smoothed time of a commit in nanoseconds.
+    commit_ns: AtomicU64,
+}
+
+impl Company {
+    /// Waits until as many callers have come as took part in the last commit, or for as long as is worth it.
+    fn linger(&self) {
+        let expected = self.callers.load(Ordering::Relaxed);
+        // The leader itself is one of them.
+        if expected <= 1 || self.blocked.load(Ordering::Relaxed) + 1 >= expected {
+            return;
+        }
+        let limit = Duration::from_nanos(self.commit_ns.load(Ordering::Relaxed) / LINGER_DIVISOR);
+        let started = Instant::now();
+        while self.blocked.load(Ordering::Relaxed) + 1 < expected && started.elapsed() < limit {
+            thread::yield_now();
+        }
+    }
+
+    fn committed(&self, took: Duration) {
+        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        let before = self.commit_ns.load(Ordering::Relaxed);
+        let smoothed = before - before / SMOOTHING + took / SMOOTHING;
+        self.commit_ns.store(if before == 0 { took } else { smoothed }, Ordering::Relaxed);
+    }
+}
+
 /// What a task's poll found.
 #[derive(Debug)]
 pub(crate) enum Polled {
@@ -98,12 +145,18 @@ pub(crate) struct GroupCommit {
     durable: AtomicU64,
     failure: OnceLock<Arc<io::Error>>,
     state: Mutex<State>,
+    company: Company,
 }
 
 impl GroupCommit {
     /// Everything up to `durable` is durable already.
     pub(crate) fn new(durable: u64) -> Self {
-        Self { durable: AtomicU64::new(durable), failure: OnceLock::new(), state: Mutex::default() }
+        Self {
+            durable: AtomicU64::new(durable),
+            failure: OnceLock::new(),
+            state: Mutex::default(),
+            company: Company::default(),
+        }
     }
 
     /// The greatest position known to be durable.
@@ -158,6 +211,7 @@ impl GroupCommit {
                     state
                         .waiters
                         .push(Waiter { position, sleeper: Sleeper::Thread(Arc::clone(&parker)) });
+                    self.company.blocked.fetch_add(1, Ordering::Relaxed);
                     Some(parker)
                 } else {
                     state.leading = true;
@@ -221,14 +275,22 @@ impl GroupCommit {
     /// Ends all commits: every waiter gets `failure`.
     pub(crate) fn fail(&self, failure: io::Error) {
         let _ = self.failure.set(Arc::new(failure));
-        let waiters = std::mem::take(&mut self.state.lock().waiters);
+        let waiters = {
+            let mut state = self.state.lock();
+            self.company.blocked.store(0, Ordering::Relaxed);
+            std::mem::take(&mut state.waiters)
+        };
         wake(waiters);
     }
 
     fn lead(&self, commit: &impl Fn() -> io::Result<u64>, call_leader: &impl Fn()) {
         // A commit that panics must not leave the others asleep for ever.
         let turn = Turn(self);
-        match commit() {
+        self.company.linger();
+        let started = Instant::now();
+        let outcome = commit();
+        self.company.committed(started.elapsed());
+        match outcome {
             Ok(position) => self.publish(position),
             Err(error) => self.fail(error),
         }
@@ -238,21 +300,18 @@ impl GroupCommit {
 
     /// Wakes whoever has an answer, and passes the lead on when others wait for more.
     fn hand_over(&self, call_leader: &impl Fn()) {
-        let (answered, next, tasks_wait) = {
+        let mut answered = Vec::new();
+        let (next, tasks_wait) = {
             let mut state = self.state.lock();
-            let durable = self.durable();
-            let failed = self.failure().is_some();
-            let (answered, mut left): (Vec<_>, Vec<_>) = std::mem::take(&mut state.waiters)
-                .into_iter()
-                .partition(|waiter| failed || waiter.position <= durable);
-            let next = left
-                .iter()
-                .position(|waiter| matches!(waiter.sleeper, Sleeper::Thread(_)))
-                .map(|index| left.swap_remove(index));
+            let (durable, failed) = (self.durable(), self.failure().is_some());
+            let blocked_before = state.blocked();
+            answered.extend(state.waiters.extract_if(.., |waiter| failed || waiter.position <= durable));
+            let next = state.waiters.iter().position(|waiter| matches!(waiter.sleeper, Sleeper::Thread(_)));
+            let next = next.map(|index| state.waiters.swap_remove(index));
             state.leading = next.is_some();
-            let tasks_wait = next.is_none() && !left.is_empty();
-            state.waiters = left;
-            (answered, next, tasks_wait)
+            self.company.callers.store(blocked_before + 1, Ordering::Relaxed);
+            self.company.blocked.store(state.blocked(), Ordering::Relaxed);
+            (next, !state.leading && !state.waiters.is_empty())
         };
         if let Some(Waiter { sleeper: Sleeper::Thread(parker), .. }) = next {
             parker.wake(LEADING);
@@ -261,6 +320,13 @@ impl GroupCommit {
             call_leader();
         }
         wake(answered);
+    }
+}
+
+impl State {
+    /// How many threads wait.
+    fn blocked(&self) -> usize {
+        self.waiters.iter().filter(|waiter| matches!(waiter.sleeper, Sleeper::Thread(_))).count()
     }
 }
 
@@ -286,7 +352,6 @@ impl Drop for Turn<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicUsize;
     use std::task::Wake;
 
     /// A log without a disk: positions are handed out, a commit reaches all of them.

@@ -172,6 +172,11 @@ impl Log {
         usize::try_from(max).unwrap_or(usize::MAX)
     }
 
+    /// The size of one segment in bytes.
+    pub(crate) fn segment_size(&self) -> u64 {
+        self.layout.segment_size
+    }
+
     /// The newest frame that was appended.
     pub(crate) fn appended(&self) -> u64 {
         self.appended.load(Ordering::Acquire)

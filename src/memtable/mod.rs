@@ -4,64 +4,52 @@
 //! (LSN) without blocking it. A version is never changed or removed: the whole table is dropped once a checkpoint
 //! has moved its newest versions into the B-tree.
 
+mod filter;
+
 use crate::tables::{Table, Value};
 use crossbeam_skiplist::SkipMap;
+use filter::Filter;
 use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering as Atomic};
 
-/// The number of a table, then the key in it: one ordered space over all tables.
-pub(crate) type FullKey = Box<[u8]>;
+/// A key and the table it belongs to. All tables are one ordered space, table by table.
+pub(crate) type TableKey = (Table, Box<[u8]>);
 
-/// The full key of `key` in `table`.
-pub(crate) fn full_key(table: Table, key: &[u8]) -> Vec<u8> {
-    let mut full = Vec::with_capacity(1 + key.len());
-    full.push(table.number());
-    full.extend_from_slice(key);
-    full
-}
-
-/// A version of a row as the table orders them: by key, then the newest first.
+/// A version of a row as the table orders them: by table and key, then the newest first.
 trait Versioned {
-    fn key(&self) -> &[u8];
-    fn lsn(&self) -> u64;
+    fn parts(&self) -> (Table, &[u8], u64);
 }
 
 #[derive(Debug)]
 struct Version {
-    key: FullKey,
+    table: Table,
+    key: Box<[u8]>,
     lsn: u64,
 }
 
 /// The same, borrowed, to look up without an allocation.
 struct Probe<'a> {
+    table: Table,
     key: &'a [u8],
     lsn: u64,
 }
 
 impl Versioned for Version {
-    fn key(&self) -> &[u8] {
-        &self.key
-    }
-
-    fn lsn(&self) -> u64 {
-        self.lsn
+    fn parts(&self) -> (Table, &[u8], u64) {
+        (self.table, &self.key, self.lsn)
     }
 }
 
 impl Versioned for Probe<'_> {
-    fn key(&self) -> &[u8] {
-        self.key
-    }
-
-    fn lsn(&self) -> u64 {
-        self.lsn
+    fn parts(&self) -> (Table, &[u8], u64) {
+        (self.table, self.key, self.lsn)
     }
 }
 
-fn compare(a: &(impl Versioned + ?Sized), b: &(impl Versioned + ?Sized)) -> Ordering {
-    a.key().cmp(b.key()).then_with(|| b.lsn().cmp(&a.lsn()))
+fn compare(a: (Table, &[u8], u64), b: (Table, &[u8], u64)) -> Ordering {
+    (a.0, a.1).cmp(&(b.0, b.1)).then_with(|| b.2.cmp(&a.2))
 }
 
 impl<'a> Borrow<dyn Versioned + 'a> for Version {
@@ -72,7 +60,7 @@ impl<'a> Borrow<dyn Versioned + 'a> for Version {
 
 impl Ord for Version {
     fn cmp(&self, other: &Self) -> Ordering {
-        compare(self, other)
+        compare(self.parts(), other.parts())
     }
 }
 
@@ -92,7 +80,7 @@ impl Eq for Version {}
 
 impl Ord for dyn Versioned + '_ {
     fn cmp(&self, other: &Self) -> Ordering {
-        compare(self, other)
+        compare(self.parts(), other.parts())
     }
 }
 
@@ -118,16 +106,23 @@ pub(crate) struct Found {
 }
 
 /// The table. See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Memtable {
     versions: SkipMap<Version, Option<Value>>,
+    filter: Filter,
     newest_lsn: AtomicU64,
 }
 
 impl Memtable {
+    /// A table that will hold about `keys` keys; more fit, with slower lookups.
+    pub(crate) fn for_keys(keys: usize) -> Self {
+        Self { versions: SkipMap::new(), filter: Filter::for_keys(keys), newest_lsn: AtomicU64::new(0) }
+    }
+
     /// Adds the version of `key` that the frame at `lsn` wrote. Readers at an earlier position do not see it.
-    pub(crate) fn insert(&self, key: FullKey, lsn: u64, value: Option<Value>) {
-        self.versions.insert(Version { key, lsn }, value);
+    pub(crate) fn insert(&self, table: Table, key: Box<[u8]>, lsn: u64, value: Option<Value>) {
+        self.filter.insert(table, &key);
+        self.versions.insert(Version { table, key, lsn }, value);
         self.newest_lsn.fetch_max(lsn, Atomic::Release);
     }
 
@@ -142,36 +137,42 @@ impl Memtable {
     }
 
     /// The newest version of `key` at or before `lsn`.
-    pub(crate) fn get(&self, key: &[u8], lsn: u64) -> Option<Found> {
-        let probe: &dyn Versioned = &Probe { key, lsn };
+    pub(crate) fn get(&self, table: Table, key: &[u8], lsn: u64) -> Option<Found> {
+        if !self.filter.may_contain(table, key) {
+            return None;
+        }
+        let probe: &dyn Versioned = &Probe { table, key, lsn };
         let entry = self.versions.lower_bound(Bound::Included(probe))?;
         let version = entry.key();
-        (*version.key == *key).then(|| Found { lsn: version.lsn, value: entry.value().clone() })
+        (version.table == table && *version.key == *key)
+            .then(|| Found { lsn: version.lsn, value: entry.value().clone() })
     }
 
-    /// The first key of the range that has a version at or before `lsn`, with the newest such version.
-    pub(crate) fn next(&self, from: Bound<&[u8]>, to: Bound<&[u8]>, lsn: u64) -> Option<(FullKey, Found)> {
-        let mut from = match from {
-            // The newest possible version of the key comes first, the oldest possible last.
-            Bound::Included(key) => Bound::Included((key.to_vec(), u64::MAX)),
-            Bound::Excluded(key) => Bound::Excluded((key.to_vec(), 0)),
-            Bound::Unbounded => Bound::Unbounded,
+    /// The first key of the range of `table` that has a version at or before `lsn`, with the newest such version.
+    pub(crate) fn next(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        lsn: u64,
+    ) -> Option<(Box<[u8]>, Found)> {
+        let (mut key, mut at, mut included) = match from {
+            // The newest possible version of a key comes first, the oldest possible last.
+            Bound::Included(key) => (key.to_vec(), u64::MAX, true),
+            Bound::Excluded(key) => (key.to_vec(), 0, false),
+            Bound::Unbounded => (Vec::new(), u64::MAX, true),
         };
         loop {
-            let probe = from.as_ref().map(|(key, lsn)| Probe { key, lsn: *lsn });
-            let probe: Bound<&dyn Versioned> = match &probe {
-                Bound::Included(probe) => Bound::Included(probe),
-                Bound::Excluded(probe) => Bound::Excluded(probe),
-                Bound::Unbounded => Bound::Unbounded,
-            };
-            let entry = self.versions.lower_bound(probe)?;
+            let probe: &dyn Versioned = &Probe { table, key: &key, lsn: at };
+            let bound = if included { Bound::Included(probe) } else { Bound::Excluded(probe) };
+            let entry = self.versions.lower_bound(bound)?;
             let version = entry.key();
             let inside = match to {
                 Bound::Included(end) => *version.key <= *end,
                 Bound::Excluded(end) => *version.key < *end,
                 Bound::Unbounded => true,
             };
-            if !inside {
+            if version.table != table || !inside {
                 return None;
             }
             if version.lsn <= lsn {
@@ -180,20 +181,21 @@ impl Memtable {
             }
             // This version is too new: the one to look at is the newest of the same key that is not, and the next
             // key when there is none.
-            from = Bound::Included((version.key.to_vec(), lsn));
+            (key, at, included) = (version.key.to_vec(), lsn, true);
         }
     }
 
-    /// The newest version of every key, in key order: what a checkpoint moves into the B-tree.
-    pub(crate) fn newest(&self) -> impl Iterator<Item = (FullKey, Option<Value>)> + '_ {
-        let mut previous: Option<FullKey> = None;
+    /// The newest version of every key, in the order of tables and keys: what a checkpoint moves into the B-tree.
+    pub(crate) fn newest(&self) -> impl Iterator<Item = (TableKey, Option<Value>)> + '_ {
+        let mut previous: Option<TableKey> = None;
         self.versions.iter().filter_map(move |entry| {
             let version = entry.key();
-            if previous.as_ref() == Some(&version.key) {
+            if previous.as_ref().is_some_and(|(table, key)| *table == version.table && *key == version.key) {
                 return None;
             }
-            previous = Some(version.key.clone());
-            Some((version.key.clone(), entry.value().clone()))
+            let key = (version.table, version.key.clone());
+            previous = Some(key.clone());
+            Some((key, entry.value().clone()))
         })
     }
 }
@@ -204,39 +206,51 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
+    const T: Table = Table::Handoff;
+
     fn value(text: &str) -> Option<Value> {
         Some(text.as_bytes().into())
     }
 
     #[test]
     fn a_reader_sees_its_position_and_nothing_later() {
-        let table = Memtable::default();
-        table.insert(b"k"[..].into(), 3, value("three"));
-        table.insert(b"k"[..].into(), 7, None);
-        table.insert(b"k"[..].into(), 9, value("nine"));
-        assert_eq!(table.get(b"k", 2), None);
-        assert_eq!(table.get(b"k", 3), Some(Found { lsn: 3, value: value("three") }));
-        assert_eq!(table.get(b"k", 8), Some(Found { lsn: 7, value: None }));
-        assert_eq!(table.get(b"k", u64::MAX), Some(Found { lsn: 9, value: value("nine") }));
-        assert_eq!(table.get(b"j", u64::MAX), None);
-        assert_eq!(table.get(b"k\0", u64::MAX), None);
+        let table = Memtable::for_keys(16);
+        table.insert(T, b"k"[..].into(), 3, value("three"));
+        table.insert(T, b"k"[..].into(), 7, None);
+        table.insert(T, b"k"[..].into(), 9, value("nine"));
+        assert_eq!(table.get(T, b"k", 2), None);
+        assert_eq!(table.get(T, b"k", 3), Some(Found { lsn: 3, value: value("three") }));
+        assert_eq!(table.get(T, b"k", 8), Some(Found { lsn: 7, value: None }));
+        assert_eq!(table.get(T, b"k", u64::MAX), Some(Found { lsn: 9, value: value("nine") }));
+        assert_eq!(table.get(T, b"j", u64::MAX), None);
+        assert_eq!(table.get(T, b"k\0", u64::MAX), None);
         assert_eq!(table.newest_lsn(), 9);
     }
 
     #[test]
+    fn tables_do_not_see_each_other() {
+        let table = Memtable::for_keys(16);
+        table.insert(Table::FormToken, b"k"[..].into(), 1, value("token"));
+        table.insert(Table::HandoffClaim, b"k"[..].into(), 2, value("claim"));
+        assert_eq!(table.get(T, b"k", u64::MAX), None);
+        assert_eq!(table.next(T, Bound::Unbounded, Bound::Unbounded, u64::MAX), None);
+        assert!(table.next(Table::FormToken, Bound::Unbounded, Bound::Unbounded, u64::MAX).is_some());
+    }
+
+    #[test]
     fn a_checkpoint_takes_the_newest_version_of_each_key_in_order() {
-        let table = Memtable::default();
-        table.insert(b"b"[..].into(), 1, value("old"));
-        table.insert(b"a"[..].into(), 2, value("a"));
-        table.insert(b"b"[..].into(), 3, value("new"));
-        table.insert(b"c"[..].into(), 4, None);
+        let table = Memtable::for_keys(16);
+        table.insert(T, b"b"[..].into(), 1, value("old"));
+        table.insert(T, b"a"[..].into(), 2, value("a"));
+        table.insert(T, b"b"[..].into(), 3, value("new"));
+        table.insert(T, b"c"[..].into(), 4, None);
         let newest: Vec<_> = table.newest().collect();
         assert_eq!(
             newest,
             [
-                (b"a"[..].into(), value("a")),
-                (b"b"[..].into(), value("new")),
-                (b"c"[..].into(), None),
+                ((T, b"a"[..].into()), value("a")),
+                ((T, b"b"[..].into()), value("new")),
+                ((T, b"c"[..].into()), None),
             ]
         );
     }
@@ -249,23 +263,24 @@ mod tests {
             from in 0u8..9,
             to in 0u8..9,
         ) {
-            let table = Memtable::default();
+            let table = Memtable::for_keys(16);
             let mut model = BTreeMap::new();
             for (index, (key, live)) in writes.iter().enumerate() {
                 let lsn = index as u64 + 1;
                 let value = live.then(|| Value::from(&lsn.to_le_bytes()[..]));
-                table.insert([*key][..].into(), lsn, value.clone());
+                table.insert(T, [*key][..].into(), lsn, value.clone());
                 if lsn <= at {
                     model.insert([*key].to_vec(), Found { lsn, value });
                 }
             }
             for key in 0..8u8 {
-                prop_assert_eq!(table.get(&[key], at), model.get(&[key][..]).cloned());
+                prop_assert_eq!(table.get(T, &[key], at), model.get(&[key][..]).cloned());
             }
             let (from, to) = (from.min(to), from.max(to));
             let mut scanned = Vec::new();
             let mut start = Bound::Included(vec![from]);
             while let Some((key, found)) = table.next(
+                T,
                 start.as_ref().map(Vec::as_slice),
                 Bound::Excluded(&[to][..]),
                 at,
