@@ -3,8 +3,8 @@
 //! Opening only reads until it is known that nothing acknowledged is missing. Then, in this order:
 //! 1. stale frames behind a torn tail are erased and the erasure is flushed, so that they can never be reached
 //!    again;
-//! 2. everything that was replayed is flushed, because a process that was killed may have left it with the
-//!    operating system only;
+//! 2. everything is flushed, because a process that was killed may have left what was replayed with the operating
+//!    system only;
 //! 3. a segment whose frames are all in the B-tree gets a new generation.
 //!
 //! A crash between any two of these leaves a file for which the same decisions are made again.
@@ -139,8 +139,12 @@ fn format(storage: Arc<dyn Storage>, options: &EngineOptions) -> Result<()> {
         offset += chunk.len() as u64;
     }
     let layout = LogLayout { file_id, offset: superblock.log_offset, segment_size };
+    // Generations begin at a random number, so that no caller's value can be made to look like a frame.
+    let random = file_id.last_chunk::<4>().copied().unwrap_or_default();
+    let first_generation = 1 + u64::from(u32::from_le_bytes(random));
     for index in 0..SEGMENTS {
-        let header = SegmentHeader { generation: index as u64 + 1, index: index as u64, base_lsn: 0 };
+        let generation = first_generation + index as u64;
+        let header = SegmentHeader { generation, index: index as u64, base_lsn: 0 };
         header.write(storage.as_ref(), layout.segment_offset(index), &file_id)?;
     }
     let base = Base::create(Arc::clone(&storage), superblock.base_offset, options.cache_size)?;
@@ -201,9 +205,7 @@ impl Recovered {
             let offset = layout.segment_offset(erase.segment) + erase.from as u64;
             storage.write_at(offset, &vec![0; erase.to.saturating_sub(erase.from)]).map_err(failed)?;
         }
-        if !self.plan.erase.is_empty() || !self.plan.replay.is_empty() {
-            storage.sync_data().map_err(failed)?;
-        }
+        storage.sync_data().map_err(failed)?;
         for recycle in &self.plan.recycle {
             let (generation, index) = (recycle.generation, recycle.segment);
             let header = SegmentHeader { generation, index: index as u64, base_lsn: self.base_lsn };
