@@ -229,8 +229,12 @@ impl Log {
         match durability {
             Durability::Sync => self.flush_wanted.store(lsn, Ordering::Release),
             Durability::Interval(at_most) => {
-                let flush_by = Instant::now() + at_most;
-                appender.flush_by = Some(appender.flush_by.map_or(flush_by, |earlier| earlier.min(flush_by)));
+                // A time that the clock cannot express never comes.
+                let flush_by = Instant::now().checked_add(at_most);
+                appender.flush_by = match (appender.flush_by, flush_by) {
+                    (Some(earlier), Some(flush_by)) => Some(earlier.min(flush_by)),
+                    (earlier, flush_by) => earlier.or(flush_by),
+                };
             }
             Durability::Os => {}
         }
