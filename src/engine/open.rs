@@ -109,7 +109,8 @@ impl Engine {
         if !core.log.spare_is_free() {
             core.checkpointer.request();
         }
-        let close_on_drop = CloseOnDrop { core: Arc::clone(&core), threads: Mutex::new(threads) };
+        let close_on_drop =
+            CloseOnDrop { core: Arc::clone(&core), closing: Mutex::new(()), threads: Mutex::new(threads) };
         Ok(Self { core, close_on_drop: Arc::new(close_on_drop) })
     }
 }
