@@ -124,7 +124,8 @@ impl Cloakroom {
     ///
     /// # Errors
     /// [`Error::OutcomeUnknown`] when the last flush failed, or one had failed before: what was not acknowledged
-    /// may be lost. The room is closed all the same.
+    /// may be lost. The room is closed all the same. [`Error::NestedTransaction`] from inside a transaction of this
+    /// room, which goes on.
     pub fn close(&self) -> Result<()> {
         self.engine.close()
     }

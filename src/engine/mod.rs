@@ -81,9 +81,14 @@ struct Scratch {
     payload: Vec<u8>,
 }
 
+/// Transactions of how many rooms one thread can run inside one another.
+const MAX_NESTED_ROOMS: usize = 8;
+
 thread_local! {
-    /// The engine whose serial lock this thread holds, to tell a nested transaction from a wait.
-    static IN_TRANSACTION: Cell<*const Core> = const { Cell::new(std::ptr::null()) };
+    /// The engines whose transactions this thread runs, to tell a nested transaction from a wait. An array, because
+    /// it needs no destructor: a room may be dropped while a thread and its other locals end.
+    static IN_TRANSACTION: Cell<[*const Core; MAX_NESTED_ROOMS]> =
+        const { Cell::new([std::ptr::null(); MAX_NESTED_ROOMS]) };
 }
 
 impl Engine {
@@ -242,24 +247,27 @@ impl Core {
 
 /// The right of this thread to run a transaction of one engine; refused while it already runs one.
 struct Turn {
-    before: *const Core,
+    core: *const Core,
 }
 
 impl Turn {
     fn take(core: &Core) -> Result<Self> {
         let this = std::ptr::from_ref(core);
-        let before = IN_TRANSACTION.with(Cell::get);
-        if before == this {
+        let mut running = IN_TRANSACTION.get();
+        if running.contains(&this) {
             return Err(Error::NestedTransaction);
         }
-        IN_TRANSACTION.with(|current| current.set(this));
-        Ok(Self { before })
+        let free = running.iter_mut().find(|running| running.is_null()).ok_or(Error::NestedTransaction)?;
+        *free = this;
+        IN_TRANSACTION.set(running);
+        Ok(Self { core: this })
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        IN_TRANSACTION.with(|current| current.set(self.before));
+        let keep = |running| if running == self.core { std::ptr::null() } else { running };
+        IN_TRANSACTION.set(IN_TRANSACTION.get().map(keep));
     }
 }
 
@@ -267,12 +275,20 @@ impl Drop for Turn {
 #[derive(Debug)]
 struct CloseOnDrop {
     core: Arc<Core>,
+    closing: Mutex<()>,
     threads: Mutex<background::Handles>,
 }
 
 impl CloseOnDrop {
     fn close(&self) -> Result<()> {
-        let result = self.core.close();
+        // Inside a transaction of this engine it would wait for itself. The turn is given back at once, because
+        // whatever closing wakes may call this engine.
+        drop(Turn::take(&self.core)?);
+        let result = {
+            // Whoever closes at the same time finds it closed when its call returns.
+            let _closing = self.closing.lock();
+            self.core.close()
+        };
         self.threads.lock().join();
         result
     }

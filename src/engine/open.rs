@@ -117,7 +117,8 @@ impl Engine {
         if !core.log.spare_is_free() {
             core.checkpointer.request();
         }
-        let close_on_drop = CloseOnDrop { core: Arc::clone(&core), threads: Mutex::new(threads) };
+        let close_on_drop =
+            CloseOnDrop { core: Arc::clone(&core), closing: Mutex::new(()), threads: Mutex::new(threads) };
         Ok(Self { core, close_on_drop: Arc::new(close_on_drop) })
     }
 }
@@ -125,7 +126,7 @@ impl Engine {
 /// Writes an empty room: the log prewritten with zeros, both segment headers, an empty B-tree and, last, the
 /// superblock that makes it one.
 fn format(storage: Arc<dyn Storage>, options: &EngineOptions) -> Result<()> {
-    let segment_size = (options.log_capacity / SEGMENTS as u64).next_multiple_of(BLOCK_SIZE as u64);
+    let segment_size = options.log_capacity.div_ceil(SEGMENTS as u64).next_multiple_of(BLOCK_SIZE as u64);
     let file_id = ulid::Ulid::generate().to_bytes();
     let superblock = Superblock::new(segment_size, options.clock.now_ms(), file_id);
     let failed = |error| Error::io("writing the log of a new file", error);

@@ -109,6 +109,9 @@ pub(crate) struct Log {
     appender: Mutex<Appender>,
     /// Held while frames go into the file, so that they go in order.
     writer: Mutex<()>,
+    /// Held while everything is flushed, so that of two flushes at once the second knows that the first failed: the
+    /// system tells only one of them.
+    flusher: Mutex<()>,
     group: GroupCommit,
     appended: AtomicU64,
     written: AtomicU64,
@@ -153,6 +156,7 @@ impl Log {
                 recycled: Vec::new(),
             }),
             writer: Mutex::new(()),
+            flusher: Mutex::new(()),
             group: GroupCommit::new(last_lsn),
             appended: AtomicU64::new(last_lsn),
             written: AtomicU64::new(last_lsn),
@@ -234,8 +238,12 @@ impl Log {
         match durability {
             Durability::Sync => self.flush_wanted.store(lsn, Ordering::Release),
             Durability::Interval(at_most) => {
-                let flush_by = Instant::now() + at_most;
-                appender.flush_by = Some(appender.flush_by.map_or(flush_by, |earlier| earlier.min(flush_by)));
+                // A time that the clock cannot express never comes.
+                let flush_by = Instant::now().checked_add(at_most);
+                appender.flush_by = match (appender.flush_by, flush_by) {
+                    (Some(earlier), Some(flush_by)) => Some(earlier.min(flush_by)),
+                    (earlier, flush_by) => earlier.or(flush_by),
+                };
             }
             Durability::Os => {}
         }
@@ -390,15 +398,12 @@ impl Log {
         if let Some(failure) = self.failure() {
             return Err(Error::OutcomeUnknown { source: Arc::clone(failure) });
         }
-        let writer = self.writer.lock();
+        let _writer = self.writer.lock();
         if self.written() >= lsn {
             return Ok(());
         }
-        let result = self.write_chunks(|bytes, offset, _| self.storage.write_at(offset, bytes));
-        drop(writer);
-        result.map_err(|error| {
-            self.group.fail(error);
-            let source = self.failure().map_or_else(|| Arc::new(io::Error::other("poisoned")), Arc::clone);
+        self.write_chunks(|bytes, offset, _| self.storage.write_at(offset, bytes)).map_err(|error| {
+            let source = self.failure().map_or_else(|| Arc::new(error), Arc::clone);
             Error::OutcomeUnknown { source }
         })
     }
@@ -407,16 +412,13 @@ impl Log {
     fn commit(&self) -> io::Result<u64> {
         let started = Instant::now();
         let writer = self.writer.lock();
-        if let Some(failure) = self.failure() {
-            return Err(io::Error::new(failure.kind(), Arc::clone(failure)));
-        }
         let unflushed = self.written() > self.durable();
         self.appender.lock().flush_by = None;
         let reached = if unflushed || self.relaxed_callers.load(Ordering::Relaxed) {
             self.write_chunks(|bytes, offset, _| self.storage.write_at(offset, bytes))?;
             let reached = self.written();
             drop(writer);
-            self.storage.sync_data()?;
+            self.flush()?;
             reached
         } else {
             // Nothing else is unflushed, so a write that makes just its own bytes durable is enough.
@@ -431,13 +433,19 @@ impl Log {
         Ok(reached)
     }
 
-    /// Stamps what was appended and passes it on, oldest first. The caller holds `writer`.
+    /// Stamps what was appended and passes it on, oldest first. The caller holds `writer`. A failure poisons the log
+    /// before the next caller can write behind the gap.
     fn write_chunks(&self, write: impl Fn(&[u8], u64, u64) -> io::Result<()>) -> io::Result<()> {
+        self.check_failure()?;
+        self.write_in_order(write).map_err(|error| self.failed(error))
+    }
+
+    fn write_in_order(&self, write: impl Fn(&[u8], u64, u64) -> io::Result<()>) -> io::Result<()> {
         let chunks = std::mem::take(&mut self.appender.lock().unwritten);
         for mut chunk in chunks {
             if self.written() > self.durable() && self.starts_segment(&chunk) {
                 // The first frame of a segment must not be in the file before the last of the other is durable.
-                self.storage.sync_data()?;
+                self.flush()?;
                 self.group.publish(self.written());
             }
             frame::stamp(&mut chunk.bytes, self.durable());
@@ -448,6 +456,27 @@ impl Log {
             self.appender.lock().recycled = chunk.bytes;
         }
         Ok(())
+    }
+
+    /// Flushes everything that was written, unless a flush failed before: then nobody knows what another one covers.
+    fn flush(&self) -> io::Result<()> {
+        let _flusher = self.flusher.lock();
+        self.check_failure()?;
+        self.storage.sync_data().map_err(|error| self.failed(error))
+    }
+
+    /// The failure that poisoned the log, if one did.
+    fn check_failure(&self) -> io::Result<()> {
+        match self.failure() {
+            Some(failure) => Err(io::Error::new(failure.kind(), Arc::clone(failure))),
+            None => Ok(()),
+        }
+    }
+
+    /// Poisons the log, and answers the failure that did.
+    fn failed(&self, error: io::Error) -> io::Error {
+        self.group.fail(error);
+        self.check_failure().err().unwrap_or_else(|| io::Error::other("poisoned"))
     }
 
     fn starts_segment(&self, chunk: &Chunk) -> bool {

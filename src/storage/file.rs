@@ -37,6 +37,14 @@ struct Shared {
     durable_writes_unsupported: AtomicBool,
 }
 
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // Closing the descriptor alone keeps the lock for as long as another process has inherited it, be it only
+        // for the moment between the fork and the exec of a child.
+        let _ = self.file.unlock();
+    }
+}
+
 impl FileStorage {
     /// Opens the file at `path`, which must exist, and locks it. Nothing is written to it.
     ///
