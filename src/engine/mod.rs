@@ -130,11 +130,6 @@ impl Engine {
         Pending::ready(answer)
     }
 
-    /// The room's time, in milliseconds since the Unix epoch.
-    pub(crate) fn now_ms(&self) -> u64 {
-        self.core.clock.now_ms()
-    }
-
     /// The most bytes the value of one row may have, so that a frame with it and its keys fits a log segment.
     pub(crate) fn max_row_bytes(&self) -> usize {
         self.core.log.max_payload_len().saturating_sub(8 * crate::limits::MAX_KEY_LEN)

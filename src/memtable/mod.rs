@@ -19,37 +19,59 @@ pub(crate) type TableKey = (Table, Box<[u8]>);
 
 /// A version of a row as the table orders them: by table and key, then the newest first.
 trait Versioned {
-    fn parts(&self) -> (Table, &[u8], u64);
+    fn parts(&self) -> (Head, &[u8], u64);
+}
+
+/// A table's number and the first seven bytes of a key, which decide most comparisons without a look at the key,
+/// which lies elsewhere in memory. Shorter keys are filled up with zeros; equal heads decide nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Head(u64);
+
+impl Head {
+    fn new(table: Table, key: &[u8]) -> Self {
+        let mut bytes = [0; 8];
+        for (slot, byte) in bytes.iter_mut().zip([table.number()].iter().chain(key)) {
+            *slot = *byte;
+        }
+        Self(u64::from_be_bytes(bytes))
+    }
 }
 
 #[derive(Debug)]
 struct Version {
+    head: Head,
     table: Table,
-    key: Box<[u8]>,
     lsn: u64,
+    key: Box<[u8]>,
 }
 
 /// The same, borrowed, to look up without an allocation.
 struct Probe<'a> {
-    table: Table,
+    head: Head,
     key: &'a [u8],
     lsn: u64,
 }
 
+impl<'a> Probe<'a> {
+    fn new(table: Table, key: &'a [u8], lsn: u64) -> Self {
+        Self { head: Head::new(table, key), key, lsn }
+    }
+}
+
 impl Versioned for Version {
-    fn parts(&self) -> (Table, &[u8], u64) {
-        (self.table, &self.key, self.lsn)
+    fn parts(&self) -> (Head, &[u8], u64) {
+        (self.head, &self.key, self.lsn)
     }
 }
 
 impl Versioned for Probe<'_> {
-    fn parts(&self) -> (Table, &[u8], u64) {
-        (self.table, self.key, self.lsn)
+    fn parts(&self) -> (Head, &[u8], u64) {
+        (self.head, self.key, self.lsn)
     }
 }
 
-fn compare(a: (Table, &[u8], u64), b: (Table, &[u8], u64)) -> Ordering {
-    (a.0, a.1).cmp(&(b.0, b.1)).then_with(|| b.2.cmp(&a.2))
+fn compare(a: (Head, &[u8], u64), b: (Head, &[u8], u64)) -> Ordering {
+    a.0.cmp(&b.0).then_with(|| a.1.cmp(b.1)).then_with(|| b.2.cmp(&a.2))
 }
 
 impl<'a> Borrow<dyn Versioned + 'a> for Version {
@@ -122,7 +144,8 @@ impl Memtable {
     /// Adds the version of `key` that the frame at `lsn` wrote. Readers at an earlier position do not see it.
     pub(crate) fn insert(&self, table: Table, key: Box<[u8]>, lsn: u64, value: Option<Value>) {
         self.filter.insert(table, &key);
-        self.versions.insert(Version { table, key, lsn }, value);
+        let head = Head::new(table, &key);
+        self.versions.insert(Version { head, table, lsn, key }, value);
         self.newest_lsn.fetch_max(lsn, Atomic::Release);
     }
 
@@ -141,7 +164,7 @@ impl Memtable {
         if !self.filter.may_contain(table, key) {
             return None;
         }
-        let probe: &dyn Versioned = &Probe { table, key, lsn };
+        let probe: &dyn Versioned = &Probe::new(table, key, lsn);
         let entry = self.versions.lower_bound(Bound::Included(probe))?;
         let version = entry.key();
         (version.table == table && *version.key == *key)
@@ -163,7 +186,7 @@ impl Memtable {
             Bound::Unbounded => (Vec::new(), u64::MAX, true),
         };
         loop {
-            let probe: &dyn Versioned = &Probe { table, key: &key, lsn: at };
+            let probe: &dyn Versioned = &Probe::new(table, &key, at);
             let bound = if included { Bound::Included(probe) } else { Bound::Excluded(probe) };
             let entry = self.versions.lower_bound(bound)?;
             let version = entry.key();
