@@ -133,13 +133,7 @@ impl Reader for Snapshot {
         self.view.base.get(table, key)
     }
 
-    fn scan(
-        &mut self,
-        table: Table,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Row>> {
+    fn scan(&mut self, table: Table, from: Bound<&[u8]>, to: Bound<&[u8]>, limit: usize) -> Result<Vec<Row>> {
         scan(&self.view, self.lsn, (table, from, to), limit, &mut self.rests_on)
     }
 }

@@ -62,9 +62,8 @@ thread_local! {
 
 fn parker() -> Arc<Parker> {
     PARKER.with(|cell| {
-        let parker = cell.get_or_init(|| {
-            Arc::new(Parker { state: AtomicU8::new(WAITING), thread: thread::current() })
-        });
+        let parker = cell
+            .get_or_init(|| Arc::new(Parker { state: AtomicU8::new(WAITING), thread: thread::current() }));
         parker.state.store(WAITING, Ordering::Relaxed);
         Arc::clone(parker)
     })
@@ -208,9 +207,7 @@ impl GroupCommit {
                 }
                 if state.leading {
                     let parker = parker();
-                    state
-                        .waiters
-                        .push(Waiter { position, sleeper: Sleeper::Thread(Arc::clone(&parker)) });
+                    state.waiters.push(Waiter { position, sleeper: Sleeper::Thread(Arc::clone(&parker)) });
                     self.company.blocked.fetch_add(1, Ordering::Relaxed);
                     Some(parker)
                 } else {
@@ -253,10 +250,9 @@ impl GroupCommit {
 
     /// Forgets a task that was registered and will not be polled again.
     pub(crate) fn forget(&self, ticket: u64) {
-        self.state
-            .lock()
-            .waiters
-            .retain(|waiter| !matches!(waiter.sleeper, Sleeper::Task { ticket: known, .. } if known == ticket));
+        self.state.lock().waiters.retain(
+            |waiter| !matches!(waiter.sleeper, Sleeper::Task { ticket: known, .. } if known == ticket),
+        );
     }
 
     /// Leads one commit unless somebody leads already: the background thread's turn.
@@ -467,7 +463,11 @@ mod tests {
             group.poll(log.append(), None, Waker::noop());
             reached
         };
-        group.wait(first, commit, || drop(called.fetch_add(1, Ordering::SeqCst))).unwrap();
+        group
+            .wait(first, commit, || {
+                called.fetch_add(1, Ordering::SeqCst);
+            })
+            .unwrap();
         assert_eq!(called.load(Ordering::SeqCst), 1);
         group.drive(|| log.commit(), || ());
         assert_eq!((group.durable(), group.waiting()), (2, 0));

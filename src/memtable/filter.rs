@@ -40,7 +40,10 @@ impl Filter {
 
     /// `false` when the key was certainly not inserted.
     pub(super) fn may_contain(&self, table: Table, key: &[u8]) -> bool {
-        self.probes(table, key).into_iter().flatten().all(|(word, bit)| word.load(Ordering::Acquire) & bit != 0)
+        self.probes(table, key)
+            .into_iter()
+            .flatten()
+            .all(|(word, bit)| word.load(Ordering::Acquire) & bit != 0)
     }
 
     fn probes(&self, table: Table, key: &[u8]) -> [Option<(&AtomicU64, u64)>; 2] {

@@ -29,7 +29,6 @@ pub(crate) struct FileStorage {
 #[derive(Debug)]
 struct Shared {
     file: File,
-    path: PathBuf,
     len: AtomicU64,
     /// Held while the length changes, so that two changes cannot mix.
     resizing: Mutex<()>,
@@ -67,17 +66,11 @@ impl FileStorage {
         let len = file.metadata().map_err(|error| Error::io(context("examining", path), error))?.len();
         let shared = Shared {
             file,
-            path: path.to_path_buf(),
             len: AtomicU64::new(len),
             resizing: Mutex::new(()),
             durable_writes_unsupported: AtomicBool::new(false),
         };
         Ok(Self { shared: Arc::new(shared) })
-    }
-
-    /// The path the file was opened by.
-    pub(crate) fn path(&self) -> &Path {
-        &self.shared.path
     }
 
     /// Makes the bytes, the length and every other attribute of the file durable.

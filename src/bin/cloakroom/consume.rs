@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::VecDeque;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Barrier;
+use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -309,22 +309,25 @@ impl<'a> Contest<'a> {
     fn run(&self, room: &Cloakroom) -> Result<Run, Failure> {
         let threads = if self.options.race > 0 { self.options.race } else { self.options.threads };
         let bar = progress(self.keys.len() as u64, "consuming");
-        let (ready, finished) = (Barrier::new(threads + 1), AtomicUsize::new(0));
+        let (gate, finished) = (RwLock::new(()), AtomicUsize::new(0));
         let deadline = Duration::from_secs_f64(self.options.seconds);
         std::thread::scope(|scope| {
+            // Nobody starts before all are there; when one cannot be started, the others end at once.
+            let closed = gate.write();
             let mut workers = Vec::with_capacity(threads);
             for _ in 0..threads {
-                let worker = std::thread::Builder::new()
-                    .stack_size(256 << 10)
-                    .spawn_scoped(scope, || {
-                        ready.wait();
-                        let result = self.consume(&room.form_tokens());
-                        finished.fetch_add(1, Ordering::Release);
-                        result
-                    });
-                workers.push(worker.map_err(|error| Failure::Io("starting a thread".into(), error))?);
+                let worker = std::thread::Builder::new().stack_size(256 << 10).spawn_scoped(scope, || {
+                    drop(gate.read());
+                    let result = self.consume(&room.form_tokens());
+                    finished.fetch_add(1, Ordering::Release);
+                    result
+                });
+                workers.push(worker.map_err(|error| {
+                    self.stop.store(true, Ordering::Release);
+                    Failure::Io(format!("starting {threads} threads"), error)
+                })?);
             }
-            ready.wait();
+            drop(closed);
             let started = Instant::now();
             while started.elapsed() < deadline && finished.load(Ordering::Acquire) < threads {
                 bar.set_position(self.next.load(Ordering::Relaxed).min(self.keys.len()) as u64);

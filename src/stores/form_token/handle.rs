@@ -60,7 +60,7 @@ impl FormTokens {
     /// Counts every token, by reading every one of them: the cost grows with the number of tokens stored, and other
     /// callers do not wait meanwhile.
     pub fn stats(&self) -> Pending<FormTokenStats> {
-        self.engine.read(self.durability, |rows| ops::stats(rows))
+        self.engine.read(self.durability, ops::stats)
     }
 }
 

@@ -57,7 +57,7 @@ impl Handoff {
     /// Counts every state, by reading every one of them: the cost grows with what is stored, and other callers do
     /// not wait meanwhile.
     pub fn stats(&self) -> Pending<HandoffStats> {
-        self.engine.read(self.durability, |rows| ops::stats(rows))
+        self.engine.read(self.durability, ops::stats)
     }
 }
 
