@@ -1,0 +1,4 @@
+//! The crash simulation's parts: a pure model of both stores, and a world that runs a room beside it.
+
+pub mod model;
+pub mod world;
