@@ -130,7 +130,11 @@ pub fn record(key: u8, serial: u64, binding: Binding, expires_at: u64) -> FormTo
 
 pub fn lookup_key(key: u8) -> LookupKey {
     // Both kinds of keys: lowercase hex, and any other text.
-    if key.is_multiple_of(2) { LookupKey::new(format!("00{key:02x}")) } else { LookupKey::new(format!("Key {key}")) }
+    if key.is_multiple_of(2) {
+        LookupKey::new(format!("00{key:02x}"))
+    } else {
+        LookupKey::new(format!("Key {key}"))
+    }
 }
 
 pub fn state_id(id: u8) -> String {
@@ -154,18 +158,54 @@ impl State {
 /// One operation, with everything that decides what it does but the clock.
 #[derive(Clone, Debug)]
 pub enum Op {
-    Insert { key: u8, serial: u64, binding: Binding, expires_at: u64 },
-    Consume { keys: Vec<u8>, binding: Binding, now: u64, grace_ms: u64 },
-    SetResult { keys: Vec<u8>, result: Blob },
-    Set { id: u8, value: Blob, ttl_seconds: u64 },
-    Get { id: u8 },
-    Take { id: u8 },
-    Delete { id: u8 },
-    Claim { id: u8, number: u64, lease_ms: u64 },
-    Ack { id: u8, number: u64 },
-    Release { id: u8, number: u64 },
+    Insert {
+        key: u8,
+        serial: u64,
+        binding: Binding,
+        expires_at: u64,
+    },
+    Consume {
+        keys: Vec<u8>,
+        binding: Binding,
+        now: u64,
+        grace_ms: u64,
+    },
+    SetResult {
+        keys: Vec<u8>,
+        result: Blob,
+    },
+    Set {
+        id: u8,
+        value: Blob,
+        ttl_seconds: u64,
+    },
+    Get {
+        id: u8,
+    },
+    Take {
+        id: u8,
+    },
+    Delete {
+        id: u8,
+    },
+    Claim {
+        id: u8,
+        number: u64,
+        lease_ms: u64,
+    },
+    Ack {
+        id: u8,
+        number: u64,
+    },
+    Release {
+        id: u8,
+        number: u64,
+    },
     /// All of them in one transaction, which fails in the end if `fails` says so.
-    Batch { ops: Vec<Op>, fails: bool },
+    Batch {
+        ops: Vec<Op>,
+        fails: bool,
+    },
 }
 
 impl Op {
@@ -231,9 +271,9 @@ impl Model {
                 Answer::Consumed(outcome, result)
             }
             Op::SetResult { keys, result } => {
-                let consumed = keys.iter().find(|key| {
-                    self.tokens.get(key).is_some_and(|token| token.is_consumed(now_ms))
-                });
+                let consumed = keys
+                    .iter()
+                    .find(|key| self.tokens.get(key).is_some_and(|token| token.is_consumed(now_ms)));
                 let token = consumed.and_then(|key| self.tokens.get_mut(key));
                 if let Some(used) = token.and_then(|token| token.used.as_mut()) {
                     used.result = Some(*result);
@@ -331,19 +371,28 @@ impl Model {
     pub fn view(&self, now_ms: u64) -> View {
         let tokens = self.tokens.iter().filter(|(_, token)| token.is_there(now_ms)).map(|(key, token)| {
             let used = token.used.as_ref().map(|used| (used.at, used.result));
-            (*key, TokenView { serial: token.serial, binding: token.binding, expires_at: token.expires_at, used })
+            (
+                *key,
+                TokenView {
+                    serial: token.serial,
+                    binding: token.binding,
+                    expires_at: token.expires_at,
+                    used,
+                },
+            )
         });
-        let states = self.states.iter().filter(|(_, state)| now_ms < state.expires_at_ms).map(|(id, state)| {
-            let claimed_until_ms = state.claim_at(now_ms).map(|(_, until_ms)| until_ms);
-            let seen = StateView {
-                expires_at_ms: state.expires_at_ms,
-                claimed_until_ms,
-                // The content of a claimed state cannot be read, but its size is listed.
-                value: claimed_until_ms.is_none().then_some(state.value),
-                bytes: state.value.json_len(),
-            };
-            (*id, seen)
-        });
+        let states =
+            self.states.iter().filter(|(_, state)| now_ms < state.expires_at_ms).map(|(id, state)| {
+                let claimed_until_ms = state.claim_at(now_ms).map(|(_, until_ms)| until_ms);
+                let seen = StateView {
+                    expires_at_ms: state.expires_at_ms,
+                    claimed_until_ms,
+                    // The content of a claimed state cannot be read, but its size is listed.
+                    value: claimed_until_ms.is_none().then_some(state.value),
+                    bytes: state.value.json_len(),
+                };
+                (*id, seen)
+            });
         View { tokens: tokens.collect(), states: states.collect() }
     }
 }

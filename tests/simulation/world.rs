@@ -1,13 +1,10 @@
 //! One room on a simulated disk, and beside it every state that its model has been in.
 
-use super::model::{
-    Answer, Binding, Blob, Model, Op, StateView, TokenView, View, lookup_key, record, state_id,
-};
-use cloakroom::testing::{SimStorage, Storage};
-use cloakroom::{
-    Claim, ClaimId, Cloakroom, Durability, Error, FormTokenStore, FormTokens, Handoff, HandoffStateStore,
-    ManualClock, Pending, Transaction,
-};
+use super::calls::{Issued, Outcome, issue};
+use super::model::{Answer, Binding, Blob, Model, Op, View};
+use super::reading::{Unread, read};
+use cloakroom::testing::SimStorage;
+use cloakroom::{ClaimId, Cloakroom, Durability, Error, HandoffStateStore, ManualClock};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,14 +27,9 @@ macro_rules! violation {
 }
 pub(crate) use violation;
 
-/// An answer, and the claims that came with it.
-#[derive(Debug, Default)]
-struct Done {
-    answer: Option<Answer>,
-    claims: Vec<(u64, u8, ClaimId)>,
+fn op_text(op: &Op) -> String {
+    format!("{op:?}")
 }
-
-type Outcome = Result<Done, Error>;
 
 /// An answer that was not waited for yet.
 struct Waiting {
@@ -278,7 +270,8 @@ impl World {
             }
             14..36 => {
                 let keys = self.token_keys();
-                let known = keys.first().and_then(|key| self.newest().tokens.get(key)).map(|token| token.binding);
+                let known =
+                    keys.first().and_then(|key| self.newest().tokens.get(key)).map(|token| token.binding);
                 let binding = match known {
                     Some(binding) if self.rng.u32(0..5) > 0 => binding,
                     _ => self.binding(),
@@ -324,7 +317,7 @@ impl World {
         if self.trail.len() > 400 {
             self.trail.drain(..200);
         }
-        self.trail.push(format!("[{}] {durability:?} {}", self.models.len(), brief(&op)));
+        self.trail.push(format!("[{}] {durability:?} {}", self.models.len(), op_text(&op)));
         let mut after = self.newest().clone();
         let expected = after.apply(&op, now_ms);
         let changed = after.view(now_ms) != self.newest().view(now_ms);
@@ -336,12 +329,20 @@ impl World {
             self.models.iter().rposition(other).map_or(0, |index| index + 1)
         };
         let pending = self.issue(&op, durability);
-        let waiting =
-            Waiting { op, wait: pending.wait, expected, durability, rests_on, changed, after: self.models.len() };
+        let waiting = Waiting {
+            op,
+            wait: pending.wait,
+            expected,
+            durability,
+            rests_on,
+            changed,
+            after: self.models.len(),
+        };
         if pending.is_ready {
             // Nothing is left to wait for: it was refused, or rests on nothing that could be lost.
             let outcome = (waiting.wait)();
-            let was_refused = outcome.as_ref().is_err_and(|error| !matches!(error, Error::OutcomeUnknown { .. }));
+            let was_refused =
+                outcome.as_ref().is_err_and(|error| !matches!(error, Error::OutcomeUnknown { .. }));
             if !was_refused {
                 self.push(after, &waiting.op);
             }
@@ -381,7 +382,7 @@ impl World {
             Ok(done) => {
                 let answer = done.answer.unwrap_or(Answer::Unit);
                 if answer != expected {
-                    violation!("{} answered {answer:?} instead of {expected:?}", brief(&op));
+                    violation!("{} answered {answer:?} instead of {expected:?}", op_text(&op));
                 }
                 self.claims.extend(done.claims);
                 if durability == Durability::Sync {
@@ -398,7 +399,7 @@ impl World {
 
     fn check_error(&self, op: &Op, error: &Error, changed: bool) -> Check {
         if !self.disturbed && !self.storage.is_crashed() {
-            violation!("{} failed without a cause: {error}", brief(op));
+            violation!("{} failed without a cause: {error}", op_text(op));
         }
         match (op, error) {
             (Op::Get { id }, Error::Poisoned { .. }) => {
@@ -411,7 +412,7 @@ impl World {
             }
             (_, Error::OutcomeUnknown { .. } | Error::Poisoned { .. } | Error::DiskFull { .. }) => Ok(()),
             (_, Error::Io { .. } | Error::LogFull { .. }) => Ok(()),
-            _ => violation!("{} (change: {changed}) failed with an unexpected error: {error:?}", brief(op)),
+            _ => violation!("{} (change: {changed}) failed with an unexpected error: {error:?}", op_text(op)),
         }
     }
 
@@ -517,7 +518,8 @@ impl World {
     /// The newest state from `low` on that looks like this.
     pub fn match_view(&self, view: &View, low: usize) -> Check<usize> {
         let now_ms = self.now_ms();
-        if let Some(found) = (low..self.models.len()).rev().find(|index| self.models[*index].view(now_ms) == *view)
+        if let Some(found) =
+            (low..self.models.len()).rev().find(|index| self.models[*index].view(now_ms) == *view)
         {
             return Ok(found);
         }
@@ -534,260 +536,4 @@ impl World {
             ),
         }
     }
-}
-
-struct Issued {
-    wait: Box<dyn FnOnce() -> Outcome>,
-    is_ready: bool,
-}
-
-/// A call through the traits.
-fn issue(
-    room: &Cloakroom,
-    tokens: FormTokens,
-    states: Handoff,
-    op: &Op,
-    claims: &[(u64, u8, ClaimId)],
-
-) -> Issued {
-    fn later<T: 'static>(pending: Pending<T>, done: impl FnOnce(T) -> Done + 'static) -> Issued {
-        let is_ready = pending.is_ready();
-        Issued { wait: Box::new(move || pending.wait().map(done)), is_ready }
-    }
-    let plain = |answer| Done { answer: Some(answer), claims: vec![] };
-    match op.clone() {
-        Op::Insert { key, serial, binding, expires_at } => {
-            let pending = tokens.insert_form_token(record(key, serial, binding, expires_at));
-            let is_ready = pending.is_ready();
-            let wait = move || match pending.wait() {
-                Ok(()) => Ok(plain(Answer::Unit)),
-                Err(Error::AlreadyExists) => Ok(plain(Answer::AlreadyExists)),
-                Err(error) => Err(error),
-            };
-            Issued { wait: Box::new(wait), is_ready }
-        }
-        Op::Consume { keys, binding, now, grace_ms } => {
-            let tokens = tokens.with_replay_grace(Duration::from_millis(grace_ms));
-            let keys: Vec<_> = keys.into_iter().map(lookup_key).collect();
-            let (subject, purpose, resource) = (binding.subject(), binding.purpose(), binding.resource());
-            let pending = match keys.as_slice() {
-                [key] => tokens.consume_form_token(key, &subject, &purpose, resource.as_deref(), now),
-                keys => tokens.consume_form_token_any(keys, &subject, &purpose, resource.as_deref(), now),
-            };
-            later(pending, move |(outcome, result)| plain(consumed(outcome, result)))
-        }
-        Op::SetResult { keys, result } => {
-            let keys: Vec<_> = keys.into_iter().map(lookup_key).collect();
-            let pending = match keys.as_slice() {
-                [key] => tokens.set_token_result(key, &result.text()),
-                keys => tokens.set_token_result_any(keys, &result.text()),
-            };
-            later(pending, move |()| plain(Answer::Unit))
-        }
-        Op::Set { id, value, ttl_seconds } => {
-            later(states.set(&state_id(id), &value.json(), ttl_seconds), move |()| plain(Answer::Unit))
-        }
-        Op::Get { id } => later(states.get(&state_id(id)), move |state| plain(state_answer(state))),
-        Op::Take { id } => later(states.get_and_delete(&state_id(id)), move |state| plain(state_answer(state))),
-        Op::Delete { id } => later(states.delete(&state_id(id)), move |()| plain(Answer::Unit)),
-        Op::Claim { id, number, lease_ms } => {
-            later(states.claim(&state_id(id), Duration::from_millis(lease_ms)), move |claim| {
-                claimed(claim, id, number)
-            })
-        }
-        Op::Ack { number, .. } => later(states.ack(claim_id(claims, number)), move |held| plain(Answer::Held(held))),
-        Op::Release { number, .. } => {
-            later(states.release(claim_id(claims, number)), move |held| plain(Answer::Held(held)))
-        }
-        Op::Batch { ops, fails } => {
-            let pending = room.atomically(|tx| {
-                let mut all = Done::default();
-                let mut answers = vec![];
-                for op in &ops {
-                    let done = in_transaction(tx, op, claims)?;
-                    answers.extend(done.answer);
-                    all.claims.extend(done.claims);
-                }
-                if fails { Err(BatchError::RolledBack) } else { Ok(Done { answer: Some(Answer::Batch(answers)), ..all }) }
-            });
-            let is_ready = pending.is_ready();
-            let wait = move || match pending.wait() {
-                Ok(done) => Ok(done),
-                Err(BatchError::RolledBack) => Ok(plain(Answer::RolledBack)),
-                Err(BatchError::Failed(error)) => Err(error),
-            };
-            Issued { wait: Box::new(wait), is_ready }
-        }
-    }
-}
-
-/// How a batch ends without an effect.
-enum BatchError {
-    RolledBack,
-    Failed(Error),
-}
-
-impl From<Error> for BatchError {
-    fn from(error: Error) -> Self {
-        BatchError::Failed(error)
-    }
-}
-
-/// The same operation inside a transaction.
-fn in_transaction(tx: &mut Transaction<'_>, op: &Op, claims: &[(u64, u8, ClaimId)]) -> Result<Done, Error> {
-    let answer = match op {
-        Op::Insert { key, serial, binding, expires_at } => {
-            match tx.form_tokens().insert_form_token(record(*key, *serial, *binding, *expires_at)) {
-                Ok(()) => Answer::Unit,
-                Err(Error::AlreadyExists) => Answer::AlreadyExists,
-                Err(error) => return Err(error),
-            }
-        }
-        Op::Consume { keys, binding, now, grace_ms } => {
-            let keys: Vec<_> = keys.iter().copied().map(lookup_key).collect();
-            let mut tokens = tx.form_tokens().with_replay_grace(Duration::from_millis(*grace_ms));
-            let (subject, purpose, resource) = (binding.subject(), binding.purpose(), binding.resource());
-            let (outcome, result) =
-                tokens.consume_form_token_any(&keys, &subject, &purpose, resource.as_deref(), *now)?;
-            consumed(outcome, result)
-        }
-        Op::SetResult { keys, result } => {
-            let keys: Vec<_> = keys.iter().copied().map(lookup_key).collect();
-            tx.form_tokens().set_token_result_any(&keys, &result.text())?;
-            Answer::Unit
-        }
-        Op::Set { id, value, ttl_seconds } => {
-            tx.handoff().set(&state_id(*id), &value.json(), *ttl_seconds)?;
-            Answer::Unit
-        }
-        Op::Get { id } => state_answer(tx.handoff().get(&state_id(*id))?),
-        Op::Take { id } => state_answer(tx.handoff().get_and_delete(&state_id(*id))?),
-        Op::Delete { id } => {
-            tx.handoff().delete(&state_id(*id))?;
-            Answer::Unit
-        }
-        Op::Claim { id, number, lease_ms } => {
-            let claim = tx.handoff().claim(&state_id(*id), Duration::from_millis(*lease_ms))?;
-            return Ok(claimed(claim, *id, *number));
-        }
-        Op::Ack { number, .. } => Answer::Held(tx.handoff().ack(claim_id(claims, *number))?),
-        Op::Release { number, .. } => Answer::Held(tx.handoff().release(claim_id(claims, *number))?),
-        Op::Batch { .. } => unreachable!("batches are not nested"),
-    };
-    Ok(Done { answer: Some(answer), claims: vec![] })
-}
-
-fn claim_id(claims: &[(u64, u8, ClaimId)], number: u64) -> &ClaimId {
-    let (_, _, id) = claims.iter().find(|(known, ..)| *known == number).expect("a claim that was made");
-    id
-}
-
-fn consumed(outcome: cloakroom::TokenConsumeOutcome, result: Option<String>) -> Answer {
-    match result.as_deref().map(|text| Blob::of_text(text).ok_or(text)).transpose() {
-        Ok(result) => Answer::Consumed(outcome, result),
-        Err(text) => Answer::Garbage(text.into()),
-    }
-}
-
-fn state_answer(state: Option<cloakroom::JsonObject>) -> Answer {
-    match state.as_ref().map(|object| Blob::of_json(object).ok_or(object)).transpose() {
-        Ok(value) => Answer::State(value),
-        Err(object) => Answer::Garbage(format!("{object:?}")),
-    }
-}
-
-fn claimed(claim: Option<Claim>, id: u8, number: u64) -> Done {
-    let Some(Claim { state, id: claim_id, .. }) = claim else {
-        return Done { answer: Some(Answer::Claimed(None)), claims: vec![] };
-    };
-    let answer = match Blob::of_json(&state) {
-        Some(value) => Answer::Claimed(Some(value)),
-        None => Answer::Garbage(format!("{state:?}")),
-    };
-    Done { answer: Some(answer), claims: vec![(number, id, claim_id)] }
-}
-
-/// Why a room was not read.
-#[derive(Debug)]
-pub enum Unread {
-    Error(Error),
-    /// It holds what was never written.
-    Garbage(String),
-}
-
-impl From<Error> for Unread {
-    fn from(error: Error) -> Self {
-        Unread::Error(error)
-    }
-}
-
-/// Everything that a room holds.
-pub fn read(room: &Cloakroom) -> Result<View, Unread> {
-    let garbage = |what: &dyn std::fmt::Debug| Unread::Garbage(format!("{what:?}"));
-    let mut view = View::default();
-    let mut cursor = None;
-    loop {
-        let page = room.form_tokens().list(cursor.as_ref(), 3).wait()?;
-        for entry in page.items {
-            let found = (0..TOKENS).find(|key| lookup_key(*key) == entry.record.lookup_key);
-            let (key, binding) = (found.ok_or_else(|| garbage(&entry))?, binding_of(&entry.record));
-            let binding = binding.ok_or_else(|| garbage(&entry))?;
-            let (serial, expires_at) = (entry.record.issued_at, entry.record.expires_at);
-            let used = match &entry.consumed {
-                None => None,
-                Some(used) => {
-                    let result = used.result_ref.as_deref().map(|text| Blob::of_text(text).ok_or(()));
-                    Some((used.consumed_at, result.transpose().map_err(|()| garbage(&entry))?))
-                }
-            };
-            if entry.record != record(key, serial, binding, expires_at)
-                || view.tokens.insert(key, TokenView { serial, binding, expires_at, used }).is_some()
-            {
-                return Err(garbage(&entry));
-            }
-        }
-        cursor = page.next;
-        if cursor.is_none() {
-            break;
-        }
-    }
-    loop {
-        let page = room.handoff().list(cursor.as_ref(), 2).wait()?;
-        for entry in page.items {
-            let found = (0..STATES).find(|id| state_id(*id) == entry.state_id);
-            let id = found.ok_or_else(|| garbage(&entry))?;
-            let value = room.handoff().get(&entry.state_id).wait()?;
-            let value = value.map(|object| Blob::of_json(&object).ok_or_else(|| garbage(&object))).transpose()?;
-            let (expires_at_ms, claimed_until_ms, bytes) =
-                (entry.expires_at_ms, entry.claimed_until_ms, entry.bytes);
-            let seen = StateView { expires_at_ms, claimed_until_ms, value, bytes };
-            if view.states.insert(id, seen).is_some() {
-                return Err(garbage(&entry));
-            }
-        }
-        cursor = page.next;
-        if cursor.is_none() {
-            return Ok(view);
-        }
-    }
-}
-
-fn binding_of(record: &cloakroom::FormTokenRecord) -> Option<Binding> {
-    (0..18)
-        .map(|n: u8| Binding { subject: n % 3, purpose: n / 3 % 2, resource: n / 6 })
-        .find(|binding| {
-            binding.subject() == record.subject
-                && binding.purpose() == record.purpose
-                && binding.resource() == record.bound_resource
-        })
-}
-
-/// An operation in one line.
-pub fn brief(op: &Op) -> String {
-    format!("{op:?}")
-}
-
-/// The events of a storage, for readers that have only the trait at hand.
-pub fn len_of(storage: &SimStorage) -> u64 {
-    storage.len().unwrap()
 }
