@@ -450,6 +450,9 @@ impl World {
         if !matches!(self.room.handoff().get("x").wait(), Err(Error::Closed)) {
             violation!("a closed room answered");
         }
+        // What poisoned it is over with the handle that met it.
+        self.check_nothing_was_retried()?;
+        self.poisoned_at = None;
         match open(&self.storage, self.shape, &self.clock) {
             Ok(room) => self.room = room,
             Err(_) if self.storage.is_crashed() || self.disturbed => {
@@ -496,7 +499,11 @@ impl World {
 
     /// The state that survived in `image`, which is one of `low..`, and a world that goes on from it.
     pub fn survive(&self, image: Vec<u8>, low: usize, seed: u64) -> Check<World> {
-        let storage = SimStorage::from_image(image, seed);
+        self.survive_on(SimStorage::from_image(image, seed), low, seed)
+    }
+
+    /// The same for a storage that goes on, with whatever it has not flushed.
+    pub fn survive_on(&self, storage: SimStorage, low: usize, seed: u64) -> Check<World> {
         let mut world = match World::new(storage, self.shape, self.clock.clone(), seed, Model::default()) {
             Ok(world) => world,
             Err(error) => violation!("what the crash left does not open: {error}"),
