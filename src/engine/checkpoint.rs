@@ -153,6 +153,10 @@ impl Core {
     }
 
     fn move_frozen(&self) -> Result<()> {
+        if let Some(source) = self.log.failure() {
+            // Closing comes here too. Nothing may be flushed any more, not even what needs no more of the log.
+            return Err(Error::Poisoned { source: Arc::clone(source) });
+        }
         let view = self.view();
         if let Some(frozen) = &view.frozen {
             let lsn = frozen.newest_lsn().max(view.base.lsn());
