@@ -1,0 +1,348 @@
+//! The bare shared-flush loop: the limit of any store whose callers wait for the disk. There is no store at all,
+//! only a buffer, one flush at a time, and callers that wait for the flush that covers their record.
+
+use crate::contest::{Contender, Session};
+use crate::disk::{self, Flush};
+use crate::tokens::Tokens;
+use anyhow::{Result, ensure};
+use rustix::thread::futex::{self, Flags, Timespec};
+use std::collections::VecDeque;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Bytes of one record: about what a log needs for a consume.
+const RECORD: usize = 128;
+
+/// How a record gets to the disk and its caller back to work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wake {
+    /// A committer thread of its own, `fdatasync`, and everybody woken by one condition variable: what one writes
+    /// first.
+    Condvar,
+    /// The callers flush for each other, with `RWF_DSYNC`. Each group sleeps on a word of its own and is woken by
+    /// one call of the system, after the next leader.
+    Futex,
+    /// The same, and a leader waits a moment for the callers that were woken just before it: until all of them are
+    /// back, or for a quarter of a flush.
+    FutexLingering,
+}
+
+struct State {
+    /// Records that nobody has begun to write.
+    buffer: Vec<u8>,
+    /// The group that `buffer` is, counted from 1.
+    open_group: u32,
+    leading: bool,
+    /// Where `buffer` begins in the file.
+    offset: u64,
+    recycled: Vec<u8>,
+    /// The records of the group written last.
+    last_group: usize,
+    /// How many records the leader waits for.
+    awaited: usize,
+    closing: bool,
+}
+
+struct Loop {
+    file: File,
+    wake: Wake,
+    flush: Flush,
+    delay: Duration,
+    state: Mutex<State>,
+    /// The newest group on the disk.
+    durable: AtomicU32,
+    /// What the members of a group sleep on: two words, for the group in flight and the one that gathers.
+    doors: [AtomicU32; 2],
+    /// What the first of a group sleeps on until it may lead: the number of the group that is led.
+    lead: AtomicU32,
+    /// What a lingering leader sleeps on.
+    gathered: AtomicU32,
+    flush_ns: AtomicU64,
+    /// A failure ends the run, so every caller may see it, whatever its group.
+    failed: AtomicBool,
+    work: Condvar,
+    done: Condvar,
+}
+
+/// The bare loop as a contender.
+pub struct Bare {
+    shared: Arc<Loop>,
+    committer: Option<JoinHandle<()>>,
+    tokens: Arc<Tokens>,
+    depth: usize,
+}
+
+impl Bare {
+    /// `depth` is how many records each thread has in flight.
+    pub fn create(
+        dir: &Path,
+        tokens: &Arc<Tokens>,
+        wake: Wake,
+        delay: Duration,
+        depth: usize,
+    ) -> Result<Self> {
+        let file = disk::prewritten(&dir.join("bare"), (tokens.len() * RECORD) as u64)?;
+        let flush = if wake == Wake::Condvar { Flush::Fdatasync } else { Flush::Dsync };
+        let state = State {
+            buffer: Vec::new(),
+            open_group: 1,
+            leading: false,
+            offset: 0,
+            recycled: Vec::new(),
+            last_group: 0,
+            awaited: usize::MAX,
+            closing: false,
+        };
+        let shared = Arc::new(Loop {
+            file,
+            wake,
+            flush,
+            delay,
+            state: Mutex::new(state),
+            durable: AtomicU32::new(0),
+            doors: [AtomicU32::new(0), AtomicU32::new(0)],
+            lead: AtomicU32::new(0),
+            gathered: AtomicU32::new(0),
+            flush_ns: AtomicU64::new(0),
+            failed: AtomicBool::new(false),
+            work: Condvar::new(),
+            done: Condvar::new(),
+        });
+        let committer = (wake == Wake::Condvar).then(|| {
+            let shared = Arc::clone(&shared);
+            std::thread::spawn(move || shared.run_committer())
+        });
+        Ok(Self { shared, committer, tokens: Arc::clone(tokens), depth })
+    }
+}
+
+impl Contender for Bare {
+    fn session(&self) -> Result<Box<dyn Session + '_>> {
+        Ok(Box::new(Caller { shared: &self.shared, depth: self.depth, in_flight: VecDeque::new() }))
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<Vec<bool>> {
+        self.shared.lock().closing = true;
+        self.shared.work.notify_all();
+        if let Some(committer) = self.committer.take() {
+            ensure!(committer.join().is_ok(), "the committer panicked");
+        }
+        let mut consumed = vec![false; self.tokens.len()];
+        let mut record = [0; RECORD];
+        for number in 0..self.tokens.len() {
+            self.shared.file.read_exact_at(&mut record, (number * RECORD) as u64)?;
+            if record[4] == 1 {
+                let token = u32::from_le_bytes([record[0], record[1], record[2], record[3]]);
+                consumed[token as usize] = true;
+            }
+        }
+        Ok(consumed)
+    }
+}
+
+struct Caller<'a> {
+    shared: &'a Loop,
+    depth: usize,
+    in_flight: VecDeque<(u32, Ticket)>,
+}
+
+#[derive(Clone, Copy)]
+struct Ticket {
+    group: u32,
+    /// Whether this caller is the first of its group, and so leads it.
+    first: bool,
+}
+
+impl Session for Caller<'_> {
+    fn consume(&mut self, token: u32, done: &mut Vec<u32>) -> Result<()> {
+        let ticket = self.shared.append(token);
+        if self.depth == 1 {
+            self.shared.wait(ticket)?;
+            done.push(token);
+            return Ok(());
+        }
+        self.in_flight.push_back((token, ticket));
+        if self.in_flight.len() < self.depth { Ok(()) } else { self.oldest(done) }
+    }
+
+    fn drain(&mut self, done: &mut Vec<u32>) -> Result<()> {
+        while !self.in_flight.is_empty() {
+            self.oldest(done)?;
+        }
+        Ok(())
+    }
+}
+
+impl Caller<'_> {
+    fn oldest(&mut self, done: &mut Vec<u32>) -> Result<()> {
+        if let Some((token, ticket)) = self.in_flight.pop_front() {
+            self.shared.wait(ticket)?;
+            done.push(token);
+        }
+        Ok(())
+    }
+}
+
+impl Loop {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn append(&self, token: u32) -> Ticket {
+        let mut record = [0x5A; RECORD];
+        record[..4].copy_from_slice(&token.to_le_bytes());
+        record[4] = 1;
+        let mut state = self.lock();
+        let first = state.buffer.is_empty();
+        state.buffer.extend_from_slice(&record);
+        let group = state.open_group;
+        let complete = state.buffer.len() / RECORD >= state.awaited;
+        if complete {
+            state.awaited = usize::MAX;
+        }
+        drop(state);
+        if complete {
+            self.gathered.fetch_add(1, Ordering::Release);
+            let _ = futex::wake(&self.gathered, Flags::PRIVATE, 1);
+        }
+        if first && self.wake == Wake::Condvar {
+            self.work.notify_one();
+        }
+        Ticket { group, first }
+    }
+
+    fn is_durable(&self, group: u32) -> bool {
+        self.durable.load(Ordering::Acquire) >= group
+    }
+
+    fn wait(&self, Ticket { group, first }: Ticket) -> Result<()> {
+        if self.is_durable(group) {
+            return Ok(());
+        }
+        if self.wake == Wake::Condvar {
+            let mut state = self.lock();
+            while !self.is_durable(group) {
+                state = self.done.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+        } else if first {
+            self.wait_for_lead(group);
+            self.commit(group)?;
+        } else {
+            let door = &self.doors[group as usize % 2];
+            loop {
+                let seen = door.load(Ordering::Acquire);
+                if self.is_durable(group) {
+                    break;
+                }
+                let _ = futex::wait(door, Flags::PRIVATE, seen, None);
+            }
+        }
+        ensure!(!self.failed.load(Ordering::Relaxed), "the flush failed");
+        Ok(())
+    }
+
+    fn wait_for_lead(&self, group: u32) {
+        {
+            let mut state = self.lock();
+            if !state.leading {
+                state.leading = true;
+                return;
+            }
+        }
+        loop {
+            let led = self.lead.load(Ordering::Acquire);
+            if led == group {
+                return;
+            }
+            let _ = futex::wait(&self.lead, Flags::PRIVATE, led, None);
+        }
+    }
+
+    /// Writes and flushes `group`, which this caller leads, and wakes the next leader and then everybody in it.
+    fn commit(&self, group: u32) -> Result<()> {
+        if self.wake == Wake::FutexLingering {
+            self.linger();
+        }
+        let (buffer, offset) = {
+            let mut state = self.lock();
+            state.awaited = usize::MAX;
+            state.open_group += 1;
+            let recycled = std::mem::take(&mut state.recycled);
+            let buffer = std::mem::replace(&mut state.buffer, recycled);
+            let offset = state.offset;
+            state.offset += buffer.len() as u64;
+            state.last_group = buffer.len() / RECORD;
+            (buffer, offset)
+        };
+        let started = Instant::now();
+        let written = disk::write_durable(&self.file, offset, &buffer, self.flush, self.delay);
+        let took = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.flush_ns.store(took, Ordering::Relaxed);
+        if written.is_err() {
+            self.failed.store(true, Ordering::Relaxed);
+        }
+        self.durable.store(group, Ordering::Release);
+        let next = {
+            let mut state = self.lock();
+            state.recycled = buffer;
+            state.recycled.clear();
+            state.leading = !state.buffer.is_empty();
+            state.leading
+        };
+        if next {
+            self.lead.store(group + 1, Ordering::Release);
+            let _ = futex::wake(&self.lead, Flags::PRIVATE, u32::MAX >> 1);
+        }
+        let door = &self.doors[group as usize % 2];
+        door.fetch_add(1, Ordering::Release);
+        let _ = futex::wake(door, Flags::PRIVATE, u32::MAX >> 1);
+        Ok(written?)
+    }
+
+    /// Waits until the callers of the last group are back, for a quarter of a flush at most; never when alone.
+    fn linger(&self) {
+        let seen = {
+            let mut state = self.lock();
+            let here = state.buffer.len() / RECORD;
+            let all = here + state.last_group;
+            if all <= 1 || here >= all {
+                return;
+            }
+            state.awaited = all;
+            self.gathered.load(Ordering::Acquire)
+        };
+        let at_most = Duration::from_nanos(self.flush_ns.load(Ordering::Relaxed) / 4);
+        let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(at_most.subsec_nanos()) };
+        let _ = futex::wait(&self.gathered, Flags::PRIVATE, seen, Some(&timeout));
+    }
+
+    fn run_committer(&self) {
+        let mut state = self.lock();
+        loop {
+            while state.buffer.is_empty() {
+                if state.closing {
+                    return;
+                }
+                state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            let recycled = std::mem::take(&mut state.recycled);
+            let mut buffer = std::mem::replace(&mut state.buffer, recycled);
+            let (group, offset) = (state.open_group, state.offset);
+            state.open_group += 1;
+            state.offset += buffer.len() as u64;
+            drop(state);
+            let written = disk::write_durable(&self.file, offset, &buffer, self.flush, self.delay);
+            buffer.clear();
+            state = self.lock();
+            state.recycled = buffer;
+            self.failed.fetch_or(written.is_err(), Ordering::Relaxed);
+            self.durable.store(group, Ordering::Release);
+            self.done.notify_all();
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! The disk alone: a preallocated file written over in place, flushed by `fdatasync` or by the write itself.
+
+use anyhow::{Context, Result};
+use rustix::io::{ReadWriteFlags, pwritev2, retry_on_intr};
+use std::fs::{File, OpenOptions};
+use std::io::{self, IoSlice};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How a write is made durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flush {
+    /// `pwrite`, then `fdatasync`.
+    Fdatasync,
+    /// One `pwritev2` with `RWF_DSYNC`, which is what a file opened with `O_DSYNC` does with every write.
+    Dsync,
+}
+
+/// A new file of `len` bytes, every block of it written once and on the disk, so that a later flush changes no
+/// metadata.
+pub fn prewritten(path: &Path, len: u64) -> Result<File> {
+    let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
+    let zeros = vec![0; 1 << 20];
+    let mut offset = 0;
+    while offset < len {
+        let part = zeros.len().min(usize::try_from(len - offset)?);
+        file.write_all_at(&zeros[..part], offset)?;
+        offset += part as u64;
+    }
+    file.sync_all()?;
+    Ok(file)
+}
+
+/// Writes `data` at `offset` and makes it durable. `delay` is added to simulate a slower disk.
+pub fn write_durable(file: &File, offset: u64, data: &[u8], how: Flush, delay: Duration) -> io::Result<()> {
+    match how {
+        Flush::Fdatasync => {
+            file.write_all_at(data, offset)?;
+            file.sync_data()?;
+        }
+        Flush::Dsync => {
+            let (mut data, mut offset) = (data, offset);
+            while !data.is_empty() {
+                let slices = [IoSlice::new(data)];
+                let written = retry_on_intr(|| pwritev2(file, &slices, offset, ReadWriteFlags::DSYNC))?;
+                if written == 0 {
+                    return Err(io::ErrorKind::WriteZero.into());
+                }
+                data = &data[written..];
+                offset += written as u64;
+            }
+        }
+    }
+    if !delay.is_zero() {
+        std::thread::sleep(delay);
+    }
+    Ok(())
+}
+
+/// Flushes a second by one thread that overwrites 4 KiB again and again.
+pub fn raw_flushes(dir: &Path, how: Flush, delay: Duration, span: Duration) -> Result<f64> {
+    const BLOCKS: u64 = 1024;
+    let file = prewritten(&dir.join("raw"), BLOCKS * 4096).context("preparing the raw flush")?;
+    let block = [0x5A; 4096];
+    let started = Instant::now();
+    let mut flushes = 0_u32;
+    while started.elapsed() < span {
+        write_durable(&file, u64::from(flushes) % BLOCKS * 4096, &block, how, delay)?;
+        flushes += 1;
+    }
+    Ok(f64::from(flushes) / started.elapsed().as_secs_f64())
+}
+
+/// Starts a cell from a quiet disk: everything the filesystem still owes is written first.
+pub fn settle(dir: &Path) -> Result<()> {
+    rustix::fs::syncfs(File::open(dir)?)?;
+    Ok(())
+}

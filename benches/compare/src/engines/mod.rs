@@ -1,0 +1,3 @@
+//! What is compared.
+
+pub mod cloakroom;

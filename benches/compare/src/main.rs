@@ -1,0 +1,213 @@
+//! Durable one-shot consumes, side by side: the disk alone, a loop that only shares flushes, cloakroom, and other
+//! engines, all on the same disk in the same run. See README.md beside this package.
+
+mod bare;
+mod contest;
+mod disk;
+mod engines;
+mod table;
+mod tokens;
+
+use crate::bare::{Bare, Wake};
+use crate::contest::{Contender, Measured};
+use crate::disk::Flush;
+use crate::engines::cloakroom::Room;
+use crate::table::{Cell, Table};
+use crate::tokens::Tokens;
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Compare durable one-shot consumes on this disk. The table goes to standard output, progress to standard error.
+#[derive(Debug, Parser)]
+struct Options {
+    /// Tokens handed in before the clock starts; a cell ends early when all are consumed.
+    #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1..))]
+    tokens: u32,
+    /// Seconds per cell.
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// Rounds; the table shows medians. Each round visits every cell once.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// A directory on the disk to measure. Everything is written to a new directory inside, which is deleted.
+    #[arg(long, default_value = ".")]
+    dir: PathBuf,
+    /// Only contenders whose name begins with one of these.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// How many callers consume at once, each waiting for its answer before the next.
+    #[arg(long, value_delimiter = ',', default_value = "1,8,64,256")]
+    threads: Vec<usize>,
+    /// List the contenders and stop.
+    #[arg(long)]
+    list: bool,
+}
+
+/// How a contender is called in one cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Load {
+    /// That many threads, each with one consume at a time.
+    Blocking(usize),
+    /// Threads that each have many consumes in flight.
+    Pipelined { threads: usize, depth: usize },
+}
+
+/// The one pipelined load.
+const PIPELINED: Load = Load::Pipelined { threads: 2, depth: 1024 };
+
+impl Load {
+    fn threads(self) -> usize {
+        match self {
+            Load::Blocking(threads) | Load::Pipelined { threads, .. } => threads,
+        }
+    }
+
+    fn depth(self) -> usize {
+        match self {
+            Load::Blocking(_) => 1,
+            Load::Pipelined { depth, .. } => depth,
+        }
+    }
+}
+
+type Create = fn(&Path, &Arc<Tokens>, Load) -> Result<Box<dyn Contender>>;
+
+/// What a row of the table measures.
+enum Kind {
+    /// The disk alone, by one thread.
+    Raw(Flush),
+    /// Something with callers. `pipelines` when a caller may have several consumes in flight.
+    Callers { create: Create, pipelines: bool },
+}
+
+struct Row {
+    name: &'static str,
+    title: &'static str,
+    kind: Kind,
+}
+
+fn rows() -> Vec<Row> {
+    fn row(name: &'static str, title: &'static str, create: Create) -> Row {
+        Row { name, title, kind: Kind::Callers { create, pipelines: false } }
+    }
+    fn pipelining(name: &'static str, title: &'static str, create: Create) -> Row {
+        Row { name, title, kind: Kind::Callers { create, pipelines: true } }
+    }
+    fn bare(dir: &Path, tokens: &Arc<Tokens>, wake: Wake, load: Load) -> Result<Box<dyn Contender>> {
+        Ok(Box::new(Bare::create(dir, tokens, wake, Duration::ZERO, load.depth())?))
+    }
+    vec![
+        Row { name: "raw-fdatasync", title: "raw 4 KiB overwrite + `fdatasync`", kind: Kind::Raw(Flush::Fdatasync) },
+        Row { name: "raw-dsync", title: "raw 4 KiB overwrite, `RWF_DSYNC`", kind: Kind::Raw(Flush::Dsync) },
+        pipelining("bare-condvar", "bare loop: condition variable", |d, t, load| bare(d, t, Wake::Condvar, load)),
+        pipelining("bare-futex", "bare loop: one wake-up per group", |d, t, load| bare(d, t, Wake::Futex, load)),
+        pipelining("bare-linger", "bare loop: the same, lingering", |d, t, load| {
+            bare(d, t, Wake::FutexLingering, load)
+        }),
+        pipelining("cloakroom", "**cloakroom**", |dir, tokens, load| {
+            Ok(Box::new(Room::create(dir, tokens, load.depth())?))
+        }),
+    ]
+}
+
+fn main() -> ExitCode {
+    match compare(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("compare: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn compare(options: &Options) -> Result<()> {
+    let wanted =
+        |row: &Row| options.only.is_empty() || options.only.iter().any(|name| row.name.starts_with(name.as_str()));
+    let rows: Vec<Row> = rows().into_iter().filter(wanted).collect();
+    ensure!(!rows.is_empty(), "no contender is called that; --list shows them");
+    if options.list {
+        rows.iter().for_each(|row| println!("{:<16} {}", row.name, row.title));
+        return Ok(());
+    }
+    ensure!(options.seconds > 0.0 && options.seconds <= 3600.0, "--seconds must be above 0 and at most 3600");
+    ensure!(options.rounds > 0, "--rounds must be at least 1");
+    ensure!(options.threads.iter().all(|&threads| threads > 0), "--threads must be at least 1 each");
+    let span = Duration::from_secs_f64(options.seconds);
+    let scratch = Scratch::new(&options.dir)?;
+    let tokens = Arc::new(Tokens::new(options.tokens as usize));
+    let mut loads: Vec<Load> = options.threads.iter().map(|&threads| Load::Blocking(threads)).collect();
+    loads.push(PIPELINED);
+    let mut table = Table::new(rows.iter().map(|row| (row.name, row.title)), &loads);
+    for round in 1..=options.rounds {
+        for (column, &load) in loads.iter().enumerate() {
+            for (number, row) in rows.iter().enumerate() {
+                let Some(measured) = measure(row, load, column == 0, &scratch, &tokens, span)
+                    .with_context(|| format!("{} with {load:?}", row.name))?
+                else {
+                    continue;
+                };
+                let (ops, bytes) = (measured.ops_per_second, measured.bytes_per_op);
+                eprintln!("round {round}/{} {load:?} {:<16} {ops:>9.0} /s {bytes:>7.0} B", options.rounds, row.name);
+                table.add(number, column, Cell { ops, bytes });
+            }
+        }
+    }
+    print!("{}", table.render(options.rounds, options.tokens));
+    Ok(())
+}
+
+/// Measures one cell, in a directory of its own; `None` when the row has none in this column.
+fn measure(
+    row: &Row,
+    load: Load,
+    first_column: bool,
+    scratch: &Scratch,
+    tokens: &Arc<Tokens>,
+    span: Duration,
+) -> Result<Option<Measured>> {
+    let cell = scratch.cell()?;
+    match row.kind {
+        Kind::Raw(flush) if first_column => {
+            disk::settle(&cell)?;
+            let ops_per_second = disk::raw_flushes(&cell, flush, Duration::ZERO, span)?;
+            Ok(Some(Measured { ops_per_second, bytes_per_op: 4096.0 }))
+        }
+        Kind::Callers { create, pipelines } if pipelines || load.depth() == 1 => {
+            let contender = create(&cell, tokens, load)?;
+            disk::settle(&cell)?;
+            contest::run(contender, tokens, load.threads(), span).map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+/// A directory that is deleted with everything in it.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(parent: &Path) -> Result<Self> {
+        let path = parent.join(format!(".compare-{}", std::process::id()));
+        std::fs::create_dir(&path).with_context(|| format!("creating {}", path.display()))?;
+        Ok(Self(path))
+    }
+
+    /// An empty directory for one cell; the one before is deleted.
+    fn cell(&self) -> Result<PathBuf> {
+        let path = self.0.join("cell");
+        if path.exists() {
+            std::fs::remove_dir_all(&path)?;
+        }
+        std::fs::create_dir(&path)?;
+        Ok(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
