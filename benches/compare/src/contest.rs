@@ -1,5 +1,6 @@
 //! One cell of the table: threads that consume tokens for a while, and the check of what is left behind.
 
+use crate::disk::Device;
 use crate::tokens::Tokens;
 use anyhow::{Context, Result, bail, ensure};
 use std::sync::Barrier;
@@ -31,8 +32,8 @@ pub trait Session {
 #[derive(Debug, Clone, Copy)]
 pub struct Measured {
     pub ops_per_second: f64,
-    /// Bytes this process caused to be written to the disk, per consume.
-    pub bytes_per_op: f64,
+    /// Bytes the disk was given to write, per consume, where the system tells.
+    pub bytes_per_op: Option<f64>,
 }
 
 /// Consumes tokens with `threads` threads for `span`, or until there are none left, then checks that exactly the
@@ -42,6 +43,7 @@ pub fn run(
     tokens: &Tokens,
     threads: usize,
     span: Duration,
+    device: &Device,
 ) -> Result<Measured> {
     let (next, stop, running) = (AtomicUsize::new(0), AtomicBool::new(false), AtomicUsize::new(threads));
     let ready = Barrier::new(threads + 1);
@@ -60,7 +62,7 @@ pub fn run(
     };
     let mut acknowledged = vec![false; tokens.len()];
     let (mut ops, mut elapsed) = (0_u32, Duration::ZERO);
-    let mut written = 0;
+    let mut written = None;
     std::thread::scope(|scope| -> Result<()> {
         let mut workers = Vec::with_capacity(threads);
         for _ in 0..threads {
@@ -71,7 +73,7 @@ pub fn run(
             });
             workers.push(worker.context("starting a thread")?);
         }
-        let written_before = bytes_written();
+        let written_before = device.bytes_written();
         ready.wait();
         let started = Instant::now();
         while started.elapsed() < span && running.load(Ordering::Acquire) > 0 {
@@ -84,11 +86,14 @@ pub fn run(
             // A cell lasts until its last answer, whoever got it.
             elapsed = elapsed.max(ended.duration_since(started));
             for token in done {
-                ensure!(!std::mem::replace(&mut acknowledged[token as usize], true), "a token was consumed twice");
+                ensure!(
+                    !std::mem::replace(&mut acknowledged[token as usize], true),
+                    "a token was consumed twice"
+                );
                 ops += 1;
             }
         }
-        written = bytes_written().saturating_sub(written_before);
+        written = device.bytes_written().zip(written_before).map(|(after, before)| after - before);
         Ok(())
     })?;
     let consumed = contender.finish()?;
@@ -98,13 +103,6 @@ pub fn run(
     ensure!(ops > 0, "nothing was consumed");
     Ok(Measured {
         ops_per_second: f64::from(ops) / elapsed.as_secs_f64(),
-        bytes_per_op: written as f64 / f64::from(ops),
+        bytes_per_op: written.map(|bytes| bytes as f64 / f64::from(ops)),
     })
-}
-
-/// The bytes this process has caused to be written to the disk, where the system tells.
-pub fn bytes_written() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("write_bytes: "));
-    line.and_then(|bytes| bytes.trim().parse().ok()).unwrap_or_default()
 }

@@ -77,3 +77,31 @@ pub fn settle(dir: &Path) -> Result<()> {
     rustix::fs::syncfs(File::open(dir)?)?;
     Ok(())
 }
+
+/// The block device under a directory, as the system counts its traffic. The count is the device's, so whatever else
+/// writes meanwhile is in it too; what a process is said to write cannot be used instead, because a page cache that
+/// works in large folios counts a whole folio for every byte that changes in it.
+pub struct Device {
+    number: Option<(u32, u32)>,
+}
+
+impl Device {
+    pub fn of(dir: &Path) -> Self {
+        use std::os::unix::fs::MetadataExt;
+        let device = std::fs::metadata(dir).ok().map(|metadata| metadata.dev());
+        Self { number: device.map(|dev| (rustix::fs::major(dev), rustix::fs::minor(dev))) }
+    }
+
+    /// `None` when it is no block device, such as memory.
+    pub fn bytes_written(&self) -> Option<u64> {
+        let (major, minor) = self.number?;
+        let table = std::fs::read_to_string("/proc/diskstats").ok()?;
+        table.lines().find_map(|line| {
+            let mut columns = line.split_whitespace();
+            let here = columns.next()?.parse() == Ok(major) && columns.next()?.parse() == Ok(minor);
+            // The name, four counts of reads, then writes completed, merged, and sectors of 512 bytes.
+            let sectors: u64 = columns.nth(7).filter(|_| here)?.parse().ok()?;
+            Some(sectors * 512)
+        })
+    }
+}

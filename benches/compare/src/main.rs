@@ -5,12 +5,13 @@ mod bare;
 mod contest;
 mod disk;
 mod engines;
+mod slow_file;
 mod table;
 mod tokens;
 
 use crate::bare::{Bare, Wake};
 use crate::contest::{Contender, Measured};
-use crate::disk::Flush;
+use crate::disk::{Device, Flush};
 use crate::engines::cloakroom::Room;
 use crate::table::{Cell, Table};
 use crate::tokens::Tokens;
@@ -42,6 +43,10 @@ struct Options {
     /// How many callers consume at once, each waiting for its answer before the next.
     #[arg(long, value_delimiter = ',', default_value = "1,8,64,256")]
     threads: Vec<usize>,
+    /// Simulate a slower disk: every flush takes this much longer, of the raw disk, the bare loops and cloakroom alike
+    /// (the other engines cannot be slowed down and are left out). With a --dir in memory this is the whole flush.
+    #[arg(long, default_value_t = 0)]
+    flush_delay_us: u64,
     /// List the contenders and stop.
     #[arg(long)]
     list: bool,
@@ -74,7 +79,16 @@ impl Load {
     }
 }
 
-type Create = fn(&Path, &Arc<Tokens>, Load) -> Result<Box<dyn Contender>>;
+/// What a contender is created from.
+struct Setup<'a> {
+    dir: &'a Path,
+    tokens: &'a Arc<Tokens>,
+    load: Load,
+    /// How much longer a flush takes than the disk needs.
+    flush_delay: Duration,
+}
+
+type Create = fn(&Setup<'_>) -> Result<Box<dyn Contender>>;
 
 /// What a row of the table measures.
 enum Kind {
@@ -97,19 +111,24 @@ fn rows() -> Vec<Row> {
     fn pipelining(name: &'static str, title: &'static str, create: Create) -> Row {
         Row { name, title, kind: Kind::Callers { create, pipelines: true } }
     }
-    fn bare(dir: &Path, tokens: &Arc<Tokens>, wake: Wake, load: Load) -> Result<Box<dyn Contender>> {
-        Ok(Box::new(Bare::create(dir, tokens, wake, Duration::ZERO, load.depth())?))
+    fn bare(setup: &Setup<'_>, wake: Wake) -> Result<Box<dyn Contender>> {
+        Ok(Box::new(Bare::create(setup.dir, setup.tokens, wake, setup.flush_delay, setup.load.depth())?))
     }
     vec![
-        Row { name: "raw-fdatasync", title: "raw 4 KiB overwrite + `fdatasync`", kind: Kind::Raw(Flush::Fdatasync) },
+        Row {
+            name: "raw-fdatasync",
+            title: "raw 4 KiB overwrite + `fdatasync`",
+            kind: Kind::Raw(Flush::Fdatasync),
+        },
         Row { name: "raw-dsync", title: "raw 4 KiB overwrite, `RWF_DSYNC`", kind: Kind::Raw(Flush::Dsync) },
-        pipelining("bare-condvar", "bare loop: condition variable", |d, t, load| bare(d, t, Wake::Condvar, load)),
-        pipelining("bare-futex", "bare loop: one wake-up per group", |d, t, load| bare(d, t, Wake::Futex, load)),
-        pipelining("bare-linger", "bare loop: the same, lingering", |d, t, load| {
-            bare(d, t, Wake::FutexLingering, load)
+        pipelining("bare-condvar", "bare loop: condition variable", |setup| bare(setup, Wake::Condvar)),
+        pipelining("bare-futex", "bare loop: one wake-up per group", |setup| bare(setup, Wake::Futex)),
+        pipelining("bare-linger", "bare loop: the same, lingering", |setup| {
+            bare(setup, Wake::FutexLingering)
         }),
-        pipelining("cloakroom", "**cloakroom**", |dir, tokens, load| {
-            Ok(Box::new(Room::create(dir, tokens, load.depth())?))
+        pipelining("cloakroom", "**cloakroom**", |setup| {
+            let depth = setup.load.depth();
+            Ok(Box::new(Room::create(setup.dir, setup.tokens, depth, setup.flush_delay)?))
         }),
     ]
 }
@@ -125,8 +144,11 @@ fn main() -> ExitCode {
 }
 
 fn compare(options: &Options) -> Result<()> {
-    let wanted =
-        |row: &Row| options.only.is_empty() || options.only.iter().any(|name| row.name.starts_with(name.as_str()));
+    let wanted = |row: &Row| {
+        let slowed = ["raw", "bare", "cloakroom"].iter().any(|name| row.name.starts_with(name));
+        (options.only.is_empty() || options.only.iter().any(|name| row.name.starts_with(name.as_str())))
+            && (options.flush_delay_us == 0 || slowed)
+    };
     let rows: Vec<Row> = rows().into_iter().filter(wanted).collect();
     ensure!(!rows.is_empty(), "no contender is called that; --list shows them");
     if options.list {
@@ -137,6 +159,7 @@ fn compare(options: &Options) -> Result<()> {
     ensure!(options.rounds > 0, "--rounds must be at least 1");
     ensure!(options.threads.iter().all(|&threads| threads > 0), "--threads must be at least 1 each");
     let span = Duration::from_secs_f64(options.seconds);
+    let flush_delay = Duration::from_micros(options.flush_delay_us);
     let scratch = Scratch::new(&options.dir)?;
     let tokens = Arc::new(Tokens::new(options.tokens as usize));
     let mut loads: Vec<Load> = options.threads.iter().map(|&threads| Load::Blocking(threads)).collect();
@@ -145,13 +168,15 @@ fn compare(options: &Options) -> Result<()> {
     for round in 1..=options.rounds {
         for (column, &load) in loads.iter().enumerate() {
             for (number, row) in rows.iter().enumerate() {
-                let Some(measured) = measure(row, load, column == 0, &scratch, &tokens, span)
+                let dir = scratch.cell()?;
+                let setup = Setup { dir: &dir, tokens: &tokens, load, flush_delay };
+                let Some(measured) = measure(row, &setup, column == 0, span)
                     .with_context(|| format!("{} with {load:?}", row.name))?
                 else {
                     continue;
                 };
-                let (ops, bytes) = (measured.ops_per_second, measured.bytes_per_op);
-                eprintln!("round {round}/{} {load:?} {:<16} {ops:>9.0} /s {bytes:>7.0} B", options.rounds, row.name);
+                let Measured { ops_per_second: ops, bytes_per_op: bytes } = measured;
+                eprintln!("round {round}/{} {load:?} {:<16} {ops:>9.0} /s", options.rounds, row.name);
                 table.add(number, column, Cell { ops, bytes });
             }
         }
@@ -160,26 +185,20 @@ fn compare(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Measures one cell, in a directory of its own; `None` when the row has none in this column.
-fn measure(
-    row: &Row,
-    load: Load,
-    first_column: bool,
-    scratch: &Scratch,
-    tokens: &Arc<Tokens>,
-    span: Duration,
-) -> Result<Option<Measured>> {
-    let cell = scratch.cell()?;
+/// Measures one cell in an empty directory; `None` when the row has none in this column.
+fn measure(row: &Row, setup: &Setup<'_>, first_column: bool, span: Duration) -> Result<Option<Measured>> {
+    let Setup { dir, tokens, load, flush_delay } = *setup;
     match row.kind {
         Kind::Raw(flush) if first_column => {
-            disk::settle(&cell)?;
-            let ops_per_second = disk::raw_flushes(&cell, flush, Duration::ZERO, span)?;
-            Ok(Some(Measured { ops_per_second, bytes_per_op: 4096.0 }))
+            disk::settle(dir)?;
+            let ops_per_second = disk::raw_flushes(dir, flush, flush_delay, span)?;
+            Ok(Some(Measured { ops_per_second, bytes_per_op: None }))
         }
         Kind::Callers { create, pipelines } if pipelines || load.depth() == 1 => {
-            let contender = create(&cell, tokens, load)?;
-            disk::settle(&cell)?;
-            contest::run(contender, tokens, load.threads(), span).map(Some)
+            let contender = create(setup)?;
+            disk::settle(dir)?;
+            let device = Device::of(dir);
+            contest::run(contender, tokens, load.threads(), span, &device).map(Some)
         }
         _ => Ok(None),
     }

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 #[derive(Debug, Clone, Copy)]
 pub struct Cell {
     pub ops: f64,
-    pub bytes: f64,
+    pub bytes: Option<f64>,
 }
 
 pub struct Table {
@@ -27,8 +27,8 @@ impl Table {
         self.cells[row][column].push(cell);
     }
 
-    fn median(&self, row: usize, column: usize, of: impl Fn(&Cell) -> f64) -> Option<f64> {
-        let mut values: Vec<f64> = self.cells[row][column].iter().map(of).collect();
+    fn median(&self, row: usize, column: usize, of: impl Fn(&Cell) -> Option<f64>) -> Option<f64> {
+        let mut values: Vec<f64> = self.cells[row][column].iter().filter_map(of).collect();
         values.sort_unstable_by(f64::total_cmp);
         let middle = values.len() / 2;
         if values.len() % 2 == 1 {
@@ -41,7 +41,7 @@ impl Table {
     /// The best of the bare loops in this column.
     fn limit(&self, column: usize) -> Option<f64> {
         let bare = self.rows.iter().enumerate().filter(|(_, (name, _))| name.starts_with("bare"));
-        bare.filter_map(|(row, _)| self.median(row, column, |cell| cell.ops)).max_by(f64::total_cmp)
+        bare.filter_map(|(row, _)| self.median(row, column, |cell| Some(cell.ops))).max_by(f64::total_cmp)
     }
 
     pub fn render(&self, rounds: usize, tokens: u32) -> String {
@@ -66,7 +66,7 @@ impl Table {
         for (row, (name, title)) in self.rows.iter().enumerate() {
             let _ = write!(text, "| {title} |");
             for column in 0..self.loads.len() {
-                let _ = match (self.median(row, column, |cell| cell.ops), self.limit(column)) {
+                let _ = match (self.median(row, column, |cell| Some(cell.ops)), self.limit(column)) {
                     (None, _) => write!(text, " |"),
                     (Some(ops), Some(limit)) if !name.starts_with("raw") => {
                         write!(text, " {} ({:.2}) |", thousands(ops), ops / limit)
@@ -75,7 +75,7 @@ impl Table {
                 };
             }
             let _ = match self.median(row, bytes_column, |cell| cell.bytes) {
-                Some(bytes) if !name.starts_with("raw") => writeln!(text, " {} |", thousands(bytes)),
+                Some(bytes) => writeln!(text, " {} |", thousands(bytes)),
                 _ => writeln!(text, " |"),
             };
         }

@@ -1,6 +1,7 @@
 //! cloakroom with its defaults.
 
 use crate::contest::{Contender, Session};
+use crate::slow_file::SlowFile;
 use crate::tokens::{PURPOSE, SUBJECT, Tokens, now};
 use ::cloakroom::limits::MAX_LIST_LIMIT;
 use ::cloakroom::{
@@ -11,19 +12,29 @@ use anyhow::{Result, ensure};
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 pub struct Room {
     room: Cloakroom,
     path: PathBuf,
     keys: Vec<LookupKey>,
     depth: usize,
+    delay: Duration,
+}
+
+/// The room at `path`; with a delay, over a file whose flushes take that much longer.
+fn open(path: &Path, delay: Duration) -> Result<Cloakroom> {
+    if delay.is_zero() {
+        return Ok(Cloakroom::open(path)?);
+    }
+    Ok(Cloakroom::builder().open_on(Arc::new(SlowFile::open(path, delay)?))?)
 }
 
 impl Room {
     /// `depth` is how many consumes each thread has in flight.
-    pub fn create(dir: &Path, tokens: &Arc<Tokens>, depth: usize) -> Result<Self> {
+    pub fn create(dir: &Path, tokens: &Arc<Tokens>, depth: usize, delay: Duration) -> Result<Self> {
         let path = dir.join("tokens.cloak");
-        let room = Cloakroom::open(&path)?;
+        let room = open(&path, delay)?;
         let keys: Vec<LookupKey> = tokens.keys().iter().map(|key| LookupKey::new(hex(key))).collect();
         let mut pending = VecDeque::new();
         for batch in keys.chunks(500) {
@@ -46,7 +57,7 @@ impl Room {
         }
         pending.into_iter().try_for_each(Pending::wait)?;
         room.checkpoint()?;
-        Ok(Self { room, path, keys, depth })
+        Ok(Self { room, path, keys, depth, delay })
     }
 }
 
@@ -71,7 +82,7 @@ impl Contender for Room {
 
     fn finish(self: Box<Self>) -> Result<Vec<bool>> {
         self.room.close()?;
-        let room = Cloakroom::open(&self.path)?;
+        let room = open(&self.path, self.delay)?;
         let numbers: HashMap<&str, usize> =
             self.keys.iter().enumerate().map(|(number, key)| (key.as_str(), number)).collect();
         let mut consumed = vec![false; self.keys.len()];
