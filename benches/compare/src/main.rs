@@ -5,6 +5,7 @@ mod bare;
 mod contest;
 mod disk;
 mod engines;
+mod group;
 mod slow_file;
 mod table;
 mod tokens;
@@ -12,7 +13,15 @@ mod tokens;
 use crate::bare::{Bare, Wake};
 use crate::contest::{Contender, Measured};
 use crate::disk::{Device, Flush};
+use crate::engines::canopy::Canopy;
 use crate::engines::cloakroom::Room;
+use crate::engines::fjall::Fjall;
+use crate::engines::lmdb::Lmdb;
+use crate::engines::redb::Redb;
+use crate::engines::redis::{self, Redis};
+use crate::engines::sqlite::Sqlite;
+use crate::engines::{Alone, Store};
+use crate::group::Grouped;
 use crate::table::{Cell, Table};
 use crate::tokens::Tokens;
 use anyhow::{Context, Result, ensure};
@@ -114,6 +123,12 @@ fn rows() -> Vec<Row> {
     fn bare(setup: &Setup<'_>, wake: Wake) -> Result<Box<dyn Contender>> {
         Ok(Box::new(Bare::create(setup.dir, setup.tokens, wake, setup.flush_delay, setup.load.depth())?))
     }
+    fn alone(store: Result<impl Store + 'static>) -> Result<Box<dyn Contender>> {
+        Ok(Box::new(Alone(store?)))
+    }
+    fn grouped(store: Result<impl Store + 'static>) -> Result<Box<dyn Contender>> {
+        Ok(Box::new(Grouped::new(store?)?))
+    }
     vec![
         Row {
             name: "raw-fdatasync",
@@ -130,6 +145,25 @@ fn rows() -> Vec<Row> {
             let depth = setup.load.depth();
             Ok(Box::new(Room::create(setup.dir, setup.tokens, depth, setup.flush_delay)?))
         }),
+        row("sqlite-shared", "SQLite, one connection behind a mutex", |s| {
+            alone(Sqlite::create(s.dir, s.tokens, false))
+        }),
+        row("sqlite-each", "SQLite, a connection per thread", |s| {
+            alone(Sqlite::create(s.dir, s.tokens, true))
+        }),
+        row("redb", "redb", |s| alone(Redb::create(s.dir, s.tokens))),
+        row("fjall", "fjall", |s| alone(Fjall::create(s.dir, s.tokens))),
+        row("lmdb", "LMDB", |s| alone(Lmdb::create(s.dir, s.tokens))),
+        row("canopydb", "canopydb", |s| alone(Canopy::create(s.dir, s.tokens))),
+        row("redis", "Redis over loopback", |s| alone(Redis::create(s.dir, s.tokens))),
+        row("group-sqlite", "SQLite behind a group-commit thread", |s| {
+            grouped(Sqlite::create(s.dir, s.tokens, false))
+        }),
+        row("group-redb", "redb, likewise", |s| grouped(Redb::create(s.dir, s.tokens))),
+        row("group-fjall", "fjall, likewise", |s| grouped(Fjall::create(s.dir, s.tokens))),
+        row("group-lmdb", "LMDB, likewise", |s| grouped(Lmdb::create(s.dir, s.tokens))),
+        row("group-canopydb", "canopydb, likewise", |s| grouped(Canopy::create(s.dir, s.tokens))),
+        row("group-redis", "Redis, likewise", |s| grouped(Redis::create(s.dir, s.tokens))),
     ]
 }
 
@@ -149,7 +183,14 @@ fn compare(options: &Options) -> Result<()> {
         (options.only.is_empty() || options.only.iter().any(|name| row.name.starts_with(name.as_str())))
             && (options.flush_delay_us == 0 || slowed)
     };
-    let rows: Vec<Row> = rows().into_iter().filter(wanted).collect();
+    let mut rows: Vec<Row> = rows().into_iter().filter(wanted).collect();
+    if !options.list && !redis::is_installed() {
+        let before = rows.len();
+        rows.retain(|row| !row.name.ends_with("redis"));
+        if rows.len() < before {
+            eprintln!("there is no redis-server on the PATH: Redis is left out");
+        }
+    }
     ensure!(!rows.is_empty(), "no contender is called that; --list shows them");
     if options.list {
         rows.iter().for_each(|row| println!("{:<16} {}", row.name, row.title));

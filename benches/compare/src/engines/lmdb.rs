@@ -1,0 +1,110 @@
+//! LMDB through heed, with its default flags: every commit is flushed.
+
+use super::{Batch, OneByOne, Store};
+use crate::contest::Session;
+use crate::tokens::{Tokens, consume_row, is_consumed};
+use anyhow::{Context, Result};
+use heed::types::Bytes;
+use heed::{CommitOrAbort, Env, EnvOpenOptions};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Address space set aside for the file, far more than any run fills.
+const MAP_SIZE: usize = 16 << 30;
+
+#[derive(Clone)]
+struct Table {
+    env: Env,
+    rows: heed::Database<'static, Bytes, Bytes>,
+}
+
+pub struct Lmdb {
+    path: PathBuf,
+    table: Table,
+    tokens: Arc<Tokens>,
+}
+
+fn open(path: &Path) -> Result<Table> {
+    std::fs::create_dir_all(path)?;
+    // SAFETY: the directory is this run's own, so nobody else changes the file under the map.
+    let env = unsafe { EnvOpenOptions::new().map_size(MAP_SIZE).open(path)? };
+    let tx = env.write_txn()?;
+    let rows = env
+        .create_databases_and_commit(tx, |opener, tx| {
+            opener.create_database(tx, None).map(CommitOrAbort::<_, ()>::Commit)
+        })?
+        .unwrap_commit();
+    Ok(Table { env, rows })
+}
+
+impl Table {
+    /// Consumes in one transaction, which is durable when this returns.
+    fn consume(&self, keys: impl Iterator<Item = [u8; 32]>) -> Result<Vec<bool>> {
+        let mut tx = self.env.write_txn()?;
+        let mut answers = Vec::new();
+        for key in keys {
+            let row = self.rows.get(&tx, &key)?.and_then(consume_row);
+            if let Some(row) = &row {
+                self.rows.put(&mut tx, &key, row)?;
+            }
+            answers.push(row.is_some());
+        }
+        tx.commit()?;
+        Ok(answers)
+    }
+}
+
+impl Lmdb {
+    pub fn create(dir: &Path, tokens: &Arc<Tokens>) -> Result<Self> {
+        let path = dir.join("lmdb");
+        let table = open(&path)?;
+        for batch in tokens.keys().chunks(super::PRELOAD_BATCH) {
+            let mut tx = table.env.write_txn()?;
+            for key in batch {
+                table.rows.put(&mut tx, key, &tokens.row())?;
+            }
+            tx.commit()?;
+        }
+        Ok(Self { path, table, tokens: Arc::clone(tokens) })
+    }
+}
+
+impl Store for Lmdb {
+    fn session(&self) -> Result<Box<dyn Session + '_>> {
+        Ok(Box::new(OneByOne(|token| {
+            let answers = self.table.consume(std::iter::once(*self.tokens.key(token)))?;
+            Ok(answers == [true])
+        })))
+    }
+
+    fn batch(&self) -> Result<Box<dyn Batch>> {
+        Ok(Box::new(Grouping { table: self.table.clone(), tokens: Arc::clone(&self.tokens) }))
+    }
+
+    fn finish(self) -> Result<Vec<bool>> {
+        self.table.env.prepare_for_closing().wait();
+        let table = open(&self.path).context("reopening")?;
+        let mut consumed = vec![false; self.tokens.len()];
+        let tx = table.env.read_txn()?;
+        for row in table.rows.iter(&tx)? {
+            let (key, row) = row?;
+            if let Some(number) = Tokens::number(key) {
+                consumed[number] = is_consumed(row);
+            }
+        }
+        drop(tx);
+        table.env.prepare_for_closing().wait();
+        Ok(consumed)
+    }
+}
+
+struct Grouping {
+    table: Table,
+    tokens: Arc<Tokens>,
+}
+
+impl Batch for Grouping {
+    fn consume(&mut self, tokens: &[u32]) -> Result<Vec<bool>> {
+        self.table.consume(tokens.iter().map(|&token| *self.tokens.key(token)))
+    }
+}
