@@ -19,6 +19,7 @@ pub struct Canopy {
 impl Canopy {
     pub fn create(dir: &Path, tokens: &Arc<Tokens>) -> Result<Self> {
         let path = dir.join("canopy");
+        std::fs::create_dir(&path)?;
         let db = Database::new(&path)?;
         for batch in tokens.keys().chunks(super::PRELOAD_BATCH) {
             let tx = db.begin_write()?;
