@@ -276,7 +276,8 @@ fn fail_somewhere(world: &mut World, kind: CallKind, seed: u64, nth: u64) -> Che
         // The failure met the room while it was closed or opened, and what is left of it is only in the images.
         world.check_nothing_was_retried()?;
     } else if poisoned {
-        world.call(Op::Set { id: 0, value: Blob { number: 1, len: 9 }, ttl_seconds: 77 }, Durability::Sync)?;
+        world
+            .call(Op::Set { id: 0, value: Blob { number: 1, len: 9 }, ttl_seconds: 77 }, Durability::Sync)?;
         let refused = world.room.handoff().set("x", &JsonObject::new(), 9).wait();
         if !matches!(refused, Err(Error::Poisoned { .. })) {
             violation!("a poisoned room answered {refused:?}");
@@ -290,8 +291,9 @@ fn fail_somewhere(world: &mut World, kind: CallKind, seed: u64, nth: u64) -> Che
         let ran = next.run(20);
         next.storage.power_off();
         let checked = ran.and_then(|()| {
-            check_crash(&next, seed, nth, false)
-                .map_err(|(image, violation, _)| Violation(format!("reopened, image {image}: {}", violation.0)))
+            check_crash(&next, seed, nth, false).map_err(|(image, violation, _)| {
+                Violation(format!("reopened, image {image}: {}", violation.0))
+            })
         });
         world.trail = next.trail;
         checked?;
@@ -388,7 +390,10 @@ fn a_flipped_bit_is_told_or_makes_no_difference() {
             }
         }
     }
-    assert!(env("CLOAKROOM_SIM_EVENT").is_some() || (told > 200 && harmless > 50), "{told} told, {harmless} not");
+    assert!(
+        env("CLOAKROOM_SIM_EVENT").is_some() || (told > 200 && harmless > 50),
+        "{told} told, {harmless} not"
+    );
 }
 
 /// Flips bits all over the file, most of them where something is written. Answers how many were told and how many
@@ -396,7 +401,8 @@ fn a_flipped_bit_is_told_or_makes_no_difference() {
 fn flip_bits(world: &World, image: &[u8], seed: u64, closed: bool) -> Result<(u64, u64), (u64, Violation)> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let segment = world.shape.log_capacity / 2;
-    let mut places: Vec<u64> = (0..2).flat_map(|copy| (0..100).step_by(7).map(move |at| copy * 4_096 + at)).collect();
+    let mut places: Vec<u64> =
+        (0..2).flat_map(|copy| (0..100).step_by(7).map(move |at| copy * 4_096 + at)).collect();
     for header in [8_192, 12_288, 8_192 + segment, 12_288 + segment] {
         places.extend((header..header + 56).step_by(5));
     }
@@ -411,7 +417,8 @@ fn flip_bits(world: &World, image: &[u8], seed: u64, closed: bool) -> Result<(u6
     // The newest frames of a log that was not closed have no witness behind them: no later write says that they
     // were durable, so damage there looks like a torn write. Only those may be missing.
     let witnessed = world.durable_lsns.iter().rev().nth(1).copied().unwrap_or(0);
-    let low = if closed { world.last() } else { world.lsns.iter().position(|lsn| *lsn >= witnessed).unwrap() };
+    let low =
+        if closed { world.last() } else { world.lsns.iter().position(|lsn| *lsn >= witnessed).unwrap() };
     let (mut told, mut harmless) = (0, 0);
     for at in places.into_iter().filter(|at| wanted(*at)) {
         let storage = SimStorage::from_image(image.to_vec(), seed);
@@ -447,7 +454,10 @@ fn flip_bits(world: &World, image: &[u8], seed: u64, closed: bool) -> Result<(u6
                         Ok(other) => format!("{other:?}"),
                         Err(_) => "a panic".into(),
                     };
-                    return Err((at, Violation(format!("byte {at}, closed {closed}, round {round}: {said}"))));
+                    return Err((
+                        at,
+                        Violation(format!("byte {at}, closed {closed}, round {round}: {said}")),
+                    ));
                 }
             }
         }
@@ -489,9 +499,15 @@ fn threads_that_race_until_the_power_fails_lose_no_acknowledgement() {
             let room = open(&SimStorage::from_image(image, seed), shape, &new_clock()).unwrap();
             for acknowledgement in &acknowledged {
                 let kept = match acknowledgement {
-                    Acknowledged::Inserted(token) => consume(&room, *token).wait().unwrap() != TokenConsumeOutcome::Invalid,
-                    Acknowledged::Consumed(token) => consume(&room, *token).wait().unwrap() == TokenConsumeOutcome::Replay,
-                    Acknowledged::Taken(state) => room.handoff().get(&format!("{state}")).wait().unwrap().is_none(),
+                    Acknowledged::Inserted(token) => {
+                        consume(&room, *token).wait().unwrap() != TokenConsumeOutcome::Invalid
+                    }
+                    Acknowledged::Consumed(token) => {
+                        consume(&room, *token).wait().unwrap() == TokenConsumeOutcome::Replay
+                    }
+                    Acknowledged::Taken(state) => {
+                        room.handoff().get(&format!("{state}")).wait().unwrap().is_none()
+                    }
                 };
                 assert!(kept, "seed {seed}, image {low}: {acknowledgement:?} was acknowledged and is lost");
             }

@@ -71,7 +71,9 @@ fn child() {
             let room = room.clone();
             // The last thread is content with the system's word, which must survive a kill as well.
             let durability = if thread == THREADS - 1 { Durability::Os } else { Durability::Sync };
-            scope.spawn(move || work(&room, durability, (from..from + SPAN).skip(usize::try_from(thread).unwrap())));
+            scope.spawn(move || {
+                work(&room, durability, (from..from + SPAN).skip(usize::try_from(thread).unwrap()))
+            });
         }
     });
 }
@@ -123,7 +125,9 @@ fn run_child(path: &Path, from: u64, lifetime: Duration) -> Told {
         let mut told = Told::new();
         for line in BufReader::new(output).lines().map_while(Result::ok) {
             let acknowledgement = line.strip_prefix('=').and_then(|rest| rest.strip_suffix(';'));
-            let Some((what, number)) = acknowledgement.and_then(|text| text.split_once(' ')) else { continue };
+            let Some((what, number)) = acknowledgement.and_then(|text| text.split_once(' ')) else {
+                continue;
+            };
             if what == "O" {
                 opened.send(()).unwrap();
                 continue;
@@ -155,19 +159,26 @@ fn a_killed_process_loses_nothing_that_was_acknowledged() {
         let of = |what: char| told.get(&what).cloned().unwrap_or_default();
         acknowledged += told.values().map(BTreeSet::len).sum::<usize>();
         // Twice in a row: the second child dies young, while it recovers or soon after.
-        let again = if round % 3 == 0 { run_child(&path, from + SPAN / 2, Duration::ZERO) } else { Told::new() };
+        let again =
+            if round % 3 == 0 { run_child(&path, from + SPAN / 2, Duration::ZERO) } else { Told::new() };
 
         let started = Instant::now();
         let room = loop {
             match Cloakroom::open(&path) {
                 Ok(room) => break room,
                 // The system gives the lock of a killed process back a moment later.
-                Err(Error::Locked { .. }) if started.elapsed() < Duration::from_secs(10) => std::thread::yield_now(),
+                Err(Error::Locked { .. }) if started.elapsed() < Duration::from_secs(10) => {
+                    std::thread::yield_now()
+                }
                 Err(error) => panic!("round {round}: {error}"),
             }
         };
         for number in of('C').union(&again.get(&'C').cloned().unwrap_or_default()) {
-            assert_eq!(consume(&room, *number).0, TokenConsumeOutcome::Replay, "round {round}: {number} was consumed");
+            assert_eq!(
+                consume(&room, *number).0,
+                TokenConsumeOutcome::Replay,
+                "round {round}: {number} was consumed"
+            );
         }
         for number in of('R') {
             let result = Some(format!("result {number}"));
@@ -177,7 +188,11 @@ fn a_killed_process_loses_nothing_that_was_acknowledged() {
             // Its consume was perhaps under way. Whoever comes now is the first or is told that somebody was.
             let first = consume(&room, *number).0;
             assert_ne!(first, TokenConsumeOutcome::Invalid, "round {round}: {number} was inserted");
-            assert_eq!(consume(&room, *number).0, TokenConsumeOutcome::Replay, "round {round}: {number}, again");
+            assert_eq!(
+                consume(&room, *number).0,
+                TokenConsumeOutcome::Replay,
+                "round {round}: {number}, again"
+            );
         }
         for number in of('S') {
             let found = room.handoff().get(&number.to_string()).wait().unwrap();
@@ -188,11 +203,18 @@ fn a_killed_process_loses_nothing_that_was_acknowledged() {
                 assert_eq!(found, Some(state(number)), "round {round}: state {number} is lost");
                 earlier.insert(number);
             }
-            assert!(found.is_none_or(|found| found == state(number)), "round {round}: state {number} is another");
+            assert!(
+                found.is_none_or(|found| found == state(number)),
+                "round {round}: state {number} is another"
+            );
         }
         for number in earlier.iter().step_by(7) {
             let found = room.handoff().get(&number.to_string()).wait().unwrap();
-            assert_eq!(found, Some(state(*number)), "round {round}: state {number} of an earlier round is lost");
+            assert_eq!(
+                found,
+                Some(state(*number)),
+                "round {round}: state {number} of an earlier round is lost"
+            );
         }
         last = told.len();
         if round % 2 == 0 {
