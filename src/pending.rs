@@ -62,9 +62,7 @@ impl<T, E> Pending<T, E> {
         E: From<Error>,
     {
         let (log, from_error) = (Arc::clone(log), E::from);
-        Self {
-            state: State::Waiting(Waiting { answer, log, lsn, durability, ticket: None, from_error }),
-        }
+        Self { state: State::Waiting(Waiting { answer, log, lsn, durability, ticket: None, from_error }) }
     }
 
     /// Blocks until the answer may be relied on.
@@ -74,10 +72,10 @@ impl<T, E> Pending<T, E> {
     pub fn wait(mut self) -> Result<T, E> {
         match std::mem::replace(&mut self.state, State::Taken) {
             State::Ready(answer) => answer,
-            State::Waiting(waiting) => waiting.log.wait(waiting.lsn, waiting.durability).map_or_else(
-                |error| Err((waiting.from_error)(error)),
-                |()| waiting.answer,
-            ),
+            State::Waiting(waiting) => waiting
+                .log
+                .wait(waiting.lsn, waiting.durability)
+                .map_or_else(|error| Err((waiting.from_error)(error)), |()| waiting.answer),
             State::Taken => panic!("a `Pending` answers once"),
         }
     }

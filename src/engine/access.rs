@@ -1,8 +1,8 @@
 //! What a store operation may do: read rows at one position, and stage writes.
 
 use crate::error::Result;
-pub(crate) use crate::tables::{Row, Value};
 use crate::tables::Table;
+pub(crate) use crate::tables::{Row, Value};
 use std::ops::Bound;
 
 /// Reads of rows, all at the same position of the serial order (and, in a transaction, over what it has staged).
@@ -14,13 +14,7 @@ pub(crate) trait Reader {
     fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<Value>>;
 
     /// Up to `limit` rows of the range, in key order.
-    fn scan(
-        &mut self,
-        table: Table,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Row>>;
+    fn scan(&mut self, table: Table, from: Bound<&[u8]>, to: Bound<&[u8]>, limit: usize) -> Result<Vec<Row>>;
 }
 
 /// A transaction: what it stages becomes one frame of the log when it ends well, and nothing when it does not.

@@ -10,8 +10,8 @@
 //! A checkpoint that fails changes nothing: the frozen table stays, and the next attempt applies it again. When
 //! both segments are full, writers wait for that attempt, at most [`MAX_LOG_STALL`], and learn why it failed.
 
-use super::{Core, Turn};
 use super::view::View;
+use super::{Core, Turn};
 use crate::durability::Durability;
 use crate::error::{Error, Result};
 use crate::limits::MAX_LOG_STALL;
@@ -143,9 +143,8 @@ impl Core {
     pub(super) fn run_checkpoint(&self) -> Result<()> {
         let _running = self.checkpointer.running.lock();
         // A panic in the B-tree is a failed attempt: the frozen table is still there.
-        let result = catch_unwind(AssertUnwindSafe(|| self.move_frozen())).unwrap_or_else(|_| {
-            Err(Error::corrupted("the B-tree", "a checkpoint into it panicked"))
-        });
+        let result = catch_unwind(AssertUnwindSafe(|| self.move_frozen()))
+            .unwrap_or_else(|_| Err(Error::corrupted("the B-tree", "a checkpoint into it panicked")));
         if result.is_err() {
             self.counters.checkpoint_failed();
         }

@@ -40,7 +40,10 @@ pub(crate) enum Threads {
     /// Two background threads.
     Background,
     /// Nobody: callers flush for themselves, and the writer that needs a checkpoint runs it. For simulations.
-    #[cfg_attr(not(any(test, feature = "testing")), expect(dead_code, reason = "only simulations do without"))]
+    #[cfg_attr(
+        not(any(test, feature = "testing")),
+        expect(dead_code, reason = "only simulations do without")
+    )]
     None,
 }
 

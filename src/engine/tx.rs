@@ -60,13 +60,7 @@ impl Reader for Tx<'_> {
         self.view.base.get(table, key)
     }
 
-    fn scan(
-        &mut self,
-        table: Table,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Row>> {
+    fn scan(&mut self, table: Table, from: Bound<&[u8]>, to: Bound<&[u8]>, limit: usize) -> Result<Vec<Row>> {
         // Staged rows are few, and a scan inside a transaction is rare.
         let staged: Vec<_> = self
             .staged

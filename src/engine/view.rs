@@ -3,7 +3,7 @@
 use super::access::{Reader, Row, Value};
 use crate::base::BaseView;
 use crate::error::Result;
-use crate::memtable::{FullKey, Found, Memtable, full_key};
+use crate::memtable::{Found, FullKey, Memtable, full_key};
 use crate::tables::Table;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -22,18 +22,11 @@ pub(super) struct View {
 impl View {
     /// The newest version of a row at or before `lsn` that is in memory.
     pub(super) fn in_memory(&self, key: &[u8], lsn: u64) -> Option<Found> {
-        self.active
-            .get(key, lsn)
-            .or_else(|| self.frozen.as_ref().and_then(|frozen| frozen.get(key, lsn)))
+        self.active.get(key, lsn).or_else(|| self.frozen.as_ref().and_then(|frozen| frozen.get(key, lsn)))
     }
 
     /// The first row of the range in memory, the newer table hiding the older.
-    fn next_in_memory(
-        &self,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
-        lsn: u64,
-    ) -> Option<(FullKey, Found)> {
+    fn next_in_memory(&self, from: Bound<&[u8]>, to: Bound<&[u8]>, lsn: u64) -> Option<(FullKey, Found)> {
         let active = self.active.next(from, to, lsn);
         let frozen = self.frozen.as_ref().and_then(|frozen| frozen.next(from, to, lsn));
         match (active, frozen) {
@@ -80,7 +73,9 @@ pub(super) fn scan(
             match (below.peek(), above_key) {
                 (None, _) if !exhausted => break,
                 (None, None) => return Ok(rows),
-                (Some((key, _)), above_key) if above_key.is_none_or(|above_key| key.as_slice() < above_key) => {
+                (Some((key, _)), above_key)
+                    if above_key.is_none_or(|above_key| key.as_slice() < above_key) =>
+                {
                     last = Some(key.clone());
                     rows.extend(below.next());
                 }
@@ -141,13 +136,7 @@ impl Reader for Snapshot {
         self.view.base.get(table, key)
     }
 
-    fn scan(
-        &mut self,
-        table: Table,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Row>> {
+    fn scan(&mut self, table: Table, from: Bound<&[u8]>, to: Bound<&[u8]>, limit: usize) -> Result<Vec<Row>> {
         scan(&self.view, self.lsn, (table, from, to), limit, &mut self.rests_on)
     }
 }

@@ -56,9 +56,8 @@ thread_local! {
 
 fn parker() -> Arc<Parker> {
     PARKER.with(|cell| {
-        let parker = cell.get_or_init(|| {
-            Arc::new(Parker { state: AtomicU8::new(WAITING), thread: thread::current() })
-        });
+        let parker = cell
+            .get_or_init(|| Arc::new(Parker { state: AtomicU8::new(WAITING), thread: thread::current() }));
         parker.state.store(WAITING, Ordering::Relaxed);
         Arc::clone(parker)
     })
@@ -155,9 +154,7 @@ impl GroupCommit {
                 }
                 if state.leading {
                     let parker = parker();
-                    state
-                        .waiters
-                        .push(Waiter { position, sleeper: Sleeper::Thread(Arc::clone(&parker)) });
+                    state.waiters.push(Waiter { position, sleeper: Sleeper::Thread(Arc::clone(&parker)) });
                     Some(parker)
                 } else {
                     state.leading = true;
@@ -199,10 +196,9 @@ impl GroupCommit {
 
     /// Forgets a task that was registered and will not be polled again.
     pub(crate) fn forget(&self, ticket: u64) {
-        self.state
-            .lock()
-            .waiters
-            .retain(|waiter| !matches!(waiter.sleeper, Sleeper::Task { ticket: known, .. } if known == ticket));
+        self.state.lock().waiters.retain(
+            |waiter| !matches!(waiter.sleeper, Sleeper::Task { ticket: known, .. } if known == ticket),
+        );
     }
 
     /// Leads one commit unless somebody leads already: the background thread's turn.

@@ -137,7 +137,8 @@ impl Log {
             Spare::Frozen { .. } => 0,
         };
         for (index, generation) in generations.iter_mut().enumerate() {
-            *generation = if index == plan.active.segment { plan.active.generation } else { spare_generation };
+            *generation =
+                if index == plan.active.segment { plan.active.generation } else { spare_generation };
         }
         Self {
             storage,
@@ -272,11 +273,8 @@ impl Log {
             (other(appender.active), generation)
         };
         let header = SegmentHeader { generation, index: index as u64, base_lsn };
-        let written = header.write(
-            self.storage.as_ref(),
-            self.layout.segment_offset(index),
-            &self.layout.file_id,
-        );
+        let written =
+            header.write(self.storage.as_ref(), self.layout.segment_offset(index), &self.layout.file_id);
         if let Err(error) = written {
             return Err(self.poison(io::Error::other(error)));
         }

@@ -233,11 +233,7 @@ mod tests {
         let newest: Vec<_> = table.newest().collect();
         assert_eq!(
             newest,
-            [
-                (b"a"[..].into(), value("a")),
-                (b"b"[..].into(), value("new")),
-                (b"c"[..].into(), None),
-            ]
+            [(b"a"[..].into(), value("a")), (b"b"[..].into(), value("new")), (b"c"[..].into(), None),]
         );
     }
 

@@ -314,14 +314,12 @@ impl<'a> Contest<'a> {
         std::thread::scope(|scope| {
             let mut workers = Vec::with_capacity(threads);
             for _ in 0..threads {
-                let worker = std::thread::Builder::new()
-                    .stack_size(256 << 10)
-                    .spawn_scoped(scope, || {
-                        ready.wait();
-                        let result = self.consume(&room.form_tokens());
-                        finished.fetch_add(1, Ordering::Release);
-                        result
-                    });
+                let worker = std::thread::Builder::new().stack_size(256 << 10).spawn_scoped(scope, || {
+                    ready.wait();
+                    let result = self.consume(&room.form_tokens());
+                    finished.fetch_add(1, Ordering::Release);
+                    result
+                });
                 workers.push(worker.map_err(|error| Failure::Io("starting a thread".into(), error))?);
             }
             ready.wait();
