@@ -20,10 +20,15 @@ const LAYOUT: LogLayout =
 /// The most steps of one tape.
 const STEPS_MAX: usize = 200;
 
+/// The bytes of an input that say which crash and which decay end it.
+const DECAY_LEN: usize = 5;
+
 /// The bytes are a tape: frames are appended, flushed and covered by a B-tree that only its position stands for; the
 /// power fails, now and then during a recovery; and in the end a byte of the log decays.
 pub fn log_recovery(data: &[u8]) {
-    let mut input = Input::new(data);
+    // What decays comes first, so that a tape of any length has it.
+    let (decay, steps) = data.split_at(data.len().min(DECAY_LEN));
+    let (mut decay, mut input) = (Input::new(decay), Input::new(steps));
     let mut tape = Tape::new();
     for _ in 0..STEPS_MAX {
         if input.is_empty() {
@@ -31,7 +36,7 @@ pub fn log_recovery(data: &[u8]) {
         }
         tape.step(&mut input);
     }
-    tape.decay(&mut input);
+    tape.decay(&mut decay);
 }
 
 struct Tape {
