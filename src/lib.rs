@@ -10,6 +10,9 @@ pub mod conformance;
 mod durability;
 mod engine;
 mod error;
+#[cfg(any(test, feature = "testing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod limits;
 mod log;
 mod memtable;

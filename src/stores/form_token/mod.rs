@@ -3,7 +3,7 @@
 mod handle;
 mod ops;
 mod record;
-mod row;
+pub(crate) mod row;
 mod tx;
 
 pub use handle::FormTokens;

@@ -4,7 +4,7 @@ mod claim;
 mod handle;
 mod json;
 mod ops;
-mod row;
+pub(crate) mod row;
 mod tx;
 
 pub use claim::{Claim, ClaimId, ClaimIdParseError};

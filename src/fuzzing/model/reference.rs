@@ -1,0 +1,281 @@
+//! What the stores promise, in the plainest data structures there are.
+
+use super::ops::{self, MAX_STATE_BYTES, StoreOp};
+use crate::limits::MAX_KEY_LEN;
+use crate::stores::handoff::JsonObject;
+use crate::{FormTokenRecord, TokenConsumeOutcome, TokenSubject};
+use std::collections::BTreeMap;
+
+/// An answer, of the room or of the model.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// Nothing but that it was done.
+    Done,
+    /// Of a consume.
+    Consumed(TokenConsumeOutcome, Option<String>),
+    /// Of a read or a claim.
+    State(Option<JsonObject>),
+    /// Of the end of a claim.
+    Ended(bool),
+    /// An error.
+    Refused(Refusal),
+}
+
+/// The kind of an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// A live record has the key.
+    AlreadyExists,
+    /// A string or a state is too long.
+    TooLarge,
+    /// A state cannot be encoded.
+    Encode,
+    /// A lease of zero.
+    InvalidConfig,
+    /// No refusal that the model knows.
+    Unexpected(String),
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Token {
+    pub(super) record: FormTokenRecord,
+    pub(super) used: Option<Use>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Use {
+    pub(super) at: u64,
+    pub(super) grace_ms: u128,
+    pub(super) result_ref: Option<String>,
+}
+
+impl Token {
+    /// Unexpired, or consumed and within its grace.
+    pub(super) fn is_live(&self, now_ms: u128) -> bool {
+        let grace_ms = self.used.as_ref().map_or(0, |used| used.grace_ms);
+        now_ms < u128::from(self.record.expires_at) * 1_000 + grace_ms
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct State {
+    pub(super) content: JsonObject,
+    pub(super) expires_at_ms: u64,
+    /// The number of the claim, and when it ends.
+    pub(super) claim: Option<(usize, u64)>,
+}
+
+impl State {
+    pub(super) fn is_live(&self, now_ms: u64) -> bool {
+        now_ms < self.expires_at_ms
+    }
+
+    pub(super) fn claimed_until_ms(&self, now_ms: u64) -> Option<u64> {
+        self.claim.map(|(_, until_ms)| until_ms).filter(|until_ms| now_ms < *until_ms)
+    }
+}
+
+/// Everything that is stored, expired or not.
+#[derive(Debug, Clone, Default)]
+pub struct Model {
+    /// The order of listings: lookup keys that are no hex first.
+    pub(super) tokens: BTreeMap<(bool, String), Token>,
+    pub(super) states: BTreeMap<String, State>,
+    /// How many claims were granted so far, also by transactions that left nothing.
+    pub(super) claims: usize,
+}
+
+fn place(lookup_key: &str) -> (bool, String) {
+    let is_hex = !lookup_key.is_empty()
+        && lookup_key.len().is_multiple_of(2)
+        && lookup_key.chars().all(|char| matches!(char, '0'..='9' | 'a'..='f'));
+    (is_hex, lookup_key.into())
+}
+
+fn too_long(text: &str) -> bool {
+    text.len() > MAX_KEY_LEN
+}
+
+const TOO_LARGE: Outcome = Outcome::Refused(Refusal::TooLarge);
+
+impl Model {
+    /// What `op` answers at `now_ms`, and what it leaves.
+    pub fn apply(&mut self, op: &StoreOp, now_ms: u64) -> Outcome {
+        match op {
+            StoreOp::Insert { key, binding, ttl_seconds } => {
+                self.insert(record(*key, *binding, *ttl_seconds, now_ms), now_ms)
+            }
+            StoreOp::Consume { candidates, binding, skew_seconds, grace } => {
+                self.consume(candidates, *binding, caller_seconds(now_ms, *skew_seconds), *grace)
+            }
+            StoreOp::SetResult { candidates, result } => self.set_result(candidates, *result, now_ms),
+            StoreOp::Set { id, body, ttl_seconds } => self.set(*id, *body, *ttl_seconds, now_ms),
+            StoreOp::Get { id } => self.take(*id, now_ms, false),
+            StoreOp::Take { id } => self.take(*id, now_ms, true),
+            StoreOp::Delete { id } => {
+                let id = ops::key_text(*id);
+                if too_long(&id) {
+                    return TOO_LARGE;
+                }
+                self.states.remove(&id);
+                Outcome::Done
+            }
+            StoreOp::Claim { id, lease_ms } => self.claim(*id, *lease_ms, now_ms),
+            StoreOp::Ack { nth } => self.end_claim(*nth, now_ms, true),
+            StoreOp::Release { nth } => self.end_claim(*nth, now_ms, false),
+        }
+    }
+
+    fn insert(&mut self, record: FormTokenRecord, now_ms: u64) -> Outcome {
+        let subject_too_long = match &record.subject {
+            TokenSubject::Anonymous => false,
+            TokenSubject::Authenticated(id) | TokenSubject::Flow(id) => too_long(id),
+        };
+        if too_long(record.lookup_key.as_str()) || subject_too_long {
+            return TOO_LARGE;
+        }
+        let place = place(record.lookup_key.as_str());
+        if self.tokens.get(&place).is_some_and(|token| token.is_live(now_ms.into())) {
+            return Outcome::Refused(Refusal::AlreadyExists);
+        }
+        self.tokens.insert(place, Token { record, used: None });
+        Outcome::Done
+    }
+
+    fn consume(&mut self, candidates: &[u8], binding: u8, now: u64, grace: u8) -> Outcome {
+        let (subject, purpose, resource) = ops::binding(binding);
+        let subject_too_long = matches!(&subject, TokenSubject::Flow(id) if too_long(id));
+        if subject_too_long || candidates.iter().any(|key| too_long(&ops::key_text(*key))) {
+            return TOO_LARGE;
+        }
+        let now_ms = u128::from(now) * 1_000;
+        for key in candidates {
+            let Some(token) = self.tokens.get_mut(&place(&ops::key_text(*key))) else { continue };
+            if !token.is_live(now_ms) {
+                continue;
+            }
+            let record = &token.record;
+            if (&record.subject, &record.purpose, &record.bound_resource) != (&subject, &purpose, &resource) {
+                break;
+            }
+            if let Some(used) = &token.used {
+                return Outcome::Consumed(TokenConsumeOutcome::Replay, used.result_ref.clone());
+            }
+            let grace_ms = ops::grace(grace).as_millis().min(u64::MAX.into());
+            token.used = Some(Use { at: now, grace_ms, result_ref: None });
+            return Outcome::Consumed(TokenConsumeOutcome::Proceed, None);
+        }
+        Outcome::Consumed(TokenConsumeOutcome::Invalid, None)
+    }
+
+    fn set_result(&mut self, candidates: &[u8], result: u8, now_ms: u64) -> Outcome {
+        let result_ref = ops::result_ref(result);
+        if too_long(&result_ref) || candidates.iter().any(|key| too_long(&ops::key_text(*key))) {
+            return TOO_LARGE;
+        }
+        for key in candidates {
+            let Some(token) = self.tokens.get_mut(&place(&ops::key_text(*key))) else { continue };
+            let live = token.is_live(now_ms.into());
+            if let Some(used) = token.used.as_mut().filter(|_| live) {
+                used.result_ref = Some(result_ref);
+                break;
+            }
+        }
+        Outcome::Done
+    }
+
+    fn set(&mut self, id: u8, body: u8, ttl_seconds: u8, now_ms: u64) -> Outcome {
+        let (id, content) = (ops::key_text(id), ops::body(body));
+        if ops::is_too_deep(body) {
+            // Which of two faults is told first is nobody's business.
+            let refusal = if too_long(&id) { Refusal::TooLarge } else { Refusal::Encode };
+            return Outcome::Refused(refusal);
+        }
+        if too_long(&id) || encoded_len(&content) > MAX_STATE_BYTES {
+            return TOO_LARGE;
+        }
+        let expires_at_ms = now_ms + u64::from(ttl_seconds) * 1_000;
+        if ttl_seconds == 0 {
+            self.states.remove(&id);
+        } else {
+            self.states.insert(id, State { content, expires_at_ms, claim: None });
+        }
+        Outcome::Done
+    }
+
+    fn take(&mut self, id: u8, now_ms: u64, and_delete: bool) -> Outcome {
+        let id = ops::key_text(id);
+        if too_long(&id) {
+            return TOO_LARGE;
+        }
+        let free = self
+            .states
+            .get(&id)
+            .filter(|state| state.is_live(now_ms) && state.claimed_until_ms(now_ms).is_none());
+        let content = free.map(|state| state.content.clone());
+        if and_delete && content.is_some() {
+            self.states.remove(&id);
+        }
+        Outcome::State(content)
+    }
+
+    fn claim(&mut self, id: u8, lease_ms: u16, now_ms: u64) -> Outcome {
+        if too_long(&ops::key_text(id)) {
+            return TOO_LARGE;
+        }
+        if lease_ms == 0 {
+            return Outcome::Refused(Refusal::InvalidConfig);
+        }
+        let free = self.take(id, now_ms, false);
+        if let Outcome::State(Some(_)) = free
+            && let Some(state) = self.states.get_mut(&ops::key_text(id))
+        {
+            state.claim = Some((self.claims, now_ms + u64::from(lease_ms)));
+            self.claims += 1;
+        }
+        free
+    }
+
+    fn end_claim(&mut self, nth: u8, now_ms: u64, and_delete: bool) -> Outcome {
+        let Some(number) = usize::from(nth).checked_rem(self.claims) else { return Outcome::Ended(false) };
+        let holds = |state: &State| {
+            state.is_live(now_ms)
+                && state.claim.is_some_and(|(of, until_ms)| of == number && now_ms < until_ms)
+        };
+        let Some((id, state)) = self.states.iter_mut().find(|(_, state)| holds(state)) else {
+            return Outcome::Ended(false);
+        };
+        state.claim = None;
+        if and_delete {
+            let id = id.clone();
+            self.states.remove(&id);
+        }
+        Outcome::Ended(true)
+    }
+}
+
+/// The token of an insert.
+pub(super) fn record(key: u8, binding: u8, ttl_seconds: u8, now_ms: u64) -> FormTokenRecord {
+    let (subject, purpose, bound_resource) = ops::binding(binding);
+    let issued_at = now_ms / 1_000;
+    FormTokenRecord {
+        lookup_key: ops::lookup_key(key),
+        key_version: format!("v{}", binding % 3),
+        subject,
+        purpose,
+        bound_resource,
+        issued_at,
+        // The greatest time there is, now and then.
+        expires_at: if ttl_seconds == 255 { u64::MAX } else { issued_at + u64::from(ttl_seconds) },
+    }
+}
+
+/// The caller's clock.
+pub(super) fn caller_seconds(now_ms: u64, skew_seconds: i8) -> u64 {
+    (now_ms / 1_000).saturating_add_signed(skew_seconds.into())
+}
+
+/// The bytes of a state's JSON.
+pub(super) fn encoded_len(content: &JsonObject) -> usize {
+    serde_json::to_vec(content).unwrap().len()
+}

@@ -1,0 +1,506 @@
+//! A room beside its model.
+
+use super::ops::{self, Ending, MAX_STATE_BYTES, Op, Reopening, StoreOp};
+use super::reference::{Model, Outcome, Refusal, caller_seconds, encoded_len, record};
+use crate::storage::sim::SimStorage;
+use crate::stores::form_token::{FormTokenEntry, FormTokenStore};
+use crate::stores::handoff::{Claim, ClaimId, HandoffEntry, HandoffStateStore, JsonObject};
+use crate::{Builder, Cloakroom, Cursor, Error, LookupKey, ManualClock, Page, Pending, Transaction};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// When a run begins, in milliseconds since the Unix epoch; not a whole second.
+const START_MS: u64 = 1_000_000_000_007;
+
+/// Segments of 640 KiB, which a few of the greater states fill.
+const LOG_CAPACITY: u64 = 1_280 << 10;
+
+/// A transaction that stages less than this fits a segment for sure.
+const FITS_BYTES: usize = 300_000;
+
+#[derive(Debug)]
+enum Disk {
+    Simulated(SimStorage),
+    File(PathBuf),
+}
+
+/// The answer of the room: what it was, and the claim if there is one.
+type Answer = (Outcome, Option<ClaimId>);
+
+/// An answer that was not awaited yet.
+struct Unsettled {
+    op: StoreOp,
+    expected: Outcome,
+    answer: Box<dyn FnOnce() -> Answer>,
+    /// The number of the claim that the model granted.
+    claim: Option<usize>,
+}
+
+/// A room that is taken through operations, and asserts that it answers as its model does.
+pub struct Run {
+    disk: Disk,
+    threads: bool,
+    clock: Arc<ManualClock>,
+    now_ms: u64,
+    /// `None` only while it is being opened again.
+    room: Option<Cloakroom>,
+    model: Model,
+    /// The claims so far by number; `None` for those whose answer nobody saw.
+    claims: Vec<Option<ClaimId>>,
+    unsettled: Vec<Unsettled>,
+}
+
+/// Why a transaction of several operations left nothing.
+#[derive(Debug)]
+enum Abandoned {
+    Asked,
+    Refused(Error),
+}
+
+impl From<Error> for Abandoned {
+    fn from(error: Error) -> Self {
+        Abandoned::Refused(error)
+    }
+}
+
+/// What a transaction that panics on purpose panics with.
+struct OnPurpose;
+
+impl std::fmt::Debug for Run {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Run").field("disk", &self.disk).field("now_ms", &self.now_ms).finish_non_exhaustive()
+    }
+}
+
+impl Run {
+    /// A new room on a simulated disk, with or without background threads.
+    #[must_use]
+    pub fn in_memory(threads: bool) -> Self {
+        Self::on(Disk::Simulated(SimStorage::new(1)), threads)
+    }
+
+    /// A room in a file that is not there yet, with background threads.
+    #[must_use]
+    pub fn in_file(path: PathBuf) -> Self {
+        Self::on(Disk::File(path), true)
+    }
+
+    fn on(disk: Disk, threads: bool) -> Self {
+        let clock = Arc::new(ManualClock::new(START_MS));
+        let mut run = Self {
+            disk,
+            threads,
+            clock,
+            now_ms: START_MS,
+            room: None,
+            model: Model::default(),
+            claims: Vec::new(),
+            unsettled: Vec::new(),
+        };
+        run.open();
+        run
+    }
+
+    /// Takes the room through `ops`, and compares everything at the end and after one more opening.
+    pub fn check(mut self, ops: &[Op]) {
+        for op in ops {
+            self.step(op);
+        }
+        self.settle();
+        self.compare(7);
+        self.reopen(Reopening::Close);
+        self.compare(1_000);
+    }
+
+    fn builder(&self) -> Builder {
+        let builder =
+            Cloakroom::builder().log_capacity(LOG_CAPACITY).allow_tiny_log().clock(self.clock.clone());
+        if self.threads { builder } else { builder.without_threads() }
+    }
+
+    fn open(&mut self) {
+        let room = match &self.disk {
+            Disk::Simulated(storage) => self.builder().open_on(Arc::new(storage.clone())),
+            Disk::File(path) => self.builder().open(path),
+        };
+        self.room = Some(room.unwrap());
+    }
+
+    fn room(&self) -> &Cloakroom {
+        self.room.as_ref().unwrap()
+    }
+
+    fn step(&mut self, op: &Op) {
+        match op {
+            Op::Store(op) => self.store(op),
+            Op::Forget(op) => {
+                self.store(op);
+                if let Some(forgotten) = self.unsettled.pop() {
+                    if forgotten.claim.is_some() {
+                        self.claims.push(None);
+                    }
+                    drop(forgotten);
+                }
+            }
+            Op::Together(ops, ending) => self.together(ops, *ending),
+            Op::Settle => self.settle(),
+            Op::Advance(ms) => {
+                self.now_ms += u64::from(*ms);
+                self.clock.set(self.now_ms);
+            }
+            Op::Checkpoint => self.room().checkpoint().unwrap(),
+            Op::Compare(limit) => self.compare(usize::from(*limit).max(1)),
+            Op::Reopen(how) => self.reopen(*how),
+        }
+    }
+
+    /// The claim that `nth` names. `None` when its answer was dropped unseen.
+    fn claim_id(&self, nth: u8) -> Option<ClaimId> {
+        match usize::from(nth).checked_rem(self.claims.len()) {
+            Some(number) => self.claims[number].clone(),
+            None => Some(ClaimId::new(u128::from(nth), "nobody's")),
+        }
+    }
+
+    fn store(&mut self, op: &StoreOp) {
+        // Which claim is meant is known when all claims so far are.
+        if matches!(op, StoreOp::Ack { .. } | StoreOp::Release { .. } | StoreOp::Claim { .. }) {
+            self.settle();
+        }
+        let claim_id = match op {
+            StoreOp::Ack { nth } | StoreOp::Release { nth } => match self.claim_id(*nth) {
+                Some(claim_id) => claim_id,
+                None => return,
+            },
+            _ => ClaimId::new(0, ""),
+        };
+        let granted = self.model.claims;
+        let expected = self.model.apply(op, self.now_ms);
+        let answer = call(self.room(), op, &claim_id, self.now_ms);
+        let claim = (self.model.claims > granted).then_some(granted);
+        self.unsettled.push(Unsettled { op: op.clone(), expected, answer, claim });
+    }
+
+    fn settle(&mut self) {
+        for Unsettled { op, expected, answer, claim } in std::mem::take(&mut self.unsettled) {
+            let (outcome, claim_id) = answer();
+            agree(&op, &outcome, &expected);
+            assert_eq!(claim_id.is_some(), claim.is_some());
+            if let Some(number) = claim {
+                assert_eq!(number, self.claims.len());
+                self.claims.push(claim_id);
+            }
+        }
+    }
+
+    fn together(&mut self, ops: &[StoreOp], ending: Ending) {
+        self.settle();
+        let (now_ms, room) = (self.now_ms, self.room().clone());
+        let mut after = self.model.clone();
+        let mut staged_bytes = 0;
+        let answer = catch_unwind(AssertUnwindSafe(|| {
+            let closure = |tx: &mut Transaction<'_>| {
+                for op in ops {
+                    let claim_id = match op {
+                        StoreOp::Ack { nth } | StoreOp::Release { nth } => match self.claim_id(*nth) {
+                            Some(claim_id) => claim_id,
+                            None => continue,
+                        },
+                        _ => ClaimId::new(0, ""),
+                    };
+                    let expected = after.apply(op, now_ms);
+                    let (outcome, claim_id) = call_inside(tx, op, &claim_id, now_ms);
+                    agree(op, &outcome, &expected);
+                    self.claims.extend(claim_id.map(Some));
+                    staged_bytes += staged_at_most(op);
+                }
+                // A write through a handle would wait for itself.
+                let nested = room.handoff().delete("nested").wait();
+                assert!(matches!(nested, Err(Error::NestedTransaction)), "{nested:?}");
+                match ending {
+                    Ending::Commit => Ok(()),
+                    Ending::Err => Err(Abandoned::Asked),
+                    // Past the panic hook, which in a fuzzer ends the process.
+                    Ending::Panic => resume_unwind(Box::new(OnPurpose)),
+                }
+            };
+            room.atomically(closure).wait()
+        }));
+        // Claims of a transaction that left nothing were given out all the same; they hold nothing.
+        self.model.claims = after.claims;
+        match (ending, answer) {
+            (Ending::Commit, Ok(Ok(()))) => self.model = after,
+            (Ending::Commit, Ok(Err(Abandoned::Refused(Error::TooLarge { .. })))) => {
+                assert!(staged_bytes > FITS_BYTES, "at most {staged_bytes} bytes were refused as too large");
+            }
+            (Ending::Err, Ok(Err(Abandoned::Asked))) => {}
+            (Ending::Panic, Err(panic)) if panic.is::<OnPurpose>() => {}
+            (_, Err(panic)) => resume_unwind(panic),
+            (ending, Ok(answer)) => panic!("{ending:?} of {ops:?} answered {answer:?}"),
+        }
+    }
+
+    fn reopen(&mut self, how: Reopening) {
+        let crash_seed = match (&self.disk, how) {
+            (Disk::Simulated(_), Reopening::Kill) => Some(None),
+            (Disk::Simulated(_), Reopening::PowerCut(seed)) => Some(Some(seed)),
+            _ => None,
+        };
+        if let (Some(seed), Disk::Simulated(storage)) = (crash_seed, &self.disk) {
+            let storage = storage.clone();
+            // What was seen is durable, so nothing of what the model has may be missing afterwards.
+            self.compare(1_000);
+            storage.power_off();
+            let image = match seed {
+                Some(seed) => storage.crash_image(seed.into()),
+                None => storage.process_crash_image(),
+            };
+            self.settle();
+            self.room = None;
+            self.disk = Disk::Simulated(SimStorage::from_image(image, 1));
+        } else {
+            let room = self.room.take().unwrap();
+            if how == Reopening::Close {
+                room.close().unwrap();
+                room.close().unwrap();
+                let late = room.handoff().get("late").wait();
+                assert!(matches!(late, Err(Error::Closed)), "{late:?}");
+            }
+            drop(room);
+            // A `Pending` from before the close still answers.
+            self.settle();
+        }
+        self.open();
+        if matches!(how, Reopening::Kill | Reopening::PowerCut(_)) {
+            self.compare(1_000);
+        }
+    }
+
+    /// Compares everything that is stored with the model, page by page.
+    fn compare(&self, limit: usize) {
+        let now_ms = self.now_ms;
+        let tokens = self.room().form_tokens();
+        let found = all(limit, |cursor, limit| tokens.list(cursor, limit).wait());
+        let expected: Vec<_> =
+            self.model.tokens.values().filter(|token| token.is_live(now_ms.into())).collect();
+        assert_eq!(found.len(), expected.len(), "live tokens");
+        for (FormTokenEntry { record, consumed, .. }, expected) in found.iter().zip(&expected) {
+            assert_eq!(*record, expected.record);
+            let consumed = consumed.as_ref().map(|used| (used.consumed_at, used.result_ref.as_deref()));
+            assert_eq!(consumed, expected.used.as_ref().map(|used| (used.at, used.result_ref.as_deref())));
+        }
+        let stats = tokens.stats().wait().unwrap();
+        let consumed = expected.iter().filter(|token| token.used.is_some()).count();
+        assert_eq!((stats.live, stats.consumed), ((expected.len() - consumed) as u64, consumed as u64));
+        // A sweeper may have been by.
+        assert!(stats.expired <= (self.model.tokens.len() - expected.len()) as u64);
+
+        let handoff = self.room().handoff();
+        let found = all(limit, |cursor, limit| handoff.list(cursor, limit).wait());
+        let expected: Vec<_> = self.model.states.iter().filter(|(_, state)| state.is_live(now_ms)).collect();
+        assert_eq!(found.len(), expected.len(), "live states");
+        let mut claimed = 0;
+        for (HandoffEntry { state_id, expires_at_ms, bytes, claimed_until_ms, .. }, (id, state)) in
+            found.iter().zip(&expected)
+        {
+            let until_ms = state.claimed_until_ms(now_ms);
+            assert_eq!((state_id, *expires_at_ms), (*id, state.expires_at_ms));
+            assert_eq!((*bytes, *claimed_until_ms), (encoded_len(&state.content) as u64, until_ms));
+            claimed += u64::from(until_ms.is_some());
+            let visible = until_ms.is_none().then_some(&state.content);
+            assert_eq!(handoff.get(id).wait().unwrap().as_ref(), visible);
+        }
+        let stats = handoff.stats().wait().unwrap();
+        assert_eq!((stats.live, stats.claimed), (expected.len() as u64 - claimed, claimed));
+        assert!(stats.expired <= (self.model.states.len() - expected.len()) as u64);
+    }
+}
+
+/// Every row of a listing, by way of the string forms of its cursors.
+fn all<T>(limit: usize, list: impl Fn(Option<&Cursor>, usize) -> crate::Result<Page<T>>) -> Vec<T> {
+    let mut found = Vec::new();
+    let mut cursor: Option<Cursor> = None;
+    loop {
+        let page = list(cursor.as_ref(), limit).unwrap();
+        assert!(page.items.len() <= limit);
+        found.extend(page.items);
+        match page.next {
+            Some(next) => cursor = Some(next.to_string().parse().unwrap()),
+            None => return found,
+        }
+    }
+}
+
+fn agree(op: &StoreOp, outcome: &Outcome, expected: &Outcome) {
+    // With two faults, it is nobody's business which is told.
+    let either = matches!(
+        (outcome, expected),
+        (Outcome::Refused(Refusal::Encode), Outcome::Refused(Refusal::TooLarge))
+    );
+    assert!(either || outcome == expected, "{op:?} answered {outcome:?} where the model has {expected:?}");
+}
+
+/// More bytes than the rows of `op` have.
+fn staged_at_most(op: &StoreOp) -> usize {
+    let key = |number| 5 * ops::key_text(number).len() + 500;
+    match op {
+        StoreOp::Insert { key: number, .. } => key(*number),
+        StoreOp::Consume { candidates, .. } | StoreOp::SetResult { candidates, .. } => {
+            candidates.iter().map(|number| key(*number)).sum()
+        }
+        StoreOp::Set { id, body, .. } => key(*id) + encoded_len(&ops::body(*body)),
+        StoreOp::Get { id } | StoreOp::Take { id } | StoreOp::Delete { id } | StoreOp::Claim { id, .. } => {
+            key(*id)
+        }
+        StoreOp::Ack { .. } | StoreOp::Release { .. } => 5 * crate::limits::MAX_KEY_LEN,
+    }
+}
+
+fn refused(error: &Error) -> Answer {
+    let refusal = match error {
+        Error::AlreadyExists => Refusal::AlreadyExists,
+        Error::TooLarge { .. } => Refusal::TooLarge,
+        Error::Encode(_) => Refusal::Encode,
+        Error::InvalidConfig(_) => Refusal::InvalidConfig,
+        other => Refusal::Unexpected(other.to_string()),
+    };
+    (Outcome::Refused(refusal), None)
+}
+
+/// An answer of a kind that an [`Outcome`] can be.
+trait IntoAnswer: Send + 'static {
+    fn into_answer(self) -> Answer;
+}
+
+impl IntoAnswer for () {
+    fn into_answer(self) -> Answer {
+        (Outcome::Done, None)
+    }
+}
+
+impl IntoAnswer for (crate::TokenConsumeOutcome, Option<String>) {
+    fn into_answer(self) -> Answer {
+        (Outcome::Consumed(self.0, self.1), None)
+    }
+}
+
+impl IntoAnswer for Option<JsonObject> {
+    fn into_answer(self) -> Answer {
+        (Outcome::State(self), None)
+    }
+}
+
+impl IntoAnswer for Option<Claim> {
+    fn into_answer(self) -> Answer {
+        match self {
+            Some(Claim { state, id }) => {
+                // By way of its string form, as another process would end it.
+                let id = id.to_string().parse().unwrap();
+                (Outcome::State(Some(state)), Some(id))
+            }
+            None => (Outcome::State(None), None),
+        }
+    }
+}
+
+impl IntoAnswer for bool {
+    fn into_answer(self) -> Answer {
+        (Outcome::Ended(self), None)
+    }
+}
+
+fn now<T: IntoAnswer>(answer: crate::Result<T>) -> Answer {
+    answer.map_or_else(|error| refused(&error), IntoAnswer::into_answer)
+}
+
+fn later<T: IntoAnswer>(answer: Pending<T>) -> Box<dyn FnOnce() -> Answer> {
+    Box::new(move || now(answer.wait()))
+}
+
+fn keys(candidates: &[u8]) -> Vec<LookupKey> {
+    candidates.iter().map(|number| ops::lookup_key(*number)).collect()
+}
+
+/// One operation by way of a store's trait; what is awaited later is its answer.
+fn call(room: &Cloakroom, op: &StoreOp, claim: &ClaimId, now_ms: u64) -> Box<dyn FnOnce() -> Answer> {
+    let tokens = room.form_tokens();
+    let handoff = room.handoff().with_max_state_bytes(MAX_STATE_BYTES).unwrap();
+    match op {
+        StoreOp::Insert { key, binding, ttl_seconds } => {
+            later(tokens.insert_form_token(record(*key, *binding, *ttl_seconds, now_ms)))
+        }
+        StoreOp::Consume { candidates, binding, skew_seconds, grace } => {
+            let tokens = tokens.with_replay_grace(ops::grace(*grace));
+            let (subject, purpose, resource) = ops::binding(*binding);
+            let (purpose, resource) = (purpose.as_str(), resource.as_deref());
+            let now = caller_seconds(now_ms, *skew_seconds);
+            later(match &keys(candidates)[..] {
+                [key] => tokens.consume_form_token(key, &subject, purpose, resource, now),
+                keys => tokens.consume_form_token_any(keys, &subject, purpose, resource, now),
+            })
+        }
+        StoreOp::SetResult { candidates, result } => {
+            let result_ref = ops::result_ref(*result);
+            later(match &keys(candidates)[..] {
+                [key] => tokens.set_token_result(key, &result_ref),
+                keys => tokens.set_token_result_any(keys, &result_ref),
+            })
+        }
+        StoreOp::Set { id, body, ttl_seconds } => {
+            later(handoff.set(&ops::key_text(*id), &ops::body(*body), (*ttl_seconds).into()))
+        }
+        StoreOp::Get { id } => later(handoff.get(&ops::key_text(*id))),
+        StoreOp::Take { id } => later(handoff.get_and_delete(&ops::key_text(*id))),
+        StoreOp::Delete { id } => later(handoff.delete(&ops::key_text(*id))),
+        StoreOp::Claim { id, lease_ms } => {
+            later(handoff.claim(&ops::key_text(*id), Duration::from_millis((*lease_ms).into())))
+        }
+        StoreOp::Ack { .. } => later(handoff.ack(claim)),
+        StoreOp::Release { .. } => later(handoff.release(claim)),
+    }
+}
+
+/// The same inside a transaction.
+fn call_inside(tx: &mut Transaction<'_>, op: &StoreOp, claim: &ClaimId, now_ms: u64) -> Answer {
+    match op {
+        StoreOp::Insert { key, binding, ttl_seconds } => {
+            now(tx.form_tokens().insert_form_token(record(*key, *binding, *ttl_seconds, now_ms)))
+        }
+        StoreOp::Consume { candidates, binding, skew_seconds, grace } => {
+            let mut tokens = tx.form_tokens().with_replay_grace(ops::grace(*grace));
+            let (subject, purpose, resource) = ops::binding(*binding);
+            let (purpose, resource) = (purpose.as_str(), resource.as_deref());
+            let at = caller_seconds(now_ms, *skew_seconds);
+            now(match &keys(candidates)[..] {
+                [key] => tokens.consume_form_token(key, &subject, purpose, resource, at),
+                keys => tokens.consume_form_token_any(keys, &subject, purpose, resource, at),
+            })
+        }
+        StoreOp::SetResult { candidates, result } => {
+            let result_ref = ops::result_ref(*result);
+            now(match &keys(candidates)[..] {
+                [key] => tx.form_tokens().set_token_result(key, &result_ref),
+                keys => tx.form_tokens().set_token_result_any(keys, &result_ref),
+            })
+        }
+        op => {
+            let mut handoff = tx.handoff().with_max_state_bytes(MAX_STATE_BYTES).unwrap();
+            match op {
+                StoreOp::Set { id, body, ttl_seconds } => {
+                    now(handoff.set(&ops::key_text(*id), &ops::body(*body), (*ttl_seconds).into()))
+                }
+                StoreOp::Take { id } => now(handoff.get_and_delete(&ops::key_text(*id))),
+                StoreOp::Delete { id } => now(handoff.delete(&ops::key_text(*id))),
+                StoreOp::Claim { id, lease_ms } => {
+                    now(handoff.claim(&ops::key_text(*id), Duration::from_millis((*lease_ms).into())))
+                }
+                StoreOp::Ack { .. } => now(handoff.ack(claim)),
+                StoreOp::Release { .. } => now(handoff.release(claim)),
+                StoreOp::Get { id } => now(handoff.get(&ops::key_text(*id))),
+                _ => unreachable!("the form tokens are above"),
+            }
+        }
+    }
+}
