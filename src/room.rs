@@ -7,7 +7,7 @@ use crate::engine::{Engine, EngineOptions, EngineStats, Threads};
 use crate::error::{Error, Result};
 use crate::limits::{DEFAULT_CACHE_SIZE, DEFAULT_LOG_CAPACITY, MAX_LOG_CAPACITY, MIN_LOG_CAPACITY};
 use crate::pending::Pending;
-use crate::storage::{MemoryStorage, Storage};
+use crate::storage::MemoryStorage;
 use crate::stores::form_token::{FormTokens, FormTokensTx};
 use crate::stores::handoff::{Handoff, HandoffTx};
 use std::fmt;
@@ -277,7 +277,7 @@ impl Builder {
     /// As [`Builder::open`].
     #[cfg(any(test, feature = "testing"))]
     #[doc(hidden)]
-    pub fn open_on(self, storage: Arc<dyn Storage>) -> Result<Cloakroom> {
+    pub fn open_on(self, storage: Arc<dyn crate::storage::Storage>) -> Result<Cloakroom> {
         let options = self.options()?;
         let empty = storage.len().map_err(|error| Error::io("asking for the storage's length", error))? == 0;
         let engine = if empty {

@@ -246,7 +246,7 @@ fn a_read_never_sees_half_of_a_transaction() {
                 let write = |tx: &mut cloakroom::Transaction<'_>| {
                     ids.iter().try_for_each(|id| tx.handoff().set(id, &state(round), 600 + round))
                 };
-                let _ = room.atomically::<_, Error>(write);
+                drop(room.atomically::<_, Error>(write));
                 if round % 100 == 0 {
                     room.checkpoint().unwrap();
                 }

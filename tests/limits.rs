@@ -255,8 +255,8 @@ fn states_nest_to_the_limit_and_one_level_more_is_refused() {
 fn pages_hold_one_to_a_thousand_rows() {
     let room = in_memory();
     for number in 0..=MAX_LIST_LIMIT as u64 {
-        let _ = room.handoff().set(&format!("{number:04}"), &state(number), 600);
-        let _ = insert(&room.form_tokens(), &format!("{number:04}"));
+        drop(room.handoff().set(&format!("{number:04}"), &state(number), 600));
+        drop(insert(&room.form_tokens(), &format!("{number:04}")));
     }
     let (handoff, tokens) = (room.handoff(), room.form_tokens());
     for limit in [0, MAX_LIST_LIMIT + 1, usize::MAX] {

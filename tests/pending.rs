@@ -236,7 +236,7 @@ fn every_closer_returns_to_a_free_file() {
     let path = dir.path().join("edge.cloak");
     for _ in 0..5 {
         let room = small().open(&path).unwrap();
-        let _ = insert(&room.form_tokens(), "t");
+        drop(insert(&room.form_tokens(), "t"));
         let other = room.clone();
         let closer = thread::spawn(move || other.close());
         room.close().unwrap();

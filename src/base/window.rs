@@ -439,7 +439,6 @@ fn corrupted(location: String, detail: &str) -> io::Error {
 }
 
 #[cfg(test)]
-#[expect(clippy::cast_possible_truncation, reason = "the numbers of these tests are small")]
 mod tests {
     use super::super::testing::TestStorage;
     use super::*;

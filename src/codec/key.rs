@@ -62,6 +62,18 @@ pub(crate) fn take_u64(key: &mut &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(*part))
 }
 
+/// The first key after every key that starts with `prefix`, or `None` when there is no such key.
+pub(crate) fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last != u8::MAX {
+            end.push(last + 1);
+            return Some(end);
+        }
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,6 +90,14 @@ mod tests {
     #[test]
     fn the_bytes_are_frozen() {
         assert_eq!(tuple(b"a\0b", 1, b"z"), b"a\x00\xffb\x00\x00\0\0\0\0\0\0\0\x01z");
+    }
+
+    #[test]
+    fn a_prefix_ends_before_the_next_one() {
+        assert_eq!(prefix_end(b"ab"), Some(b"ac".to_vec()));
+        assert_eq!(prefix_end(b"a\xff"), Some(b"b".to_vec()));
+        assert_eq!(prefix_end(b"\xff\xff"), None);
+        assert_eq!(prefix_end(b""), None);
     }
 
     #[test]

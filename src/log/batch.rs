@@ -24,6 +24,7 @@ pub(crate) struct Op<'a> {
 }
 
 /// Encodes the operations of one frame.
+#[cfg(any(test, feature = "testing"))]
 pub(crate) fn encode_batch<'a>(
     ops: impl ExactSizeIterator<Item = (Table, &'a [u8], Option<&'a [u8]>)>,
 ) -> Result<Vec<u8>> {

