@@ -308,7 +308,7 @@ fn a_failed_checkpoint_keeps_answering_and_the_next_one_succeeds() {
             set(&room, "in the tree", 1).wait().unwrap();
             room.checkpoint().unwrap();
             for number in 0..300 {
-                let _ = room.handoff().set(&format!("{number:03}"), &state_of(2_000), 600);
+                drop(room.handoff().set(&format!("{number:03}"), &state_of(2_000), 600));
             }
             set(&room, "last", 2).wait().unwrap();
             sim.fail_call(kind, nth, fault);
