@@ -167,7 +167,10 @@ impl Window {
         }
         if !equal {
             // The newest copy may be known to the operating system only. It must be durable before the other one
-            // is overwritten.
+            // is overwritten. After a failed flush the system takes it for flushed, so it is written again first.
+            storage
+                .write_at(offset + copy_position(durable.slot), &durable.copy.encode())
+                .map_err(|error| in_context("writing the header of the B-tree", error))?;
             storage.sync_data().map_err(|error| in_context("flushing the header of the B-tree", error))?;
         }
         Ok(Self::with(storage, offset, gauges, durable, available, Mode::Writable))

@@ -4,7 +4,8 @@
 //! 1. stale frames behind a torn tail are erased and the erasure is flushed, so that they can never be reached
 //!    again;
 //! 2. everything is flushed, because a process that was killed may have left what was replayed with the operating
-//!    system only;
+//!    system only; what no later frame vouches for is written again before, because after a failed flush the system
+//!    takes it for flushed although the disk does not have it;
 //! 3. a segment whose frames are all in the B-tree gets a new generation.
 //!
 //! A crash between any two of these leaves a file for which the same decisions are made again.
@@ -160,6 +161,8 @@ fn format(storage: Arc<dyn Storage>, options: &EngineOptions) -> Result<()> {
 /// What the log says, decided and decoded; nothing is written yet.
 struct Recovered {
     plan: RecoveryPlan,
+    /// The newest header of each segment.
+    headers: Vec<SegmentHeader>,
     base_lsn: u64,
     /// The rows of the segment that is appended to.
     active: Memtable,
@@ -178,10 +181,11 @@ fn recover(storage: &dyn Storage, layout: &LogLayout, base_lsn: u64) -> Result<R
             .map_err(|error| Error::io(format!("reading log segment {index}"), error))?;
         segments.push(view);
     }
-    let mut scans = [None, None];
+    let (mut scans, mut headers) = ([None, None], Vec::new());
     for (index, (scan, segment)) in scans.iter_mut().zip(&segments).enumerate() {
-        *scan = SegmentHeader::read_newest(segment, &layout.file_id, index as u64)
-            .map(|header| scan_segment(segment, header));
+        let header = SegmentHeader::read_newest(segment, &layout.file_id, index as u64);
+        headers.extend(header);
+        *scan = header.map(|header| scan_segment(segment, header));
     }
     let plan = plan(base_lsn, scans)?;
 
@@ -198,7 +202,7 @@ fn recover(storage: &dyn Storage, layout: &LogLayout, base_lsn: u64) -> Result<R
         }
     }
     let frozen = matches!(plan.spare, Spare::Frozen { .. }).then_some(frozen);
-    Ok(Recovered { plan, base_lsn, active, frozen })
+    Ok(Recovered { plan, headers, base_lsn, active, frozen })
 }
 
 impl Recovered {
@@ -209,11 +213,31 @@ impl Recovered {
             let offset = layout.segment_offset(erase.segment) + erase.from as u64;
             storage.write_at(offset, &vec![0; erase.to.saturating_sub(erase.from)]).map_err(failed)?;
         }
+        self.write_again(storage, layout).map_err(failed)?;
         storage.sync_data().map_err(failed)?;
         for recycle in &self.plan.recycle {
             let (generation, index) = (recycle.generation, recycle.segment);
             let header = SegmentHeader { generation, index: index as u64, base_lsn: self.base_lsn };
             header.write(storage, layout.segment_offset(index), &layout.file_id)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what was recovered and is not known to be durable over itself. After a failed flush the system shows
+    /// what it could not write as if it were on the disk, and the next flush does not cover it.
+    fn write_again(&self, storage: &dyn Storage, layout: &LogLayout) -> std::io::Result<()> {
+        for header in &self.headers {
+            let index = usize::try_from(header.index).map_err(std::io::Error::other)?;
+            let offset = layout.segment_offset(index) + header.slot_offset() as u64;
+            storage.write_at(offset, &header.encode(&layout.file_id))?;
+        }
+        let replay = &self.plan.replay;
+        let promised = replay.iter().map(|(_, frame)| frame.durable_lsn).max().unwrap_or_default();
+        for (index, frame) in replay.iter().filter(|(_, frame)| frame.lsn > promised) {
+            let offset = layout.segment_offset(*index) + frame.offset as u64;
+            let mut bytes = vec![0; frame.end().saturating_sub(frame.offset)];
+            storage.read_at(offset, &mut bytes)?;
+            storage.write_at(offset, &bytes)?;
         }
         Ok(())
     }
