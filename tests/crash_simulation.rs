@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Steps of one history.
-const STEPS: usize = 70;
+const STEPS: usize = 120;
 
 fn env(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().expect("a number"))
@@ -116,7 +116,13 @@ fn crash_at_every_event(seed: u64, lying: bool) -> Result<(), (u64, String, Viol
     };
     let (whole, ran) = run(None);
     let events = whole.storage.events();
+    let is_rich = events > 60 && whole.checkpoints > 0;
     ran.map_err(|violation| (events, "none".into(), violation, whole.trail.clone()))?;
+    assert!(
+        is_rich || lying,
+        "seed {seed}: a history of {events} events and {} checkpoints",
+        whole.checkpoints
+    );
     for event in (0..=events).filter(|event| wanted(*event)) {
         let (world, ran) = run(Some(event));
         ran.map_err(|violation| (event, "none".into(), violation, world.trail.clone()))?;
@@ -131,7 +137,7 @@ fn crash_at_every_event(seed: u64, lying: bool) -> Result<(), (u64, String, Viol
 
 #[test]
 fn a_power_failure_at_any_event_leaves_all_that_was_acknowledged_and_a_prefix_of_the_rest() {
-    for seed in seeds(8) {
+    for seed in seeds(10) {
         if let Err((event, image, violation, trail)) = crash_at_every_event(seed, false) {
             report("a_power_failure_at_any_event", seed, event, &image, &trail, &violation);
         }

@@ -12,6 +12,15 @@ pub enum Unread {
     Garbage(String),
 }
 
+impl std::fmt::Display for Unread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Unread::Error(error) => error.fmt(f),
+            Unread::Garbage(what) => write!(f, "it holds what was never written: {what}"),
+        }
+    }
+}
+
 impl From<Error> for Unread {
     fn from(error: Error) -> Self {
         Unread::Error(error)

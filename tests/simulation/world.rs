@@ -41,6 +41,8 @@ struct Waiting {
     rests_on: usize,
     changed: bool,
     after: usize,
+    /// Whether the change was made, so that only its durability is left to know.
+    applied: bool,
 }
 
 /// How a room is opened.
@@ -80,6 +82,8 @@ pub struct World {
     pub lying: bool,
     /// Every different position that was seen to be durable, newest last.
     pub durable_lsns: Vec<u64>,
+    /// The most checkpoints that any room of this world has run.
+    pub checkpoints: u64,
     /// How many flushes the disk had done when the room was first seen poisoned.
     poisoned_at: Option<u64>,
     touched: (BTreeMap<u8, usize>, BTreeMap<u8, usize>),
@@ -129,6 +133,7 @@ impl World {
             disturbed: false,
             lying: false,
             durable_lsns: vec![stats.durable_lsn],
+            checkpoints: 0,
             poisoned_at: None,
             touched: Default::default(),
             waiting: VecDeque::new(),
@@ -178,6 +183,7 @@ impl World {
         if self.durable_lsns.last() != Some(&stats.durable_lsn) {
             self.durable_lsns.push(stats.durable_lsn);
         }
+        self.checkpoints = self.checkpoints.max(stats.checkpoints);
         if stats.poisoned && self.poisoned_at.is_none() {
             self.poisoned_at = Some(self.flushes());
         }
@@ -337,10 +343,15 @@ impl World {
             rests_on,
             changed,
             after: self.models.len(),
+            applied: !pending.is_ready,
         };
+        let was_poisoned = self.is_poisoned();
         if pending.is_ready {
             // Nothing is left to wait for: it was refused, or rests on nothing that could be lost.
             let outcome = (waiting.wait)();
+            if was_poisoned && matches!(outcome, Err(Error::OutcomeUnknown { .. })) {
+                violation!("{} came after the log had failed, and is not refused", op_text(&waiting.op));
+            }
             let was_refused =
                 outcome.as_ref().is_err_and(|error| !matches!(error, Error::OutcomeUnknown { .. }));
             if !was_refused {
@@ -377,8 +388,11 @@ impl World {
     }
 
     fn resolve(&mut self, waiting: Waiting) -> Check {
-        let Waiting { op, wait, expected, durability, rests_on, changed, after } = waiting;
+        let Waiting { op, wait, expected, durability, rests_on, changed, after, applied } = waiting;
         match wait() {
+            Err(error) if applied && !matches!(error, Error::OutcomeUnknown { .. }) => {
+                violation!("{} was applied, and then answered {error}", op_text(&op))
+            }
             Ok(done) => {
                 let answer = done.answer.unwrap_or(Answer::Unit);
                 if answer != expected {
@@ -480,7 +494,7 @@ impl World {
                 Ok(())
             }
             Err(Unread::Error(_)) if self.disturbed || self.storage.is_crashed() => Ok(()),
-            Err(unread) => violation!("the room cannot be read: {unread:?}"),
+            Err(unread) => violation!("the room cannot be read: {unread}"),
         }
     }
 
@@ -510,7 +524,7 @@ impl World {
         };
         let view = match read(&world.room) {
             Ok(view) => view,
-            Err(unread) => violation!("what the crash left cannot be read: {unread:?}"),
+            Err(unread) => violation!("what the crash left cannot be read: {unread}"),
         };
         let survived = self.match_view(&view, low)?;
         world.models = vec![self.models[survived].clone()];
