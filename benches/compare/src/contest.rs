@@ -32,6 +32,9 @@ pub trait Session {
 #[derive(Debug, Clone, Copy)]
 pub struct Measured {
     pub ops_per_second: f64,
+    /// Consumes in the time of one raw flush, as measured just before and after: what to compare on a disk whose
+    /// speed drifts.
+    pub ops_per_raw_flush: f64,
     /// Bytes the disk was given to write, per consume, where the system tells.
     pub bytes_per_op: Option<f64>,
 }
@@ -103,6 +106,7 @@ pub fn run(
     ensure!(ops > 0, "nothing was consumed");
     Ok(Measured {
         ops_per_second: f64::from(ops) / elapsed.as_secs_f64(),
+        ops_per_raw_flush: f64::NAN,
         bytes_per_op: written.map(|bytes| bytes as f64 / f64::from(ops)),
     })
 }

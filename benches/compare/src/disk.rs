@@ -61,7 +61,9 @@ pub fn write_durable(file: &File, offset: u64, data: &[u8], how: Flush, delay: D
 /// Flushes a second by one thread that overwrites 4 KiB again and again.
 pub fn raw_flushes(dir: &Path, how: Flush, delay: Duration, span: Duration) -> Result<f64> {
     const BLOCKS: u64 = 1024;
-    let file = prewritten(&dir.join("raw"), BLOCKS * 4096).context("preparing the raw flush")?;
+    let path = dir.join("raw");
+    let file = prewritten(&path, BLOCKS * 4096).context("preparing the raw flush")?;
+    std::fs::remove_file(&path)?;
     let block = [0x5A; 4096];
     let started = Instant::now();
     let mut flushes = 0_u32;

@@ -22,7 +22,7 @@ use crate::engines::redis::{self, Redis};
 use crate::engines::sqlite::Sqlite;
 use crate::engines::{Alone, Store};
 use crate::group::Grouped;
-use crate::table::{Cell, Table};
+use crate::table::Table;
 use crate::tokens::Tokens;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
@@ -69,6 +69,9 @@ pub enum Load {
     /// Threads that each have many consumes in flight.
     Pipelined { threads: usize, depth: usize },
 }
+
+/// How long the raw flush is measured before and after every cell.
+const YARDSTICK: Duration = Duration::from_millis(150);
 
 /// The one pipelined load.
 const PIPELINED: Load = Load::Pipelined { threads: 2, depth: 1024 };
@@ -216,9 +219,12 @@ fn compare(options: &Options) -> Result<()> {
                 else {
                     continue;
                 };
-                let Measured { ops_per_second: ops, bytes_per_op: bytes } = measured;
-                eprintln!("round {round}/{} {load:?} {:<16} {ops:>9.0} /s", options.rounds, row.name);
-                table.add(number, column, Cell { ops, bytes });
+                let (ops, per_flush) = (measured.ops_per_second, measured.ops_per_raw_flush);
+                eprintln!(
+                    "round {round}/{} {load:?} {:<16} {ops:>9.0} /s {per_flush:>8.2} per raw flush",
+                    options.rounds, row.name
+                );
+                table.add(number, column, measured);
             }
         }
     }
@@ -233,13 +239,17 @@ fn measure(row: &Row, setup: &Setup<'_>, first_column: bool, span: Duration) -> 
         Kind::Raw(flush) if first_column => {
             disk::settle(dir)?;
             let ops_per_second = disk::raw_flushes(dir, flush, flush_delay, span)?;
-            Ok(Some(Measured { ops_per_second, bytes_per_op: None }))
+            Ok(Some(Measured { ops_per_second, ops_per_raw_flush: 1.0, bytes_per_op: None }))
         }
         Kind::Callers { create, pipelines } if pipelines || load.depth() == 1 => {
             let contender = create(setup)?;
             disk::settle(dir)?;
             let device = Device::of(dir);
-            contest::run(contender, tokens, load.threads(), span, &device).map(Some)
+            let flushes_before = disk::raw_flushes(dir, Flush::Dsync, flush_delay, YARDSTICK)?;
+            let measured = contest::run(contender, tokens, load.threads(), span, &device)?;
+            let flushes_after = disk::raw_flushes(dir, Flush::Dsync, flush_delay, YARDSTICK)?;
+            let flushes = f64::midpoint(flushes_before, flushes_after);
+            Ok(Some(Measured { ops_per_raw_flush: measured.ops_per_second / flushes, ..measured }))
         }
         _ => Ok(None),
     }

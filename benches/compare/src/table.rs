@@ -1,19 +1,14 @@
 //! The result: medians over the rounds, as a Markdown table.
 
 use crate::Load;
+use crate::contest::Measured;
 use std::fmt::Write as _;
-
-#[derive(Debug, Clone, Copy)]
-pub struct Cell {
-    pub ops: f64,
-    pub bytes: Option<f64>,
-}
 
 pub struct Table {
     rows: Vec<(&'static str, &'static str)>,
     loads: Vec<Load>,
     /// By row, by column, what each round found.
-    cells: Vec<Vec<Vec<Cell>>>,
+    cells: Vec<Vec<Vec<Measured>>>,
 }
 
 impl Table {
@@ -23,11 +18,11 @@ impl Table {
         Self { rows, loads: loads.to_vec(), cells }
     }
 
-    pub fn add(&mut self, row: usize, column: usize, cell: Cell) {
+    pub fn add(&mut self, row: usize, column: usize, cell: Measured) {
         self.cells[row][column].push(cell);
     }
 
-    fn median(&self, row: usize, column: usize, of: impl Fn(&Cell) -> Option<f64>) -> Option<f64> {
+    fn median(&self, row: usize, column: usize, of: impl Fn(&Measured) -> Option<f64>) -> Option<f64> {
         let mut values: Vec<f64> = self.cells[row][column].iter().filter_map(of).collect();
         values.sort_unstable_by(f64::total_cmp);
         let middle = values.len() / 2;
@@ -39,19 +34,47 @@ impl Table {
     }
 
     /// The best of the bare loops in this column.
-    fn limit(&self, column: usize) -> Option<f64> {
+    fn limit(&self, column: usize, of: impl Fn(&Measured) -> Option<f64> + Copy) -> Option<f64> {
         let bare = self.rows.iter().enumerate().filter(|(_, (name, _))| name.starts_with("bare"));
-        bare.filter_map(|(row, _)| self.median(row, column, |cell| Some(cell.ops))).max_by(f64::total_cmp)
+        bare.filter_map(|(row, _)| self.median(row, column, of)).max_by(f64::total_cmp)
     }
 
     pub fn render(&self, rounds: usize, tokens: u32) -> String {
-        let mut text = String::new();
-        let _ = writeln!(
-            text,
-            "Durable one-shot consumes a second, {tokens} tokens, medians of {rounds} interleaved rounds; in brackets \
-             the ratio to the best bare loop.\n"
+        let mut text = format!(
+            "Durable one-shot consumes a second, {tokens} tokens, medians of {rounds} interleaved rounds; in \
+             brackets the ratio to the best bare loop.\n\n"
         );
-        text += "| durable consume |";
+        let bytes_column = self.loads.iter().position(|&load| load == Load::Blocking(64)).unwrap_or(0);
+        let bytes_at = self.loads.get(bytes_column).map_or(0, |load| load.threads());
+        self.header(&mut text, &format!(" bytes written per op at {bytes_at} |"));
+        for (row, (name, title)) in self.rows.iter().enumerate() {
+            let _ = write!(text, "| {title} |");
+            self.columns(&mut text, row, |cell| Some(cell.ops_per_second), thousands);
+            let _ = match self.median(row, bytes_column, |cell| cell.bytes_per_op) {
+                Some(bytes) if !name.starts_with("raw") => writeln!(text, " {} |", thousands(bytes)),
+                _ => writeln!(text, " |"),
+            };
+        }
+        text += "\nThe same in the time of one raw flush (`RWF_DSYNC`), which was measured just before and after each \
+                 cell: what to compare when the disk drifts.\n\n";
+        self.header(&mut text, "");
+        for (row, (name, title)) in self.rows.iter().enumerate() {
+            if !name.starts_with("raw") {
+                let _ = write!(text, "| {title} |");
+                self.columns(
+                    &mut text,
+                    row,
+                    |cell| Some(cell.ops_per_raw_flush),
+                    |value| format!("{value:.2}"),
+                );
+                text.push('\n');
+            }
+        }
+        text
+    }
+
+    fn header(&self, text: &mut String, last: &str) {
+        *text += "| durable consume |";
         for load in &self.loads {
             let _ = match load {
                 Load::Blocking(1) => write!(text, " 1 thread |"),
@@ -59,27 +82,27 @@ impl Table {
                 Load::Pipelined { threads, depth } => write!(text, " pipelined {threads} x {depth} |"),
             };
         }
-        let bytes_column = self.loads.iter().position(|&load| load == Load::Blocking(64)).unwrap_or(0);
-        let bytes_at = self.loads.get(bytes_column).map_or(0, |load| load.threads());
-        let _ = writeln!(text, " bytes written per op at {bytes_at} |");
-        let _ = writeln!(text, "|---|{}", "---:|".repeat(self.loads.len() + 1));
-        for (row, (name, title)) in self.rows.iter().enumerate() {
-            let _ = write!(text, "| {title} |");
-            for column in 0..self.loads.len() {
-                let _ = match (self.median(row, column, |cell| Some(cell.ops)), self.limit(column)) {
-                    (None, _) => write!(text, " |"),
-                    (Some(ops), Some(limit)) if !name.starts_with("raw") => {
-                        write!(text, " {} ({:.2}) |", thousands(ops), ops / limit)
-                    }
-                    (Some(ops), _) => write!(text, " {} |", thousands(ops)),
-                };
-            }
-            let _ = match self.median(row, bytes_column, |cell| cell.bytes) {
-                Some(bytes) => writeln!(text, " {} |", thousands(bytes)),
-                _ => writeln!(text, " |"),
+        let columns = self.loads.len() + usize::from(!last.is_empty());
+        let _ = writeln!(text, "{last}\n|---|{}", "---:|".repeat(columns));
+    }
+
+    fn columns(
+        &self,
+        text: &mut String,
+        row: usize,
+        of: impl Fn(&Measured) -> Option<f64> + Copy,
+        show: impl Fn(f64) -> String,
+    ) {
+        let raw = self.rows.get(row).is_some_and(|(name, _)| name.starts_with("raw"));
+        for column in 0..self.loads.len() {
+            let _ = match (self.median(row, column, of), self.limit(column, of)) {
+                (None, _) => write!(text, " |"),
+                (Some(value), Some(limit)) if !raw => {
+                    write!(text, " {} ({:.2}) |", show(value), value / limit)
+                }
+                (Some(value), _) => write!(text, " {} |", show(value)),
             };
         }
-        text
     }
 }
 

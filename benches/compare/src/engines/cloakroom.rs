@@ -104,12 +104,14 @@ impl Contender for Room {
     }
 }
 
+type Answer = Pending<(TokenConsumeOutcome, Option<String>)>;
+
 struct Caller<'a> {
     store: FormTokens,
     keys: &'a [LookupKey],
     subject: TokenSubject,
     depth: usize,
-    in_flight: VecDeque<(u32, Pending<(TokenConsumeOutcome, Option<String>)>)>,
+    in_flight: VecDeque<(u32, Answer)>,
 }
 
 impl Caller<'_> {
