@@ -224,7 +224,7 @@ fn a_claim_has_one_holder_who_alone_can_end_it() {
             scope.spawn(|| {
                 for item in 0..STATES {
                     let id = format!("state-{item}");
-                    // Of sixteen who come until they were served once, each is served once.
+                    // Everybody comes until it was served once.
                     let claim = loop {
                         match handoff.claim(&id, Duration::from_secs(3_600)).wait().unwrap() {
                             Some(claim) => break claim,

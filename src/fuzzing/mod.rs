@@ -20,7 +20,7 @@ pub use formats::{batch, frame, keys, rows};
 pub use images::open;
 pub use log_recovery::log_recovery;
 
-/// The bytes are an operation tape: a room against the [`model`], with reopenings, crashes and checkpoints.
+/// The bytes are an operation tape: a room against the [model](mod@model), with reopenings, crashes and checkpoints.
 pub fn model(data: &[u8]) {
     let (ops, threads) = model::decode(data);
     model::Run::in_memory(threads).check(&ops);

@@ -11,7 +11,7 @@ use std::time::Duration;
 pub(super) const MAX_STATE_BYTES: usize = 100_000;
 
 /// The most operations of one tape.
-const OPS_MAX: usize = 120;
+const OPS_MAX: usize = 64;
 
 /// An operation of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]

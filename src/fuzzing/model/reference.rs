@@ -60,6 +60,8 @@ impl Token {
 #[derive(Debug, Clone)]
 pub(super) struct State {
     pub(super) content: JsonObject,
+    /// The size of its JSON.
+    pub(super) bytes: usize,
     pub(super) expires_at_ms: u64,
     /// The number of the claim, and when it ends.
     pub(super) claim: Option<(usize, u64)>,
@@ -191,14 +193,15 @@ impl Model {
             let refusal = if too_long(&id) { Refusal::TooLarge } else { Refusal::Encode };
             return Outcome::Refused(refusal);
         }
-        if too_long(&id) || encoded_len(&content) > MAX_STATE_BYTES {
+        let bytes = encoded_len(&content);
+        if too_long(&id) || bytes > MAX_STATE_BYTES {
             return TOO_LARGE;
         }
         let expires_at_ms = now_ms + u64::from(ttl_seconds) * 1_000;
         if ttl_seconds == 0 {
             self.states.remove(&id);
         } else {
-            self.states.insert(id, State { content, expires_at_ms, claim: None });
+            self.states.insert(id, State { content, bytes, expires_at_ms, claim: None });
         }
         Outcome::Done
     }

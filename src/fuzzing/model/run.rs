@@ -307,7 +307,7 @@ impl Run {
         {
             let until_ms = state.claimed_until_ms(now_ms);
             assert_eq!((state_id, *expires_at_ms), (*id, state.expires_at_ms));
-            assert_eq!((*bytes, *claimed_until_ms), (encoded_len(&state.content) as u64, until_ms));
+            assert_eq!((*bytes, *claimed_until_ms), (state.bytes as u64, until_ms));
             claimed += u64::from(until_ms.is_some());
             let visible = until_ms.is_none().then_some(&state.content);
             assert_eq!(handoff.get(id).wait().unwrap().as_ref(), visible);
