@@ -362,7 +362,12 @@ fn nothing_is_left_unfinished_or_hushed() {
 fn every_file_begins_by_saying_what_it_is() {
     let problems: Vec<_> = sources()
         .iter()
-        .filter(|source| !source.lines.first().is_some_and(|line| line.starts_with("//! ")))
+        .filter(|source| {
+            !source
+                .lines
+                .first()
+                .is_some_and(|line| line.starts_with("//! ") || line.starts_with("#![doc = "))
+        })
         .map(|source| format!("{}: begins without a `//!` comment", source.path))
         .collect();
     fail_with(&problems);
