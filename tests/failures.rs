@@ -377,16 +377,18 @@ fn a_flush_that_fails_in_a_checkpoint_poisons_the_room() {
 #[test]
 fn a_failed_read_is_an_error_for_its_caller_alone() {
     let (room, sim) = simulated();
-    for number in 0..50 {
-        set(&room, &format!("{number:02}"), number).wait().unwrap();
-    }
+    // Enough for a tree with leaves of its own below the root.
+    let fill = room.atomically(|tx| {
+        (0..2_000).try_for_each(|number| tx.handoff().set(&format!("{number:04}"), &state(number), 600))
+    });
+    fill.wait().unwrap();
     room.checkpoint().unwrap();
     drop(room);
     let room = open(small().cache_size(0).without_threads(), &sim);
     sim.fail_call(CallKind::Read, 0, Fault::Eio);
     let mut failed = 0;
-    for number in (0..50).chain(0..50) {
-        match get(&room, &format!("{number:02}")) {
+    for number in (0..2_000).step_by(90) {
+        match get(&room, &format!("{number:04}")) {
             Ok(found) => assert_eq!(found, Some(state(number))),
             Err(Error::Io { .. }) => failed += 1,
             Err(error) => panic!("{error}"),

@@ -231,21 +231,6 @@ fn closing_twice_is_fine_in_turn_and_at_once() {
 }
 
 #[test]
-fn every_closer_returns_to_a_free_file() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("edge.cloak");
-    for _ in 0..5 {
-        let room = small().open(&path).unwrap();
-        drop(insert(&room.form_tokens(), "t"));
-        let other = room.clone();
-        let closer = thread::spawn(move || other.close());
-        room.close().unwrap();
-        drop(small().open(&path).unwrap());
-        closer.join().unwrap().unwrap();
-    }
-}
-
-#[test]
 fn dropping_the_last_handle_makes_what_was_called_durable() {
     let (room, dir) = room_with(1);
     let pending = consume(&room.form_tokens(), "000000");
@@ -257,4 +242,70 @@ fn dropping_the_last_handle_makes_what_was_called_durable() {
     assert_eq!(pending.wait().unwrap().0, TokenConsumeOutcome::Proceed);
     let room = small().open(image).unwrap();
     assert_eq!(room.form_tokens().stats().wait().unwrap().consumed, 1);
+}
+
+#[cfg(feature = "testing")]
+mod on_a_disk_that_is_slow_to_close {
+    use super::*;
+    use cloakroom::testing::{SimStorage, Storage, StorageView};
+    use std::io;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    #[derive(Debug, Clone)]
+    struct SlowToClose {
+        inner: SimStorage,
+        begun: Arc<AtomicBool>,
+        closed: Arc<AtomicBool>,
+    }
+
+    impl Storage for SlowToClose {
+        fn len(&self) -> io::Result<u64> {
+            self.inner.len()
+        }
+
+        fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+            self.inner.read_at(offset, buf)
+        }
+
+        fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.inner.write_at(offset, data)
+        }
+
+        fn write_at_durable(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.inner.write_at_durable(offset, data)
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            self.inner.sync_data()
+        }
+
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.inner.set_len(len)
+        }
+
+        fn view(&self, offset: u64, len: usize) -> io::Result<StorageView> {
+            self.inner.view(offset, len)
+        }
+
+        fn close(&self) {
+            self.begun.store(true, Ordering::SeqCst);
+            // Time enough for a second closer that does not wait to be done first.
+            for _ in 0..20_000 {
+                thread::yield_now();
+            }
+            self.closed.store(true, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn every_closer_returns_to_a_closed_file() {
+        let disk = SlowToClose { inner: SimStorage::new(1), begun: Arc::default(), closed: Arc::default() };
+        let room = small().without_threads().open_on(Arc::new(disk.clone())).unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| room.close().unwrap());
+            until("the first closer is at it", || disk.begun.load(Ordering::SeqCst));
+            room.close().unwrap();
+            assert!(disk.closed.load(Ordering::SeqCst), "the second closer did not wait for the first");
+        });
+    }
 }
