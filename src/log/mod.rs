@@ -9,6 +9,7 @@
 //! 4. A segment is used again only after its header, with a new generation, is durable; frames of the earlier use
 //!    are invalid from then on.
 
+mod appender;
 pub(crate) mod batch;
 mod counters;
 pub(crate) mod frame;
@@ -26,11 +27,11 @@ use crate::durability::Durability;
 use crate::error::{Error, Result};
 use crate::limits::BLOCK_SIZE;
 use crate::storage::Storage;
+use appender::Appender;
 use group_commit::{GroupCommit, Polled};
 use parking_lot::Mutex;
-use plan::{RecoveryPlan, Spare};
+use plan::RecoveryPlan;
 use segment::SegmentHeader;
-use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -74,33 +75,6 @@ pub(crate) enum AppendError {
     Poisoned(Arc<io::Error>),
 }
 
-/// Frames that were appended and not yet written: a run in one segment.
-#[derive(Debug)]
-struct Chunk {
-    segment: usize,
-    /// Where the run begins in the segment.
-    offset: u64,
-    bytes: Vec<u8>,
-    last_lsn: u64,
-}
-
-/// Where the next frame goes.
-#[derive(Debug)]
-struct Appender {
-    active: usize,
-    generations: [u64; SEGMENTS],
-    /// Where the next frame begins in the active segment.
-    position: u64,
-    next_lsn: u64,
-    /// Whether the other segment may take frames.
-    spare_is_free: bool,
-    unwritten: VecDeque<Chunk>,
-    /// When what was appended must be flushed at the latest.
-    flush_by: Option<Instant>,
-    /// A buffer that was written and may be filled again.
-    recycled: Vec<u8>,
-}
-
 /// The log. See the module.
 #[derive(Debug)]
 pub(crate) struct Log {
@@ -133,29 +107,10 @@ impl Log {
     /// A log that goes on where recovery found its end. Everything recovered is durable.
     pub(crate) fn new(storage: Arc<dyn Storage>, layout: LogLayout, plan: &RecoveryPlan) -> Self {
         let last_lsn = plan.next_lsn - 1;
-        let mut generations = [0; SEGMENTS];
-        let spare_generation = match plan.spare {
-            Spare::Free { generation } => generation,
-            // It is replaced before it is used; until then the active segment's is the greatest.
-            Spare::Frozen { .. } => 0,
-        };
-        for (index, generation) in generations.iter_mut().enumerate() {
-            *generation =
-                if index == plan.active.segment { plan.active.generation } else { spare_generation };
-        }
         Self {
             storage,
             layout,
-            appender: Mutex::new(Appender {
-                active: plan.active.segment,
-                generations,
-                position: plan.active.position as u64,
-                next_lsn: plan.next_lsn,
-                spare_is_free: matches!(plan.spare, Spare::Free { .. }),
-                unwritten: VecDeque::new(),
-                flush_by: None,
-                recycled: Vec::new(),
-            }),
+            appender: Mutex::new(Appender::new(plan, layout.segment_size)),
             writer: Mutex::new(()),
             flusher: Mutex::new(()),
             group: GroupCommit::new(last_lsn),
@@ -219,72 +174,39 @@ impl Log {
             return Err(AppendError::Poisoned(Arc::clone(failure)));
         }
         let mut appender = self.appender.lock();
-        let frame_len = frame::frame_len(payload.len()) as u64;
-        if appender.position + frame_len > self.layout.segment_size {
-            return Err(AppendError::SegmentFull);
-        }
-        let (lsn, active, offset) = (appender.next_lsn, appender.active, appender.position);
-        let generation = appender.generations.get(active).copied().unwrap_or_default();
-        if appender.unwritten.back().is_none_or(|chunk| chunk.segment != active) {
-            let bytes = std::mem::take(&mut appender.recycled);
-            appender.unwritten.push_back(Chunk { segment: active, offset, bytes, last_lsn: lsn });
-        }
-        if let Some(chunk) = appender.unwritten.back_mut() {
-            frame::begin_frame(&mut chunk.bytes, lsn, generation, payload);
-            chunk.last_lsn = lsn;
-        }
-        appender.position += frame_len;
-        appender.next_lsn += 1;
+        let lsn = appender.append(payload, durability).ok_or(AppendError::SegmentFull)?;
+        // Published under the same lock, so that these never run backwards.
         self.appended.store(lsn, Ordering::Release);
-        match durability {
-            Durability::Sync => self.flush_wanted.store(lsn, Ordering::Release),
-            Durability::Interval(at_most) => {
-                // A time that the clock cannot express never comes.
-                let flush_by = Instant::now().checked_add(at_most);
-                appender.flush_by = match (appender.flush_by, flush_by) {
-                    (Some(earlier), Some(flush_by)) => Some(earlier.min(flush_by)),
-                    (earlier, flush_by) => earlier.or(flush_by),
-                };
-            }
-            Durability::Os => {}
+        if durability.is_sync() {
+            self.flush_wanted.store(lsn, Ordering::Release);
         }
         Ok(lsn)
     }
 
     /// Whether the other segment may take frames.
     pub(crate) fn spare_is_free(&self) -> bool {
-        self.appender.lock().spare_is_free
+        self.appender.lock().spare_is_free()
     }
 
     /// Whether the active segment has taken no frame yet.
     pub(crate) fn active_is_empty(&self) -> bool {
-        self.appender.lock().position == DATA_START
+        self.appender.lock().active_is_empty()
     }
 
-    /// Goes on in the other segment, which must be free, and returns the index of the one left behind.
-    pub(crate) fn rotate(&self) -> usize {
-        let mut appender = self.appender.lock();
-        assert!(appender.spare_is_free, "the log rotates only into a free segment");
-        let left = appender.active;
-        appender.active = other(left);
-        appender.position = DATA_START;
-        appender.spare_is_free = false;
-        left
+    /// Goes on in the other segment, which must be free.
+    pub(crate) fn rotate(&self) {
+        self.appender.lock().rotate();
     }
 
     /// When what was appended must be flushed at the latest.
     pub(crate) fn flush_by(&self) -> Option<Instant> {
-        self.appender.lock().flush_by
+        self.appender.lock().flush_by()
     }
 
     /// Gives the segment that is not active a new generation, now that the B-tree has durably reached `base_lsn`
     /// and with it every frame in that segment. A failure poisons the log.
     pub(crate) fn recycle_spare(&self, base_lsn: u64) -> Result<()> {
-        let (index, generation) = {
-            let appender = self.appender.lock();
-            let generation = appender.generations.iter().copied().max().unwrap_or_default() + 1;
-            (other(appender.active), generation)
-        };
+        let (index, generation) = self.appender.lock().next_use();
         let header = SegmentHeader { generation, index: index as u64, base_lsn };
         let written =
             header.write(self.storage.as_ref(), self.layout.segment_offset(index), &self.layout.file_id);
@@ -292,11 +214,7 @@ impl Log {
             return Err(self.poison(io::Error::other(error)));
         }
         self.counters.wrote(BLOCK_SIZE as u64);
-        let mut appender = self.appender.lock();
-        if let Some(of_spare) = appender.generations.get_mut(index) {
-            *of_spare = generation;
-        }
-        appender.spare_is_free = true;
+        self.appender.lock().spare_recycled(generation);
         Ok(())
     }
 
@@ -411,7 +329,7 @@ impl Log {
         let started = Instant::now();
         let writer = self.writer.lock();
         let unflushed = self.written() > self.durable();
-        self.appender.lock().flush_by = None;
+        self.appender.lock().flush_begins();
         let reached = if unflushed || self.relaxed_callers.load(Ordering::Relaxed) {
             self.write_chunks(|bytes, offset, _| self.storage.write_at(offset, bytes))?;
             let reached = self.written();
@@ -439,9 +357,9 @@ impl Log {
     }
 
     fn write_in_order(&self, write: impl Fn(&[u8], u64, u64) -> io::Result<()>) -> io::Result<()> {
-        let chunks = std::mem::take(&mut self.appender.lock().unwritten);
+        let chunks = self.appender.lock().take_unwritten();
         for mut chunk in chunks {
-            if self.written() > self.durable() && self.starts_segment(&chunk) {
+            if self.written() > self.durable() && chunk.starts_segment() {
                 // The first frame of a segment must not be in the file before the last of the other is durable.
                 self.flush()?;
                 self.group.publish(self.written());
@@ -450,8 +368,7 @@ impl Log {
             write(&chunk.bytes, self.layout.segment_offset(chunk.segment) + chunk.offset, chunk.last_lsn)?;
             self.counters.wrote(chunk.bytes.len() as u64);
             self.written.store(chunk.last_lsn, Ordering::Release);
-            chunk.bytes.clear();
-            self.appender.lock().recycled = chunk.bytes;
+            self.appender.lock().recycle(chunk.bytes);
         }
         Ok(())
     }
@@ -477,10 +394,6 @@ impl Log {
         self.check_failure().err().unwrap_or_else(|| io::Error::other("poisoned"))
     }
 
-    fn starts_segment(&self, chunk: &Chunk) -> bool {
-        chunk.offset == DATA_START
-    }
-
     /// When the log has fallen idle, writes a mark behind the last frame (without a flush): a frame without
     /// operations that carries the durable LSN, so that damage to the last acknowledged group is told from a torn
     /// tail. The next group overwrites it and uses its LSN.
@@ -492,20 +405,11 @@ impl Log {
         if self.failure().is_some() || nothing_new || self.appended() != durable {
             return Ok(());
         }
-        let mut mark = Vec::with_capacity(frame::frame_len(0));
-        let offset = {
-            let appender = self.appender.lock();
-            let end = appender.position + frame::frame_len(0) as u64;
-            if appender.next_lsn != durable + 1 || end > self.layout.segment_size {
-                return Ok(());
-            }
-            let generation = appender.generations.get(appender.active).copied().unwrap_or_default();
-            frame::begin_frame(&mut mark, appender.next_lsn, generation, &[]);
-            self.layout.segment_offset(appender.active) + appender.position
-        };
-        frame::stamp(&mut mark, durable);
-        self.storage.write_at(offset, &mark).map_err(|error| self.poison(error))?;
-        self.counters.wrote(mark.len() as u64);
+        let Some(mut mark) = self.appender.lock().mark(durable) else { return Ok(()) };
+        frame::stamp(&mut mark.bytes, durable);
+        let offset = self.layout.segment_offset(mark.segment) + mark.offset;
+        self.storage.write_at(offset, &mark.bytes).map_err(|error| self.poison(error))?;
+        self.counters.wrote(mark.bytes.len() as u64);
         self.marked.store(durable, Ordering::Relaxed);
         Ok(())
     }
@@ -523,9 +427,4 @@ impl Log {
     pub(crate) fn acknowledge_before_flush(&self) {
         self.acknowledge_before_flush.store(true, Ordering::Relaxed);
     }
-}
-
-/// The segment that is not `index`.
-fn other(index: usize) -> usize {
-    (index + 1) % SEGMENTS
 }
