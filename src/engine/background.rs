@@ -75,9 +75,7 @@ fn commit(core: &Core) {
             let _ = core.log.write_appended();
         }
         (flush_wanted, appended) = (core.log.flush_wanted(), core.log.appended());
-        let busy = core.log.durable() < flush_wanted
-            || core.log.written() < appended
-            || core.log.flush_by().is_some();
+        let busy = core.log.durable() < flush_wanted || core.log.written() < appended;
         if busy || core.counters.appends_since_tick(appended) {
             thread::park_timeout(TICK);
             continue;
@@ -86,7 +84,10 @@ fn commit(core: &Core) {
         core.counters.committer_idle.store(true, Ordering::Release);
         fence(Ordering::SeqCst);
         if core.log.appended() == appended && !core.closed.load(Ordering::Acquire) {
-            thread::park();
+            match core.log.flush_by() {
+                Some(by) => thread::park_timeout(by.saturating_duration_since(Instant::now() + TICK)),
+                None => thread::park(),
+            }
         }
         core.counters.committer_idle.store(false, Ordering::Release);
     }

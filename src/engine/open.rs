@@ -82,7 +82,10 @@ impl Engine {
     /// Opens a storage that holds a room; `path` names it in errors.
     pub(crate) fn open_on(storage: Arc<dyn Storage>, path: &Path, options: EngineOptions) -> Result<Self> {
         let superblock = Superblock::read(storage.as_ref(), path)?;
-        let base = Base::open(Arc::clone(&storage), superblock.base_offset, options.cache_size)?;
+        // A failed flush of the B-tree must not hide one of the log, nor the other way round.
+        let separate = storage.separate().map_err(|error| Error::io("opening the file again", error))?;
+        let of_base = separate.unwrap_or_else(|| Arc::clone(&storage));
+        let base = Base::open(of_base, superblock.base_offset, options.cache_size)?;
         let layout = LogLayout {
             file_id: superblock.file_id,
             offset: superblock.log_offset,

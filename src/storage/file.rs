@@ -24,6 +24,8 @@ const MAX_OPEN_ATTEMPTS: usize = 16;
 #[derive(Debug, Clone)]
 pub(crate) struct FileStorage {
     shared: Arc<Shared>,
+    /// A descriptor of its own to flush through, if this is a separate handle.
+    own: Option<Arc<File>>,
 }
 
 #[derive(Debug)]
@@ -70,7 +72,12 @@ impl FileStorage {
             resizing: Mutex::new(()),
             durable_writes_unsupported: AtomicBool::new(false),
         };
-        Ok(Self { shared: Arc::new(shared) })
+        Ok(Self { shared: Arc::new(shared), own: None })
+    }
+
+    /// The descriptor whose flushes this handle hears of.
+    fn flushed(&self) -> &File {
+        self.own.as_deref().unwrap_or(&self.shared.file)
     }
 
     /// Makes the bytes, the length and every other attribute of the file durable.
@@ -103,7 +110,7 @@ impl Storage for FileStorage {
     fn write_at_durable(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.check_write(offset, data.len())?;
         if !self.shared.durable_writes_unsupported.load(Ordering::Relaxed) {
-            match positioned::write_all_durable(&self.shared.file, offset, data) {
+            match positioned::write_all_durable(self.flushed(), offset, data) {
                 // The flag is newer than the call, and a filesystem may know neither.
                 Err(error)
                     if matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput) =>
@@ -114,11 +121,11 @@ impl Storage for FileStorage {
             }
         }
         positioned::write_all(&self.shared.file, offset, data)?;
-        self.shared.file.sync_data()
+        self.flushed().sync_data()
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.shared.file.sync_data()
+        self.flushed().sync_data()
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
@@ -152,6 +159,13 @@ impl Storage for FileStorage {
         // others because the whole file is locked for as long as this storage is open.
         let map = unsafe { options.map(&self.shared.file) }?;
         Ok(StorageView::Mapped(map))
+    }
+
+    /// Linux tells each open file description once that something could not be written back. With one for two
+    /// flushes at the same time, the other would take what was lost for durable.
+    fn separate(&self) -> io::Result<Option<Arc<dyn Storage>>> {
+        let own = Arc::new(open_again(&self.shared.file)?);
+        Ok(Some(Arc::new(Self { shared: Arc::clone(&self.shared), own: Some(own) })))
     }
 
     fn close(&self) {
@@ -244,6 +258,20 @@ fn reserve(file: &File, old_len: u64, len: u64) -> io::Result<()> {
 #[cfg(not(target_os = "linux"))]
 fn reserve(file: &File, _old_len: u64, len: u64) -> io::Result<()> {
     file.set_len(len)
+}
+
+/// Opens the same file again: another open file description, where the system has a way to do that whatever the
+/// file is called by now, else another handle of the same one.
+fn open_again(file: &File) -> io::Result<File> {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::fd::AsRawFd;
+        let by_descriptor = format!("/proc/self/fd/{}", file.as_raw_fd());
+        if let Ok(again) = File::options().read(true).write(true).open(by_descriptor) {
+            return Ok(again);
+        }
+    }
+    file.try_clone()
 }
 
 /// Reads and writes at a position, without a cursor that threads would share.
@@ -459,6 +487,26 @@ mod tests {
     }
 
     #[cfg(unix)]
+    #[test]
+    fn a_separate_handle_sees_the_same_file_and_leaves_the_lock_to_the_first() {
+        let (_dir, path) = room(&[0; 4096]);
+        let first = FileStorage::open(&path).unwrap();
+        let second = first.separate().unwrap().unwrap();
+        second.set_len(8192).unwrap();
+        second.write_at_durable(5000, b"second").unwrap();
+        second.sync_data().unwrap();
+        let mut read = [0; 6];
+        first.read_at(5000, &mut read).unwrap();
+        assert_eq!((&read, first.len().unwrap()), (b"second", 8192));
+        first.write_at(0, b"first").unwrap();
+        let mut read = [0; 5];
+        second.read_at(0, &mut read).unwrap();
+        assert_eq!(&read, b"first");
+        assert!(matches!(FileStorage::open(&path), Err(Error::Locked { .. })));
+        first.close();
+        assert!(FileStorage::open(&path).is_ok());
+    }
+
     #[test]
     fn views_are_maps_at_any_offset() {
         let bytes: Vec<u8> = (0..3 * 4096_u32).map(|index| (index % 251) as u8).collect();

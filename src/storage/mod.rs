@@ -18,6 +18,7 @@ pub(crate) use superblock::Superblock;
 use std::fmt;
 use std::io;
 use std::ops::Deref;
+use std::sync::Arc;
 
 /// A flat, resizable range of bytes with explicit durability.
 ///
@@ -54,6 +55,12 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// A read-only view of `len` bytes from `offset` on, as they are now. Nobody writes to that range while the
     /// view lives.
     fn view(&self, offset: u64, len: usize) -> io::Result<StorageView>;
+
+    /// The same bytes through a handle of its own, if there is such a thing: a system that tells each handle once
+    /// of a failed flush then tells both. Closing is left to the first.
+    fn separate(&self) -> io::Result<Option<Arc<dyn Storage>>> {
+        Ok(None)
+    }
 
     /// Lets others open it. Nothing is read or written afterwards.
     fn close(&self) {}
