@@ -230,8 +230,8 @@ impl Loop {
                 state = self.done.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
         } else if first {
-            self.wait_for_lead(group);
-            self.commit(group)?;
+            let handed_over = self.wait_for_lead(group);
+            self.commit(group, handed_over)?;
         } else {
             let door = &self.doors[group as usize % 2];
             loop {
@@ -246,27 +246,28 @@ impl Loop {
         Ok(())
     }
 
-    fn wait_for_lead(&self, group: u32) {
+    /// Answers whether the lead came from the leader of the group before, whose callers are being woken.
+    fn wait_for_lead(&self, group: u32) -> bool {
         {
             let mut state = self.lock();
             if !state.leading {
                 state.leading = true;
-                return;
+                return false;
             }
         }
         loop {
             let led = self.lead.load(Ordering::Acquire);
             if led == group {
-                return;
+                return true;
             }
             let _ = futex::wait(&self.lead, Flags::PRIVATE, led, None);
         }
     }
 
     /// Writes and flushes `group`, which this caller leads, and wakes the next leader and then everybody in it.
-    fn commit(&self, group: u32) -> Result<()> {
+    fn commit(&self, group: u32, handed_over: bool) -> Result<()> {
         if self.wake == Wake::FutexLingering {
-            self.linger();
+            self.linger(handed_over);
         }
         let (buffer, offset) = {
             let mut state = self.lock();
@@ -305,12 +306,13 @@ impl Loop {
     }
 
     /// Waits until the callers of the last group are back, for a quarter of a flush at most; never when alone.
-    fn linger(&self) {
+    fn linger(&self, handed_over: bool) {
         let seen = {
             let mut state = self.lock();
             let here = state.buffer.len() / RECORD;
-            let all = here + state.last_group;
-            if all <= 1 || here >= all {
+            // Whoever gathered during a flush was not in it; whoever leads unasked may have been.
+            let all = if handed_over { here + state.last_group } else { state.last_group };
+            if here >= all {
                 return;
             }
             state.awaited = all;
