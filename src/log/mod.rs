@@ -27,11 +27,12 @@ use crate::durability::Durability;
 use crate::error::{Error, Result};
 use crate::limits::BLOCK_SIZE;
 use crate::storage::Storage;
-use appender::Appender;
+use appender::{Appender, Chunk};
 use group_commit::{GroupCommit, Polled};
 use parking_lot::Mutex;
 use plan::RecoveryPlan;
 use segment::SegmentHeader;
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -228,7 +229,7 @@ impl Log {
             return self.wait_written(lsn);
         }
         self.group
-            .wait(lsn, || self.commit(), || self.call_leader())
+            .wait(lsn, |taking: &dyn Fn(u64)| self.commit(taking), || self.call_leader())
             .map_err(|source| Error::OutcomeUnknown { source })
     }
 
@@ -272,7 +273,7 @@ impl Log {
 
     /// Writes and flushes what was appended, unless somebody is doing so: the background committer's turn.
     pub(crate) fn drive(&self) {
-        self.group.drive(|| self.commit(), || self.call_leader());
+        self.group.drive(|taking: &dyn Fn(u64)| self.commit(taking), || self.call_leader());
     }
 
     /// Writes what was appended, without a flush.
@@ -318,27 +319,30 @@ impl Log {
         if self.written() >= lsn {
             return Ok(());
         }
-        self.write_chunks(|bytes, offset, _| self.storage.write_at(offset, bytes)).map_err(|error| {
+        self.write_chunks(|_| (), |bytes, offset, _| self.storage.write_at(offset, bytes)).map_err(|error| {
             let source = self.failure().map_or_else(|| Arc::new(error), Arc::clone);
             Error::OutcomeUnknown { source }
         })
     }
 
-    /// One group: everything appended so far goes into the file and is flushed. Answers the position reached.
-    fn commit(&self) -> io::Result<u64> {
+    /// One group: everything appended so far goes into the file and is flushed. Tells `taking` the last position
+    /// taken along, and answers the position reached.
+    fn commit(&self, taking: &dyn Fn(u64)) -> io::Result<u64> {
         let started = Instant::now();
         let writer = self.writer.lock();
         let unflushed = self.written() > self.durable();
         self.appender.lock().flush_begins();
         let reached = if unflushed || self.relaxed_callers.load(Ordering::Relaxed) {
-            self.write_chunks(|bytes, offset, _| self.storage.write_at(offset, bytes))?;
+            self.write_chunks(taking, |bytes, offset, _| self.storage.write_at(offset, bytes))?;
             let reached = self.written();
             drop(writer);
-            self.flush()?;
+            if reached > self.durable() {
+                self.flush()?;
+            }
             reached
         } else {
             // Nothing else is unflushed, so a write that makes just its own bytes durable is enough.
-            self.write_chunks(|bytes, offset, last_lsn| {
+            self.write_chunks(taking, |bytes, offset, last_lsn| {
                 self.storage.write_at_durable(offset, bytes)?;
                 self.group.publish(last_lsn);
                 Ok(())
@@ -351,13 +355,26 @@ impl Log {
 
     /// Stamps what was appended and passes it on, oldest first. The caller holds `writer`. A failure poisons the log
     /// before the next caller can write behind the gap.
-    fn write_chunks(&self, write: impl Fn(&[u8], u64, u64) -> io::Result<()>) -> io::Result<()> {
+    fn write_chunks(
+        &self,
+        taking: impl Fn(u64),
+        write: impl Fn(&[u8], u64, u64) -> io::Result<()>,
+    ) -> io::Result<()> {
         self.check_failure()?;
-        self.write_in_order(write).map_err(|error| self.failed(error))
+        let chunks = {
+            let mut appender = self.appender.lock();
+            // Told before anybody can append, and then wait for, a later frame.
+            taking(self.appended());
+            appender.take_unwritten()
+        };
+        self.write_in_order(chunks, write).map_err(|error| self.failed(error))
     }
 
-    fn write_in_order(&self, write: impl Fn(&[u8], u64, u64) -> io::Result<()>) -> io::Result<()> {
-        let chunks = self.appender.lock().take_unwritten();
+    fn write_in_order(
+        &self,
+        chunks: VecDeque<Chunk>,
+        write: impl Fn(&[u8], u64, u64) -> io::Result<()>,
+    ) -> io::Result<()> {
         for mut chunk in chunks {
             if self.written() > self.durable() && chunk.starts_segment() {
                 // The first frame of a segment must not be in the file before the last of the other is durable.
