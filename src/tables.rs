@@ -10,28 +10,55 @@ pub(crate) type Value = Arc<[u8]>;
 /// A row of a scan: its key and its bytes.
 pub(crate) type Row = (Vec<u8>, Value);
 
-/// A table of the engine. Secondary tables change in the same frame as their primary.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u8)]
-pub(crate) enum Table {
+/// Declares the tables: number, variant, name.
+macro_rules! tables {
+    ($($(#[$doc:meta])* $number:literal $variant:ident $name:literal;)*) => {
+        /// A table of the engine. Secondary tables change in the same frame as their primary.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub(crate) enum Table {
+            $($(#[$doc])* $variant = $number,)*
+        }
+
+        impl Table {
+            /// Every table, in the order of their numbers.
+            pub(crate) const ALL: &[Table] = &[$(Table::$variant,)*];
+
+            /// The name of the table in the B-tree.
+            pub(crate) fn name(self) -> &'static str {
+                match self {
+                    $(Table::$variant => $name,)*
+                }
+            }
+        }
+    };
+}
+
+tables! {
     /// Form tokens by lookup key.
-    FormToken = 1,
+    1 FormToken "form_token";
     /// What became of a consumed form token, by the same key. Apart from the token, so that a consume writes a
     /// few bytes into a dense table instead of rewriting the token's row.
-    FormTokenUse = 2,
+    2 FormTokenUse "form_token_use";
     /// Claim-check states by state id.
-    Handoff = 3,
+    3 Handoff "handoff";
     /// The claim, live or stale, on a claim-check state, by the same key.
-    HandoffClaim = 4,
+    4 HandoffClaim "handoff_claim";
     /// What expires when, over all stores: (time in ms, table number, primary key) with empty values.
-    Expiry = 5,
+    5 Expiry "expiry";
+
+    // 6 to 9: the cache.
+
+    // 10 and 11: deduplication.
+
+    // 12 to 19: rate limits.
+
+    // 20 to 25: agent state.
+
+    // 26 to 30: other backends.
 }
 
 impl Table {
-    /// Every table, in the order of their numbers.
-    pub(crate) const ALL: [Table; 5] =
-        [Table::FormToken, Table::FormTokenUse, Table::Handoff, Table::HandoffClaim, Table::Expiry];
-
     /// The number that stands for the table in keys and frames.
     pub(crate) fn number(self) -> u8 {
         self as u8
@@ -39,18 +66,7 @@ impl Table {
 
     /// The table with this number.
     pub(crate) fn from_number(number: u8) -> Option<Table> {
-        Self::ALL.into_iter().find(|table| table.number() == number)
-    }
-
-    /// The name of the table in the B-tree.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Table::FormToken => "form_token",
-            Table::FormTokenUse => "form_token_use",
-            Table::Handoff => "handoff",
-            Table::HandoffClaim => "handoff_claim",
-            Table::Expiry => "expiry",
-        }
+        Self::ALL.iter().copied().find(|table| table.number() == number)
     }
 }
 
@@ -59,10 +75,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_unique_and_come_back() {
-        for (index, table) in Table::ALL.into_iter().enumerate() {
-            assert_eq!(usize::from(table.number()), index + 1);
+    fn numbers_rise_and_come_back_and_names_differ() {
+        assert!(Table::ALL.is_sorted_by(|a, b| a.number() < b.number()));
+        for &table in Table::ALL {
             assert_eq!(Table::from_number(table.number()), Some(table));
+            assert_eq!(Table::ALL.iter().filter(|other| other.name() == table.name()).count(), 1);
         }
         assert_eq!(Table::from_number(0), None);
         assert_eq!(Table::from_number(200), None);

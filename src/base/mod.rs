@@ -302,7 +302,7 @@ fn stage_and_commit<K: AsRef<[u8]>>(
         .open_table(META)
         .and_then(|mut meta| Ok(meta.insert(LSN_KEY, lsn).map(drop)?))
         .map_err(|error| redb(error.into()))?;
-    for table in Table::ALL {
+    for &table in Table::ALL {
         transaction.open_table(definition(table)).map_err(|error| redb(error.into()))?;
     }
     {

@@ -40,7 +40,7 @@ pub(super) fn puts(rows: &Rows) -> Changes {
 
 pub(super) fn all_rows(view: &BaseView) -> Result<Rows> {
     let mut rows = Rows::new();
-    for table in Table::ALL {
+    for &table in Table::ALL {
         for (key, value) in view.scan(table, Unbounded, Unbounded, usize::MAX)? {
             rows.insert((table, key), value.to_vec());
         }

@@ -85,20 +85,20 @@ impl Snapshot {
         let Some(lsn) = lsn else {
             return Err(Error::corrupted("B-tree", "the position it was written at is missing").into());
         };
-        let slots = Table::ALL
-            .into_iter()
-            .map(|table| {
-                let opened = guarded(window, || match transaction.open_table(definition(table)) {
-                    Ok(rows) => Ok(Slot::Open(rows)),
-                    Err(TableError::TableDoesNotExist(_)) => Ok(Slot::Missing),
-                    Err(error) => Err(error.into()),
-                });
-                match opened {
-                    Err(Failure::Failed(error @ Error::Corrupted { .. })) => Ok(Slot::Damaged(error)),
-                    other => other,
-                }
-            })
-            .collect::<Result<_, Failure>>()?;
+        let mut slots = Vec::new();
+        for &table in Table::ALL {
+            let opened = guarded(window, || match transaction.open_table(definition(table)) {
+                Ok(rows) => Ok(Slot::Open(rows)),
+                Err(TableError::TableDoesNotExist(_)) => Ok(Slot::Missing),
+                Err(error) => Err(error.into()),
+            });
+            // Numbers that no table has leave gaps.
+            slots.resize_with(slot(table), || Slot::Missing);
+            slots.push(match opened {
+                Err(Failure::Failed(error @ Error::Corrupted { .. })) => Slot::Damaged(error),
+                other => other?,
+            });
+        }
         Ok(Snapshot { lsn, slots, generation: generation.clone() })
     }
 
@@ -108,7 +108,7 @@ impl Snapshot {
         table: Table,
         call: &impl Fn(&Rows) -> std::result::Result<T, redb::Error>,
     ) -> Result<Option<T>, Failure> {
-        match self.slots.get(usize::from(table.number()).saturating_sub(1)) {
+        match self.slots.get(slot(table)) {
             Some(Slot::Open(rows)) => guarded(&self.generation.window, || call(rows)).map(Some),
             Some(Slot::Damaged(error)) => Err(Failure::Failed(error.clone())),
             Some(Slot::Missing) | None => Ok(None),
@@ -118,6 +118,11 @@ impl Snapshot {
 
 /// How often a read goes on with another database before it gives up.
 const MAX_RECOVERIES: usize = 4;
+
+/// The place of a table among the slots.
+fn slot(table: Table) -> usize {
+    usize::from(table.number()).saturating_sub(1)
+}
 
 /// The sorted tables at rest, as one checkpoint left them. Stays readable, at the same position, for as long as it
 /// is held, whatever is applied meanwhile.

@@ -22,6 +22,7 @@ mod background;
 mod checkpoint;
 mod open;
 mod prefetch;
+mod shared;
 mod stats;
 mod tx;
 mod view;
@@ -42,6 +43,7 @@ use crate::tables::Table;
 use checkpoint::Checkpointer;
 use parking_lot::{Mutex, RwLock};
 use prefetch::Prefetched;
+use shared::SharedStates;
 use stats::Counters;
 use std::cell::Cell;
 use std::sync::Arc;
@@ -73,6 +75,9 @@ pub(crate) struct Core {
     reads: RwLock<()>,
     closed: AtomicBool,
     counters: Counters,
+    shared: SharedStates,
+    /// Tells this opening of the file from every other.
+    opening_id: u64,
 }
 
 /// Buffers that live as long as the engine.
@@ -135,6 +140,18 @@ impl Engine {
         let payload = self.core.log.max_payload_len();
         // Logs that only simulations may have are smaller than the longest keys, which simulations do not use.
         payload - (8 * crate::limits::MAX_KEY_LEN).min(payload / 4 * 3)
+    }
+
+    /// The in-memory state of type `S` that all handles of the store called `name` share.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the stores that have names"))]
+    pub(crate) fn shared<S: Default + Send + Sync + 'static>(&self, name: &str) -> Arc<S> {
+        self.core.shared.get(name)
+    }
+
+    /// A random number for each opening of the file.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the stores that have names"))]
+    pub(crate) fn opening_id(&self) -> u64 {
+        self.core.opening_id
     }
 
     /// Moves everything that was written so far into the B-tree, and waits for it.

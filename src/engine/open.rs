@@ -12,6 +12,7 @@
 
 use super::background::Handles;
 use super::checkpoint::Checkpointer;
+use super::shared::SharedStates;
 use super::stats::Counters;
 use super::view::View;
 use super::{CloseOnDrop, Core, Engine, Scratch};
@@ -115,6 +116,8 @@ impl Engine {
             reads: RwLock::new(()),
             closed: AtomicBool::new(false),
             counters: Counters::default(),
+            shared: SharedStates::default(),
+            opening_id: random_u64(),
         });
         let threads = if in_background {
             Handles::spawn(&core).map_err(|error| Error::io("starting the background threads", error))?
@@ -128,6 +131,12 @@ impl Engine {
             CloseOnDrop { core: Arc::clone(&core), closing: Mutex::new(()), threads: Mutex::new(threads) };
         Ok(Self { core, close_on_drop: Arc::new(close_on_drop) })
     }
+}
+
+/// A random number: eight of the ten random bytes of a ULID.
+fn random_u64() -> u64 {
+    let bytes = ulid::Ulid::generate().to_bytes();
+    bytes.last_chunk::<8>().map_or(0, |random| u64::from_le_bytes(*random))
 }
 
 /// Writes an empty room: the log prewritten with zeros, both segment headers, an empty B-tree and, last, the
