@@ -143,13 +143,13 @@ impl Engine {
     }
 
     /// The in-memory state of type `S` that all handles of the store called `name` share.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the stores that have names"))]
+    #[expect(dead_code, reason = "for the stores that have names")]
     pub(crate) fn shared<S: Default + Send + Sync + 'static>(&self, name: &str) -> Arc<S> {
         self.core.shared.get(name)
     }
 
     /// A random number for each opening of the file.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the stores that have names"))]
+    #[expect(dead_code, reason = "for the stores that have names")]
     pub(crate) fn opening_id(&self) -> u64 {
         self.core.opening_id
     }
