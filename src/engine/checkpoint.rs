@@ -26,6 +26,10 @@ use std::time::{Duration, Instant};
 /// How long after a failed checkpoint the next one is tried, when no writer asks for it sooner.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// How often, and how long apart, a checkpoint looks whether readers have let go of what it replaced.
+const RELEASE_ATTEMPTS: usize = 20;
+const RELEASE_PAUSE: Duration = Duration::from_millis(1);
+
 /// Who runs checkpoints, and what the last one said.
 #[derive(Debug)]
 pub(super) struct Checkpointer {
@@ -78,10 +82,10 @@ impl Checkpointer {
         !state.stopped
     }
 
-    fn ended(&self, result: &Result<()>) {
+    fn ended(&self, failure: Option<&Error>) {
         let mut state = self.state.lock();
         state.attempts += 1;
-        state.last_failure = result.as_ref().err().cloned();
+        state.last_failure = failure.cloned();
         drop(state);
         self.changed.notify_all();
     }
@@ -141,18 +145,20 @@ impl Core {
 
     /// Moves the frozen table, if there is one, into the B-tree and frees its segment.
     pub(super) fn run_checkpoint(&self) -> Result<()> {
-        let _running = self.checkpointer.running.lock();
+        let running = self.checkpointer.running.lock();
         // A panic in the B-tree is a failed attempt: the frozen table is still there.
         let result = catch_unwind(AssertUnwindSafe(|| self.move_frozen()))
             .unwrap_or_else(|_| Err(Error::corrupted("the B-tree", "a checkpoint into it panicked")));
         if result.is_err() {
             self.counters.checkpoint_failed();
         }
-        self.checkpointer.ended(&result);
-        result
+        self.checkpointer.ended(result.as_ref().err());
+        drop(running);
+        result.map(|replaced| replaced.into_iter().for_each(release))
     }
 
-    fn move_frozen(&self) -> Result<()> {
+    /// Answers the view that was replaced, if one was.
+    fn move_frozen(&self) -> Result<Option<Arc<View>>> {
         if let Some(source) = self.log.failure() {
             // Closing comes here too. Nothing may be flushed any more, not even what needs no more of the log.
             return Err(Error::Poisoned { source: Arc::clone(source) });
@@ -175,7 +181,7 @@ impl Core {
         if !self.log.spare_is_free() {
             self.log.recycle_spare(self.view().base.lsn())?;
         }
-        Ok(())
+        Ok(view.frozen.is_some().then_some(view))
     }
 
     /// Moves everything that was written so far into the B-tree.
@@ -217,6 +223,17 @@ impl Core {
             return Ok(false);
         }
         self.rotate().map(|()| true)
+    }
+}
+
+/// Drops a view that was replaced, and with it the frozen table, here rather than in whichever reader is the last to
+/// hold it: freeing all its rows takes a while. A reader that keeps it for long is not waited for.
+fn release(view: Arc<View>) {
+    for _ in 0..RELEASE_ATTEMPTS {
+        if Arc::strong_count(&view) == 1 {
+            break;
+        }
+        std::thread::sleep(RELEASE_PAUSE);
     }
 }
 

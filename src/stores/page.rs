@@ -112,7 +112,12 @@ pub(crate) fn decode_hex(text: &str) -> Option<Vec<u8>> {
         }
     }
     let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
-    pairs.iter().map(|&[high, low]| Some((digit(high)? << 4) | digit(low)?)).collect()
+    // Collecting options would not know the length, and this is on the way of every consume.
+    let mut bytes = Vec::with_capacity(pairs.len() + 1);
+    for &[high, low] in pairs {
+        bytes.push((digit(high)? << 4) | digit(low)?);
+    }
+    Some(bytes)
 }
 
 #[cfg(test)]

@@ -27,13 +27,11 @@ impl TokenKey {
     pub(crate) fn encode(lookup_key: &LookupKey) -> Result<Self> {
         let text = lookup_key.as_str();
         check_len("the lookup key", text)?;
-        let (tag, content) = match decode_hex(text) {
+        let (tag, mut key) = match decode_hex(text) {
             Some(bytes) if !bytes.is_empty() => (TAG_HEX, bytes),
             _ => (TAG_TEXT, text.as_bytes().to_vec()),
         };
-        let mut key = Vec::with_capacity(1 + content.len());
-        key.push(tag);
-        key.extend_from_slice(&content);
+        key.insert(0, tag);
         Ok(Self(key))
     }
 
