@@ -385,6 +385,9 @@ impl GroupCommit {
             let also_done = all_done.then(|| self.open(&mut state, gathering));
             let gathered = state.behind.at_mut(gathering);
             let next = gathered.first.take();
+            if next.is_some() {
+                self.company.gathered.fetch_sub(1, Ordering::Relaxed);
+            }
             let tasks_wait = next.is_none() && !gathered.tasks.is_empty();
             state.leading = next.is_some();
             (done, also_done, next, tasks_wait)
