@@ -359,8 +359,9 @@ impl GroupCommit {
         self.company.linger();
         let started = Instant::now();
         let outcome = commit(&|last| {
+            let mut state = self.state.lock();
+            state.depart(last);
             self.company.gathered.store(0, Ordering::Relaxed);
-            self.state.lock().depart(last);
         });
         self.company.committed(started.elapsed());
         match outcome {
