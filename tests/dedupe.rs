@@ -86,6 +86,26 @@ fn a_task_is_woken_once_by_the_end_of_its_own_job_only() {
 }
 
 #[test]
+fn a_durable_answer_waits_for_the_disk_after_the_end_of_the_job() {
+    let (builder, _) = with_clock();
+    let room = builder.without_threads().open_in_memory().unwrap();
+    let relaxed = room.dedupe::<u64>("http");
+    register(&relaxed, "h");
+    let durable = relaxed.clone().with_durability(Durability::Sync);
+    let (mut task, wakes) = (durable.wait_for("h"), Arc::new(Wakes::default()));
+    let (waiting, at_once) = (durable.wait_for("h"), relaxed.wait_for("h"));
+    assert!(poll(&mut task, &wakes).is_pending());
+    relaxed.complete("h", &7).wait().unwrap();
+    assert_eq!(wakes.count(), 1);
+    assert!(at_once.is_ready() && !waiting.is_ready() && !task.is_ready());
+    assert!(room.stats().unwrap().durable_lsn < room.stats().unwrap().newest_lsn);
+    assert_eq!(waiting.wait().unwrap(), Some(7));
+    assert_eq!(room.stats().unwrap().durable_lsn, room.stats().unwrap().newest_lsn);
+    assert_eq!(poll(&mut task, &wakes), Poll::Ready(Some(7)));
+    assert_eq!(at_once.wait().unwrap(), Some(7));
+}
+
+#[test]
 fn closing_answers_every_waiter_with_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let (builder, _) = with_clock();
@@ -428,16 +448,12 @@ fn waiters_that_come_and_go_while_jobs_end_miss_nothing() {
                         drop(jobs.wait_for(&hash));
                     }
                     if mine.is_owner {
-                        let ended = match (thread + round) % 3 {
-                            0 => jobs.complete_owned(&hash, &mine.job_id, &round).wait().unwrap(),
-                            1 => jobs.fail_owned(&hash, &mine.job_id, "no").wait().unwrap(),
-                            _ => {
-                                jobs.clear(Some(&hash)).wait().unwrap();
-                                true
-                            }
-                        };
-                        // A clear of another thread may have come first.
-                        let _ = ended;
+                        // A clear of another owner may have come first, so either answer is right.
+                        match (thread + round) % 3 {
+                            0 => drop(jobs.complete_owned(&hash, &mine.job_id, &round)),
+                            1 => drop(jobs.fail_owned(&hash, &mine.job_id, "no")),
+                            _ => drop(jobs.clear(Some(&hash))),
+                        }
                     } else {
                         let _ = jobs.wait_for(&hash).wait().unwrap();
                     }
