@@ -11,6 +11,10 @@
 //! [`Engine::read`] takes the newest position and the tables as they are, without a lock that a writer holds. The
 //! newest position among the versions it touched is what its answer rests on.
 //!
+//! # The way of a wait
+//! [`Engine::await_row`] reads a row that has no answer yet, and answers when a transaction has changed it, a deadline
+//! has passed or the engine closes. See [`watch`] and [`timer`].
+//!
 //! # Invariants
 //! 1. The order of frames is the order of decisions: both happen under the serial lock.
 //! 2. A position is published after all rows of its frame are in the in-memory table, so a reader sees whole frames.
