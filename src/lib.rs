@@ -22,12 +22,15 @@ mod storage;
 mod stores;
 mod tables;
 
-pub use clock::{Clock, ManualClock, SystemClock};
+pub use clock::{Clock, ClockPace, ManualClock, SystemClock};
 pub use durability::Durability;
 pub use engine::EngineStats;
 pub use error::{Error, Result};
 pub use pending::Pending;
 pub use room::{Builder, Cloakroom, Transaction};
+pub use stores::dedupe::{
+    Dedupe, DedupeEntry, DedupeStats, DedupeStore, DedupeTx, JobId, JobIdParseError, JobState, Registration,
+};
 pub use stores::form_token::{
     FormTokenEntry, FormTokenRecord, FormTokenStats, FormTokenStore, FormTokens, FormTokensTx, LookupKey,
     TokenConsumeOutcome, TokenSubject, TokenUse, classify_token_consume,

@@ -30,6 +30,9 @@ pub const DEFAULT_MAX_STATE_BYTES: usize = 4 << 20;
 /// How long a consumed form token still answers `Replay` after its expiry, unless the store says otherwise.
 pub const DEFAULT_REPLAY_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// How long a deduplicated job may be pending, and how long a finished one is kept, unless the store says otherwise.
+pub const DEFAULT_JOB_TIMEOUT: Duration = Duration::from_secs(300);
+
 /// The most rows one page of a listing holds.
 pub const MAX_LIST_LIMIT: usize = 1_000;
 

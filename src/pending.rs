@@ -1,8 +1,13 @@
-//! The answer of a call: applied already, waiting for the disk.
+//! The answer of a call: applied already, waiting for the disk, or for something that is still to happen.
+
+mod event;
+
+pub(crate) use event::{Event, Outcome};
 
 use crate::durability::Durability;
 use crate::error::{Error, Result};
 use crate::log::Log;
+use crate::tables::Value;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -18,6 +23,10 @@ use std::task::{Context, Poll};
 /// - [`wait`](Pending::wait) blocks until then.
 /// - It is a [`Future`] that any executor can run.
 /// - Dropping it neither undoes the change nor delays it: the change becomes durable by itself shortly after.
+///
+/// An answer that is still to be made by somebody else, such as that of
+/// [`DedupeStore::wait_for`](crate::DedupeStore::wait_for), is waited for in the same way; nothing polls meanwhile, and
+/// dropping it leaves nothing behind.
 ///
 /// So one thread can issue a thousand calls and then wait for all of them; they share one flush of the disk.
 ///
@@ -35,7 +44,31 @@ pub struct Pending<T, E = Error> {
 enum State<T, E> {
     Ready(Result<T, E>),
     Waiting(Waiting<T, E>),
+    Expecting(Expecting<T, E>),
     Taken,
+}
+
+/// The wait for an event, before the wait for the log.
+struct Expecting<T, E> {
+    event: Arc<Event>,
+    /// Takes the event off the lists that it stands on when it is dropped.
+    _listed: Box<dyn Listed>,
+    finish: fn(Option<Value>) -> Result<T, E>,
+    log: Arc<Log>,
+    durability: Durability,
+    from_error: fn(Error) -> E,
+}
+
+/// What keeps an event on the lists of those who may end it, for as long as it is kept itself.
+pub(crate) trait Listed: Send + Sync {}
+
+impl<T, E> Expecting<T, E> {
+    /// The wait for the log that is left when the event is over.
+    fn over(self, outcome: Outcome) -> Waiting<T, E> {
+        let answer = (self.finish)(outcome.row);
+        let (log, durability, from_error) = (self.log, self.durability, self.from_error);
+        Waiting { answer, log, lsn: outcome.lsn, durability, ticket: None, from_error }
+    }
 }
 
 struct Waiting<T, E> {
@@ -65,6 +98,22 @@ impl<T, E> Pending<T, E> {
         Self { state: State::Waiting(Waiting { answer, log, lsn, durability, ticket: None, from_error }) }
     }
 
+    /// An answer that `finish` makes of what `event` leaves. `listed` is kept until then.
+    pub(crate) fn on_event(
+        event: Arc<Event>,
+        listed: Box<dyn Listed>,
+        finish: fn(Option<Value>) -> Result<T, E>,
+        log: &Arc<Log>,
+        durability: Durability,
+    ) -> Self
+    where
+        E: From<Error>,
+    {
+        let (log, from_error) = (Arc::clone(log), E::from);
+        let expecting = Expecting { event, _listed: listed, finish, log, durability, from_error };
+        Self { state: State::Expecting(expecting) }
+    }
+
     /// Blocks until the answer may be relied on.
     ///
     /// # Errors
@@ -77,13 +126,19 @@ impl<T, E> Pending<T, E> {
                     // A task that polled this handed it to a thread that blocks.
                     waiting.log.forget(ticket);
                 }
-                match waiting.log.wait(waiting.lsn, waiting.durability) {
-                    Ok(()) => waiting.answer,
-                    Err(error) => Err((waiting.from_error)(error)),
-                }
+                waiting.wait()
+            }
+            State::Expecting(expecting) => {
+                let outcome = expecting.event.wait();
+                expecting.over(outcome).wait()
             }
             State::Taken => panic!("a `Pending` answers once"),
         }
+    }
+
+    /// Whether the call itself has failed, so that there is nothing to wait for.
+    pub(crate) fn has_failed(&self) -> bool {
+        matches!(&self.state, State::Ready(Err(_)))
     }
 
     /// Whether [`wait`](Pending::wait) would answer at once.
@@ -92,6 +147,20 @@ impl<T, E> Pending<T, E> {
         match &self.state {
             State::Ready(_) | State::Taken => true,
             State::Waiting(waiting) => waiting.log.reached(waiting.lsn, waiting.durability),
+            State::Expecting(expecting) => {
+                let reached = |outcome: Outcome| expecting.log.reached(outcome.lsn, expecting.durability);
+                expecting.event.outcome().is_some_and(reached)
+            }
+        }
+    }
+}
+
+impl<T, E> Waiting<T, E> {
+    /// Blocks until the log has what the answer rests on.
+    fn wait(self) -> Result<T, E> {
+        match self.log.wait(self.lsn, self.durability) {
+            Ok(()) => self.answer,
+            Err(error) => Err((self.from_error)(error)),
         }
     }
 }
@@ -100,6 +169,12 @@ impl<T, E> Future for Pending<T, E> {
     type Output = Result<T, E>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let State::Expecting(expecting) = &self.state {
+            let Some(outcome) = expecting.event.poll(context.waker()) else { return Poll::Pending };
+            if let State::Expecting(expecting) = std::mem::replace(&mut self.state, State::Taken) {
+                self.state = State::Waiting(expecting.over(outcome));
+            }
+        }
         let reached = match &mut self.state {
             State::Waiting(waiting) => {
                 let Waiting { log, lsn, durability, ticket, .. } = waiting;
@@ -108,7 +183,7 @@ impl<T, E> Future for Pending<T, E> {
                     None => return Poll::Pending,
                 }
             }
-            State::Ready(_) | State::Taken => Ok(()),
+            State::Ready(_) | State::Expecting(_) | State::Taken => Ok(()),
         };
         match std::mem::replace(&mut self.state, State::Taken) {
             State::Ready(answer) => Poll::Ready(answer),
@@ -116,7 +191,7 @@ impl<T, E> Future for Pending<T, E> {
                 Ok(()) => waiting.answer,
                 Err(error) => Err((waiting.from_error)(error)),
             }),
-            State::Taken => panic!("a `Pending` was polled after it had answered"),
+            State::Expecting(_) | State::Taken => panic!("a `Pending` was polled after it had answered"),
         }
     }
 }
@@ -134,6 +209,7 @@ impl<T, E> fmt::Debug for Pending<T, E> {
         let state = match &self.state {
             State::Ready(_) => "ready",
             State::Waiting(_) => "waiting for the log",
+            State::Expecting(_) => "waiting for an event",
             State::Taken => "answered",
         };
         f.debug_struct("Pending").field("state", &state).finish_non_exhaustive()

@@ -8,8 +8,11 @@ use crate::error::{Error, Result};
 use crate::limits::{DEFAULT_CACHE_SIZE, DEFAULT_LOG_CAPACITY, MAX_LOG_CAPACITY, MIN_LOG_CAPACITY};
 use crate::pending::Pending;
 use crate::storage::MemoryStorage;
+use crate::stores::dedupe::{Dedupe, DedupeTx};
 use crate::stores::form_token::{FormTokens, FormTokensTx};
 use crate::stores::handoff::{Handoff, HandoffTx};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -59,6 +62,13 @@ impl Cloakroom {
     #[must_use]
     pub fn handoff(&self) -> Handoff {
         Handoff::new(self.engine.clone(), self.durability)
+    }
+
+    /// The jobs of the deduplicating store called `name`. Stores of different names live side by side. A name over
+    /// [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN) bytes makes every call answer [`Error::TooLarge`].
+    #[must_use]
+    pub fn dedupe<T>(&self, name: &str) -> Dedupe<T> {
+        Dedupe::new(self.engine.clone(), name)
     }
 
     /// Runs operations on any stores of this file together, or not at all.
@@ -154,6 +164,11 @@ impl Transaction<'_> {
     /// The claim-check states.
     pub fn handoff(&mut self) -> HandoffTx<'_> {
         HandoffTx::new(self.tx, self.engine.max_row_bytes())
+    }
+
+    /// The jobs of the deduplicating store called `name`.
+    pub fn dedupe<'b, T: Serialize + DeserializeOwned>(&'b mut self, name: &'b str) -> DedupeTx<'b, T> {
+        DedupeTx::new(self.tx, self.engine, name)
     }
 }
 

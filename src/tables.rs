@@ -50,6 +50,8 @@ tables! {
     // 6 to 9: the cache.
 
     // 10 and 11: deduplication.
+    /// Jobs of the deduplicating stores by (name, hash).
+    10 DedupeJob "dedupe_job";
 
     // 12 to 19: rate limits.
 
@@ -59,6 +61,11 @@ tables! {
 }
 
 impl Table {
+    /// Whether somebody may wait for a row of it to change.
+    pub(crate) fn is_waited_for(self) -> bool {
+        self == Table::DedupeJob
+    }
+
     /// The number that stands for the table in keys and frames.
     pub(crate) fn number(self) -> u8 {
         self as u8

@@ -11,6 +11,10 @@
 //! [`Engine::read`] takes the newest position and the tables as they are, without a lock that a writer holds. The
 //! newest position among the versions it touched is what its answer rests on.
 //!
+//! # The way of a wait
+//! [`Engine::await_row`] reads a row that has no answer yet, and answers when a transaction has changed it, a deadline
+//! has passed or the engine closes. See [`watch`] and [`timer`].
+//!
 //! # Invariants
 //! 1. The order of frames is the order of decisions: both happen under the serial lock.
 //! 2. A position is published after all rows of its frame are in the in-memory table, so a reader sees whole frames.
@@ -24,20 +28,23 @@ mod open;
 mod prefetch;
 mod shared;
 mod stats;
+mod timer;
 mod tx;
 mod view;
+mod watch;
 
 pub(crate) use open::{EngineOptions, Threads};
 pub use stats::EngineStats;
 pub(crate) use tx::Tx;
 pub(crate) use view::Snapshot;
+pub(crate) use watch::{Found, Judge};
 
 use crate::base::Base;
 use crate::clock::Clock;
 use crate::durability::Durability;
 use crate::error::{Error, Result};
 use crate::log::{AppendError, Log};
-use crate::pending::Pending;
+use crate::pending::{Event, Pending};
 use crate::storage::Storage;
 use crate::tables::Table;
 use checkpoint::Checkpointer;
@@ -48,7 +55,9 @@ use stats::Counters;
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use timer::Timer;
 use view::View;
+use watch::{Changes, Watches};
 
 /// A handle of an open engine. The engine closes when the last handle is dropped.
 #[derive(Debug, Clone)]
@@ -76,6 +85,10 @@ pub(crate) struct Core {
     closed: AtomicBool,
     counters: Counters,
     shared: SharedStates,
+    /// Who waits for a row to change.
+    watches: Arc<Watches>,
+    /// What is due at a time.
+    timer: Arc<Timer>,
     /// Tells this opening of the file from every other.
     opening_id: u64,
 }
@@ -106,7 +119,11 @@ impl Engine {
         operation: impl FnOnce(&mut Tx<'_>) -> Result<R, E>,
     ) -> Pending<R, E> {
         match self.core.transact(durability, prefetch, operation) {
-            Ok((answer, lsn)) => self.pending(answer, lsn, durability),
+            Ok(Done { answer, lsn, ended }) => {
+                ended.iter().for_each(|event| event.announce());
+                self.core.after_call();
+                self.pending(answer, lsn, durability)
+            }
             Err(error) => Pending::ready(Err(error.into())),
         }
     }
@@ -118,13 +135,27 @@ impl Engine {
         operation: impl FnOnce(&mut Snapshot) -> Result<R, E>,
     ) -> Pending<R, E> {
         let core = &self.core;
-        let _open = core.reads.read();
-        if core.closed.load(Ordering::Acquire) {
-            return Pending::ready(Err(Error::Closed.into()));
-        }
-        let mut snapshot = core.snapshot();
-        let answer = operation(&mut snapshot);
-        let lsn = snapshot.rests_on();
+        let (answer, lsn) = {
+            let _open = core.reads.read();
+            if core.closed.load(Ordering::Acquire) {
+                return Pending::ready(Err(Error::Closed.into()));
+            }
+            let mut snapshot = core.snapshot();
+            let answer = operation(&mut snapshot);
+            (answer, snapshot.rests_on())
+        };
+        core.after_call();
+        self.answer_of_read(answer, lsn, durability)
+    }
+
+    /// The answer of a read that rests on `lsn`.
+    fn answer_of_read<R, E: From<Error>>(
+        &self,
+        answer: Result<R, E>,
+        lsn: u64,
+        durability: Durability,
+    ) -> Pending<R, E> {
+        let core = &self.core;
         if durability.is_sync() && core.log.durable() < lsn {
             if let Some(source) = core.log.failure() {
                 // What it saw can neither be confirmed nor be taken back any more.
@@ -149,7 +180,6 @@ impl Engine {
     }
 
     /// A random number for each opening of the file.
-    #[expect(dead_code, reason = "for the stores that have names")]
     pub(crate) fn opening_id(&self) -> u64 {
         self.core.opening_id
     }
@@ -192,6 +222,15 @@ impl Engine {
     }
 }
 
+/// A transaction that was run.
+struct Done<R, E> {
+    answer: Result<R, E>,
+    /// The position that the answer rests on.
+    lsn: u64,
+    /// What it ended and is to be announced when no lock is held.
+    ended: Vec<Arc<Event>>,
+}
+
 impl Core {
     /// One transaction: the operation's answer and the position it rests on. An outer error means that the
     /// operation did not run, or that what it staged was not applied.
@@ -200,7 +239,7 @@ impl Core {
         durability: Durability,
         prefetch: &[(Table, &[u8])],
         operation: impl FnOnce(&mut Tx<'_>) -> Result<R, E>,
-    ) -> Result<(Result<R, E>, u64)> {
+    ) -> Result<Done<R, E>> {
         let _turn = Turn::take(self)?;
         let prefetched = Prefetched::load(&self.view(), prefetch);
         let mut scratch = self.serial.lock();
@@ -216,15 +255,17 @@ impl Core {
         let staged = tx.into_staged();
         // An error leaves nothing, but it too rests on what the operation saw.
         if answer.is_err() || staged.is_empty() {
-            return Ok((answer, rests_on));
+            return Ok(Done { answer, lsn: rests_on, ended: Vec::new() });
         }
+        let changes = waited_for(&staged);
         let lsn = self.append(&mut scratch.payload, &staged, durability)?;
         let view = self.view();
         for ((table, key), value) in staged {
             view.active.insert(table, key.into(), lsn, value);
         }
         self.published.store(lsn, Ordering::Release);
-        Ok((answer, lsn))
+        let ended = self.watches.settle(changes, lsn);
+        Ok(Done { answer, lsn, ended })
     }
 
     /// Appends one frame with everything that was staged, going on in the other segment when this one is full.
@@ -257,6 +298,12 @@ impl Core {
         let lsn = self.published.load(Ordering::Acquire);
         Snapshot::new(Arc::clone(&view), lsn, self.clock.now_ms())
     }
+}
+
+/// The staged rows that somebody may wait for.
+fn waited_for(staged: &tx::Staged) -> Changes {
+    let changes = staged.iter().filter(|((table, _), _)| table.is_waited_for());
+    changes.map(|(at, row)| (at.clone(), row.clone())).collect()
 }
 
 /// The right of this thread to run a transaction of one engine; refused while it already runs one.
@@ -303,6 +350,8 @@ impl CloseOnDrop {
             let _closing = self.closing.lock();
             self.core.close()
         };
+        self.core.watches.close().iter().for_each(|event| event.announce());
+        self.core.timer.close();
         self.threads.lock().join();
         result
     }

@@ -14,6 +14,7 @@ use super::background::Handles;
 use super::checkpoint::Checkpointer;
 use super::shared::SharedStates;
 use super::stats::Counters;
+use super::timer::Timer;
 use super::view::View;
 use super::{CloseOnDrop, Core, Engine, Scratch};
 use crate::base::Base;
@@ -117,6 +118,8 @@ impl Engine {
             closed: AtomicBool::new(false),
             counters: Counters::default(),
             shared: SharedStates::default(),
+            watches: Arc::default(),
+            timer: Arc::new(Timer::new(in_background)),
             opening_id: random_u64(),
         });
         let threads = if in_background {

@@ -1,0 +1,298 @@
+//! The operations on jobs, each written once.
+//!
+//! Invariants, which the operations keep:
+//!
+//! 1. A job id is in one row at the most, and a row that has left `Pending` never comes back to it with the same job
+//!    id. So a waiter that knows the job id knows from any later row that the job is over.
+//! 2. A row stands in the expiry index once, at its end; a row without an end not at all.
+
+use super::row::{JobRow, Progress, key_of, prefix_of};
+use super::{DedupeEntry, DedupeStats, JobId, JobState, Registration};
+use crate::codec::key::prefix_end;
+use crate::engine::access::{Reader, Row, Value, Writer};
+use crate::engine::{Found, Judge};
+use crate::error::{Error, Result};
+use crate::limits::MAX_KEY_LEN;
+use crate::stores::expiry;
+use crate::stores::page::{Cursor, Page, check_limit};
+use crate::tables::Table;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
+use ulid::Ulid;
+
+const TABLE: Table = Table::DedupeJob;
+
+/// How many rows one step of a walk reads. Few, because a row may have megabytes.
+const SCAN_SLICE: usize = 64;
+
+/// What is said of a job whose owner's opening of the file has ended.
+const LEFT_PENDING: &str = "left pending by an earlier opening of the file";
+
+/// A job timeout in milliseconds, rounded up; `None` for never, which is written as zero.
+pub(crate) fn timeout_ms(timeout: Duration) -> Option<u64> {
+    let ms = timeout.as_nanos().div_ceil(1_000_000);
+    (ms > 0).then(|| u64::try_from(ms).unwrap_or(u64::MAX))
+}
+
+/// The JSON of `value`, unless it has more than `max_bytes`. Apart from [`end`], so that it is not done under the
+/// engine's lock.
+pub(crate) fn encode_value<T: Serialize>(value: &T, max_bytes: usize) -> Result<Vec<u8>> {
+    let json = serde_json::to_vec(value).map_err(|error| Error::Encode(error.to_string()))?;
+    if json.len() > max_bytes {
+        let (size, limit) = (json.len() as u64, max_bytes as u64);
+        return Err(Error::TooLarge { what: "the encoded value", size, limit });
+    }
+    Ok(json)
+}
+
+/// As much of an error's text as is kept.
+pub(crate) fn kept_of(error: &str) -> &str {
+    error.get(..error.floor_char_boundary(MAX_KEY_LEN)).unwrap_or(error)
+}
+
+/// What tells one store, opening and time limit from others.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terms {
+    pub(crate) opening_id: u64,
+    pub(crate) timeout_ms: Option<u64>,
+}
+
+impl Terms {
+    /// When what begins at `now_ms` is over.
+    fn ends_at_ms(&self, now_ms: u64) -> Option<u64> {
+        self.timeout_ms.map(|timeout_ms| now_ms.saturating_add(timeout_ms))
+    }
+}
+
+/// Writes `new` over `old`, in the expiry index too.
+fn write<W: Writer + ?Sized>(
+    tx: &mut W,
+    key: &[u8],
+    old: Option<&JobRow<'_>>,
+    new: &JobRow<'_>,
+) -> Result<()> {
+    let value = new.encode()?;
+    tx.put(TABLE, key, value);
+    let filed_at_ms = old.and_then(|old| old.ends_at_ms);
+    match (filed_at_ms, new.ends_at_ms) {
+        (_, Some(to_ms)) => expiry::move_to(tx, filed_at_ms, to_ms, TABLE, key),
+        (Some(from_ms), None) => expiry::delete(tx, from_ms, TABLE, key),
+        (None, None) => (),
+    }
+    Ok(())
+}
+
+/// The pending job at `key`, or else a new one. `random` makes its id its own.
+pub(crate) fn register_or_join<W: Writer + ?Sized>(
+    tx: &mut W,
+    key: &[u8],
+    terms: Terms,
+    random: u128,
+) -> Result<Registration> {
+    let now_ms = tx.now_ms();
+    let bytes = tx.get(TABLE, key)?;
+    let old = bytes.as_deref().map(JobRow::decode).transpose()?;
+    if let Some(old) = &old
+        && old.is_pending(now_ms, terms.opening_id)
+    {
+        return Ok(Registration { job_id: JobId::from_bytes(old.job), is_owner: false });
+    }
+    let job_id = JobId::new(Ulid::from_parts(now_ms, random).into());
+    let new = JobRow {
+        job: job_id.to_bytes(),
+        opening_id: terms.opening_id,
+        ends_at_ms: terms.ends_at_ms(now_ms),
+        progress: Progress::Pending,
+    };
+    write(tx, key, old.as_ref(), &new)?;
+    Ok(Registration { job_id, is_owner: true })
+}
+
+/// Ends the pending job at `key`, if it is `job_id` or any will do. Whether it did.
+pub(crate) fn end<W: Writer + ?Sized>(
+    tx: &mut W,
+    key: &[u8],
+    terms: Terms,
+    job_id: Option<&JobId>,
+    progress: Progress<'_>,
+) -> Result<bool> {
+    let now_ms = tx.now_ms();
+    let Some(bytes) = tx.get(TABLE, key)? else { return Ok(false) };
+    let old = JobRow::decode(&bytes)?;
+    let is_it = job_id.is_none_or(|job_id| job_id.to_bytes() == old.job);
+    if !is_it || !old.is_pending(now_ms, terms.opening_id) {
+        return Ok(false);
+    }
+    let new = JobRow { ends_at_ms: terms.ends_at_ms(now_ms), progress, ..old };
+    write(tx, key, Some(&old), &new)?;
+    Ok(true)
+}
+
+/// Whether the job at `key` is pending.
+pub(crate) fn is_in_progress<R: Reader + ?Sized>(rows: &mut R, key: &[u8], opening_id: u64) -> Result<bool> {
+    let now_ms = rows.now_ms();
+    let Some(bytes) = rows.get(TABLE, key)? else { return Ok(false) };
+    Ok(JobRow::decode(&bytes)?.is_pending(now_ms, opening_id))
+}
+
+/// The value that a row leaves to who waits for its job. One that is no `T` is none.
+pub(crate) fn value_of<T: DeserializeOwned>(row: Option<Value>) -> Result<Option<T>> {
+    let Some(bytes) = row else { return Ok(None) };
+    match JobRow::decode(&bytes)?.progress {
+        Progress::Completed(json) => Ok(serde_json::from_slice(json).ok()),
+        Progress::Pending | Progress::Failed(_) => Ok(None),
+    }
+}
+
+/// The value of the job at `key` if it is over, or else how to wait for it.
+pub(crate) fn look<R: Reader + ?Sized, T: DeserializeOwned>(
+    rows: &mut R,
+    key: &[u8],
+    opening_id: u64,
+) -> Result<Found<Option<T>>> {
+    let now_ms = rows.now_ms();
+    let Some(bytes) = rows.get(TABLE, key)? else { return Ok(Found::Now(None)) };
+    let row = JobRow::decode(&bytes)?;
+    if row.is_pending(now_ms, opening_id) {
+        return Ok(Found::Later(judge_of(row.job), row.ends_at_ms));
+    }
+    if !row.is_live(now_ms) {
+        return Ok(Found::Now(None));
+    }
+    value_of(Some(bytes)).map(Found::Now)
+}
+
+/// Tells when `job` is over: its row is gone, is of another job, or is no longer pending.
+fn judge_of(job: [u8; 16]) -> Judge {
+    Arc::new(move |row| {
+        let Some(bytes) = row else { return Some(None) };
+        match JobRow::decode(bytes) {
+            Ok(row) if row.job == job => match row.progress {
+                Progress::Pending => None,
+                Progress::Completed(_) => Some(Some(Arc::clone(bytes))),
+                Progress::Failed(_) => Some(None),
+            },
+            Ok(_) | Err(_) => Some(None),
+        }
+    })
+}
+
+/// The rows behind `after` (from the first without one) whose keys begin with `prefix`, a slice of them.
+fn slice<R: Reader + ?Sized>(rows: &mut R, prefix: &[u8], after: Option<&[u8]>) -> Result<Vec<Row>> {
+    let end = prefix_end(prefix);
+    let from = after.map_or(Bound::Included(prefix), Bound::Excluded);
+    rows.scan(TABLE, from, end.as_deref().map_or(Bound::Unbounded, Bound::Excluded), SCAN_SLICE)
+}
+
+/// Removes jobs whose keys begin with `prefix`, behind `after`, until about `budget` bytes were staged. Answers behind
+/// which one to go on, or `None` when none is left.
+pub(crate) fn clear<W: Writer + ?Sized>(
+    tx: &mut W,
+    prefix: &[u8],
+    mut after: Option<Vec<u8>>,
+    budget: usize,
+) -> Result<Option<Vec<u8>>> {
+    let mut staged = 0;
+    loop {
+        let rows = slice(tx, prefix, after.as_deref())?;
+        let was_last = rows.len() < SCAN_SLICE;
+        for (key, value) in rows {
+            if let Some(ends_at_ms) = JobRow::decode(&value)?.ends_at_ms {
+                expiry::delete(tx, ends_at_ms, TABLE, &key);
+            }
+            tx.delete(TABLE, &key);
+            staged += 2 * (key.len() + 16);
+            after = Some(key);
+            if staged >= budget {
+                return Ok(after);
+            }
+        }
+        if was_last {
+            return Ok(None);
+        }
+    }
+}
+
+/// A page of the jobs of the store called `name` behind `cursor`.
+pub(crate) fn list<R: Reader + ?Sized>(
+    rows: &mut R,
+    name: &str,
+    opening_id: u64,
+    cursor: Option<&Cursor>,
+    limit: usize,
+) -> Result<Page<DedupeEntry>> {
+    check_limit(limit)?;
+    let prefix = prefix_of(name)?;
+    let mut after = cursor.map(|cursor| cursor.key_in(TABLE)).transpose()?.map(<[u8]>::to_vec);
+    if after.as_ref().is_some_and(|after| !after.starts_with(&prefix)) {
+        return Err(Error::InvalidConfig(
+            "the cursor is of another store; pass one that a page of this listing gave".into(),
+        ));
+    }
+    let now_ms = rows.now_ms();
+    let mut items: Vec<DedupeEntry> = Vec::new();
+    loop {
+        let found = slice(rows, &prefix, after.as_deref())?;
+        for (key, value) in &found {
+            let row = JobRow::decode(value)?;
+            if !row.is_live(now_ms) {
+                continue;
+            }
+            if items.len() == limit {
+                let last = items.last().map(|last| key_of(name, &last.hash)).transpose()?;
+                return Ok(Page { items, next: last.map(|key| Cursor::new(TABLE, key)) });
+            }
+            items.push(entry(key.strip_prefix(prefix.as_slice()).unwrap_or_default(), &row, opening_id)?);
+        }
+        if found.len() < SCAN_SLICE {
+            return Ok(Page { items, next: None });
+        }
+        after = found.into_iter().next_back().map(|(key, _)| key);
+    }
+}
+
+fn entry(hash: &[u8], row: &JobRow<'_>, opening_id: u64) -> Result<DedupeEntry> {
+    let hash = std::str::from_utf8(hash).map_err(|_| {
+        Error::corrupted(format!("a key of table {}", TABLE.name()), "a hash that is not UTF-8")
+    })?;
+    let state = match row.progress {
+        Progress::Pending if row.opening_id == opening_id => JobState::Pending,
+        Progress::Pending => JobState::Failed { error: LEFT_PENDING.into() },
+        Progress::Completed(json) => JobState::Completed { bytes: json.len() as u64 },
+        Progress::Failed(error) => JobState::Failed { error: error.into() },
+    };
+    let job_id = JobId::from_bytes(row.job);
+    Ok(DedupeEntry { hash: hash.into(), job_id, state, ends_at_ms: row.ends_at_ms })
+}
+
+/// Counts every job of the store called `name`; its waiters are counted elsewhere.
+pub(crate) fn stats<R: Reader + ?Sized>(rows: &mut R, name: &str, opening_id: u64) -> Result<DedupeStats> {
+    let prefix = prefix_of(name)?;
+    let now_ms = rows.now_ms();
+    let mut stats = DedupeStats::default();
+    let mut after = None;
+    loop {
+        let found = slice(rows, &prefix, after.as_deref())?;
+        for (key, value) in &found {
+            let row = JobRow::decode(value)?;
+            stats.bytes += (key.len() + value.len()) as u64;
+            let count = match row.progress {
+                _ if !row.is_live(now_ms) => &mut stats.expired,
+                Progress::Pending if row.opening_id == opening_id => &mut stats.pending,
+                Progress::Pending | Progress::Failed(_) => &mut stats.failed,
+                Progress::Completed(_) => &mut stats.completed,
+            };
+            *count += 1;
+        }
+        if found.len() < SCAN_SLICE {
+            return Ok(stats);
+        }
+        after = found.into_iter().next_back().map(|(key, _)| key);
+    }
+}
+
+#[cfg(test)]
+mod tests;

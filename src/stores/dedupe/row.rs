@@ -1,0 +1,136 @@
+//! The rows of jobs. Their key is the name of the store and the hash.
+
+use crate::codec::{self, key};
+use crate::error::Result;
+use crate::stores::text::check_len;
+use crate::tables::Table;
+
+/// What a row adds to the JSON of a value: the job (16 bytes), an option and two tags (3), and three integers of at
+/// most nine bytes each.
+pub(crate) const JOB_ROW_OVERHEAD: usize = 46;
+
+/// A row of [`Table::DedupeJob`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::BorrowDecode)]
+pub(crate) struct JobRow<'a> {
+    /// The ULID of the job, in the byte order of ULIDs.
+    pub(crate) job: [u8; 16],
+    /// Which opening of the file registered it.
+    pub(crate) opening_id: u64,
+    /// When a pending job times out, or an ended one is forgotten, in milliseconds since the Unix epoch. `None`: never.
+    pub(crate) ends_at_ms: Option<u64>,
+    pub(crate) progress: Progress<'a>,
+}
+
+/// How far a job has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::BorrowDecode)]
+pub(crate) enum Progress<'a> {
+    Pending,
+    /// The JSON of its value.
+    Completed(&'a [u8]),
+    /// What its owner said.
+    Failed(&'a str),
+}
+
+impl<'a> JobRow<'a> {
+    pub(crate) fn encode(&self) -> Result<Vec<u8>> {
+        codec::encode(self)
+    }
+
+    pub(crate) fn decode(bytes: &'a [u8]) -> Result<Self> {
+        codec::decode_row(Table::DedupeJob.name(), bytes)
+    }
+
+    /// Whether it is there at all.
+    pub(crate) fn is_live(&self, now_ms: u64) -> bool {
+        self.ends_at_ms.is_none_or(|ends_at_ms| now_ms < ends_at_ms)
+    }
+
+    /// Whether somebody is at it: not when its owner died with an earlier opening.
+    pub(crate) fn is_pending(&self, now_ms: u64, opening_id: u64) -> bool {
+        matches!(self.progress, Progress::Pending) && self.opening_id == opening_id && self.is_live(now_ms)
+    }
+}
+
+/// What the keys of all jobs of the store called `name` begin with, and no other.
+pub(crate) fn prefix_of(name: &str) -> Result<Vec<u8>> {
+    check_len("the name of the store", name)?;
+    let mut prefix = Vec::with_capacity(name.len() + 2);
+    key::push_bytes(&mut prefix, name.as_bytes());
+    Ok(prefix)
+}
+
+/// The key of the job under `hash`, or what the keys of the jobs begin with whose hash begins so.
+pub(crate) fn key_of(name: &str, hash: &str) -> Result<Vec<u8>> {
+    check_len("the hash", hash)?;
+    let mut key = prefix_of(name)?;
+    key.extend_from_slice(hash.as_bytes());
+    Ok(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+    use crate::limits::MAX_KEY_LEN;
+
+    const ROW: JobRow<'_> =
+        JobRow { job: [7; 16], opening_id: 300, ends_at_ms: Some(2), progress: Progress::Pending };
+
+    fn encoded(progress: Progress<'_>) -> Vec<u8> {
+        JobRow { progress, ..ROW }.encode().unwrap()
+    }
+
+    #[test]
+    fn the_bytes_are_frozen() {
+        let head = [&[7; 16][..], &[251, 44, 1, 1, 2]].concat();
+        assert_eq!(encoded(Progress::Pending), [&head[..], &[0]].concat());
+        assert_eq!(encoded(Progress::Completed(b"[]")), [&head[..], &[1, 2, b'[', b']']].concat());
+        assert_eq!(encoded(Progress::Failed("e")), [&head[..], &[2, 1, b'e']].concat());
+        let never = JobRow { ends_at_ms: None, ..ROW };
+        assert_eq!(never.encode().unwrap(), [&[7; 16][..], &[251, 44, 1, 0, 0]].concat());
+        assert_eq!(key_of("a\0", "h\0").unwrap(), b"a\0\xff\0\0h\0");
+        assert_eq!(Table::DedupeJob.number(), 10);
+    }
+
+    #[test]
+    fn rows_round_trip_and_damaged_ones_are_errors() {
+        for progress in [Progress::Pending, Progress::Completed(b"1"), Progress::Failed("")] {
+            let bytes = encoded(progress);
+            assert_eq!(JobRow::decode(&bytes).unwrap(), JobRow { progress, ..ROW });
+            for cut in 0..bytes.len() {
+                assert!(matches!(JobRow::decode(&bytes[..cut]), Err(Error::Corrupted { .. })));
+            }
+        }
+        let mut unknown = encoded(Progress::Pending);
+        *unknown.last_mut().unwrap() = 9;
+        assert!(matches!(JobRow::decode(&unknown), Err(Error::Corrupted { .. })));
+    }
+
+    #[test]
+    fn the_overhead_is_the_greatest() {
+        let greatest = JobRow {
+            job: [255; 16],
+            opening_id: u64::MAX,
+            ends_at_ms: Some(u64::MAX),
+            progress: Progress::Completed(&[]),
+        };
+        assert!(greatest.encode().unwrap().len() + 8 <= JOB_ROW_OVERHEAD);
+    }
+
+    #[test]
+    fn a_job_is_pending_in_its_own_opening_until_its_time_has_come() {
+        assert!(ROW.is_pending(1, 300));
+        assert!(!ROW.is_pending(2, 300));
+        assert!(!ROW.is_pending(1, 301));
+        assert!(!JobRow { progress: Progress::Failed(""), ..ROW }.is_pending(1, 300));
+        assert!(JobRow { ends_at_ms: None, ..ROW }.is_pending(u64::MAX, 300));
+    }
+
+    #[test]
+    fn long_names_and_hashes_are_refused() {
+        let (fits, long) = ("x".repeat(MAX_KEY_LEN), "x".repeat(MAX_KEY_LEN + 1));
+        assert!(key_of(&fits, &fits).is_ok());
+        assert!(matches!(key_of(&long, ""), Err(Error::TooLarge { .. })));
+        assert!(matches!(key_of("", &long), Err(Error::TooLarge { .. })));
+    }
+}
