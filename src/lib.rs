@@ -28,6 +28,7 @@ pub use engine::EngineStats;
 pub use error::{Error, Result};
 pub use pending::Pending;
 pub use room::{Builder, Cloakroom, Transaction};
+pub use stores::cache::{Cache, CacheEntry, CacheStats, CacheStore, CacheTx};
 pub use stores::form_token::{
     FormTokenEntry, FormTokenRecord, FormTokenStats, FormTokenStore, FormTokens, FormTokensTx, LookupKey,
     TokenConsumeOutcome, TokenSubject, TokenUse, classify_token_consume,

@@ -27,6 +27,10 @@ pub const DEFAULT_CACHE_SIZE: usize = 64 << 20;
 /// of the log can hold.
 pub const DEFAULT_MAX_STATE_BYTES: usize = 4 << 20;
 
+/// The largest encoded value of a cache unless the store says otherwise, in bytes. It shrinks to what a segment of the
+/// log can hold.
+pub const DEFAULT_MAX_ENTRY_BYTES: usize = 5 << 20;
+
 /// How long a consumed form token still answers `Replay` after its expiry, unless the store says otherwise.
 pub const DEFAULT_REPLAY_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
 
