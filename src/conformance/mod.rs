@@ -22,9 +22,11 @@
 // A broken rule is reported by a panic; that is what a suite is for.
 #![expect(clippy::unwrap_used, reason = "a failed call breaks the rule that is being checked")]
 
+mod cache;
 mod form_token;
 mod handoff;
 
+pub use cache::{CacheSample, cache};
 pub use form_token::form_token;
 pub use handoff::handoff;
 

@@ -26,8 +26,8 @@ use std::marker::PhantomData;
 /// evicted. With them, a set through this handle evicts the least recently used entries of the cache, in the same
 /// transaction, until both hold; a set through a handle without limits evicts nothing. Entries that have expired do
 /// not count. The order of use is kept in memory, so that a hit writes nothing: after the room was opened, the entry
-/// that was stored first counts as used first, until it is used. The first set with a limit reads the whole cache to
-/// find that out.
+/// that was stored first counts as used first, until it is used. Uses are noted from
+/// the first call through a handle with a limit; the first change after it reads the whole cache once.
 pub struct Cache<T> {
     engine: Engine,
     durability: Durability,

@@ -7,7 +7,7 @@
 
 use super::row::{CACHE_ROW_OVERHEAD, CacheRow, NEVER, TagsRow, hash_in, tag_key, tag_prefix};
 use super::spec::{Spec, row_cost};
-use super::state::{Order, Turn, count, entry_bytes, visit};
+use super::state::{Order, Turn, count, entry_bytes, stamp_of, visit};
 use super::{CacheEntry, CacheStats, json};
 use crate::codec::key::prefix_end;
 use crate::engine::access::{Reader, Writer};
@@ -218,7 +218,7 @@ pub(crate) fn set<W: Writer + ?Sized>(
         false => None,
     };
     if let Some(order) = &mut order {
-        order.stored(hash, expires_at_ms, bytes);
+        order.stored(hash, stamp_of(hash, &row));
     }
     tx.put(Table::Cache, &key, value);
     let filed_at_ms = old.as_ref().map(|old| old.expires_at_ms).filter(|filed_at_ms| *filed_at_ms != NEVER);

@@ -19,11 +19,18 @@ pub(crate) struct Recency {
     now_ms: u64,
 }
 
+/// What an entry's row says of it; that of the next value under the same hash nearly always differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    pub(crate) expires_at_ms: u64,
+    pub(crate) stored_at_ms: u64,
+    pub(crate) bytes: u64,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     tick: u64,
-    expires_at_ms: u64,
-    bytes: u64,
+    stamp: Stamp,
 }
 
 impl Recency {
@@ -48,31 +55,30 @@ impl Recency {
     }
 
     /// Stores an entry, used now.
-    pub(crate) fn insert(&mut self, hash: Arc<str>, expires_at_ms: u64, bytes: u64) {
+    pub(crate) fn insert(&mut self, hash: Arc<str>, stamp: Stamp) {
         let tick = self.next_tick;
         self.next_tick += 1;
-        self.insert_at(hash, Entry { tick, expires_at_ms, bytes });
+        self.insert_at(hash, Entry { tick, stamp });
     }
 
     /// Makes an entry what its row says. If it was something else, it counts as last used at `tick`.
-    pub(crate) fn restore(&mut self, hash: Arc<str>, expires_at_ms: u64, bytes: u64, tick: Option<u64>) {
-        let known = self.entries.get(&hash);
-        if known.is_some_and(|known| known.expires_at_ms == expires_at_ms && known.bytes == bytes) {
+    pub(crate) fn restore(&mut self, hash: Arc<str>, stamp: Stamp, tick: Option<u64>) {
+        if self.entries.get(&hash).is_some_and(|known| known.stamp == stamp) {
             return;
         }
         self.remove(&hash);
         match tick.filter(|tick| !self.by_use.contains_key(tick)) {
-            Some(tick) => self.insert_at(hash, Entry { tick, expires_at_ms, bytes }),
-            None => self.insert(hash, expires_at_ms, bytes),
+            Some(tick) => self.insert_at(hash, Entry { tick, stamp }),
+            None => self.insert(hash, stamp),
         }
     }
 
     fn insert_at(&mut self, hash: Arc<str>, entry: Entry) {
         self.remove(&hash);
-        self.bytes += entry.bytes;
+        self.bytes += entry.stamp.bytes;
         self.by_use.insert(entry.tick, Arc::clone(&hash));
-        if entry.expires_at_ms != NEVER {
-            self.by_expiry.insert((entry.expires_at_ms, Arc::clone(&hash)));
+        if entry.stamp.expires_at_ms != NEVER {
+            self.by_expiry.insert((entry.stamp.expires_at_ms, Arc::clone(&hash)));
         }
         self.entries.insert(hash, entry);
     }
@@ -80,9 +86,9 @@ impl Recency {
     /// Forgets an entry.
     pub(crate) fn remove(&mut self, hash: &str) {
         let Some((hash, entry)) = self.entries.remove_entry(hash) else { return };
-        self.bytes -= entry.bytes;
+        self.bytes -= entry.stamp.bytes;
         self.by_use.remove(&entry.tick);
-        self.by_expiry.remove(&(entry.expires_at_ms, hash));
+        self.by_expiry.remove(&(entry.stamp.expires_at_ms, hash));
     }
 
     /// Notes that an entry is used now.
@@ -118,10 +124,14 @@ mod tests {
         recency.by_use.values().map(|hash| &**hash).collect()
     }
 
+    fn stamp(expires_at_ms: u64, bytes: u64) -> Stamp {
+        Stamp { expires_at_ms, stored_at_ms: 1, bytes }
+    }
+
     fn abc() -> Recency {
         let mut recency = Recency::default();
         for (hash, expires_at_ms) in [("a", 10), ("b", NEVER), ("c", 20)] {
-            recency.insert(hash.into(), expires_at_ms, 5);
+            recency.insert(hash.into(), stamp(expires_at_ms, 5));
         }
         recency
     }
@@ -132,7 +142,7 @@ mod tests {
         recency.touch("a");
         recency.touch("unknown");
         assert_eq!(in_order(&recency), ["b", "c", "a"]);
-        recency.insert("b".into(), 10, 7);
+        recency.insert("b".into(), stamp(10, 7));
         assert_eq!(in_order(&recency), ["c", "a", "b"]);
         assert_eq!((recency.len(), recency.bytes()), (3, 17));
         assert_eq!(recency.least().as_deref(), Some("c"));
@@ -153,13 +163,13 @@ mod tests {
         let mut recency = abc();
         let tick = recency.tick_of("a");
         recency.remove("a");
-        recency.restore("a".into(), 10, 5, tick);
+        recency.restore("a".into(), stamp(10, 5), tick);
         assert_eq!(in_order(&recency), ["a", "b", "c"]);
-        recency.insert("a".into(), 30, 5);
-        recency.restore("a".into(), 10, 5, tick);
+        recency.insert("a".into(), stamp(30, 5));
+        recency.restore("a".into(), stamp(10, 5), tick);
         assert_eq!(in_order(&recency), ["a", "b", "c"]);
         recency.touch("a");
-        recency.restore("a".into(), 10, 5, tick);
+        recency.restore("a".into(), stamp(10, 5), tick);
         assert_eq!(in_order(&recency), ["b", "c", "a"], "it is what its row says, and was used since");
     }
 }

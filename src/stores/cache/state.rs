@@ -1,7 +1,7 @@
 //! What the handles of one cache share in memory: the order of use, and counters.
 //!
-//! The order of use is not in the log: a hit writes nothing. It is read from the rows when a handle with a limit first
-//! sets something, and follows every change from then on.
+//! The order of use is not in the log: a hit writes nothing. It is read from the rows when a handle with a limit is
+//! first used, and follows every change from then on.
 //!
 //! # Invariants
 //! 1. The order changes under the engine's serial lock only, so it sees changes in their order. Hits are noted apart,
@@ -9,7 +9,7 @@
 //! 2. An operation cannot know whether its transaction will be kept. So what it changes is *unconfirmed* until the first
 //!    operation of a later transaction, which reads those rows again and makes the order agree with them.
 
-use super::recency::Recency;
+use super::recency::{Recency, Stamp};
 use super::row::{CacheRow, entry_key, hash_in};
 use super::spec::Spec;
 use crate::codec::key::prefix_end;
@@ -89,7 +89,10 @@ impl CacheState {
     /// Notes a hit, if anybody may ever want to know.
     pub(super) fn hit(&self, spec: &Spec, hash: &str) {
         count(&self.counters.hits);
-        if !spec.is_limited() && !self.tracked.load(Ordering::Acquire) {
+        if spec.is_limited() {
+            // What is stored from now on must take its place behind this hit.
+            self.tracked.store(true, Ordering::Release);
+        } else if !self.tracked.load(Ordering::Acquire) {
             return;
         }
         let mut hits = self.hits.lock();
@@ -176,11 +179,11 @@ impl Order {
     }
 
     /// An entry was stored.
-    pub(super) fn stored(&mut self, hash: &str, expires_at_ms: u64, bytes: u64) {
+    pub(super) fn stored(&mut self, hash: &str, stamp: Stamp) {
         let hash = Arc::from(hash);
         self.note(&hash);
         if let Some(recency) = &mut self.recency {
-            recency.insert(hash, expires_at_ms, bytes);
+            recency.insert(hash, stamp);
         }
     }
 
@@ -203,6 +206,15 @@ impl Order {
     }
 }
 
+/// What the order of use keeps of a row.
+pub(super) fn stamp_of(hash: &str, row: &CacheRow<'_>) -> Stamp {
+    Stamp {
+        expires_at_ms: row.expires_at_ms,
+        stored_at_ms: row.stored_at_ms,
+        bytes: entry_bytes(hash, row.json),
+    }
+}
+
 /// What an entry counts for in `max_bytes`.
 pub(super) fn entry_bytes(hash: &str, json: &[u8]) -> u64 {
     (hash.len() + json.len()) as u64
@@ -221,8 +233,8 @@ fn confirm<R: Reader + ?Sized>(
         let row = bytes.as_ref().map(|bytes| CacheRow::decode(bytes)).transpose()?;
         match row.filter(|row| row.is_live(now_ms)) {
             Some(row) => {
-                let bytes = entry_bytes(&hash, row.json);
-                recency.restore(hash, row.expires_at_ms, bytes, tick);
+                let stamp = stamp_of(&hash, &row);
+                recency.restore(hash, stamp, tick);
             }
             None => recency.remove(&hash),
         }
@@ -233,17 +245,17 @@ fn confirm<R: Reader + ?Sized>(
 /// Reads the whole cache: whatever was stored first counts as used first.
 fn load<R: Reader + ?Sized>(rows: &mut R, spec: &Spec) -> Result<Recency> {
     let now_ms = rows.now_ms();
-    let mut found: Vec<(u64, Arc<str>, u64, u64)> = Vec::new();
+    let mut found: Vec<(Arc<str>, Stamp)> = Vec::new();
     visit(rows, spec, "", None, |_, hash, row| {
         if row.is_live(now_ms) {
-            found.push((row.stored_at_ms, hash.into(), row.expires_at_ms, entry_bytes(hash, row.json)));
+            found.push((hash.into(), stamp_of(hash, &row)));
         }
         Ok(true)
     })?;
-    found.sort_by_key(|(stored_at_ms, ..)| *stored_at_ms);
+    found.sort_by_key(|(_, stamp)| stamp.stored_at_ms);
     let mut recency = Recency::default();
-    for (_, hash, expires_at_ms, bytes) in found {
-        recency.insert(hash, expires_at_ms, bytes);
+    for (hash, stamp) in found {
+        recency.insert(hash, stamp);
     }
     let _ = recency.advance(now_ms);
     Ok(recency)

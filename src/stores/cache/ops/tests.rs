@@ -48,7 +48,8 @@ fn clearing_invalidating_eviction_and_damage_leave_no_rows() {
             assert_eq!(invalidate(tx, spec, Turn::alone(), &["b", "a"], usize::MAX).unwrap().removed, 1)
         },
         |tx, spec| {
-            let none = Spec { max_entries: Some(0), ..spec.clone() };
+            let mut none = spec.clone();
+            none.max_entries = Some(0);
             put(tx, &none, "other", "1", 5, Some(&["a"]));
         },
         |tx, spec| assert_eq!(get::<String, _>(tx, spec, Turn::alone(), "h").unwrap(), None),
