@@ -60,7 +60,8 @@ impl<T> Cache<T> {
     }
 
     /// The same cache; a value set through this handle is stored if its JSON has at most this many bytes. The default
-    /// is 5 MiB, or what one log segment can hold if that is less.
+    /// is 5 MiB, or what one log segment can hold if that is less. An entry whose name, hash and tags leave a segment no room for
+    /// its value (they are written several times) is treated as too large as well.
     ///
     /// # Errors
     /// [`InvalidConfig`](crate::Error::InvalidConfig) for zero, and for what no log segment of this room can hold.
