@@ -45,4 +45,5 @@ pub const MAX_LOG_STALL: Duration = Duration::from_secs(30);
 /// the smallest segment.
 const _: () = assert!(MIN_LOG_CAPACITY / 2 >= 12 * MAX_KEY_LEN as u64);
 const _: () = assert!(DEFAULT_LOG_CAPACITY / 2 > DEFAULT_MAX_STATE_BYTES as u64 + 4 * MAX_KEY_LEN as u64);
+const _: () = assert!(DEFAULT_LOG_CAPACITY / 2 > DEFAULT_MAX_ENTRY_BYTES as u64 + 9 * MAX_KEY_LEN as u64);
 const _: () = assert!(MIN_LOG_CAPACITY.is_multiple_of(2 * BLOCK_SIZE as u64));

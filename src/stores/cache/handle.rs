@@ -27,7 +27,8 @@ use std::marker::PhantomData;
 /// transaction, until both hold; a set through a handle without limits evicts nothing. Entries that have expired do
 /// not count. The order of use is kept in memory, so that a hit writes nothing: after the room was opened, the entry
 /// that was stored first counts as used first, until it is used. Uses are noted from
-/// the first call through a handle with a limit; the first change after it reads the whole cache once.
+/// the first call through a handle with a limit; the first change after it reads the whole cache once, and other writers
+/// wait meanwhile.
 pub struct Cache<T> {
     engine: Engine,
     durability: Durability,
@@ -126,6 +127,10 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Cache<T> {
             Ok(encoded) => encoded,
             Err(error) => return Pending::ready(Err(error)),
         };
+        if spec.state.will_load(spec) {
+            // What cannot be read is reported by the set.
+            drop(self.engine.read(self.durability, |rows| ops::warm(rows, spec)));
+        }
         let new = New { json: &json, ttl_seconds, tags };
         self.engine
             .transact(self.durability, &rows_of(&key), |tx| ops::set(tx, spec, Turn::alone(), hash, new))

@@ -410,6 +410,11 @@ fn check_cursor(spec: &Spec, key: &[u8]) -> Result<()> {
     ))
 }
 
+/// Reads every row, so that a change which needs them all finds them in memory.
+pub(crate) fn warm<R: Reader + ?Sized>(rows: &mut R, spec: &Spec) -> Result<()> {
+    visit(rows, spec, "", None, |_, _, _| Ok(true))
+}
+
 /// Counts every entry.
 pub(crate) fn stats<R: Reader + ?Sized>(rows: &mut R, spec: &Spec) -> Result<CacheStats> {
     spec.check_name()?;

@@ -106,6 +106,11 @@ impl CacheState {
         hits.push(hash.into());
     }
 
+    /// Whether the next change through a handle with these limits reads the whole cache.
+    pub(super) fn will_load(&self, spec: &Spec) -> bool {
+        spec.is_limited() && self.order.try_lock().is_some_and(|order| order.recency.is_none())
+    }
+
     /// The order of use, for an operation that is about to change rows in `turn`; `None` when nobody wants to know.
     pub(super) fn begin<R: Reader + ?Sized>(
         &self,

@@ -168,6 +168,57 @@ fn a_full_frame_stops_a_clear_and_an_invalidation_which_then_go_on() {
     }
 }
 
+/// Counts the rows that are read.
+struct Counting<'a>(&'a mut MapTx, usize);
+
+impl Reader for Counting<'_> {
+    fn now_ms(&self) -> u64 {
+        self.0.now_ms
+    }
+
+    fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<crate::engine::access::Value>> {
+        self.1 += 1;
+        self.0.get(table, key)
+    }
+
+    fn scan(
+        &mut self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<crate::engine::access::Row>> {
+        self.1 += 1_000;
+        self.0.scan(table, from, to, limit)
+    }
+}
+
+#[test]
+fn a_hit_reads_one_row() {
+    let mut spec = spec();
+    spec.max_entries = Some(10);
+    let mut tx = MapTx::at(NOW);
+    put(&mut tx, &spec, "h", "1", 5, Some(&["a", "b"]));
+    let writes = tx.writes;
+    let mut rows = Counting(&mut tx, 0);
+    assert_eq!(look_up(&mut rows, &spec, "h").unwrap(), Found::Value(1_u64));
+    assert_eq!(rows.1, 1);
+    assert_eq!(tx.writes, writes);
+}
+
+#[test]
+fn time_that_runs_backwards_brings_entries_back_into_the_order() {
+    let mut spec = spec();
+    spec.max_entries = Some(2);
+    let mut tx = MapTx::at(NOW);
+    put(&mut tx, &spec, "a", "1", 5, None);
+    tx.now_ms += 5_000;
+    put(&mut tx, &spec, "b", "1", 0, None);
+    tx.now_ms -= 1;
+    put(&mut tx, &spec, "c", "1", 0, None);
+    assert_eq!(["a", "b", "c"].map(|hash| value(&mut tx, &spec, hash)), [None, Some(1), Some(1)]);
+}
+
 #[test]
 fn a_cursor_of_another_cache_is_refused() {
     let (spec, mut tx) = (spec(), MapTx::at(NOW));
