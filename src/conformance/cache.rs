@@ -1,12 +1,11 @@
 //! What every [`CacheStore`] must do.
 
+use super::cache_sample::CacheSample;
 use super::{RACERS, Rule, START, race, run};
 use crate::clock::ManualClock;
 use crate::error::Error;
 use crate::limits::{DEFAULT_MAX_ENTRY_BYTES, MAX_KEY_LEN};
 use crate::stores::cache::CacheStore;
-use serde::de::{Deserialize, Deserializer, Error as _};
-use serde::ser::{Error as _, Serialize, Serializer};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,40 +13,6 @@ use std::time::Duration;
 /// How long the entries of the checks live, in seconds.
 const TTL: i64 = 600;
 const LONG_AFTER: Duration = Duration::from_secs(1_000 * 365 * 86_400);
-
-/// What the checks store: any JSON, and the two kinds of values that a cache must bear with.
-#[derive(Debug, Clone, PartialEq)]
-pub enum CacheSample {
-    /// A value as it should be.
-    Json(Value),
-    /// Answers an error when it is encoded.
-    Unencodable,
-    /// Is encoded, but answers an error when it is decoded.
-    Undecodable,
-}
-
-/// What stands for [`CacheSample::Undecodable`].
-const UNDECODABLE: &str = "\u{10ffff} undecodable";
-
-impl Serialize for CacheSample {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Json(value) => value.serialize(serializer),
-            Self::Unencodable => Err(S::Error::custom("this sample refuses to be encoded")),
-            Self::Undecodable => serializer.serialize_str(UNDECODABLE),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for CacheSample {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = Value::deserialize(deserializer)?;
-        if value == UNDECODABLE {
-            return Err(D::Error::custom("this sample refuses to be decoded"));
-        }
-        Ok(Self::Json(value))
-    }
-}
 
 type Store = dyn CacheStore<CacheSample>;
 

@@ -23,10 +23,12 @@
 #![expect(clippy::unwrap_used, reason = "a failed call breaks the rule that is being checked")]
 
 mod cache;
+mod cache_sample;
 mod form_token;
 mod handoff;
 
-pub use cache::{CacheSample, cache};
+pub use cache::cache;
+pub use cache_sample::CacheSample;
 pub use form_token::form_token;
 pub use handoff::handoff;
 
