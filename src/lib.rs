@@ -28,6 +28,7 @@ pub use engine::EngineStats;
 pub use error::{Error, Result};
 pub use pending::Pending;
 pub use room::{Builder, Cloakroom, Transaction};
+pub use stores::cache::{Cache, CacheEntry, CacheStats, CacheStore, CacheTx};
 pub use stores::dedupe::{
     Dedupe, DedupeEntry, DedupeStats, DedupeStore, DedupeTx, JobId, JobIdParseError, JobState, Registration,
 };

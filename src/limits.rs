@@ -27,6 +27,10 @@ pub const DEFAULT_CACHE_SIZE: usize = 64 << 20;
 /// of the log can hold.
 pub const DEFAULT_MAX_STATE_BYTES: usize = 4 << 20;
 
+/// The largest encoded value of a cache unless the store says otherwise, in bytes. It shrinks to what a segment of the
+/// log can hold.
+pub const DEFAULT_MAX_ENTRY_BYTES: usize = 5 << 20;
+
 /// How long a consumed form token still answers `Replay` after its expiry, unless the store says otherwise.
 pub const DEFAULT_REPLAY_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -44,4 +48,5 @@ pub const MAX_LOG_STALL: Duration = Duration::from_secs(30);
 /// the smallest segment.
 const _: () = assert!(MIN_LOG_CAPACITY / 2 >= 12 * MAX_KEY_LEN as u64);
 const _: () = assert!(DEFAULT_LOG_CAPACITY / 2 > DEFAULT_MAX_STATE_BYTES as u64 + 4 * MAX_KEY_LEN as u64);
+const _: () = assert!(DEFAULT_LOG_CAPACITY / 2 > DEFAULT_MAX_ENTRY_BYTES as u64 + 9 * MAX_KEY_LEN as u64);
 const _: () = assert!(MIN_LOG_CAPACITY.is_multiple_of(2 * BLOCK_SIZE as u64));

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::limits::{DEFAULT_CACHE_SIZE, DEFAULT_LOG_CAPACITY, MAX_LOG_CAPACITY, MIN_LOG_CAPACITY};
 use crate::pending::Pending;
 use crate::storage::MemoryStorage;
+use crate::stores::cache::{Cache, CacheTx, Turn};
 use crate::stores::dedupe::{Dedupe, DedupeTx};
 use crate::stores::form_token::{FormTokens, FormTokensTx};
 use crate::stores::handoff::{Handoff, HandoffTx};
@@ -71,6 +72,13 @@ impl Cloakroom {
         Dedupe::new(self.engine.clone(), name)
     }
 
+    /// The cache called `name` in this file: any string of up to 64 KiB, and each name is a cache of its own. Handles of
+    /// one name share the entries, whatever their `T`; an entry that does not decode as a handle's `T` is a miss.
+    #[must_use]
+    pub fn cache<T>(&self, name: &str) -> Cache<T> {
+        Cache::new(self.engine.clone(), name)
+    }
+
     /// Runs operations on any stores of this file together, or not at all.
     ///
     /// Inside, every store of the [`Transaction`] offers its operations, answering at once; they see each other's
@@ -108,7 +116,9 @@ impl Cloakroom {
         operation: impl FnOnce(&mut Transaction<'_>) -> Result<R, E>,
     ) -> Pending<R, E> {
         let engine = &self.engine;
-        engine.transact(self.durability, &[], |tx| operation(&mut Transaction { tx, engine }))
+        engine.transact(self.durability, &[], |tx| {
+            operation(&mut Transaction { tx, engine, cache_turn: Turn::shared() })
+        })
     }
 
     /// Moves everything that was written so far from the log into the B-tree, and waits for it. This happens by
@@ -153,6 +163,7 @@ impl Cloakroom {
 pub struct Transaction<'a> {
     tx: &'a mut dyn Writer,
     engine: &'a Engine,
+    cache_turn: Turn,
 }
 
 impl Transaction<'_> {
@@ -169,6 +180,11 @@ impl Transaction<'_> {
     /// The jobs of the deduplicating store called `name`.
     pub fn dedupe<'b, T: Serialize + DeserializeOwned>(&'b mut self, name: &'b str) -> DedupeTx<'b, T> {
         DedupeTx::new(self.tx, self.engine, name)
+    }
+
+    /// The cache called `name`.
+    pub fn cache<T>(&mut self, name: &str) -> CacheTx<'_, T> {
+        CacheTx::new(self.tx, self.engine, name, self.cache_turn)
     }
 }
 

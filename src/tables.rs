@@ -48,6 +48,12 @@ tables! {
     5 Expiry "expiry";
 
     // 6 to 9: the cache.
+    /// Cached values by (name of the cache, hash).
+    6 Cache "cache";
+    /// The tags of a cached value, by the same key. Apart from the value, so that a plain `set` leaves them alone.
+    7 CacheTags "cache_tags";
+    /// Which cached values have a tag: (name of the cache, tag, hash) with empty values.
+    8 CacheByTag "cache_by_tag";
 
     // 10 and 11: deduplication.
     /// Jobs of the deduplicating stores by (name, hash).

@@ -22,10 +22,14 @@
 // A broken rule is reported by a panic; that is what a suite is for.
 #![expect(clippy::unwrap_used, reason = "a failed call breaks the rule that is being checked")]
 
+mod cache;
+mod cache_sample;
 mod dedupe;
 mod form_token;
 mod handoff;
 
+pub use cache::cache;
+pub use cache_sample::CacheSample;
 pub use dedupe::dedupe;
 pub use form_token::form_token;
 pub use handoff::handoff;

@@ -174,7 +174,6 @@ impl Engine {
     }
 
     /// The in-memory state of type `S` that all handles of the store called `name` share.
-    #[expect(dead_code, reason = "for the stores that have names")]
     pub(crate) fn shared<S: Default + Send + Sync + 'static>(&self, name: &str) -> Arc<S> {
         self.core.shared.get(name)
     }

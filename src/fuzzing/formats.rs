@@ -6,6 +6,7 @@ use crate::log::batch::{Op, decode_batch, encode_batch};
 use crate::log::frame::{FRAME_HEADER_LEN, begin_frame, frame_len, parse, stamp};
 use crate::log::scan::scan_segment;
 use crate::log::segment::{DATA_START, SegmentHeader};
+use crate::stores::cache::row::{CacheRow, TagsRow};
 use crate::stores::expiry;
 use crate::stores::form_token::row::{self as token_row, TokenKey, TokenRow, UseRow};
 use crate::stores::handoff::row::{ClaimRow, StateRow};
@@ -121,6 +122,12 @@ pub fn rows(data: &[u8]) {
         let record = row.to_record(LookupKey::new("00"));
         assert_eq!(TokenRow::of(&record).unwrap(), row);
         let _ = (row.expiry_ms(), row.phase(None, u128::MAX));
+    }
+    if let Ok(row) = CacheRow::decode(data) {
+        assert_eq!(CacheRow::decode(&row.encode().unwrap()).unwrap(), row);
+    }
+    if let Ok(row) = TagsRow::decode(data) {
+        assert_eq!(TagsRow::decode(&row.encode().unwrap()).unwrap(), row);
     }
     if let Ok(row) = UseRow::decode(data) {
         let again = row.encode().unwrap();

@@ -57,7 +57,7 @@ fn is_deeper_than(value: &Value, depth: usize) -> bool {
 }
 
 /// How deep the brackets of `json` go, those inside strings left out.
-fn nesting(json: &[u8]) -> usize {
+pub(crate) fn nesting(json: &[u8]) -> usize {
     let (mut depth, mut deepest) = (0_usize, 0);
     let (mut in_string, mut escaped) = (false, false);
     for &byte in json {

@@ -2,7 +2,7 @@
 
 mod claim;
 mod handle;
-mod json;
+pub(crate) mod json;
 mod ops;
 pub(crate) mod row;
 mod tx;

@@ -1,0 +1,234 @@
+//! A cache of a room.
+
+use super::ops::{self, Found, New};
+use super::spec::Spec;
+use super::state::Turn;
+use super::{CacheEntry, CacheStats, CacheStore, json};
+use crate::Pending;
+use crate::durability::Durability;
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::stores::page::{Cursor, Page};
+use crate::tables::Table;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fmt;
+use std::marker::PhantomData;
+
+/// A named cache of a room: a [`CacheStore`]. A cheap clone.
+///
+/// Values are kept as JSON, so a program whose `T` has changed reads what still fits it, and misses the rest. What JSON
+/// does not tell apart comes back the same: a float that is not finite is written as `null`, and so are `None` and
+/// `Some(None)`.
+///
+/// # Limits
+/// Without [`with_max_entries`](Self::with_max_entries) and [`with_max_bytes`](Self::with_max_bytes) nothing is ever
+/// evicted. With them, a set through this handle evicts the least recently used entries of the cache, in the same
+/// transaction, until both hold; a set through a handle without limits evicts nothing. Entries that have expired do
+/// not count. The order of use is kept in memory, so that a hit writes nothing: after the room was opened, the entry
+/// that was stored first counts as used first, until it is used. Uses are noted from
+/// the first call through a handle with a limit; the first change after it reads the whole cache once, and other writers
+/// wait meanwhile.
+pub struct Cache<T> {
+    engine: Engine,
+    durability: Durability,
+    spec: Spec,
+    values: PhantomData<fn() -> T>,
+}
+
+impl<T> Clone for Cache<T> {
+    fn clone(&self) -> Self {
+        Self {
+            engine: self.engine.clone(),
+            durability: self.durability,
+            spec: self.spec.clone(),
+            values: PhantomData,
+        }
+    }
+}
+
+impl<T> Cache<T> {
+    /// The cache called `name` of the room that `engine` runs.
+    pub(crate) fn new(engine: Engine, name: &str) -> Self {
+        let spec = Spec::new(&engine, name);
+        Self { engine, durability: Durability::Os, spec, values: PhantomData }
+    }
+
+    /// The same cache, with answers that wait for this much. The default is [`Durability::Os`].
+    #[must_use]
+    pub fn with_durability(self, durability: Durability) -> Self {
+        Self { durability, ..self }
+    }
+
+    /// The same cache; a value set through this handle is stored if its JSON has at most this many bytes. The default
+    /// is 5 MiB, or what one log segment can hold if that is less. An entry whose name, hash and tags leave a segment no room for
+    /// its value (they are written several times) is treated as too large as well.
+    ///
+    /// # Errors
+    /// [`InvalidConfig`](crate::Error::InvalidConfig) for zero, and for what no log segment of this room can hold.
+    pub fn with_max_entry_bytes(mut self, max_entry_bytes: usize) -> Result<Self> {
+        self.spec.set_max_entry_bytes(max_entry_bytes)?;
+        Ok(self)
+    }
+
+    /// The same cache; a set through this handle leaves at most this many live entries. Zero keeps nothing. By default
+    /// there is no limit.
+    ///
+    /// One set evicts no more than fits its frame of the log, which are thousands; when the limit was lowered by more,
+    /// the next sets go on.
+    #[must_use]
+    pub fn with_max_entries(mut self, max_entries: u64) -> Self {
+        self.spec.max_entries = Some(max_entries);
+        self
+    }
+
+    /// The same cache; a set through this handle leaves live entries of at most this many bytes, hashes and encoded
+    /// values together. A value that alone is over it is not stored. By default there is no limit.
+    ///
+    /// One set evicts no more than fits its frame, as with [`with_max_entries`](Self::with_max_entries).
+    #[must_use]
+    pub fn with_max_bytes(mut self, max_bytes: u64) -> Self {
+        self.spec.max_bytes = Some(max_bytes);
+        self
+    }
+
+    /// Up to `limit` live entries behind `cursor` (from the first without one), in byte order of their hashes.
+    ///
+    /// # Errors
+    /// [`InvalidConfig`](crate::Error::InvalidConfig) for a limit outside 1 to
+    /// [`MAX_LIST_LIMIT`](crate::limits::MAX_LIST_LIMIT), or a cursor of another store or cache.
+    pub fn list(&self, cursor: Option<&Cursor>, limit: usize) -> Pending<Page<CacheEntry>> {
+        self.engine.read(self.durability, |rows| ops::list(rows, &self.spec, cursor, limit))
+    }
+
+    /// Counts every entry, by reading every one of them: the cost grows with what is stored, and other callers do not
+    /// wait meanwhile.
+    pub fn stats(&self) -> Pending<CacheStats> {
+        self.engine.read(self.durability, |rows| ops::stats(rows, &self.spec))
+    }
+}
+
+impl<T> fmt::Debug for Cache<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache")
+            .field("durability", &self.durability)
+            .field("max_entry_bytes", &self.spec.max_entry_bytes)
+            .field("max_entries", &self.spec.max_entries)
+            .field("max_bytes", &self.spec.max_bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Cache<T> {
+    fn store(&self, hash: &str, value: &T, ttl_seconds: i64, tags: Option<&[&str]>) -> Pending<()> {
+        let spec = &self.spec;
+        let encoded = spec.key(hash).and_then(|key| Ok((key, json::encode(value)?)));
+        let (key, json) = match encoded {
+            Ok(encoded) => encoded,
+            Err(error) => return Pending::ready(Err(error)),
+        };
+        if spec.state.will_load(spec) {
+            // What cannot be read is reported by the set.
+            drop(self.engine.read(self.durability, |rows| ops::warm(rows, spec)));
+        }
+        let new = New { json: &json, ttl_seconds, tags };
+        self.engine
+            .transact(self.durability, &rows_of(&key), |tx| ops::set(tx, spec, Turn::alone(), hash, new))
+    }
+
+    fn invalidate(&self, tags: &[&str]) -> Pending<u64> {
+        let (spec, mut removed) = (&self.spec, 0);
+        loop {
+            let mut more = false;
+            let answer = self.engine.transact(self.durability, &[], |tx| {
+                let done = ops::invalidate(tx, spec, Turn::alone(), tags, spec.frame_bytes())?;
+                more = done.more;
+                Ok(removed + done.removed)
+            });
+            if !more {
+                return answer;
+            }
+            // The rest goes on in the next frame, if this one was taken.
+            match answer.wait() {
+                Ok(so_far) => removed = so_far,
+                Err(error) => return Pending::ready(Err(error)),
+            }
+        }
+    }
+}
+
+/// The rows under `key`, to be read before the engine's lock is taken.
+fn rows_of(key: &[u8]) -> [(Table, &[u8]); 2] {
+    [(Table::Cache, key), (Table::CacheTags, key)]
+}
+
+impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> CacheStore<T> for Cache<T> {
+    fn get(&self, hash: &str) -> Pending<Option<T>> {
+        let mut undecodable = false;
+        let answer = self.engine.read(self.durability, |rows| {
+            Ok(match ops::look_up(rows, &self.spec, hash)? {
+                Found::Value(value) => Some(value),
+                Found::Nothing => None,
+                Found::Undecodable => {
+                    undecodable = true;
+                    None
+                }
+            })
+        });
+        if undecodable {
+            // It is a miss whether or not it can be removed now.
+            drop(self.engine.transact(self.durability, &[], |tx| {
+                ops::delete_undecodable::<T, _>(tx, &self.spec, Turn::alone(), hash)
+            }));
+        }
+        answer
+    }
+
+    fn set(&self, hash: &str, value: &T, ttl_seconds: i64) -> Pending<()> {
+        self.store(hash, value, ttl_seconds, None)
+    }
+
+    fn delete(&self, hash: &str) -> Pending<()> {
+        let key = match self.spec.key(hash) {
+            Ok(key) => key,
+            Err(error) => return Pending::ready(Err(error)),
+        };
+        self.engine
+            .transact(self.durability, &rows_of(&key), |tx| ops::delete(tx, &self.spec, Turn::alone(), hash))
+    }
+
+    /// One step, unless the removals do not fit one frame of the log (tens of thousands of entries do): then they are
+    /// made in several, in the order of the hashes, and an error part-way leaves the rest.
+    fn clear(&self, scope: Option<&str>) -> Pending<()> {
+        let (spec, scope) = (&self.spec, scope.unwrap_or_default());
+        let mut after = None;
+        loop {
+            let mut next = None;
+            let answer = self.engine.transact(self.durability, &[], |tx| {
+                let from = after.take();
+                next = ops::clear(tx, spec, Turn::alone(), scope, from, spec.frame_bytes())?;
+                Ok(())
+            });
+            if next.is_none() {
+                return answer;
+            }
+            if let Err(error) = answer.wait() {
+                return Pending::ready(Err(error));
+            }
+            after = next;
+        }
+    }
+
+    fn set_with_tags(&self, hash: &str, value: &T, ttl_seconds: i64, tags: &[&str]) -> Pending<()> {
+        self.store(hash, value, ttl_seconds, Some(tags))
+    }
+
+    fn invalidate_by_tag(&self, tag: &str) -> Pending<u64> {
+        self.invalidate(&[tag])
+    }
+
+    /// One step, or several as with [`clear`](Self::clear).
+    fn invalidate_by_tags(&self, tags: &[&str]) -> Pending<u64> {
+        self.invalidate(tags)
+    }
+}

@@ -1,0 +1,123 @@
+//! Caches: values under hashes, for a time, with tags to remove them by.
+
+mod handle;
+mod json;
+mod ops;
+mod recency;
+pub(crate) mod row;
+mod spec;
+mod state;
+mod tx;
+
+pub use handle::Cache;
+pub(crate) use state::Turn;
+pub use tx::CacheTx;
+
+use crate::Pending;
+use std::sync::Arc;
+
+/// A cache of values of one type.
+///
+/// Every method has taken its effect, in order, when it returns; the [`Pending`] is the wait for its durability. An
+/// entry that has expired behaves as one that was never there.
+///
+/// # Errors
+/// Of every method: [`TooLarge`](crate::Error::TooLarge) when a hash or tag (or the name of the cache) is over
+/// [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN), and what the log did to the write; nothing was applied, unless the
+/// error is [`OutcomeUnknown`](crate::Error::OutcomeUnknown).
+pub trait CacheStore<T>: Send + Sync {
+    /// The value under `hash`, which stays. `None` when there is none, when it has expired, and when its bytes do not
+    /// decode as a `T` any more; in that last case the entry is removed.
+    fn get(&self, hash: &str) -> Pending<Option<T>>;
+
+    /// Stores `value` under `hash`, in place of what was there: for `ttl_seconds` from now when that is positive,
+    /// for ever when it is zero, and not at all when it is negative (what was there is removed). The tags of a live
+    /// entry stay.
+    ///
+    /// A value that is larger than the store allows is not stored, and what was there is removed; that is no error.
+    /// [`Encode`](crate::Error::Encode) when the value cannot be encoded; what was there is untouched.
+    fn set(&self, hash: &str, value: &T, ttl_seconds: i64) -> Pending<()>;
+
+    /// Removes the entry. Fine when there is none.
+    fn delete(&self, hash: &str) -> Pending<()>;
+
+    /// Removes every entry whose hash starts with `scope`, literally; every entry of this cache without one.
+    fn clear(&self, scope: Option<&str>) -> Pending<()>;
+
+    /// As [`set`](Self::set), and the entry has exactly these tags afterwards, in one step. A tag that is listed
+    /// twice counts once; an empty list leaves the entry without tags.
+    fn set_with_tags(&self, hash: &str, value: &T, ttl_seconds: i64, tags: &[&str]) -> Pending<()>;
+
+    /// Removes every entry that has this tag, and answers how many there were.
+    fn invalidate_by_tag(&self, tag: &str) -> Pending<u64>;
+
+    /// Removes every entry that has any of these tags, and answers how many there were, each counted once.
+    fn invalidate_by_tags(&self, tags: &[&str]) -> Pending<u64>;
+}
+
+/// An entry in a listing: its particulars without its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CacheEntry {
+    /// What it is stored under.
+    pub hash: String,
+    /// When it ends, in milliseconds since the Unix epoch, or `None` when it never does.
+    pub expires_at_ms: Option<u64>,
+    /// The size of the encoded value in bytes.
+    pub bytes: u64,
+    /// Its tags, in byte order, each once.
+    pub tags: Vec<String>,
+}
+
+/// What a cache holds, and what happened to it since the room was opened.
+///
+/// The last four count what all handles of this name did, calls in a transaction that was not kept included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct CacheStats {
+    /// Entries that can be read.
+    pub live: u64,
+    /// Entries that have ended and were not swept yet.
+    pub expired: u64,
+    /// Bytes of the hashes and encoded values of all these, those not swept yet included; tags are not counted.
+    pub bytes: u64,
+    /// Calls of `get` that found a value.
+    pub hits: u64,
+    /// Calls of `get` that found none.
+    pub misses: u64,
+    /// Entries that were removed to keep a limit.
+    pub evictions: u64,
+    /// Values that were not stored because they are too large.
+    pub oversized: u64,
+}
+
+/// A shared store is a store.
+impl<T, S: CacheStore<T> + ?Sized> CacheStore<T> for Arc<S> {
+    fn get(&self, hash: &str) -> Pending<Option<T>> {
+        (**self).get(hash)
+    }
+
+    fn set(&self, hash: &str, value: &T, ttl_seconds: i64) -> Pending<()> {
+        (**self).set(hash, value, ttl_seconds)
+    }
+
+    fn delete(&self, hash: &str) -> Pending<()> {
+        (**self).delete(hash)
+    }
+
+    fn clear(&self, scope: Option<&str>) -> Pending<()> {
+        (**self).clear(scope)
+    }
+
+    fn set_with_tags(&self, hash: &str, value: &T, ttl_seconds: i64, tags: &[&str]) -> Pending<()> {
+        (**self).set_with_tags(hash, value, ttl_seconds, tags)
+    }
+
+    fn invalidate_by_tag(&self, tag: &str) -> Pending<u64> {
+        (**self).invalidate_by_tag(tag)
+    }
+
+    fn invalidate_by_tags(&self, tags: &[&str]) -> Pending<u64> {
+        (**self).invalidate_by_tags(tags)
+    }
+}

@@ -1,0 +1,236 @@
+use super::*;
+use crate::stores::map_tx::MapTx;
+use std::sync::Arc;
+
+const NOW: u64 = 10_000;
+
+fn spec() -> Spec {
+    Spec::of_state("c", Arc::default(), 1 << 20)
+}
+
+fn put(tx: &mut MapTx, spec: &Spec, hash: &str, json: &str, ttl_seconds: i64, tags: Option<&[&str]>) {
+    set(tx, spec, Turn::alone(), hash, New { json: json.as_bytes(), ttl_seconds, tags }).unwrap();
+}
+
+fn value(tx: &mut MapTx, spec: &Spec, hash: &str) -> Option<u64> {
+    get(tx, spec, Turn::alone(), hash).unwrap()
+}
+
+fn rows(tx: &MapTx) -> [usize; 4] {
+    [Table::Cache, Table::CacheTags, Table::CacheByTag, Table::Expiry].map(|table| tx.keys(table).len())
+}
+
+#[test]
+fn every_row_of_an_entry_goes_with_it() {
+    let spec = spec();
+    for ttl_seconds in [0, 5] {
+        let mut tx = MapTx::at(NOW);
+        put(&mut tx, &spec, "h", "1", ttl_seconds, Some(&["a", "b", "a"]));
+        assert_eq!(rows(&tx), [1, 1, 2, usize::from(ttl_seconds > 0)]);
+        put(&mut tx, &spec, "h", "2", 7, None);
+        assert_eq!(rows(&tx), [1, 1, 2, 1]);
+        put(&mut tx, &spec, "h", "2", 0, Some(&["b", "c"]));
+        assert_eq!(rows(&tx), [1, 1, 2, 0]);
+        put(&mut tx, &spec, "h", "2", 9, Some(&[]));
+        assert_eq!(rows(&tx), [1, 0, 0, 1]);
+        put(&mut tx, &spec, "h", "2", 9, Some(&["x"]));
+        delete(&mut tx, &spec, Turn::alone(), "h").unwrap();
+        assert_eq!(rows(&tx), [0; 4]);
+    }
+}
+
+#[test]
+fn clearing_invalidating_eviction_and_damage_leave_no_rows() {
+    type End = fn(&mut MapTx, &Spec);
+    let ends: [End; 5] = [
+        |tx, spec| assert_eq!(clear(tx, spec, Turn::alone(), "h", None, usize::MAX).unwrap(), None),
+        |tx, spec| {
+            assert_eq!(invalidate(tx, spec, Turn::alone(), &["b", "a"], usize::MAX).unwrap().removed, 1)
+        },
+        |tx, spec| {
+            let mut none = spec.clone();
+            none.max_entries = Some(0);
+            put(tx, &none, "other", "1", 5, Some(&["a"]));
+        },
+        |tx, spec| assert_eq!(get::<String, _>(tx, spec, Turn::alone(), "h").unwrap(), None),
+        |tx, spec| put(tx, spec, "h", "1", -1, Some(&["a"])),
+    ];
+    for end in ends {
+        let (spec, mut tx) = (spec(), MapTx::at(NOW));
+        put(&mut tx, &spec, "h", "1", 5, Some(&["a", "b"]));
+        end(&mut tx, &spec);
+        assert_eq!(rows(&tx), [0; 4]);
+    }
+}
+
+#[test]
+fn an_expired_entry_leaves_no_tags_to_the_next() {
+    let (spec, mut tx) = (spec(), MapTx::at(NOW));
+    put(&mut tx, &spec, "h", "1", 5, Some(&["a"]));
+    tx.now_ms += 5_000;
+    assert_eq!(value(&mut tx, &spec, "h"), None);
+    put(&mut tx, &spec, "h", "2", 5, None);
+    assert_eq!(rows(&tx), [1, 0, 0, 1]);
+    assert_eq!(invalidate(&mut tx, &spec, Turn::alone(), &["a"], usize::MAX).unwrap().removed, 0);
+    assert_eq!(value(&mut tx, &spec, "h"), Some(2));
+}
+
+#[test]
+fn the_least_recently_used_is_evicted() {
+    let mut spec = spec();
+    let mut tx = MapTx::at(NOW);
+    for hash in ["a", "b", "c"] {
+        put(&mut tx, &spec, hash, "1", 0, None);
+        tx.now_ms += 1;
+    }
+    spec.max_entries = Some(3);
+    assert_eq!(value(&mut tx, &spec, "a"), Some(1));
+    put(&mut tx, &spec, "d", "1", 0, None);
+    assert_eq!(value(&mut tx, &spec, "b"), None, "it was stored first, and not used since");
+    assert_eq!(value(&mut tx, &spec, "a"), Some(1));
+    put(&mut tx, &spec, "e", "1", 1, None);
+    assert_eq!(value(&mut tx, &spec, "c"), None);
+    tx.now_ms += 1_000;
+    put(&mut tx, &spec, "f", "1", 0, None);
+    assert_eq!(stats(&mut tx, &spec).unwrap().live, 3, "what has expired does not count");
+    spec.max_bytes = Some(4);
+    put(&mut tx, &spec, "g", "1", 0, None);
+    assert_eq!(value(&mut tx, &spec, "f"), Some(1));
+    assert_eq!(stats(&mut tx, &spec).unwrap().live, 2);
+}
+
+#[test]
+fn a_transaction_that_was_lost_evicts_nothing() {
+    let mut spec = spec();
+    spec.max_entries = Some(2);
+    let mut tx = MapTx::at(NOW);
+    put(&mut tx, &spec, "a", "1", 0, None);
+    put(&mut tx, &spec, "b", "1", 0, None);
+    let mut lost = MapTx::at(NOW);
+    for (key, bytes) in [("a", "1"), ("b", "1")] {
+        let row = CacheRow { expires_at_ms: NEVER, stored_at_ms: NOW, tagged: false, json: bytes.as_bytes() };
+        lost.put(Table::Cache, &spec.key(key).unwrap(), row.encode().unwrap());
+    }
+    let turn = Turn::shared();
+    for hash in ["x", "y", "z"] {
+        set(&mut lost, &spec, turn, hash, New { json: b"1", ttl_seconds: 0, tags: None }).unwrap();
+    }
+    put(&mut tx, &spec, "c", "1", 0, None);
+    assert_eq!(["a", "b", "c"].map(|hash| value(&mut tx, &spec, hash)), [None, Some(1), Some(1)]);
+}
+
+#[test]
+fn what_is_too_large_is_not_stored_and_removes_what_was_there() {
+    let mut spec = spec();
+    spec.max_entry_bytes = 4;
+    let mut tx = MapTx::at(NOW);
+    put(&mut tx, &spec, "h", "1234", 5, Some(&["t"]));
+    assert_eq!(value(&mut tx, &spec, "h"), Some(1234));
+    put(&mut tx, &spec, "h", "12345", 5, None);
+    assert_eq!(rows(&tx), [0; 4]);
+    spec.max_bytes = Some(4);
+    put(&mut tx, &spec, "h", "1234", 5, None);
+    assert_eq!(rows(&tx), [0; 4]);
+    assert_eq!(stats(&mut tx, &spec).unwrap().oversized, 2);
+    // Tags that no frame has room for count as the entry's size.
+    let tags: Vec<String> = (0..40).map(|tag| format!("{tag}{}", "x".repeat(60_000))).collect();
+    let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
+    put(&mut tx, &spec, "h", "1", 5, Some(&tags));
+    assert_eq!(rows(&tx), [0; 4]);
+}
+
+#[test]
+fn a_full_frame_stops_a_clear_and_an_invalidation_which_then_go_on() {
+    let (spec, mut tx) = (spec(), MapTx::at(NOW));
+    for round in 0..2 {
+        for number in 0..200 {
+            put(&mut tx, &spec, &format!("h{number:03}"), "1", 5, Some(&["a", "b"]));
+        }
+        let (mut steps, mut after, mut removed) = (0, None, 0);
+        loop {
+            steps += 1;
+            if round == 0 {
+                after = clear(&mut tx, &spec, Turn::alone(), "h", after, 2_000).unwrap();
+                if after.is_none() {
+                    break;
+                }
+            } else {
+                let done = invalidate(&mut tx, &spec, Turn::alone(), &["b", "a"], 2_000).unwrap();
+                removed += done.removed;
+                if !done.more {
+                    assert_eq!(removed, 200);
+                    break;
+                }
+            }
+        }
+        assert!(steps > 5, "{steps}");
+        assert_eq!(rows(&tx), [0; 4]);
+    }
+}
+
+/// Counts the rows that are read.
+struct Counting<'a>(&'a mut MapTx, usize);
+
+impl Reader for Counting<'_> {
+    fn now_ms(&self) -> u64 {
+        self.0.now_ms
+    }
+
+    fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<crate::engine::access::Value>> {
+        self.1 += 1;
+        self.0.get(table, key)
+    }
+
+    fn scan(
+        &mut self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<crate::engine::access::Row>> {
+        self.1 += 1_000;
+        self.0.scan(table, from, to, limit)
+    }
+}
+
+#[test]
+fn a_hit_reads_one_row() {
+    let mut spec = spec();
+    spec.max_entries = Some(10);
+    let mut tx = MapTx::at(NOW);
+    put(&mut tx, &spec, "h", "1", 5, Some(&["a", "b"]));
+    let writes = tx.writes;
+    let mut rows = Counting(&mut tx, 0);
+    assert_eq!(look_up(&mut rows, &spec, "h").unwrap(), Found::Value(1_u64));
+    assert_eq!(rows.1, 1);
+    assert_eq!(tx.writes, writes);
+}
+
+#[test]
+fn time_that_runs_backwards_brings_entries_back_into_the_order() {
+    let mut spec = spec();
+    spec.max_entries = Some(2);
+    let mut tx = MapTx::at(NOW);
+    put(&mut tx, &spec, "a", "1", 5, None);
+    tx.now_ms += 5_000;
+    put(&mut tx, &spec, "b", "1", 0, None);
+    tx.now_ms -= 1;
+    put(&mut tx, &spec, "c", "1", 0, None);
+    assert_eq!(["a", "b", "c"].map(|hash| value(&mut tx, &spec, hash)), [None, Some(1), Some(1)]);
+}
+
+#[test]
+fn a_cursor_of_another_cache_is_refused() {
+    let (spec, mut tx) = (spec(), MapTx::at(NOW));
+    for hash in ["a", "b", "c"] {
+        put(&mut tx, &spec, hash, "1", 5, Some(&["t"]));
+    }
+    let page = list(&mut tx, &spec, None, 2).unwrap();
+    assert_eq!(page.items.iter().map(|entry| &*entry.hash).collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(page.items[0].tags, ["t"]);
+    let cursor = page.next.unwrap();
+    let rest = list(&mut tx, &spec, Some(&cursor), 2).unwrap();
+    assert_eq!((rest.items.len(), rest.next), (1, None));
+    let other = Spec::of_state("d", Arc::default(), 1 << 20);
+    assert!(list(&mut tx, &other, Some(&cursor), 2).is_err());
+}

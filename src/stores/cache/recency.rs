@@ -1,0 +1,175 @@
+//! The order in which the live entries of a cache were last used.
+//!
+//! # Invariants
+//! 1. `by_use` has each entry once, at its tick; `by_expiry` has each entry that expires once.
+//! 2. `bytes` is the sum over all entries.
+
+use super::row::NEVER;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// Entries in the order of their last use. Knows nothing of rows.
+#[derive(Debug, Default)]
+pub(crate) struct Recency {
+    entries: HashMap<Arc<str>, Entry>,
+    by_use: BTreeMap<u64, Arc<str>>,
+    by_expiry: BTreeSet<(u64, Arc<str>)>,
+    bytes: u64,
+    next_tick: u64,
+    now_ms: u64,
+}
+
+/// What an entry's row says of it; that of the next value under the same hash nearly always differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    pub(crate) expires_at_ms: u64,
+    pub(crate) stored_at_ms: u64,
+    pub(crate) bytes: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    tick: u64,
+    stamp: Stamp,
+}
+
+impl Recency {
+    /// How many entries there are.
+    pub(crate) fn len(&self) -> u64 {
+        self.entries.len() as u64
+    }
+
+    /// The bytes of all entries.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The entry whose last use is the longest ago.
+    pub(crate) fn least(&self) -> Option<Arc<str>> {
+        self.by_use.values().next().cloned()
+    }
+
+    /// When the entry was last used, as [`restore`](Self::restore) takes it.
+    pub(crate) fn tick_of(&self, hash: &str) -> Option<u64> {
+        self.entries.get(hash).map(|entry| entry.tick)
+    }
+
+    /// Stores an entry, used now.
+    pub(crate) fn insert(&mut self, hash: Arc<str>, stamp: Stamp) {
+        let tick = self.next_tick;
+        self.next_tick += 1;
+        self.insert_at(hash, Entry { tick, stamp });
+    }
+
+    /// Makes an entry what its row says. If it was something else, it counts as last used at `tick`.
+    pub(crate) fn restore(&mut self, hash: Arc<str>, stamp: Stamp, tick: Option<u64>) {
+        if self.entries.get(&hash).is_some_and(|known| known.stamp == stamp) {
+            return;
+        }
+        self.remove(&hash);
+        match tick.filter(|tick| !self.by_use.contains_key(tick)) {
+            Some(tick) => self.insert_at(hash, Entry { tick, stamp }),
+            None => self.insert(hash, stamp),
+        }
+    }
+
+    fn insert_at(&mut self, hash: Arc<str>, entry: Entry) {
+        self.remove(&hash);
+        self.bytes += entry.stamp.bytes;
+        self.by_use.insert(entry.tick, Arc::clone(&hash));
+        if entry.stamp.expires_at_ms != NEVER {
+            self.by_expiry.insert((entry.stamp.expires_at_ms, Arc::clone(&hash)));
+        }
+        self.entries.insert(hash, entry);
+    }
+
+    /// Forgets an entry.
+    pub(crate) fn remove(&mut self, hash: &str) {
+        let Some((hash, entry)) = self.entries.remove_entry(hash) else { return };
+        self.bytes -= entry.stamp.bytes;
+        self.by_use.remove(&entry.tick);
+        self.by_expiry.remove(&(entry.stamp.expires_at_ms, hash));
+    }
+
+    /// Notes that an entry is used now.
+    pub(crate) fn touch(&mut self, hash: &str) {
+        let Some(entry) = self.entries.get_mut(hash) else { return };
+        let Some(hash) = self.by_use.remove(&entry.tick) else { return };
+        entry.tick = self.next_tick;
+        self.by_use.insert(self.next_tick, hash);
+        self.next_tick += 1;
+    }
+
+    /// Forgets what has expired at `now_ms`. `false` when the time ran backwards, so that entries which were forgotten
+    /// may be live again.
+    #[must_use]
+    pub(crate) fn advance(&mut self, now_ms: u64) -> bool {
+        while let Some((expires_at_ms, hash)) = self.by_expiry.first().cloned() {
+            if expires_at_ms > now_ms {
+                break;
+            }
+            self.remove(&hash);
+        }
+        let forward = now_ms >= self.now_ms;
+        self.now_ms = now_ms;
+        forward
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn in_order(recency: &Recency) -> Vec<&str> {
+        recency.by_use.values().map(|hash| &**hash).collect()
+    }
+
+    fn stamp(expires_at_ms: u64, bytes: u64) -> Stamp {
+        Stamp { expires_at_ms, stored_at_ms: 1, bytes }
+    }
+
+    fn abc() -> Recency {
+        let mut recency = Recency::default();
+        for (hash, expires_at_ms) in [("a", 10), ("b", NEVER), ("c", 20)] {
+            recency.insert(hash.into(), stamp(expires_at_ms, 5));
+        }
+        recency
+    }
+
+    #[test]
+    fn use_moves_an_entry_to_the_end() {
+        let mut recency = abc();
+        recency.touch("a");
+        recency.touch("unknown");
+        assert_eq!(in_order(&recency), ["b", "c", "a"]);
+        recency.insert("b".into(), stamp(10, 7));
+        assert_eq!(in_order(&recency), ["c", "a", "b"]);
+        assert_eq!((recency.len(), recency.bytes()), (3, 17));
+        assert_eq!(recency.least().as_deref(), Some("c"));
+    }
+
+    #[test]
+    fn expired_entries_are_forgotten() {
+        let mut recency = abc();
+        assert!(recency.advance(9));
+        assert_eq!(recency.len(), 3);
+        assert!(recency.advance(20));
+        assert_eq!((in_order(&recency), recency.bytes()), (vec!["b"], 5));
+        assert!(!recency.advance(19));
+    }
+
+    #[test]
+    fn an_undone_change_is_restored_at_its_old_place() {
+        let mut recency = abc();
+        let tick = recency.tick_of("a");
+        recency.remove("a");
+        recency.restore("a".into(), stamp(10, 5), tick);
+        assert_eq!(in_order(&recency), ["a", "b", "c"]);
+        recency.insert("a".into(), stamp(30, 5));
+        recency.restore("a".into(), stamp(10, 5), tick);
+        assert_eq!(in_order(&recency), ["a", "b", "c"]);
+        recency.touch("a");
+        recency.restore("a".into(), stamp(10, 5), tick);
+        assert_eq!(in_order(&recency), ["b", "c", "a"], "it is what its row says, and was used since");
+    }
+}

@@ -1,0 +1,149 @@
+//! The rows and keys of caches. The name of the cache is the first part of every key.
+
+use crate::codec::{self, key};
+use crate::error::{Error, Result};
+use crate::tables::Table;
+
+/// What a row adds to the JSON of its value: two integers of at most nine bytes, the flag, and the length.
+pub(crate) const CACHE_ROW_OVERHEAD: usize = 28;
+
+/// The time at which nothing ever expires.
+pub(crate) const NEVER: u64 = u64::MAX;
+
+/// A row of [`Table::Cache`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::BorrowDecode)]
+pub(crate) struct CacheRow<'a> {
+    /// In milliseconds since the Unix epoch, or [`NEVER`].
+    pub(crate) expires_at_ms: u64,
+    /// In milliseconds since the Unix epoch: the order of use that is known when the room was just opened.
+    pub(crate) stored_at_ms: u64,
+    /// Whether there is a row of [`Table::CacheTags`], so that most entries are removed without looking.
+    pub(crate) tagged: bool,
+    pub(crate) json: &'a [u8],
+}
+
+/// A row of [`Table::CacheTags`]: at least one tag, in byte order, each once.
+#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub(crate) struct TagsRow {
+    pub(crate) tags: Vec<String>,
+}
+
+impl<'a> CacheRow<'a> {
+    pub(crate) fn encode(&self) -> Result<Vec<u8>> {
+        codec::encode(self)
+    }
+
+    pub(crate) fn decode(bytes: &'a [u8]) -> Result<Self> {
+        codec::decode_row(Table::Cache.name(), bytes)
+    }
+
+    pub(crate) fn is_live(&self, now_ms: u64) -> bool {
+        self.expires_at_ms == NEVER || now_ms < self.expires_at_ms
+    }
+}
+
+impl TagsRow {
+    pub(crate) fn encode(&self) -> Result<Vec<u8>> {
+        codec::encode(self)
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
+        codec::decode_row(Table::CacheTags.name(), bytes)
+    }
+}
+
+/// What every key of the cache called `name` begins with.
+pub(crate) fn prefix_of(name: &str) -> Vec<u8> {
+    let mut prefix = Vec::with_capacity(name.len() + 2);
+    key::push_bytes(&mut prefix, name.as_bytes());
+    prefix
+}
+
+/// The key of an entry in [`Table::Cache`] and [`Table::CacheTags`].
+pub(crate) fn entry_key(prefix: &[u8], hash: &str) -> Vec<u8> {
+    [prefix, hash.as_bytes()].concat()
+}
+
+/// What the keys of all entries with this tag begin with, in [`Table::CacheByTag`].
+pub(crate) fn tag_prefix(prefix: &[u8], tag: &str) -> Vec<u8> {
+    let mut encoded = Vec::with_capacity(prefix.len() + tag.len() + 2);
+    encoded.extend_from_slice(prefix);
+    key::push_bytes(&mut encoded, tag.as_bytes());
+    encoded
+}
+
+/// The key of an entry in [`Table::CacheByTag`].
+pub(crate) fn tag_key(prefix: &[u8], tag: &str, hash: &str) -> Vec<u8> {
+    let mut encoded = tag_prefix(prefix, tag);
+    encoded.extend_from_slice(hash.as_bytes());
+    encoded
+}
+
+/// The hash at the end of a key of `table` that begins with `prefix`.
+pub(crate) fn hash_in<'a>(table: Table, prefix: &[u8], key: &'a [u8]) -> Result<&'a str> {
+    key.strip_prefix(prefix).and_then(|hash| std::str::from_utf8(hash).ok()).ok_or_else(|| {
+        Error::corrupted(format!("a key of table {}", table.name()), "a hash that is not UTF-8")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const ROW: CacheRow<'_> = CacheRow { expires_at_ms: 300, stored_at_ms: 7, tagged: true, json: b"{}" };
+
+    #[test]
+    fn rows_round_trip_in_frozen_bytes() {
+        let bytes = ROW.encode().unwrap();
+        assert_eq!(bytes, b"\xfb\x2c\x01\x07\x01\x02{}");
+        assert_eq!(CacheRow::decode(&bytes).unwrap(), ROW);
+        let tags = TagsRow { tags: vec!["a".into(), "bc".into()] };
+        let bytes = tags.encode().unwrap();
+        assert_eq!(bytes, b"\x02\x01a\x02bc");
+        assert_eq!(TagsRow::decode(&bytes).unwrap(), tags);
+    }
+
+    #[test]
+    fn keys_are_frozen_and_no_string_forges_another() {
+        let prefix = prefix_of("a\0b");
+        assert_eq!(entry_key(&prefix, "h\0"), b"a\x00\xffb\x00\x00h\0");
+        assert_eq!(tag_key(&prefix, "t", "h"), b"a\x00\xffb\x00\x00t\x00\x00h");
+        assert_eq!(hash_in(Table::Cache, &prefix, b"a\x00\xffb\x00\x00h\0").unwrap(), "h\0");
+        assert!(!entry_key(&prefix_of("a"), "\0b").starts_with(&prefix));
+        assert!(matches!(hash_in(Table::Cache, &prefix, b"other"), Err(Error::Corrupted { .. })));
+    }
+
+    #[test]
+    fn a_corrupt_byte_is_another_row_or_corruption() {
+        let bytes = ROW.encode().unwrap();
+        for at in 0..bytes.len() {
+            let mut bad = bytes.clone();
+            bad[at] ^= 0x40;
+            match CacheRow::decode(&bad) {
+                Ok(row) => assert_ne!(row, ROW, "byte {at}"),
+                Err(error) => assert!(matches!(error, Error::Corrupted { .. }), "byte {at}: {error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_adds_no_more_than_its_overhead() {
+        let json = vec![b' '; 1 << 20];
+        let row = CacheRow { expires_at_ms: NEVER, stored_at_ms: u64::MAX, tagged: true, json: &json };
+        assert!(row.encode().unwrap().len() <= json.len() + CACHE_ROW_OVERHEAD);
+    }
+
+    #[test]
+    fn never_is_later_than_any_time() {
+        assert!(CacheRow { expires_at_ms: NEVER, ..ROW }.is_live(u64::MAX));
+        assert!(ROW.is_live(299) && !ROW.is_live(300));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_decode_or_are_corruption(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+            let _ = (CacheRow::decode(&bytes), TagsRow::decode(&bytes));
+        }
+    }
+}

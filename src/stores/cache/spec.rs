@@ -1,0 +1,125 @@
+//! Which cache an operation is on, and what limits it keeps.
+
+use super::row::{CACHE_ROW_OVERHEAD, entry_key, prefix_of};
+use super::state::CacheState;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::limits::{DEFAULT_MAX_ENTRY_BYTES, MAX_KEY_LEN};
+use crate::stores::text::check_len;
+use std::sync::Arc;
+
+/// What a row costs in a frame beside its key and value: its table and its lengths, amply.
+const FRAME_ROW_OVERHEAD: usize = 16;
+
+/// A named cache, seen through the options of one handle.
+#[derive(Debug, Clone)]
+pub(crate) struct Spec {
+    name_len: usize,
+    pub(crate) prefix: Arc<[u8]>,
+    pub(crate) state: Arc<CacheState>,
+    max_row_bytes: usize,
+    pub(crate) max_entry_bytes: usize,
+    pub(crate) max_entries: Option<u64>,
+    pub(crate) max_bytes: Option<u64>,
+}
+
+impl Spec {
+    /// The cache called `name` of the room that `engine` runs, with the default options.
+    pub(crate) fn new(engine: &Engine, name: &str) -> Self {
+        Self::of_state(name, engine.shared::<CacheState>(name), engine.max_row_bytes())
+    }
+
+    pub(super) fn of_state(name: &str, state: Arc<CacheState>, max_row_bytes: usize) -> Self {
+        Self {
+            name_len: name.len(),
+            prefix: prefix_of(name).into(),
+            state,
+            max_row_bytes,
+            max_entry_bytes: DEFAULT_MAX_ENTRY_BYTES.min(ceiling(max_row_bytes)),
+            max_entries: None,
+            max_bytes: None,
+        }
+    }
+
+    /// Refuses a maximum that is none, or that no log segment can hold.
+    pub(crate) fn set_max_entry_bytes(&mut self, max_entry_bytes: usize) -> Result<()> {
+        let ceiling = ceiling(self.max_row_bytes);
+        if !(1..=ceiling).contains(&max_entry_bytes) {
+            return Err(Error::InvalidConfig(format!(
+                "max_entry_bytes is {max_entry_bytes}; it must be 1 to {ceiling}, which is what a segment of this \
+                 room's log can hold (open the room with a greater log_capacity for more)"
+            )));
+        }
+        self.max_entry_bytes = max_entry_bytes;
+        Ok(())
+    }
+
+    /// Whether a set through this handle may evict.
+    pub(crate) fn is_limited(&self) -> bool {
+        self.max_entries.is_some() || self.max_bytes.is_some()
+    }
+
+    /// Refuses a cache whose name is too long to be one.
+    pub(crate) fn check_name(&self) -> Result<()> {
+        let (size, limit) = (self.name_len as u64, MAX_KEY_LEN as u64);
+        if size > limit {
+            return Err(Error::TooLarge { what: "the name of the cache", size, limit });
+        }
+        Ok(())
+    }
+
+    /// The key of the entry under `hash`.
+    pub(crate) fn key(&self, hash: &str) -> Result<Vec<u8>> {
+        self.check_name()?;
+        check_len("the hash", hash)?;
+        Ok(entry_key(&self.prefix, hash))
+    }
+
+    /// How many bytes a frame has room for, as [`row_cost`] counts them.
+    pub(crate) fn frame_bytes(&self) -> usize {
+        // The inverse of `Engine::max_row_bytes`, less what a frame itself takes.
+        let payload = (self.max_row_bytes + 8 * MAX_KEY_LEN).min(self.max_row_bytes.saturating_mul(4));
+        payload.saturating_sub(64)
+    }
+}
+
+/// What a row of this many bytes, key and value together, takes in a frame at most.
+pub(crate) fn row_cost(bytes: usize) -> usize {
+    bytes + FRAME_ROW_OVERHEAD
+}
+
+/// The most bytes of JSON that a row of `max_row_bytes` has room for.
+fn ceiling(max_row_bytes: usize) -> usize {
+    max_row_bytes.saturating_sub(CACHE_ROW_OVERHEAD)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(max_row_bytes: usize) -> Spec {
+        Spec::of_state("name", Arc::default(), max_row_bytes)
+    }
+
+    #[test]
+    fn the_default_maximum_shrinks_to_a_segment_and_an_explicit_one_must_fit() {
+        assert_eq!(spec(100 << 20).max_entry_bytes, DEFAULT_MAX_ENTRY_BYTES);
+        let ceiling = 1_000 - CACHE_ROW_OVERHEAD;
+        let mut small = spec(1_000);
+        assert_eq!(small.max_entry_bytes, ceiling);
+        for (maximum, fits) in [(0, false), (1, true), (ceiling, true), (ceiling + 1, false)] {
+            let answer = small.set_max_entry_bytes(maximum);
+            assert_eq!(answer.is_ok(), fits, "{maximum}");
+            assert!(fits || matches!(answer, Err(Error::InvalidConfig(_))));
+        }
+    }
+
+    #[test]
+    fn a_name_or_hash_over_the_limit_is_too_large() {
+        let long = "n".repeat(MAX_KEY_LEN + 1);
+        let named = Spec::of_state(&long, Arc::default(), 1_000);
+        assert!(matches!(named.key("h"), Err(Error::TooLarge { .. })));
+        assert!(matches!(spec(1_000).key(&long), Err(Error::TooLarge { .. })));
+        assert!(spec(1_000).key(&long[1..]).is_ok());
+    }
+}
