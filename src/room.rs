@@ -10,6 +10,7 @@ use crate::pending::Pending;
 use crate::storage::MemoryStorage;
 use crate::stores::form_token::{FormTokens, FormTokensTx};
 use crate::stores::handoff::{Handoff, HandoffTx};
+use crate::stores::state::{State, StateTx};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -59,6 +60,12 @@ impl Cloakroom {
     #[must_use]
     pub fn handoff(&self) -> Handoff {
         Handoff::new(self.engine.clone(), self.durability)
+    }
+
+    /// The agent states of this file.
+    #[must_use]
+    pub fn state(&self) -> State {
+        State::new(self.engine.clone(), self.durability)
     }
 
     /// Runs operations on any stores of this file together, or not at all.
@@ -155,6 +162,11 @@ impl Transaction<'_> {
     pub fn handoff(&mut self) -> HandoffTx<'_> {
         HandoffTx::new(self.tx, self.engine.max_row_bytes())
     }
+
+    /// The agent states.
+    pub fn state(&mut self) -> StateTx<'_> {
+        StateTx::new(self.tx)
+    }
 }
 
 impl fmt::Debug for Transaction<'_> {
@@ -167,7 +179,7 @@ impl fmt::Debug for Transaction<'_> {
 ///
 /// | option | default | what it is |
 /// |---|---|---|
-/// | `durability` | `Sync` | of form tokens, claim checks and `atomically` |
+/// | `durability` | `Sync` | of form tokens, claim checks, agent state and `atomically` |
 /// | `log_capacity` | 16 MiB | bytes set aside for the log, when the file is created |
 /// | `cache_size` | 64 MiB | bytes of page cache |
 /// | `clock` | the system's | where the time comes from |
@@ -195,7 +207,7 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// When a write of form tokens, claim checks and `atomically` is answered. A store's `with_durability`
+    /// When a write of form tokens, claim checks, agent state and `atomically` is answered. A store's `with_durability`
     /// overrides it.
     #[must_use]
     pub fn durability(mut self, durability: Durability) -> Self {

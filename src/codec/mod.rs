@@ -4,10 +4,6 @@
 //! (`bincode::config::standard()`), and decoding never allocates more than the input could justify. The golden
 //! tests freeze the bytes.
 
-#[cfg_attr(
-    not(any(test, feature = "testing")),
-    expect(dead_code, reason = "strings in front of other parts come with the stores that have names")
-)]
 pub(crate) mod key;
 
 use crate::error::{Error, Result};
