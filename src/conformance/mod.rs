@@ -24,9 +24,11 @@
 
 mod form_token;
 mod handoff;
+mod state;
 
 pub use form_token::form_token;
 pub use handoff::handoff;
+pub use state::state;
 
 use crate::clock::ManualClock;
 use std::fmt::Write as _;
