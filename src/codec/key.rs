@@ -56,6 +56,10 @@ pub(crate) fn take_bytes(key: &mut &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Takes an integer part off the front of `key`.
+#[cfg_attr(
+    not(any(test, feature = "testing")),
+    expect(dead_code, reason = "only tests look back into the expiry index")
+)]
 pub(crate) fn take_u64(key: &mut &[u8]) -> Option<u64> {
     let (part, rest) = key.split_first_chunk::<8>()?;
     *key = rest;
