@@ -1,7 +1,7 @@
 //! The engine passes the conformance suites whole, in memory and in a file.
 #![cfg(feature = "conformance")]
 
-use cloakroom::{Cloakroom, Durability, ManualClock, conformance, drivers};
+use cloakroom::{Cloakroom, ManualClock, conformance, drivers};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -42,7 +42,7 @@ fn state_in_a_file() {
     conformance::state(|| {
         let clock = Arc::new(ManualClock::new(0));
         let path = dir.path().join(format!("{}.cloak", opened.fetch_add(1, Ordering::Relaxed)));
-        let room = Cloakroom::builder().clock(clock.clone()).durability(Durability::Os).open(path).unwrap();
+        let room = Cloakroom::builder().clock(clock.clone()).open(path).unwrap();
         (room.state(), clock)
     });
 }

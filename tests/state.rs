@@ -5,8 +5,8 @@ mod rooms;
 use cloakroom::drivers::{self, StateConfig};
 use cloakroom::limits::MIN_LOG_CAPACITY;
 use cloakroom::{
-    Cloakroom, Error, HandoffStateStore, Identity, ListScope, SlotExpectation, StateError, StateRecord,
-    StateStore,
+    Cloakroom, Durability, Error, HandoffStateStore, Identity, ListScope, SlotExpectation, StateError,
+    StateRecord, StateStore,
 };
 use rooms::{insert, small};
 use std::panic::catch_unwind;
@@ -104,6 +104,63 @@ fn counters_under_optimistic_concurrency_lose_nothing_and_survive_a_restart() {
     let room = small().open(&path).unwrap();
     assert_eq!(count(&room.state().load(&whose(), "count").wait().unwrap()), THREADS * ROUNDS);
     assert_eq!(room.state().stats().wait().unwrap().states, 1);
+}
+
+#[test]
+fn whatever_many_threads_do_slots_events_and_kinds_agree() {
+    const THREADS: usize = 128;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("mixed.cloak");
+    let room = small().durability(Durability::Os).open(&path).unwrap();
+    thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let state = room.state();
+            scope.spawn(move || {
+                for round in 0..20 {
+                    let kind = format!("k{}", (thread + round) % 7);
+                    let next = record(&format!("{thread}-{round}"), &kind);
+                    let allowed = |answer: Result<(), StateError>| match answer {
+                        Ok(()) | Err(StateError::ConditionFailed) => {}
+                        Err(error) => panic!("{error}"),
+                    };
+                    match (thread + round) % 5 {
+                        0 => state.save(next).wait().unwrap(),
+                        1 => allowed(state.save_if(&[SlotExpectation::absent(whose(), &*kind)], next).wait()),
+                        2 => state.delete(&whose(), &kind).wait().unwrap(),
+                        3 => match state.load(&whose(), &kind).wait() {
+                            Ok(now) => {
+                                let expected = SlotExpectation::current(whose(), &*kind, now.id);
+                                allowed(state.save_if(&[expected], next).wait());
+                            }
+                            Err(error) => assert!(matches!(error, StateError::NotFound)),
+                        },
+                        _ if round == 19 => drop(state.delete_scope("acme", "ada", "s1").wait().unwrap()),
+                        _ => {
+                            let listed = state.list_kind(ListScope::maintenance(), "k").wait().unwrap();
+                            assert!(listed.is_sorted_by(|a, b| a.kind < b.kind));
+                        }
+                    }
+                }
+            });
+        }
+    });
+    for reopened in [false, true] {
+        let room = if reopened {
+            room.close().unwrap();
+            small().open(&path).unwrap()
+        } else {
+            room.clone()
+        };
+        let state = room.state();
+        let listed = state.list_kind(ListScope::maintenance(), "k").wait().unwrap();
+        let scanned =
+            state.scan_kind_for_tenant(ListScope::maintenance(), "acme", "k", 256, None).wait().unwrap();
+        assert_eq!(scanned.items, listed);
+        assert_eq!(state.stats().wait().unwrap().states, listed.len() as u64);
+        for record in &listed {
+            assert_eq!(state.load_by_event_id(&record.id).wait().unwrap(), *record);
+        }
+    }
 }
 
 #[test]

@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The agent states of a room: a [`StateStore`]. A cheap clone.
 ///
-/// [`close`](StateStore::close) closes this handle and its clones, not the room.
+/// [`close`](StateStore::close) closes this handle and its clones, not the room. A record that does not fit a segment of
+/// the log, together with its keys (of which the log takes four copies), is [`TooLarge`](crate::Error::TooLarge).
 #[derive(Clone)]
 pub struct State {
     engine: Engine,
