@@ -132,6 +132,11 @@ pub enum Error {
     /// itself for ever. Not applied; use the transaction that the closure was given.
     #[error("a transaction of this room is already running on this thread; use the transaction it was given")]
     NestedTransaction,
+
+    /// The store of agent state refused an operation inside a transaction of several stores. The error inside is a
+    /// [`StateError`](crate::StateError), and says why. Not applied.
+    #[error(transparent)]
+    State(Arc<dyn std::error::Error + Send + Sync>),
 }
 
 impl Error {

@@ -7,6 +7,7 @@ mod clock;
 mod codec;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+pub mod drivers;
 mod durability;
 mod engine;
 mod error;
@@ -39,6 +40,11 @@ pub use stores::form_token::{
 pub use stores::handoff::{
     Claim, ClaimId, ClaimIdParseError, Handoff, HandoffEntry, HandoffStateStore, HandoffStats, HandoffTx,
     JsonObject, MAX_STATE_DEPTH,
+};
+pub use stores::state::{
+    EventId, Identity, ListScope, MAX_IDENTITY_LIST_LIMIT, MAX_SCAN_LIMIT, SlotExpectation, State,
+    StateEntry, StateError, StateRecord, StateStats, StateStore, StateTx, validate_identity,
+    validate_list_kind, validate_record,
 };
 pub use stores::{Cursor, CursorParseError, Page};
 

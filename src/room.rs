@@ -12,6 +12,7 @@ use crate::stores::cache::{Cache, CacheTx, Turn};
 use crate::stores::dedupe::{Dedupe, DedupeTx};
 use crate::stores::form_token::{FormTokens, FormTokensTx};
 use crate::stores::handoff::{Handoff, HandoffTx};
+use crate::stores::state::{State, StateTx};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt;
@@ -77,6 +78,12 @@ impl Cloakroom {
     #[must_use]
     pub fn cache<T>(&self, name: &str) -> Cache<T> {
         Cache::new(self.engine.clone(), name)
+    }
+
+    /// The agent states of this file.
+    #[must_use]
+    pub fn state(&self) -> State {
+        State::new(self.engine.clone(), self.durability)
     }
 
     /// Runs operations on any stores of this file together, or not at all.
@@ -186,6 +193,11 @@ impl Transaction<'_> {
     pub fn cache<T>(&mut self, name: &str) -> CacheTx<'_, T> {
         CacheTx::new(self.tx, self.engine, name, self.cache_turn)
     }
+
+    /// The agent states.
+    pub fn state(&mut self) -> StateTx<'_> {
+        StateTx::new(self.tx)
+    }
 }
 
 impl fmt::Debug for Transaction<'_> {
@@ -198,7 +210,7 @@ impl fmt::Debug for Transaction<'_> {
 ///
 /// | option | default | what it is |
 /// |---|---|---|
-/// | `durability` | `Sync` | of form tokens, claim checks and `atomically` |
+/// | `durability` | `Sync` | of form tokens, claim checks, agent state and `atomically` |
 /// | `log_capacity` | 16 MiB | bytes set aside for the log, when the file is created |
 /// | `cache_size` | 64 MiB | bytes of page cache |
 /// | `clock` | the system's | where the time comes from |
@@ -226,7 +238,7 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// When a write of form tokens, claim checks and `atomically` is answered. A store's `with_durability`
+    /// When a write of form tokens, claim checks, agent state and `atomically` is answered. A store's `with_durability`
     /// overrides it.
     #[must_use]
     pub fn durability(mut self, durability: Durability) -> Self {

@@ -62,6 +62,14 @@ tables! {
     // 12 to 19: rate limits.
 
     // 20 to 25: agent state.
+    /// Agent states by slot: (tenant, user, session, run, kind).
+    20 State "state";
+    /// The slot of an agent state by its event id.
+    21 StateEvent "state_event";
+    /// Which slots there are, by (kind, tenant, user, session, run).
+    22 StateKind "state_kind";
+    /// Which slots there are, by (tenant, kind, user, session, run).
+    23 StateTenantKind "state_tenant_kind";
 
     // 26 to 30: other backends.
 }

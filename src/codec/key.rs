@@ -32,10 +32,6 @@ pub(crate) fn push_u64(key: &mut Vec<u8>, part: u64) {
 }
 
 /// Takes a byte part that others follow off the front of `key`. `None` when the key was not written this way.
-#[cfg_attr(
-    not(any(test, feature = "testing")),
-    expect(dead_code, reason = "for stores that read parts of their keys back")
-)]
 pub(crate) fn take_bytes(key: &mut &[u8]) -> Option<Vec<u8>> {
     let mut part = Vec::new();
     let mut rest = *key;

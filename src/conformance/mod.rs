@@ -27,12 +27,14 @@ mod cache_sample;
 mod dedupe;
 mod form_token;
 mod handoff;
+mod state;
 
 pub use cache::cache;
 pub use cache_sample::CacheSample;
 pub use dedupe::dedupe;
 pub use form_token::form_token;
 pub use handoff::handoff;
+pub use state::state;
 
 use crate::clock::ManualClock;
 use std::fmt::Write as _;

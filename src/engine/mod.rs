@@ -183,6 +183,11 @@ impl Engine {
         self.core.opening_id
     }
 
+    /// Answers when everything that was appended so far is durable, whatever durability it was appended with.
+    pub(crate) fn flush<E: From<Error>>(&self) -> Pending<(), E> {
+        self.pending(Ok(()), self.core.log.appended(), Durability::Sync)
+    }
+
     /// Moves everything that was written so far into the B-tree, and waits for it.
     pub(crate) fn checkpoint(&self) -> Result<()> {
         self.core.checkpoint_now()

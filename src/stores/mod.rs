@@ -19,6 +19,7 @@ pub mod handoff;
 pub(crate) mod map_tx;
 mod page;
 mod side_by_side;
+pub mod state;
 mod text;
 
 pub use page::{Cursor, CursorParseError, Page};

@@ -1,0 +1,112 @@
+//! What a store of agent state refuses, and why.
+
+use crate::error::Error;
+use crate::stores::page::CursorParseError;
+use std::sync::Arc;
+
+/// An error of a [`StateStore`](super::StateStore). Nothing was applied, unless it is a [`Store`](Self::Store) error
+/// that says otherwise ([`Error::OutcomeUnknown`]).
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// Tenant, user or session is empty. (An empty run is fine: the state is then the session's.)
+    #[error("identity required: {0} is empty; tenant, user and session must all be given")]
+    IdentityRequired(&'static str),
+
+    /// The record, or what else was passed, cannot be worked with.
+    #[error("invalid record: {0}")]
+    InvalidRecord(String),
+
+    /// There is no such state.
+    #[error("no such state")]
+    NotFound,
+
+    /// The event id was saved before with other bytes, another version or another slot. That state is untouched.
+    #[error(
+        "this event id was saved before with other bytes, another version or another slot; mint a new id for a new \
+         event"
+    )]
+    IdempotencyConflict,
+
+    /// A listing over all tenants was asked for without saying that it is meant.
+    #[error("this reads across identities; pass `ListScope::maintenance()` if that is meant")]
+    MaintenanceScopeRequired,
+
+    /// A slot does not hold what was expected.
+    #[error("a slot does not hold what was expected of it; load it again and decide anew")]
+    ConditionFailed,
+
+    /// A scan's limit, tenant, prefix or cursor cannot be worked with.
+    #[error("invalid scan: {0}")]
+    InvalidScan(String),
+
+    /// The store was closed before this call.
+    #[error("this call came after the state store was closed")]
+    StoreClosed,
+
+    /// No driver of this name is registered.
+    #[error("no state driver is called {name:?}; the known ones are: {}", known.join(", "))]
+    UnknownDriver {
+        /// The name that was asked for.
+        name: String,
+        /// The names that are registered, sorted.
+        known: Vec<String>,
+    },
+
+    /// What the engine says: a string or record is too large, the disk failed, bytes are damaged. The inner error says
+    /// what is left behind.
+    #[error(transparent)]
+    Store(Error),
+}
+
+impl From<Error> for StateError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Closed => Self::StoreClosed,
+            Error::State(error) => match error.downcast_ref::<Self>() {
+                Some(state) => state.clone(),
+                None => Self::Store(Error::State(error)),
+            },
+            error => Self::Store(error),
+        }
+    }
+}
+
+impl From<StateError> for Error {
+    fn from(error: StateError) -> Self {
+        match error {
+            StateError::StoreClosed => Self::Closed,
+            StateError::Store(error) => error,
+            error => Self::State(Arc::new(error)),
+        }
+    }
+}
+
+impl From<CursorParseError> for StateError {
+    fn from(error: CursorParseError) -> Self {
+        Self::InvalidScan(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_errors_turn_into_each_other_and_back() {
+        assert!(matches!(StateError::from(Error::Closed), StateError::StoreClosed));
+        assert!(matches!(Error::from(StateError::StoreClosed), Error::Closed));
+        let there = Error::from(StateError::ConditionFailed);
+        assert_eq!(there.to_string(), StateError::ConditionFailed.to_string());
+        assert!(matches!(StateError::from(there), StateError::ConditionFailed));
+        let there = StateError::from(Error::AlreadyExists);
+        assert!(matches!(there, StateError::Store(Error::AlreadyExists)));
+        assert!(matches!(Error::from(there), Error::AlreadyExists));
+    }
+
+    #[test]
+    fn an_unknown_driver_names_the_known_ones() {
+        let error = StateError::UnknownDriver { name: "x".into(), known: vec!["a".into(), "b".into()] };
+        assert_eq!(error.to_string(), "no state driver is called \"x\"; the known ones are: a, b");
+    }
+}

@@ -1,0 +1,210 @@
+//! Agent state: what an agent remembers, by whose it is, with optimistic concurrency.
+
+pub(crate) mod check;
+mod error;
+mod handle;
+mod ops;
+mod record;
+pub(crate) mod row;
+mod scan;
+mod tx;
+
+pub use error::StateError;
+pub use handle::State;
+pub use record::{
+    EventId, Identity, ListScope, SlotExpectation, StateRecord, validate_identity, validate_list_kind,
+    validate_record,
+};
+pub(crate) use record::{validate_event_id, validate_session, validate_slot};
+pub use tx::StateTx;
+
+use super::page::{Cursor, Page};
+use crate::Pending;
+use std::sync::Arc;
+
+/// The most records that [`StateStore::list_kind_for_identity`] may be limited to.
+pub const MAX_IDENTITY_LIST_LIMIT: usize = 1_000;
+
+/// The most records in one page of [`StateStore::scan_kind_for_tenant`].
+pub const MAX_SCAN_LIMIT: usize = 256;
+
+/// A store of agent states: one per slot, which is an [`Identity`] and a kind.
+///
+/// Every method has taken its effect, in order, when it returns; the [`Pending`] is the wait for its durability.
+///
+/// # Errors
+/// After an error nothing was applied, unless it is [`OutcomeUnknown`](crate::Error::OutcomeUnknown), inside
+/// [`StateError::Store`]. Every method that takes an identity answers [`IdentityRequired`](StateError::IdentityRequired)
+/// when its tenant, user or session is empty, every one that takes a kind, a kind's prefix or an event id
+/// [`InvalidRecord`](StateError::InvalidRecord) when that is empty, and
+/// [`TooLarge`](crate::Error::TooLarge) for a string over [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN).
+/// After [`close`](Self::close) every method answers [`StoreClosed`](StateError::StoreClosed).
+pub trait StateStore: Send + Sync {
+    /// Saves a state, replacing the one in its slot, whose event id is then no longer found.
+    ///
+    /// An event is saved once: the same record again (its time does not count) is fine and writes nothing; the same
+    /// event id with other bytes, another version or another slot is
+    /// [`IdempotencyConflict`](StateError::IdempotencyConflict).
+    fn save(&self, record: StateRecord) -> Pending<(), StateError>;
+
+    /// The state in a slot. [`NotFound`](StateError::NotFound) when there is none.
+    fn load(&self, identity: &Identity, kind: &str) -> Pending<StateRecord, StateError>;
+
+    /// The state that an event wrote. [`NotFound`](StateError::NotFound) when there is none, or it has been replaced.
+    fn load_by_event_id(&self, event_id: &EventId) -> Pending<StateRecord, StateError>;
+
+    /// Removes the state in a slot, and its event id. Fine when there is none.
+    fn delete(&self, identity: &Identity, kind: &str) -> Pending<(), StateError>;
+
+    /// Every state of every tenant whose kind begins with `kind_prefix`, literally; by kind, then identity.
+    ///
+    /// [`MaintenanceScopeRequired`](StateError::MaintenanceScopeRequired) unless the scope is
+    /// [`ListScope::maintenance`].
+    fn list_kind(&self, scope: ListScope, kind_prefix: &str) -> Pending<Vec<StateRecord>, StateError>;
+
+    /// Makes durable what was called before, and closes this store and its clones. Closing twice is fine.
+    fn close(&self) -> Pending<(), StateError>;
+
+    /// Saves `next` if every expectation holds; one of them has to be of its slot. As
+    /// [`save_batch_if`](Self::save_batch_if) with one write.
+    fn save_if(&self, expectations: &[SlotExpectation], next: StateRecord) -> Pending<(), StateError>;
+
+    /// Saves all `writes` if every expectation holds; else nothing changes, and the answer is
+    /// [`ConditionFailed`](StateError::ConditionFailed), also when the events were saved before. Only then the event ids
+    /// are looked at, as [`save`](Self::save) does, each against what was there before the batch.
+    ///
+    /// [`InvalidRecord`](StateError::InvalidRecord) for no expectation, no write, two expectations of or two writes to
+    /// one slot, one event id in two writes, and a write to a slot that no expectation covers.
+    fn save_batch_if(
+        &self,
+        expectations: &[SlotExpectation],
+        writes: Vec<StateRecord>,
+    ) -> Pending<(), StateError>;
+
+    /// Removes the state in a slot if it is the expected one, and says whether it did.
+    /// [`InvalidRecord`](StateError::InvalidRecord) when the slot is expected to be absent.
+    fn delete_if(&self, expectation: &SlotExpectation) -> Pending<bool, StateError>;
+
+    /// Removes every state of a session, of all its runs and kinds, and says how many they were.
+    fn delete_scope(&self, tenant: &str, user: &str, session: &str) -> Pending<u64, StateError>;
+
+    /// The first states (up to `limit`, 1 to [`MAX_IDENTITY_LIST_LIMIT`]; all without one) of exactly this identity whose
+    /// kind begins with `kind_prefix`, literally; by kind. [`InvalidRecord`](StateError::InvalidRecord) for another
+    /// limit.
+    fn list_kind_for_identity(
+        &self,
+        identity: &Identity,
+        kind_prefix: &str,
+        limit: Option<usize>,
+    ) -> Pending<Vec<StateRecord>, StateError>;
+
+    /// A page of a tenant's states whose kind begins with `kind_prefix`, literally, in byte order of (user, session, run,
+    /// kind), going on behind `cursor`. A page is a moment's picture; the pages together are not.
+    ///
+    /// [`MaintenanceScopeRequired`](StateError::MaintenanceScopeRequired) unless the scope is
+    /// [`ListScope::maintenance`]; [`InvalidScan`](StateError::InvalidScan) for an empty tenant or prefix, a limit
+    /// outside 1 to [`MAX_SCAN_LIMIT`], and a cursor that is not of a page of this tenant and prefix.
+    fn scan_kind_for_tenant(
+        &self,
+        scope: ListScope,
+        tenant: &str,
+        kind_prefix: &str,
+        limit: usize,
+        cursor: Option<&Cursor>,
+    ) -> Pending<Page<StateRecord>, StateError>;
+}
+
+/// A state in a listing: its particulars without its content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StateEntry {
+    /// The event that wrote it.
+    pub event_id: EventId,
+    /// Whose it is.
+    pub identity: Identity,
+    /// What it is.
+    pub kind: String,
+    /// The caller's version.
+    pub version: i64,
+    /// The size of the state in bytes.
+    pub bytes: u64,
+    /// When it was saved, in milliseconds since the Unix epoch.
+    pub updated_at: u64,
+}
+
+/// What a store of agent states holds. Nothing in it expires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct StateStats {
+    /// States.
+    pub states: u64,
+    /// Bytes of keys and values of all these; index rows are not counted.
+    pub bytes: u64,
+}
+
+/// A shared store is a store.
+impl<S: StateStore + ?Sized> StateStore for Arc<S> {
+    fn save(&self, record: StateRecord) -> Pending<(), StateError> {
+        (**self).save(record)
+    }
+
+    fn load(&self, identity: &Identity, kind: &str) -> Pending<StateRecord, StateError> {
+        (**self).load(identity, kind)
+    }
+
+    fn load_by_event_id(&self, event_id: &EventId) -> Pending<StateRecord, StateError> {
+        (**self).load_by_event_id(event_id)
+    }
+
+    fn delete(&self, identity: &Identity, kind: &str) -> Pending<(), StateError> {
+        (**self).delete(identity, kind)
+    }
+
+    fn list_kind(&self, scope: ListScope, kind_prefix: &str) -> Pending<Vec<StateRecord>, StateError> {
+        (**self).list_kind(scope, kind_prefix)
+    }
+
+    fn close(&self) -> Pending<(), StateError> {
+        (**self).close()
+    }
+
+    fn save_if(&self, expectations: &[SlotExpectation], next: StateRecord) -> Pending<(), StateError> {
+        (**self).save_if(expectations, next)
+    }
+
+    fn save_batch_if(
+        &self,
+        expectations: &[SlotExpectation],
+        writes: Vec<StateRecord>,
+    ) -> Pending<(), StateError> {
+        (**self).save_batch_if(expectations, writes)
+    }
+
+    fn delete_if(&self, expectation: &SlotExpectation) -> Pending<bool, StateError> {
+        (**self).delete_if(expectation)
+    }
+
+    fn delete_scope(&self, tenant: &str, user: &str, session: &str) -> Pending<u64, StateError> {
+        (**self).delete_scope(tenant, user, session)
+    }
+
+    fn list_kind_for_identity(
+        &self,
+        identity: &Identity,
+        kind_prefix: &str,
+        limit: Option<usize>,
+    ) -> Pending<Vec<StateRecord>, StateError> {
+        (**self).list_kind_for_identity(identity, kind_prefix, limit)
+    }
+
+    fn scan_kind_for_tenant(
+        &self,
+        scope: ListScope,
+        tenant: &str,
+        kind_prefix: &str,
+        limit: usize,
+        cursor: Option<&Cursor>,
+    ) -> Pending<Page<StateRecord>, StateError> {
+        (**self).scan_kind_for_tenant(scope, tenant, kind_prefix, limit, cursor)
+    }
+}

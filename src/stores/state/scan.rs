@@ -1,0 +1,236 @@
+//! The listings of agent states.
+
+use super::ops::{SCAN_SLICE, indexed, walk};
+use super::record::{Identity, ListScope, StateRecord, validate_list_kind};
+use super::row::{self, StateRow};
+use super::{StateEntry, StateError, StateStats, check};
+use crate::engine::access::Reader;
+use crate::error::Result;
+use crate::stores::page::{Cursor, Page, check_limit};
+use crate::tables::Table;
+use std::collections::BTreeSet;
+use std::ops::Bound;
+
+/// How many rows of an index one step reads.
+const INDEX_SLICE: usize = 128;
+/// How many rows of one kind a merge reads at once.
+const MERGE_SLICE: usize = 16;
+/// How many rows of other kinds a page of a tenant's scan passes before it asks the index by kind.
+const MAX_PASSED: usize = 256;
+
+/// Every state whose kind begins with `kind_prefix`, by kind and then identity. Reads the rows that it answers, and no
+/// others.
+pub(crate) fn list_kind<R: Reader + ?Sized>(
+    rows: &mut R,
+    scope: ListScope,
+    kind_prefix: &str,
+) -> Result<Vec<StateRecord>, StateError> {
+    validate_list_kind(scope, kind_prefix)?;
+    let mut items = Vec::new();
+    walk(rows, Table::StateKind, &row::kinds_prefix(kind_prefix), INDEX_SLICE, |rows, key, _| {
+        let slot = row::decode_kind_key(key)?;
+        let state = indexed(rows, Table::StateKind, &row::slot_key(&slot.identity, &slot.kind))?;
+        items.push(StateRow::decode(&state)?.record(slot));
+        Ok(true)
+    })?;
+    Ok(items)
+}
+
+/// Up to `limit` states of an identity whose kind begins with `kind_prefix`, by kind.
+pub(crate) fn list_kind_for_identity<R: Reader + ?Sized>(
+    rows: &mut R,
+    identity: &Identity,
+    kind_prefix: &str,
+    limit: Option<usize>,
+) -> Result<Vec<StateRecord>, StateError> {
+    let limit = check::list_for_identity(identity, kind_prefix, limit)?;
+    let mut prefix = row::identity_prefix(identity);
+    prefix.extend_from_slice(kind_prefix.as_bytes());
+    let mut items = Vec::new();
+    walk(rows, Table::State, &prefix, limit.min(SCAN_SLICE), |_, key, state| {
+        items.push(StateRow::decode(state)?.record(row::decode_slot_key(key)?));
+        Ok(items.len() < limit)
+    })?;
+    Ok(items)
+}
+
+/// A page of a tenant's states whose kind begins with `kind_prefix`, by user, session, run and kind.
+///
+/// A page walks the slots of the tenant, leaping over kinds that do not match. Where matches are rare it gives that up
+/// for the index by kind: the first slots of each matching kind, merged. So its cost is bounded by the size of the page
+/// and the number of different matching kinds, whatever else the tenant holds.
+pub(crate) fn scan_kind_for_tenant<R: Reader + ?Sized>(
+    rows: &mut R,
+    scope: ListScope,
+    (tenant, kind_prefix): (&str, &str),
+    limit: usize,
+    cursor: Option<&Cursor>,
+) -> Result<Page<StateRecord>, StateError> {
+    check::scan(scope, tenant, kind_prefix, limit)?;
+    let after = cursor.map(|cursor| row::scan_position(cursor, tenant, kind_prefix)).transpose()?;
+    // One more than asked for tells whether there is a next page.
+    let wanted = limit.saturating_add(1);
+    let (mut keys, passed) = walk_slots(rows, tenant, kind_prefix, after, wanted)?;
+    if let Some(passed) = passed {
+        let more = merge_kinds(rows, tenant, kind_prefix, passed.as_deref(), wanted - keys.len())?;
+        keys.extend(more);
+    }
+    let more = keys.len() > limit;
+    keys.truncate(limit);
+    let next = match keys.last() {
+        Some(last) if more => Some(row::scan_cursor(tenant, kind_prefix, last)),
+        _ => None,
+    };
+    let mut items = Vec::with_capacity(keys.len());
+    for key in keys {
+        let state = indexed(rows, Table::StateTenantKind, &key)?;
+        items.push(StateRow::decode(&state)?.record(row::decode_slot_key(&key)?));
+    }
+    Ok(Page { items, next })
+}
+
+/// Slot keys, and where the walk gave up: `Some` of the place behind which nothing was looked at.
+type Walked = (Vec<Vec<u8>>, Option<Option<Vec<u8>>>);
+
+/// Up to `wanted` keys of matching slots behind `after`, by leaping through the slots of the tenant.
+fn walk_slots<R: Reader + ?Sized>(
+    rows: &mut R,
+    tenant: &str,
+    kind_prefix: &str,
+    after: Option<Vec<u8>>,
+    wanted: usize,
+) -> Result<Walked, StateError> {
+    let prefix = row::tenant_prefix(tenant);
+    let end = row::end_of(&prefix);
+    let end = end.as_ref().map(Vec::as_slice);
+    let mut from = after.clone().map_or(Bound::Included(prefix), Bound::Excluded);
+    let (mut found, mut passed, mut last) = (Vec::new(), 0, after);
+    while found.len() < wanted {
+        if passed == MAX_PASSED {
+            return Ok((found, Some(last)));
+        }
+        let start = from.as_ref().map(Vec::as_slice);
+        let Some((key, _)) = rows.scan(Table::State, start, end, 1)?.pop() else { break };
+        let slot = row::decode_slot_key(&key)?;
+        last = Some(key.clone());
+        from = if slot.kind.starts_with(kind_prefix) {
+            found.push(key.clone());
+            Bound::Excluded(key)
+        } else {
+            passed += 1;
+            if slot.kind.as_str() < kind_prefix {
+                Bound::Included(row::slot_key(&slot.identity, kind_prefix))
+            } else {
+                match row::end_of(&row::identity_prefix(&slot.identity)) {
+                    // The first key of the next identity.
+                    Bound::Excluded(next) => Bound::Included(next),
+                    _ => break,
+                }
+            }
+        };
+    }
+    Ok((found, None))
+}
+
+/// The least `wanted` keys of matching slots behind `after`, from the index by kind.
+fn merge_kinds<R: Reader + ?Sized>(
+    rows: &mut R,
+    tenant: &str,
+    kind_prefix: &str,
+    after: Option<&[u8]>,
+    wanted: usize,
+) -> Result<BTreeSet<Vec<u8>>, StateError> {
+    let after = after.map(row::decode_slot_key).transpose()?;
+    let all = row::tenant_kinds_prefix(tenant, kind_prefix);
+    let end = row::end_of(&all);
+    let end = end.as_ref().map(Vec::as_slice);
+    let mut least: BTreeSet<Vec<u8>> = BTreeSet::new();
+    let mut next_kind = Bound::Included(all);
+    loop {
+        let start = next_kind.as_ref().map(Vec::as_slice);
+        let Some((key, _)) = rows.scan(Table::StateTenantKind, start, end, 1)?.pop() else { break };
+        let kind = row::decode_tenant_kind_key(&key)?.kind;
+        let of_kind = row::tenant_kind_prefix(tenant, &kind);
+        let end_of_kind = row::end_of(&of_kind);
+        let mut from = match &after {
+            None => Bound::Included(of_kind),
+            // Of the identity where the walk stopped, only the kinds behind that place are still to come.
+            Some(slot) if kind > slot.kind => Bound::Included(row::tenant_kind_key(&slot.identity, &kind)),
+            Some(slot) => Bound::Excluded(row::tenant_kind_key(&slot.identity, &kind)),
+        };
+        'kind: loop {
+            let (start, end) = (from.as_ref().map(Vec::as_slice), end_of_kind.as_ref().map(Vec::as_slice));
+            let found = rows.scan(Table::StateTenantKind, start, end, MERGE_SLICE)?;
+            for (key, _) in &found {
+                let slot = row::decode_tenant_kind_key(key)?;
+                let slot_key = row::slot_key(&slot.identity, &slot.kind);
+                if least.len() == wanted {
+                    if least.last().is_some_and(|greatest| slot_key > *greatest) {
+                        break 'kind;
+                    }
+                    least.pop_last();
+                }
+                least.insert(slot_key);
+            }
+            if found.len() < MERGE_SLICE {
+                break;
+            }
+            let Some((last, _)) = found.into_iter().next_back() else { break };
+            from = Bound::Excluded(last);
+        }
+        next_kind = match end_of_kind {
+            Bound::Excluded(next) => Bound::Included(next),
+            _ => break,
+        };
+    }
+    Ok(least)
+}
+
+/// A page of all states behind `cursor`.
+pub(crate) fn list<R: Reader + ?Sized>(
+    rows: &mut R,
+    cursor: Option<&Cursor>,
+    limit: usize,
+) -> Result<Page<StateEntry>, StateError> {
+    check_limit(limit)?;
+    let after = cursor.map(|cursor| cursor.key_in(Table::State)).transpose()?;
+    let mut from = after.map_or(Bound::Unbounded, |key| Bound::Excluded(key.to_vec()));
+    let mut items = Vec::new();
+    let mut last = Vec::new();
+    loop {
+        let start = from.as_ref().map(Vec::as_slice);
+        let found = rows.scan(Table::State, start, Bound::Unbounded, SCAN_SLICE)?;
+        let short = found.len() < SCAN_SLICE;
+        for (key, value) in found {
+            if items.len() == limit {
+                return Ok(Page { items, next: Some(Cursor::new(Table::State, last)) });
+            }
+            let state = StateRow::decode(&value)?;
+            let slot = row::decode_slot_key(&key)?;
+            items.push(StateEntry {
+                event_id: state.event_id.into(),
+                identity: slot.identity,
+                kind: slot.kind,
+                version: state.version,
+                bytes: state.bytes.len() as u64,
+                updated_at: state.updated_at_ms,
+            });
+            last = key;
+        }
+        if short {
+            return Ok(Page { items, next: None });
+        }
+        from = Bound::Excluded(last.clone());
+    }
+}
+
+/// Counts every state.
+pub(crate) fn stats<R: Reader + ?Sized>(rows: &mut R) -> Result<StateStats, StateError> {
+    let mut stats = StateStats::default();
+    walk(rows, Table::State, &[], SCAN_SLICE, |_, key, state| {
+        stats.states += 1;
+        stats.bytes += (key.len() + state.len()) as u64;
+        Ok(true)
+    })?;
+    Ok(stats)
+}
