@@ -223,7 +223,7 @@ fn a_transaction_is_kept_or_lost_whole_with_its_evictions() {
 
 #[test]
 fn a_limit_is_exact_under_many_threads() {
-    const THREADS: u64 = 64;
+    const THREADS: u64 = 128;
     let room = small().open_in_memory().unwrap();
     let cache = room.cache::<u64>("http").with_max_entries(10);
     thread::scope(|scope| {

@@ -29,6 +29,17 @@ use std::marker::PhantomData;
 /// that was stored first counts as used first, until it is used. Uses are noted from
 /// the first call through a handle with a limit; the first change after it reads the whole cache once, and other writers
 /// wait meanwhile.
+///
+/// ```
+/// use cloakroom::{Cache, CacheStore, Cloakroom};
+/// let room = Cloakroom::builder().open_in_memory()?;
+/// let pages: Cache<String> = room.cache("http").with_max_entries(10_000);
+/// pages.set_with_tags("GET /a", &"<p>a".into(), 60, &["site"]).wait()?;
+/// assert_eq!(pages.get("GET /a").wait()?.as_deref(), Some("<p>a"));
+/// assert_eq!(pages.invalidate_by_tag("site").wait()?, 1);
+/// assert_eq!(pages.get("GET /a").wait()?, None);
+/// # Ok::<(), cloakroom::Error>(())
+/// ```
 pub struct Cache<T> {
     engine: Engine,
     durability: Durability,
