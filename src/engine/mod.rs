@@ -148,6 +148,12 @@ impl Engine {
         self.core.shared.get(name)
     }
 
+    /// The room's clock.
+    #[cfg(feature = "codlet")]
+    pub(crate) fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.core.clock)
+    }
+
     /// A random number for each opening of the file.
     #[expect(dead_code, reason = "for the stores that have names")]
     pub(crate) fn opening_id(&self) -> u64 {

@@ -17,6 +17,6 @@ pub mod handoff;
 pub(crate) mod map_tx;
 mod page;
 mod side_by_side;
-mod text;
+pub(crate) mod text;
 
 pub use page::{Cursor, CursorParseError, Page};
