@@ -203,7 +203,7 @@ pub(super) fn list<R: Reader + ?Sized>(
         }
         after = slice.into_iter().next_back().map(|(key, _)| key);
     }
-    found.sort_by(|a, b| b.expires_at.cmp(&a.expires_at));
+    found.sort_by_key(|code| std::cmp::Reverse(code.expires_at));
     found.truncate(filter.limit.unwrap_or(usize::MAX));
     Ok(found)
 }
