@@ -5,6 +5,7 @@ mod rooms;
 use cloakroom::codlet::{CodletClock, CodletStore};
 use cloakroom::limits::MAX_KEY_LEN;
 use cloakroom::{Cloakroom, Durability, Error, ManualClock};
+use codlet::admin::{CodeAdminStore, CodeListFilter};
 use codlet::audit::CollectingAuditSink;
 use codlet::store::{
     ClaimRequest, CodeRecord, CodeStore, FormTokenRecord, FormTokenStore, SessionRecord, SessionStore,
@@ -13,9 +14,9 @@ use codlet::store::{
 use codlet::{
     ClaimOutcome, Clock, CodeAuth, CodeId, CodePolicy, CookiePolicy, FormTokenError, FormTokenManager,
     KeyVersion, LookupKey, RateLimitKey, RateLimitOutcome, RateLimitPolicy, RateLimitStore,
-    RateLimitUnavailable, RedeemError, RedemptionFailReason, SecretDomain, SecretHasher, SessionFailure,
-    SessionId, SessionManager, SessionValidationOutcome, StaticKeyProvider, SubjectId, SystemRandom,
-    TokenConsumeOutcome,
+    RateLimitUnavailable, RedeemError, RedemptionFailReason, ScopeKey, SecretDomain, SecretHasher,
+    SessionFailure, SessionId, SessionManager, SessionValidationOutcome, StaticKeyProvider, SubjectId,
+    SystemRandom, TokenConsumeOutcome,
 };
 use rooms::{block_on, small};
 use std::path::PathBuf;
@@ -487,6 +488,110 @@ fn the_clock_of_the_store_is_that_of_the_room() {
     assert_eq!(clock.unix_now(), START);
     place.clock.advance(HOUR);
     assert_eq!(clock.unix_now(), START + 3_600);
+}
+
+#[test]
+fn strings_of_every_kind_and_the_longest_length_are_kept_apart() {
+    let mut place = Place::new();
+    let longest = "k".repeat(MAX_KEY_LEN);
+    let ids = ["", "\0", "\0\0", "a", "a\0", "%", "_", "a_", "é", &longest];
+    for (number, id) in ids.iter().enumerate() {
+        let secret = format!("secret-{number}");
+        let code = CodeRecord {
+            key_version: KeyVersion::new(*id),
+            purpose: Some((*id).into()),
+            scope: Some((*id).into()),
+            grant: Some((*id).into()),
+            ..code_record(id, &secret)
+        };
+        block_on(place.store().insert_code(code)).unwrap();
+        let session = SessionRecord { subject: SubjectId::new((*id).into()), ..session_record(id, &secret) };
+        block_on(place.store().insert_session(session)).unwrap();
+        block_on(place.store().record_failure(&RateLimitKey::new(*id), &limit(1))).unwrap();
+    }
+    place.reopen();
+    let store = place.store();
+    for (number, id) in ids.iter().enumerate() {
+        let secret = format!("secret-{number}");
+        let code = block_on(store.lookup_code(&[lookup_key(SecretDomain::Code, &secret)], Some(id)));
+        let code = code.unwrap().unwrap();
+        assert_eq!((code.id.as_str(), code.grant.as_deref()), (*id, Some(*id)));
+        let (code_id, subject) = (code.id, SubjectId::new(longest.clone()));
+        let claim = |purpose, scope| {
+            let request = ClaimRequest { code_id: &code_id, subject: &subject, now: START, purpose, scope };
+            block_on(place.store().claim_code(&request)).unwrap()
+        };
+        assert_eq!(claim(Some("other"), Some(id)), ClaimOutcome::Lost);
+        assert_eq!(claim(Some(id), Some("other")), ClaimOutcome::Lost);
+        assert_eq!(claim(Some(id), Some(id)), ClaimOutcome::Won);
+        let session = block_on(store.lookup_session(&[lookup_key(SecretDomain::Session, &secret)]));
+        assert_eq!(session.unwrap().unwrap().subject.as_str(), *id);
+        let key = RateLimitKey::new(*id);
+        assert_eq!(block_on(store.check(&key, &limit(1))).unwrap(), RateLimitOutcome::Deny);
+        block_on(store.clear_failures(&key)).unwrap();
+        assert_eq!(block_on(store.check(&key, &limit(1))).unwrap(), RateLimitOutcome::Allow);
+    }
+    let too_long = RateLimitKey::new("k".repeat(MAX_KEY_LEN + 1));
+    assert!(block_on(store.check(&too_long, &limit(1))).is_err());
+    assert!(block_on(store.record_failure(&too_long, &limit(1))).is_err());
+}
+
+#[test]
+fn the_first_candidate_in_the_scope_is_the_one_found() {
+    let place = Place::new();
+    let store = place.store();
+    for (id, scope) in [("a", "x"), ("b", "y")] {
+        let record = CodeRecord { scope: Some(scope.into()), ..code_record(id, id) };
+        block_on(store.insert_code(record)).unwrap();
+    }
+    let keys = ["unknown", "a", "b"].map(|secret| lookup_key(SecretDomain::Code, secret));
+    let found = |scope| {
+        let code = block_on(store.lookup_code(&keys, scope)).unwrap();
+        code.map(|code| code.id.as_str().to_owned())
+    };
+    assert_eq!(found(None).as_deref(), Some("a"));
+    assert_eq!(found(Some("y")).as_deref(), Some("b"));
+    assert_eq!(found(Some("z")), None);
+    assert!(block_on(store.lookup_code(&[], None)).unwrap().is_none());
+}
+
+#[test]
+fn an_admin_sees_codes_without_their_lookup_keys() {
+    let place = Place::new();
+    let store = place.store();
+    for number in 0..600_u64 {
+        let secret = format!("secret-{number}");
+        let record = CodeRecord {
+            scope: Some(if number % 2 == 0 { "even" } else { "odd" }.into()),
+            expires_at: START + 60 + number,
+            ..code_record(&format!("code-{number}"), &secret)
+        };
+        drop(store.insert_code(record));
+    }
+    block_on(store.revoke_code(&CodeId::new("code-598".into()), None, START)).unwrap();
+    let all = block_on(store.list_codes(&CodeListFilter::all(), START)).unwrap();
+    assert_eq!(all.len(), 600);
+    assert!(all.is_sorted_by(|a, b| a.expires_at > b.expires_at));
+    let filter = CodeListFilter { limit: Some(2), ..CodeListFilter::active_in_scope(ScopeKey::new("even")) };
+    let active = block_on(store.list_codes(&filter, START + 60)).unwrap();
+    let ids: Vec<_> = active.iter().map(|code| code.id.as_str()).collect();
+    assert_eq!(ids, ["code-596", "code-594"]);
+    let revoked = block_on(store.get_code_meta(&CodeId::new("code-598".into()))).unwrap().unwrap();
+    assert_eq!((revoked.revoked_at, revoked.created_at), (Some(START), Some(START)));
+    assert!(block_on(store.get_code_meta(&CodeId::new("code-600".into()))).unwrap().is_none());
+}
+
+#[test]
+fn a_manager_with_a_clock_far_behind_the_room_still_finds_its_records() {
+    let place = Place::new();
+    let record = CodeRecord { created_at: 1_000, expires_at: 1_060, ..code_record("c", "secret") };
+    block_on(place.store().insert_code(record)).unwrap();
+    let keys = [lookup_key(SecretDomain::Code, "secret")];
+    let is_there = || block_on(place.store().lookup_code(&keys, None)).unwrap().is_some();
+    place.clock.advance(DAY - Duration::from_millis(1));
+    assert!(is_there());
+    place.clock.advance(Duration::from_millis(1));
+    assert!(!is_there());
 }
 
 mod beside_the_in_memory_stores {
