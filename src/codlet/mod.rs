@@ -2,7 +2,7 @@
 //! the limiting of guesses (feature `codlet`).
 //!
 //! [`CodletStore`] is one value that implements the four storage traits of that crate, and the optional one for
-//! admin panels, over the one file of a [`Cloakroom`]:
+//! admin panels, over the one file of a [`Cloakroom`](crate::Cloakroom):
 //!
 //! ```
 //! use cloakroom::Cloakroom;
@@ -23,7 +23,7 @@
 //! # What is the same, and what is said more exactly
 //! - A call has taken its effect, in order, when it returns its future; awaiting it waits for the durability of
 //!   the answer. Of any number of racing `claim_code` or `consume_form_token` calls exactly one wins.
-//! - Form tokens are those of [`Cloakroom::form_tokens`]: `Replay` is answered until a grace after the expiry, and a
+//! - Form tokens are those of [`form_tokens`](crate::Cloakroom::form_tokens): `Replay` is answered until a grace after the expiry, and a
 //!   caller without a resource does not match a token that has one. The first candidate that exists decides.
 //! - Codes and sessions are found whatever became of them (used, revoked, expired), as the traits demand, until a
 //!   [retention](CodletStore::with_retention) after their expiry. Then they are gone, swept or not.
