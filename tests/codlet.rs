@@ -170,6 +170,11 @@ fn a_wrong_binding_is_invalid_and_costs_the_owner_nothing() {
         assert!(matches!(refused, Err(FormTokenError::Invalid { .. })));
     }
     assert_eq!(block_on(forms.consume(&token, &user("ada"), "pay", Some("cart"))).unwrap(), None);
+    block_on(forms.set_result(&token, "receipt")).unwrap();
+    for (token, subject, purpose, resource) in attempts {
+        let refused = block_on(forms.consume(token, subject, purpose, resource));
+        assert!(matches!(refused, Err(FormTokenError::Invalid { .. })));
+    }
 }
 
 #[test]

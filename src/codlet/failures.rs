@@ -128,7 +128,6 @@ fn remove<W: Writer + ?Sized>(tx: &mut W, key: &[u8], row: &FailuresRow) {
 }
 
 /// Removes the failures of `key` when none counts any more. Answers whether it did.
-#[cfg_attr(not(test), expect(dead_code, reason = "for the sweeper"))]
 pub(super) fn sweep<W: Writer + ?Sized>(tx: &mut W, key: &[u8]) -> Result<bool> {
     let now_ms = tx.now_ms();
     let Some(row) = load(tx, key)?.filter(|row| row.ends_ms() <= now_ms) else { return Ok(false) };

@@ -119,7 +119,6 @@ fn remove<W: Writer + ?Sized>(tx: &mut W, kind: Kind, id: &[u8], record: &Record
 }
 
 /// Removes the record with this id when it is no longer kept. Answers whether it did.
-#[cfg_attr(not(test), expect(dead_code, reason = "for the sweeper"))]
 pub(super) fn sweep<W: Writer + ?Sized>(tx: &mut W, kind: Kind, id: &[u8]) -> Result<bool> {
     let now_ms = tx.now_ms();
     let Some(record) = load(tx, kind, id)?.filter(|record| record.keep_until_ms <= now_ms) else {
@@ -168,7 +167,8 @@ mod tests {
             tx.now_ms = 100;
             assert!(get(&mut tx, kind, "a").unwrap().is_none());
             assert!(find(&mut tx, kind, &key("0a")).unwrap().is_none());
-            assert!(sweep(&mut tx, kind, b"a").unwrap());
+            assert!(!crate::codlet::sweep(&mut tx, kind.by_key(), b"a").unwrap());
+            assert!(crate::codlet::sweep(&mut tx, kind.by_id(), b"a").unwrap());
             assert!(!sweep(&mut tx, kind, b"a").unwrap());
             assert!(tx.snapshot().is_empty());
         }
