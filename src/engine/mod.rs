@@ -178,6 +178,12 @@ impl Engine {
         self.core.shared.get(name)
     }
 
+    /// The room's clock.
+    #[cfg(feature = "codlet")]
+    pub(crate) fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.core.clock)
+    }
+
     /// A random number for each opening of the file.
     pub(crate) fn opening_id(&self) -> u64 {
         self.core.opening_id

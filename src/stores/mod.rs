@@ -20,6 +20,6 @@ pub(crate) mod map_tx;
 mod page;
 mod side_by_side;
 pub mod state;
-mod text;
+pub(crate) mod text;
 
 pub use page::{Cursor, CursorParseError, Page};

@@ -1,0 +1,64 @@
+//! A room as the storage of the crate [`codlet`](https://docs.rs/codlet): one-time codes, sessions, form tokens and
+//! the limiting of guesses (feature `codlet`).
+//!
+//! [`CodletStore`] is one value that implements the four storage traits of that crate, and the optional one for
+//! admin panels, over the one file of a [`Cloakroom`](crate::Cloakroom):
+//!
+//! ```
+//! use cloakroom::Cloakroom;
+//! use codlet::{FormTokenManager, NoopAuditSink, SecretHasher, StaticKeyProvider};
+//! use std::time::Duration;
+//! # let dir = tempfile::tempdir().unwrap();
+//! # let path = dir.path().join("edge.cloak");
+//! # let secret = vec![7; 32];
+//! let room = Cloakroom::open(&path)?;
+//! let store = room.codlet();
+//! let hasher = SecretHasher::new(StaticKeyProvider::single("v1", secret).unwrap());
+//! let ttl = Duration::from_secs(3_600);
+//! let forms = FormTokenManager::new(store.clone(), hasher, store.clock(), NoopAuditSink, ttl);
+//! # let _ = forms;
+//! # Ok::<(), cloakroom::Error>(())
+//! ```
+//!
+//! # What is the same, and what is said more exactly
+//! - A call has taken its effect, in order, when it returns its future; awaiting it waits for the durability of
+//!   the answer. Of any number of racing `claim_code` or `consume_form_token` calls exactly one wins.
+//! - Form tokens are those of [`form_tokens`](crate::Cloakroom::form_tokens): `Replay` is answered until a grace after
+//!   the expiry, and a caller without a resource never matches a token that has one. The first candidate that exists
+//!   decides.
+//! - Codes and sessions are found whatever became of them (used, revoked, expired), as the traits demand, until a
+//!   [retention](CodletStore::with_retention) after their expiry. Then they are gone, swept or not.
+//! - A record id, like a lookup key, is unique among the codes and among the sessions; a second insert is refused.
+//! - Failures are counted in an exact sliding window by the room's clock.
+//! - `FormTokenManager::consume` answers `Ok(None)` to whoever consumes a token first, and also to a replay that comes
+//!   before `set_result`. Where that makes a difference, consume and store the result in one
+//!   [transaction](CodletTx), whose answers tell the two apart.
+//! - An error names what failed and never what was stored: no key, id, subject or grant.
+
+mod code;
+mod convert;
+mod failures;
+mod records;
+mod session;
+mod store;
+mod tx;
+
+use crate::engine::access::Writer;
+use crate::error::Result;
+use crate::tables::Table;
+use records::Kind;
+
+pub use store::{CodletClock, CodletStore, DEFAULT_RETENTION};
+pub use tx::CodletTx;
+
+/// Removes what stands at `key` of `table` when its time is over, as a row of the expiry index suggests. Answers whether
+/// it did; what is of another store is left alone.
+#[cfg_attr(not(test), expect(dead_code, reason = "for the sweeper"))]
+pub(crate) fn sweep<W: Writer + ?Sized>(tx: &mut W, table: Table, key: &[u8]) -> Result<bool> {
+    match table {
+        Table::CodletCode => records::sweep(tx, Kind::Code, key),
+        Table::CodletSession => records::sweep(tx, Kind::Session, key),
+        Table::CodletFailures => failures::sweep(tx, key),
+        _ => Ok(false),
+    }
+}

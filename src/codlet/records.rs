@@ -1,0 +1,217 @@
+//! Records that are found by their id and by their lookup key: codes and sessions.
+//!
+//! Invariants, which the operations keep:
+//!
+//! 1. The row under a lookup key holds the id of a record whose row names that lookup key, and no record is without.
+//! 2. A record has exactly one row in the expiry index, at the time until which it is kept. That time is fixed when
+//!    the record is inserted, so that every reader and the sweeper agree, whatever their handles say.
+//! 3. A record past that time is absent to every answer.
+
+use crate::codec;
+use crate::engine::access::{Reader, Writer};
+use crate::error::{Error, Result};
+use crate::stores::expiry;
+use crate::stores::form_token::row::TokenKey;
+use crate::tables::Table;
+
+/// What a record is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Code,
+    Session,
+}
+
+impl Kind {
+    /// The records by id.
+    pub(super) fn by_id(self) -> Table {
+        match self {
+            Kind::Code => Table::CodletCode,
+            Kind::Session => Table::CodletSession,
+        }
+    }
+
+    /// The ids by lookup key.
+    pub(super) fn by_key(self) -> Table {
+        match self {
+            Kind::Code => Table::CodletCodeKey,
+            Kind::Session => Table::CodletSessionKey,
+        }
+    }
+}
+
+/// The row of a record.
+#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub(super) struct Record {
+    /// The key of the row that leads from the lookup key to this one.
+    pub(super) lookup_key: Vec<u8>,
+    /// Until when the record is kept, in milliseconds since the Unix epoch.
+    pub(super) keep_until_ms: u64,
+    /// What the kind keeps, encoded.
+    pub(super) content: Vec<u8>,
+}
+
+/// Until when a record is kept: `retention_ms` from its expiry. From now, when the caller's clock is so far behind
+/// the room's that it would be gone at once.
+pub(super) fn keep_until_ms(expires_at: u64, now_ms: u64, retention_ms: u64) -> u64 {
+    expires_at.saturating_mul(1_000).max(now_ms).saturating_add(retention_ms)
+}
+
+fn load<R: Reader + ?Sized>(rows: &mut R, kind: Kind, id: &[u8]) -> Result<Option<Record>> {
+    let bytes = rows.get(kind.by_id(), id)?;
+    bytes.map(|bytes| codec::decode_row(kind.by_id().name(), &bytes)).transpose()
+}
+
+/// The record with this id.
+pub(super) fn get<R: Reader + ?Sized>(rows: &mut R, kind: Kind, id: &str) -> Result<Option<Record>> {
+    let now_ms = rows.now_ms();
+    Ok(load(rows, kind, id.as_bytes())?.filter(|record| now_ms < record.keep_until_ms))
+}
+
+/// The record with this lookup key, and its id.
+pub(super) fn find<R: Reader + ?Sized>(
+    rows: &mut R,
+    kind: Kind,
+    key: &TokenKey,
+) -> Result<Option<(String, Record)>> {
+    let Some(id) = rows.get(kind.by_key(), key.as_bytes())? else { return Ok(None) };
+    let damaged = |detail| Error::corrupted(format!("a row of table {}", kind.by_key().name()), detail);
+    let record = load(rows, kind, &id)?.ok_or_else(|| damaged("it leads to no record"))?;
+    if rows.now_ms() >= record.keep_until_ms {
+        return Ok(None);
+    }
+    let id = std::str::from_utf8(&id).map_err(|_| damaged("an id that is not UTF-8"))?;
+    Ok(Some((id.to_owned(), record)))
+}
+
+/// Stores a record, unless one that is kept has its id or its lookup key. What is left of others is replaced.
+pub(super) fn insert<W: Writer + ?Sized>(tx: &mut W, kind: Kind, id: &str, record: &Record) -> Result<()> {
+    let value = codec::encode(record)?;
+    let now_ms = tx.now_ms();
+    let mut ended = Vec::new();
+    let same_key = tx.get(kind.by_key(), &record.lookup_key)?;
+    for old_id in [Some(id.as_bytes()), same_key.as_deref()].into_iter().flatten() {
+        if let Some(old) = load(tx, kind, old_id)? {
+            if now_ms < old.keep_until_ms {
+                return Err(Error::AlreadyExists);
+            }
+            ended.push((old_id.to_vec(), old));
+        }
+    }
+    for (old_id, old) in ended {
+        remove(tx, kind, &old_id, &old);
+    }
+    tx.put(kind.by_id(), id.as_bytes(), value);
+    tx.put(kind.by_key(), &record.lookup_key, id.as_bytes().to_vec());
+    expiry::put(tx, record.keep_until_ms, kind.by_id(), id.as_bytes());
+    Ok(())
+}
+
+/// Stores other content in a record that [`get`] gave.
+pub(super) fn update<W: Writer + ?Sized>(tx: &mut W, kind: Kind, id: &str, record: &Record) -> Result<()> {
+    tx.put(kind.by_id(), id.as_bytes(), codec::encode(record)?);
+    Ok(())
+}
+
+fn remove<W: Writer + ?Sized>(tx: &mut W, kind: Kind, id: &[u8], record: &Record) {
+    tx.delete(kind.by_id(), id);
+    tx.delete(kind.by_key(), &record.lookup_key);
+    expiry::delete(tx, record.keep_until_ms, kind.by_id(), id);
+}
+
+/// Removes the record with this id when it is no longer kept. Answers whether it did.
+pub(super) fn sweep<W: Writer + ?Sized>(tx: &mut W, kind: Kind, id: &[u8]) -> Result<bool> {
+    let now_ms = tx.now_ms();
+    let Some(record) = load(tx, kind, id)?.filter(|record| record.keep_until_ms <= now_ms) else {
+        return Ok(false);
+    };
+    remove(tx, kind, id, &record);
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stores::form_token::LookupKey;
+    use crate::stores::map_tx::MapTx;
+
+    fn key(text: &str) -> TokenKey {
+        TokenKey::encode(&LookupKey::new(text)).unwrap()
+    }
+
+    fn record(lookup_key: &str, keep_until_ms: u64) -> Record {
+        Record { lookup_key: key(lookup_key).as_bytes().to_vec(), keep_until_ms, content: vec![7] }
+    }
+
+    #[test]
+    fn a_record_round_trips_in_frozen_bytes() {
+        let record = record("00ff", 300);
+        let bytes = codec::encode(&record).unwrap();
+        assert_eq!(bytes, b"\x03\x01\x00\xff\xfb\x2c\x01\x01\x07");
+        assert_eq!(codec::decode::<Record>(&bytes), Ok(record.clone()));
+        for at in 0..bytes.len() {
+            let mut bad = bytes.clone();
+            bad[at] ^= 0x80;
+            assert_ne!(codec::decode::<Record>(&bad), Ok(record.clone()), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_record_has_three_rows_and_sweeping_removes_them_all() {
+        for kind in [Kind::Code, Kind::Session] {
+            let mut tx = MapTx::at(10);
+            insert(&mut tx, kind, "a", &record("0a", 100)).unwrap();
+            assert_eq!(tx.snapshot().len(), 3);
+            tx.now_ms = 99;
+            assert!(!sweep(&mut tx, kind, b"a").unwrap());
+            assert!(get(&mut tx, kind, "a").unwrap().is_some());
+            tx.now_ms = 100;
+            assert!(get(&mut tx, kind, "a").unwrap().is_none());
+            assert!(find(&mut tx, kind, &key("0a")).unwrap().is_none());
+            assert!(!crate::codlet::sweep(&mut tx, kind.by_key(), b"a").unwrap());
+            assert!(crate::codlet::sweep(&mut tx, kind.by_id(), b"a").unwrap());
+            assert!(!sweep(&mut tx, kind, b"a").unwrap());
+            assert!(tx.snapshot().is_empty());
+        }
+    }
+
+    #[test]
+    fn ids_and_lookup_keys_are_unique_while_they_are_kept() {
+        let mut tx = MapTx::at(10);
+        insert(&mut tx, Kind::Code, "a", &record("0a", 100)).unwrap();
+        insert(&mut tx, Kind::Code, "b", &record("0b", 100)).unwrap();
+        let before = tx.snapshot();
+        for (id, lookup_key) in [("a", "0c"), ("c", "0a"), ("a", "0b")] {
+            let refused = insert(&mut tx, Kind::Code, id, &record(lookup_key, 200));
+            assert!(matches!(refused, Err(Error::AlreadyExists)));
+        }
+        assert_eq!(tx.snapshot(), before);
+        insert(&mut tx, Kind::Session, "a", &record("0a", 100)).unwrap();
+    }
+
+    #[test]
+    fn what_is_left_of_ended_records_is_replaced_whole() {
+        let mut tx = MapTx::at(10);
+        insert(&mut tx, Kind::Code, "a", &record("0a", 100)).unwrap();
+        insert(&mut tx, Kind::Code, "b", &record("0b", 100)).unwrap();
+        tx.now_ms = 100;
+        // It takes the id of one and the lookup key of the other.
+        insert(&mut tx, Kind::Code, "a", &record("0b", 200)).unwrap();
+        assert_eq!(tx.snapshot().len(), 3);
+        assert_eq!(find(&mut tx, Kind::Code, &key("0b")).unwrap(), Some(("a".into(), record("0b", 200))));
+        assert!(find(&mut tx, Kind::Code, &key("0a")).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_lookup_key_that_leads_nowhere_is_damage() {
+        let mut tx = MapTx::at(10);
+        tx.put(Table::CodletCodeKey, key("0a").as_bytes(), b"a".to_vec());
+        assert!(matches!(find(&mut tx, Kind::Code, &key("0a")), Err(Error::Corrupted { .. })));
+    }
+
+    #[test]
+    fn a_record_is_kept_from_its_expiry_or_from_now_without_overflow() {
+        assert_eq!(keep_until_ms(5, 1_000, 10), 5_010);
+        assert_eq!(keep_until_ms(0, 1_000, 10), 1_010);
+        assert_eq!(keep_until_ms(u64::MAX, 0, u64::MAX), u64::MAX);
+    }
+}
