@@ -36,6 +36,9 @@ pub use stores::handoff::{
     Claim, ClaimId, ClaimIdParseError, Handoff, HandoffEntry, HandoffStateStore, HandoffStats, HandoffTx,
     JsonObject, MAX_STATE_DEPTH,
 };
+pub use stores::rate_limit::{
+    RateLimit, RateLimitConfig, RateLimitEntry, RateLimitStats, RateLimitStatus, RateLimitStore, RateLimitTx,
+};
 pub use stores::{Cursor, CursorParseError, Page};
 
 /// The fault-injecting storage, for tests of this crate and of what is built on it. Not part of the stable interface.

@@ -10,6 +10,7 @@ use crate::pending::Pending;
 use crate::storage::MemoryStorage;
 use crate::stores::form_token::{FormTokens, FormTokensTx};
 use crate::stores::handoff::{Handoff, HandoffTx};
+use crate::stores::rate_limit::{RateLimit, RateLimitConfig, RateLimitTx};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -59,6 +60,15 @@ impl Cloakroom {
     #[must_use]
     pub fn handoff(&self) -> Handoff {
         Handoff::new(self.engine.clone(), self.durability)
+    }
+
+    /// The rate limiter called `name` of this file. `config` is that of the resources that have none of their own; it
+    /// is not kept in the file.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] for a window of zero.
+    pub fn rate_limit(&self, name: &str, config: RateLimitConfig) -> Result<RateLimit> {
+        RateLimit::new(self.engine.clone(), name, config)
     }
 
     /// Runs operations on any stores of this file together, or not at all.
@@ -154,6 +164,14 @@ impl Transaction<'_> {
     /// The claim-check states.
     pub fn handoff(&mut self) -> HandoffTx<'_> {
         HandoffTx::new(self.tx, self.engine.max_row_bytes())
+    }
+
+    /// The rate limiter called `name`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] for a window of zero.
+    pub fn rate_limit<'b>(&'b mut self, name: &'b str, config: RateLimitConfig) -> Result<RateLimitTx<'b>> {
+        RateLimitTx::new(self.tx, name, config)
     }
 }
 

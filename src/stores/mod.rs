@@ -16,6 +16,7 @@ pub mod handoff;
 #[cfg(test)]
 pub(crate) mod map_tx;
 mod page;
+pub mod rate_limit;
 mod side_by_side;
 mod text;
 
