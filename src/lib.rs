@@ -28,6 +28,10 @@ pub use engine::EngineStats;
 pub use error::{Error, Result};
 pub use pending::Pending;
 pub use room::{Builder, Cloakroom, Transaction};
+pub use stores::adaptive_rate_limit::{
+    AdaptiveConfig, AdaptiveRateLimit, AdaptiveRateLimitEntry, AdaptiveRateLimitStats,
+    AdaptiveRateLimitStatus, AdaptiveRateLimitStore, AdaptiveRateLimitTx, Priority,
+};
 pub use stores::form_token::{
     FormTokenEntry, FormTokenRecord, FormTokenStats, FormTokenStore, FormTokens, FormTokensTx, LookupKey,
     TokenConsumeOutcome, TokenSubject, TokenUse, classify_token_consume,

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::limits::{DEFAULT_CACHE_SIZE, DEFAULT_LOG_CAPACITY, MAX_LOG_CAPACITY, MIN_LOG_CAPACITY};
 use crate::pending::Pending;
 use crate::storage::MemoryStorage;
+use crate::stores::adaptive_rate_limit::{AdaptiveConfig, AdaptiveRateLimit, AdaptiveRateLimitTx};
 use crate::stores::form_token::{FormTokens, FormTokensTx};
 use crate::stores::handoff::{Handoff, HandoffTx};
 use crate::stores::rate_limit::{RateLimit, RateLimitConfig, RateLimitTx};
@@ -69,6 +70,20 @@ impl Cloakroom {
     /// [`Error::InvalidConfig`] for a window of zero.
     pub fn rate_limit(&self, name: &str, config: RateLimitConfig) -> Result<RateLimit> {
         RateLimit::new(self.engine.clone(), name, config)
+    }
+
+    /// The adaptive rate limiter called `name` of this file. `config` is that of the resources that have none of their
+    /// own. Neither configuration is kept in the file.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] for a window of zero, and for an adaptive configuration that contradicts itself.
+    pub fn adaptive_rate_limit(
+        &self,
+        name: &str,
+        config: RateLimitConfig,
+        adaptive: AdaptiveConfig,
+    ) -> Result<AdaptiveRateLimit> {
+        AdaptiveRateLimit::new(self.engine.clone(), name, config, adaptive)
     }
 
     /// Runs operations on any stores of this file together, or not at all.
@@ -172,6 +187,19 @@ impl Transaction<'_> {
     /// [`Error::InvalidConfig`] for a window of zero.
     pub fn rate_limit<'b>(&'b mut self, name: &'b str, config: RateLimitConfig) -> Result<RateLimitTx<'b>> {
         RateLimitTx::new(self.tx, name, config)
+    }
+
+    /// The adaptive rate limiter called `name`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] for a window of zero, and for an adaptive configuration that contradicts itself.
+    pub fn adaptive_rate_limit<'b>(
+        &'b mut self,
+        name: &'b str,
+        config: RateLimitConfig,
+        adaptive: AdaptiveConfig,
+    ) -> Result<AdaptiveRateLimitTx<'b>> {
+        AdaptiveRateLimitTx::new(self.tx, name, config, adaptive)
     }
 }
 

@@ -22,11 +22,15 @@
 // A broken rule is reported by a panic; that is what a suite is for.
 #![expect(clippy::unwrap_used, reason = "a failed call breaks the rule that is being checked")]
 
+mod adaptive_rate_limit;
 mod form_token;
 mod handoff;
+mod rate_limit;
 
+pub use adaptive_rate_limit::adaptive_rate_limit;
 pub use form_token::form_token;
 pub use handoff::handoff;
+pub use rate_limit::rate_limit;
 
 use crate::clock::ManualClock;
 use std::fmt::Write as _;

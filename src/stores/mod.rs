@@ -10,6 +10,7 @@
 //! 3. A row that is expired by time is absent to every answer, whether or not the sweeper has removed it.
 //! 4. The row of the expiry index changes in the same transaction as the row that it is about.
 
+pub mod adaptive_rate_limit;
 pub(crate) mod expiry;
 pub mod form_token;
 pub mod handoff;

@@ -56,7 +56,9 @@ impl Cursor {
 
     /// What a listing answers to a cursor of another one.
     pub(crate) fn foreign() -> Error {
-        Error::InvalidConfig("the cursor is of another store; pass one that a page of this listing gave".into())
+        Error::InvalidConfig(
+            "the cursor is of another store; pass one that a page of this listing gave".into(),
+        )
     }
 }
 

@@ -24,9 +24,7 @@ impl RateLimitConfig {
     /// Refuses a window of zero.
     pub(crate) fn check(&self) -> Result<()> {
         if self.window.is_zero() {
-            return Err(Error::InvalidConfig(
-                "the window of a rate limit is zero; it must be longer".into(),
-            ));
+            return Err(Error::InvalidConfig("the window of a rate limit is zero; it must be longer".into()));
         }
         Ok(())
     }

@@ -72,9 +72,7 @@ impl RateLimit {
     /// Runs an operation that writes the cooldown of `origin`.
     fn note<R>(&self, origin: &str, operation: impl FnOnce(&mut Tx<'_>) -> Result<R>) -> Pending<R> {
         match self.limiter().origin_key(origin) {
-            Ok(key) => {
-                self.engine.transact(self.durability, &[(Table::RateLimitCooldown, &key)], operation)
-            }
+            Ok(key) => self.engine.transact(self.durability, &[(Table::RateLimitCooldown, &key)], operation),
             Err(error) => Pending::ready(Err(error)),
         }
     }

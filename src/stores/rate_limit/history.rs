@@ -92,11 +92,6 @@ impl History {
         (self.next > 0).then_some(self.last_ms)
     }
 
-    /// Whether rows of it may be left that nobody counts any more.
-    pub(crate) fn has_rows(&self) -> bool {
-        self.first.is_some() || self.swept_to < self.garbage_end()
-    }
-
     /// Forgets every request.
     pub(crate) fn reset(&mut self) {
         *self = Self { epoch: self.epoch.saturating_add(1), swept_to: self.swept_to, ..Self::default() };
@@ -158,8 +153,7 @@ impl History {
         }
         let from = row_key(place, self.swept_to.0, self.swept_to.1);
         let to = row_key(place, end.0, end.1);
-        let found =
-            tx.scan(Table::RateLimitRequest, Bound::Included(&from), Bound::Excluded(&to), limit)?;
+        let found = tx.scan(Table::RateLimitRequest, Bound::Included(&from), Bound::Excluded(&to), limit)?;
         for (key, _) in &found {
             tx.delete(Table::RateLimitRequest, key);
         }

@@ -156,7 +156,12 @@ impl Limiter<'_> {
     }
 
     /// Notes that `origin` is to be left alone until `until_ms`.
-    pub(crate) fn set_cooldown<W: Writer + ?Sized>(&self, tx: &mut W, origin: &str, until_ms: u64) -> Result<()> {
+    pub(crate) fn set_cooldown<W: Writer + ?Sized>(
+        &self,
+        tx: &mut W,
+        origin: &str,
+        until_ms: u64,
+    ) -> Result<()> {
         if until_ms <= tx.now_ms() {
             return self.clear_cooldown(tx, origin);
         }
@@ -202,9 +207,7 @@ pub(crate) fn text_behind(table: Table, prefix: &[u8], key: &[u8]) -> Result<Str
 /// anew.
 pub(crate) fn file_at(filed_at_ms: Option<u64>, ends_at_ms: u64, keep_ms: u64) -> u64 {
     match filed_at_ms {
-        Some(filed_at_ms)
-            if filed_at_ms <= ends_at_ms && ends_at_ms - filed_at_ms <= keep_ms / 4 =>
-        {
+        Some(filed_at_ms) if filed_at_ms <= ends_at_ms && ends_at_ms - filed_at_ms <= keep_ms / 4 => {
             filed_at_ms
         }
         _ => ends_at_ms,
