@@ -110,7 +110,7 @@ fn most_touched(limit: u64) -> usize {
         assert!(acquire(&mut tx));
     }
     assert!(!acquire(&mut tx));
-    tx.inner.now_ms += limit - 2;
+    tx.inner.now_ms += limit - 1;
     for _ in 0..20 {
         assert!(acquire(&mut tx));
     }
@@ -139,11 +139,8 @@ fn rows_round_trip_in_frozen_bytes() {
             (
                 Table::RateLimit,
                 key,
-                [
-                    &[0, 1, 251, 232, 3, 1, 251, 20, 5][..],
-                    &[0, 1, 251, 44, 1, 1, 251, 44, 1, 0, 0, 251, 44, 1],
-                ]
-                .concat()
+                [&[0, 1, 251, 232, 3, 1, 251, 20, 5][..], &[0, 1, 251, 44, 1, 1, 251, 44, 1, 0, 0, 0],]
+                    .concat()
             ),
             (Table::RateLimitRequest, request, vec![0]),
             (Table::RateLimitStore, vec![], vec![1]),
