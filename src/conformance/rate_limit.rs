@@ -324,8 +324,8 @@ fn race_acquire(store: &Store, clock: &ManualClock) {
 
 fn race_resources(store: &Store, _: &ManualClock) {
     let admitted = race(|racer| {
-        let resource = ["a", "b", "c", "d"][racer % 4];
+        let resource = if racer % 2 == 0 { "a" } else { "b" };
         (0..3).filter(|_| acquire(store, resource)).count() as u64
     });
-    assert_eq!(admitted.iter().sum::<u64>(), 4 * LIMIT);
+    assert_eq!(admitted.iter().sum::<u64>(), 2 * LIMIT);
 }

@@ -509,3 +509,35 @@ pub(crate) fn stats<R: Reader + ?Sized>(
     })?;
     Ok(stats)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resource_row_round_trips_in_frozen_bytes() {
+        let row = ResourceRow {
+            clears: 1,
+            id: 7,
+            keep_ms: 300,
+            filed_at_ms: Some(9),
+            capacity: Some(CapacityRow {
+                computed_at_ms: 2,
+                limit: 100,
+                user_reserved: 30,
+                background_max: 70,
+                recent: 4,
+                reason: Reason::Low,
+            }),
+            ..ResourceRow::default()
+        };
+        let bytes = row.encode().unwrap();
+        let history = [0; 6];
+        let head = [&[1, 7, 251, 44, 1, 1, 9][..], &history, &history, &history].concat();
+        assert_eq!(bytes, [&head[..], &[1, 2, 100, 30, 70, 4, 7]].concat());
+        assert_eq!(ResourceRow::decode(&bytes).unwrap(), row);
+        for cut in 0..bytes.len() {
+            assert!(ResourceRow::decode(&bytes[..cut]).is_err());
+        }
+    }
+}
