@@ -304,7 +304,7 @@ fn run_adaptive(ops: &[Op]) {
             Op::Configure(..) | Op::Cooldown(..) | Op::ClearCooldown(_) | Op::Rollback(_) => continue,
         }
         // Asking computes shares; not always, so that other calls come first.
-        if now_ms % 3 != 0 {
+        if !now_ms.is_multiple_of(3) {
             model.check(&store, now_ms);
         }
     }
