@@ -111,7 +111,7 @@ fn most_touched(limit: u64) -> usize {
     }
     assert!(!acquire(&mut tx));
     tx.inner.now_ms += limit - 1;
-    for _ in 0..20 {
+    for _ in 0..10 {
         assert!(acquire(&mut tx));
     }
     most
