@@ -31,6 +31,10 @@ pub use engine::EngineStats;
 pub use error::{Error, Result};
 pub use pending::Pending;
 pub use room::{Builder, Cloakroom, Transaction};
+pub use stores::adaptive_rate_limit::{
+    AdaptiveConfig, AdaptiveRateLimit, AdaptiveRateLimitEntry, AdaptiveRateLimitStats,
+    AdaptiveRateLimitStatus, AdaptiveRateLimitStore, AdaptiveRateLimitTx, Priority,
+};
 pub use stores::cache::{Cache, CacheEntry, CacheStats, CacheStore, CacheTx};
 pub use stores::dedupe::{
     Dedupe, DedupeEntry, DedupeStats, DedupeStore, DedupeTx, JobId, JobIdParseError, JobState, Registration,
@@ -42,6 +46,9 @@ pub use stores::form_token::{
 pub use stores::handoff::{
     Claim, ClaimId, ClaimIdParseError, Handoff, HandoffEntry, HandoffStateStore, HandoffStats, HandoffTx,
     JsonObject, MAX_STATE_DEPTH,
+};
+pub use stores::rate_limit::{
+    RateLimit, RateLimitConfig, RateLimitEntry, RateLimitStats, RateLimitStatus, RateLimitStore, RateLimitTx,
 };
 pub use stores::state::{
     EventId, Identity, ListScope, MAX_IDENTITY_LIST_LIMIT, MAX_SCAN_LIMIT, SlotExpectation, State,

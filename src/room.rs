@@ -8,10 +8,12 @@ use crate::error::{Error, Result};
 use crate::limits::{DEFAULT_CACHE_SIZE, DEFAULT_LOG_CAPACITY, MAX_LOG_CAPACITY, MIN_LOG_CAPACITY};
 use crate::pending::Pending;
 use crate::storage::MemoryStorage;
+use crate::stores::adaptive_rate_limit::{AdaptiveConfig, AdaptiveRateLimit, AdaptiveRateLimitTx};
 use crate::stores::cache::{Cache, CacheTx, Turn};
 use crate::stores::dedupe::{Dedupe, DedupeTx};
 use crate::stores::form_token::{FormTokens, FormTokensTx};
 use crate::stores::handoff::{Handoff, HandoffTx};
+use crate::stores::rate_limit::{RateLimit, RateLimitConfig, RateLimitTx};
 use crate::stores::state::{State, StateTx};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -84,6 +86,29 @@ impl Cloakroom {
     #[must_use]
     pub fn state(&self) -> State {
         State::new(self.engine.clone(), self.durability)
+    }
+
+    /// The rate limiter called `name` of this file. `config` is that of the resources that have none of their own; it
+    /// is not kept in the file.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] for a window of zero.
+    pub fn rate_limit(&self, name: &str, config: RateLimitConfig) -> Result<RateLimit> {
+        RateLimit::new(self.engine.clone(), name, config)
+    }
+
+    /// The adaptive rate limiter called `name` of this file. `config` is that of the resources that have none of their
+    /// own. Neither configuration is kept in the file.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] for a window of zero, and for an adaptive configuration that contradicts itself.
+    pub fn adaptive_rate_limit(
+        &self,
+        name: &str,
+        config: RateLimitConfig,
+        adaptive: AdaptiveConfig,
+    ) -> Result<AdaptiveRateLimit> {
+        AdaptiveRateLimit::new(self.engine.clone(), name, config, adaptive)
     }
 
     /// Runs operations on any stores of this file together, or not at all.
@@ -215,6 +240,27 @@ impl Transaction<'_> {
     #[cfg(feature = "codlet")]
     pub(crate) fn writer(&mut self) -> &mut dyn Writer {
         self.tx
+    }
+
+    /// The rate limiter called `name`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] for a window of zero.
+    pub fn rate_limit<'b>(&'b mut self, name: &'b str, config: RateLimitConfig) -> Result<RateLimitTx<'b>> {
+        RateLimitTx::new(self.tx, name, config)
+    }
+
+    /// The adaptive rate limiter called `name`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] for a window of zero, and for an adaptive configuration that contradicts itself.
+    pub fn adaptive_rate_limit<'b>(
+        &'b mut self,
+        name: &'b str,
+        config: RateLimitConfig,
+        adaptive: AdaptiveConfig,
+    ) -> Result<AdaptiveRateLimitTx<'b>> {
+        AdaptiveRateLimitTx::new(self.tx, name, config, adaptive)
     }
 }
 

@@ -60,6 +60,18 @@ tables! {
     10 DedupeJob "dedupe_job";
 
     // 12 to 19: rate limits.
+    /// The windows of plain limiters by (limiter, resource).
+    12 RateLimit "rate_limit";
+    /// When the requests of a window were made, and how many came before.
+    13 RateLimitRequest "rate_limit_request";
+    /// What a whole limiter has: how often it was cleared; and the last number that was given to a window.
+    14 RateLimitStore "rate_limit_store";
+    /// The configurations that resources have of their own, by (limiter, resource).
+    15 RateLimitConfig "rate_limit_config";
+    /// Cooldowns by (limiter, origin).
+    16 RateLimitCooldown "rate_limit_cooldown";
+    /// The windows and the capacity of adaptive limiters by (limiter, resource).
+    17 AdaptiveRateLimit "adaptive_rate_limit";
 
     // 20 to 25: agent state.
     /// Agent states by slot: (tenant, user, session, run, kind).

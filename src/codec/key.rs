@@ -56,10 +56,6 @@ pub(crate) fn take_bytes(key: &mut &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Takes an integer part off the front of `key`.
-#[cfg_attr(
-    not(any(test, feature = "testing")),
-    expect(dead_code, reason = "for stores that read parts of their keys back")
-)]
 pub(crate) fn take_u64(key: &mut &[u8]) -> Option<u64> {
     let (part, rest) = key.split_first_chunk::<8>()?;
     *key = rest;

@@ -22,18 +22,22 @@
 // A broken rule is reported by a panic; that is what a suite is for.
 #![expect(clippy::unwrap_used, reason = "a failed call breaks the rule that is being checked")]
 
+mod adaptive_rate_limit;
 mod cache;
 mod cache_sample;
 mod dedupe;
 mod form_token;
 mod handoff;
+mod rate_limit;
 mod state;
 
+pub use adaptive_rate_limit::adaptive_rate_limit;
 pub use cache::cache;
 pub use cache_sample::CacheSample;
 pub use dedupe::dedupe;
 pub use form_token::form_token;
 pub use handoff::handoff;
+pub use rate_limit::rate_limit;
 pub use state::state;
 
 use crate::clock::ManualClock;

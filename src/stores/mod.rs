@@ -10,6 +10,7 @@
 //! 3. A row that is expired by time is absent to every answer, whether or not the sweeper has removed it.
 //! 4. The row of the expiry index changes in the same transaction as the row that it is about.
 
+pub mod adaptive_rate_limit;
 pub mod cache;
 pub mod dedupe;
 pub(crate) mod expiry;
@@ -18,6 +19,7 @@ pub mod handoff;
 #[cfg(test)]
 pub(crate) mod map_tx;
 mod page;
+pub mod rate_limit;
 mod side_by_side;
 pub mod state;
 pub(crate) mod text;

@@ -49,11 +49,16 @@ impl Cursor {
     /// The key that a listing of `table` goes on behind.
     pub(crate) fn key_in(&self, table: Table) -> Result<&[u8]> {
         if self.table != table {
-            return Err(Error::InvalidConfig(
-                "the cursor is of another store; pass one that a page of this listing gave".into(),
-            ));
+            return Err(Self::foreign());
         }
         Ok(&self.key)
+    }
+
+    /// What a listing answers to a cursor of another one.
+    pub(crate) fn foreign() -> Error {
+        Error::InvalidConfig(
+            "the cursor is of another store; pass one that a page of this listing gave".into(),
+        )
     }
 }
 

@@ -1,0 +1,187 @@
+//! An adaptive limiter of a room.
+
+use super::ops::{self, Adaptive};
+use super::{
+    AdaptiveConfig, AdaptiveRateLimitEntry, AdaptiveRateLimitStats, AdaptiveRateLimitStatus,
+    AdaptiveRateLimitStore, Priority,
+};
+use crate::Pending;
+use crate::durability::Durability;
+use crate::engine::{Engine, Snapshot, Tx};
+use crate::error::Result;
+use crate::stores::page::{Cursor, Page};
+use crate::stores::rate_limit::RateLimitConfig;
+use crate::stores::rate_limit::limiter::{Kind, Limiter};
+use crate::tables::Table;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A named limiter of a room: a [`AdaptiveRateLimitStore`]. A cheap clone.
+#[derive(Clone)]
+pub struct AdaptiveRateLimit {
+    engine: Engine,
+    durability: Durability,
+    name: Arc<str>,
+    config: RateLimitConfig,
+    adaptive: AdaptiveConfig,
+}
+
+impl AdaptiveRateLimit {
+    /// The limiter called `name` of the room that `engine` runs.
+    pub(crate) fn new(
+        engine: Engine,
+        name: &str,
+        config: RateLimitConfig,
+        adaptive: AdaptiveConfig,
+    ) -> Result<Self> {
+        config.check()?;
+        adaptive.check()?;
+        Ok(Self { engine, durability: Durability::Os, name: name.into(), config, adaptive })
+    }
+
+    /// The same limiter, with answers that wait for this much. The default is [`Durability::Os`].
+    #[must_use]
+    pub fn with_durability(self, durability: Durability) -> Self {
+        Self { durability, ..self }
+    }
+
+    /// Up to `limit` resources with counted requests behind `cursor` (from the first without one), in byte order.
+    ///
+    /// # Errors
+    /// [`InvalidConfig`](crate::Error::InvalidConfig) for a limit outside 1 to
+    /// [`MAX_LIST_LIMIT`](crate::limits::MAX_LIST_LIMIT), or a cursor of another store.
+    pub fn list(&self, cursor: Option<&Cursor>, limit: usize) -> Pending<Page<AdaptiveRateLimitEntry>> {
+        self.engine.read(self.durability, |rows| ops::list(rows, &self.adaptive(), cursor, limit))
+    }
+
+    /// Counts every resource of this limiter, by looking at every one of them; other callers do not wait meanwhile.
+    pub fn stats(&self) -> Pending<AdaptiveRateLimitStats> {
+        self.engine.read(self.durability, |rows| ops::stats(rows, &self.adaptive()))
+    }
+
+    fn limiter(&self) -> Limiter<'_> {
+        Limiter { kind: Kind::Adaptive, name: &self.name, config: self.config }
+    }
+
+    fn adaptive(&self) -> Adaptive<'_> {
+        Adaptive { limiter: self.limiter(), config: &self.adaptive }
+    }
+
+    /// Answers from a snapshot, after it has stored the capacity of `resource` when that had to be computed. Only then
+    /// does it wait for writers.
+    fn ask<R>(
+        &self,
+        resource: &str,
+        ask: impl FnOnce(&mut Snapshot) -> Result<R>,
+        settle_and_ask: impl FnOnce(&mut Tx<'_>) -> Result<R>,
+    ) -> Pending<R> {
+        let is_settled =
+            self.engine.read(Durability::Os, |rows| ops::is_settled(rows, &self.adaptive(), resource));
+        match is_settled.wait() {
+            Ok(true) => self.engine.read(self.durability, ask),
+            Ok(false) => self.write(resource, |tx| {
+                ops::settle(tx, &self.adaptive(), resource)?;
+                settle_and_ask(tx)
+            }),
+            Err(error) => Pending::ready(Err(error)),
+        }
+    }
+
+    /// Runs an operation that writes the window of `resource`.
+    fn write<R>(&self, resource: &str, operation: impl FnOnce(&mut Tx<'_>) -> Result<R>) -> Pending<R> {
+        let limiter = self.limiter();
+        match (limiter.resource_key(resource), limiter.store_key()) {
+            (Ok(key), Ok(store_key)) => {
+                let wanted = [
+                    (Table::AdaptiveRateLimit, key.as_slice()),
+                    (Table::RateLimitConfig, key.as_slice()),
+                    (Table::RateLimitStore, store_key.as_slice()),
+                ];
+                self.engine.transact(self.durability, &wanted, operation)
+            }
+            (Err(error), _) | (_, Err(error)) => Pending::ready(Err(error)),
+        }
+    }
+
+    /// Runs an operation that writes the cooldown of `origin`.
+    fn note<R>(&self, origin: &str, operation: impl FnOnce(&mut Tx<'_>) -> Result<R>) -> Pending<R> {
+        match self.limiter().origin_key(origin) {
+            Ok(key) => self.engine.transact(self.durability, &[(Table::RateLimitCooldown, &key)], operation),
+            Err(error) => Pending::ready(Err(error)),
+        }
+    }
+}
+
+impl fmt::Debug for AdaptiveRateLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AdaptiveRateLimit")
+            .field("name", &self.name)
+            .field("durability", &self.durability)
+            .field("config", &self.config)
+            .field("adaptive", &self.adaptive)
+            .finish_non_exhaustive()
+    }
+}
+
+impl AdaptiveRateLimitStore for AdaptiveRateLimit {
+    fn acquire(&self, resource: &str, priority: Priority) -> Pending<bool> {
+        self.write(resource, |tx| ops::acquire(tx, &self.adaptive(), resource, priority))
+    }
+
+    fn can_proceed(&self, resource: &str, priority: Priority) -> Pending<bool> {
+        self.ask(
+            resource,
+            |rows| ops::can_proceed(rows, &self.adaptive(), resource, priority),
+            |tx| ops::can_proceed(tx, &self.adaptive(), resource, priority),
+        )
+    }
+
+    fn record(&self, resource: &str, priority: Priority) -> Pending<()> {
+        self.write(resource, |tx| ops::record(tx, &self.adaptive(), resource, priority))
+    }
+
+    fn status(&self, resource: &str) -> Pending<AdaptiveRateLimitStatus> {
+        self.ask(
+            resource,
+            |rows| ops::status(rows, &self.adaptive(), resource),
+            |tx| ops::status(tx, &self.adaptive(), resource),
+        )
+    }
+
+    fn reset(&self, resource: &str) -> Pending<()> {
+        self.write(resource, |tx| ops::reset(tx, &self.adaptive(), resource))
+    }
+
+    fn wait_time(&self, resource: &str, priority: Priority) -> Pending<Duration> {
+        self.ask(
+            resource,
+            |rows| ops::wait_time(rows, &self.adaptive(), resource, priority),
+            |tx| ops::wait_time(tx, &self.adaptive(), resource, priority),
+        )
+    }
+
+    fn set_resource_config(&self, resource: &str, config: RateLimitConfig) -> Pending<()> {
+        self.write(resource, |tx| ops::set_resource_config(tx, &self.adaptive(), resource, config))
+    }
+
+    fn resource_config(&self, resource: &str) -> Pending<RateLimitConfig> {
+        self.engine.read(self.durability, |rows| ops::resource_config(rows, &self.adaptive(), resource))
+    }
+
+    fn set_cooldown(&self, origin: &str, until: u64) -> Pending<()> {
+        self.note(origin, |tx| self.limiter().set_cooldown(tx, origin, until))
+    }
+
+    fn cooldown(&self, origin: &str) -> Pending<Option<u64>> {
+        self.engine.read(self.durability, |rows| self.limiter().cooldown(rows, origin))
+    }
+
+    fn clear_cooldown(&self, origin: &str) -> Pending<()> {
+        self.note(origin, |tx| self.limiter().clear_cooldown(tx, origin))
+    }
+
+    fn clear(&self) -> Pending<()> {
+        self.engine.transact(self.durability, &[], |tx| self.limiter().clear(tx))
+    }
+}

@@ -1,0 +1,543 @@
+//! The operations on adaptive rate limits, each written once.
+//!
+//! Invariants, which the operations keep:
+//!
+//! 1. A computed capacity stands until the recalculation interval is over or the limit is another one, whoever asked
+//!    for it first; so what only asks stores it too.
+//! 2. Whether and when there ever was a request is in the resource's own row, which outlives the rows of the requests.
+//! 3. Shares move, and what was admitted under the old ones stays. So that both priorities together are never
+//!    admitted more often than the limit, what `acquire` admitted is counted apart as well.
+
+use super::capacity::{Activity, AdaptiveConfig, Reason, Trend, share};
+use super::{AdaptiveRateLimitEntry, AdaptiveRateLimitStats, AdaptiveRateLimitStatus, Priority, span_ms};
+use crate::codec::{self, key};
+use crate::engine::access::{Reader, Writer};
+use crate::error::Result;
+use crate::stores::expiry;
+use crate::stores::page::{Cursor, Page, check_limit};
+use crate::stores::rate_limit::RateLimitConfig;
+use crate::stores::rate_limit::history::{Counted, History, Place};
+use crate::stores::rate_limit::limiter::{Limiter, file_at, text_behind};
+use crate::tables::Table;
+use std::ops::Bound;
+use std::time::Duration;
+
+/// How many rows one step of a listing or count reads.
+const SCAN_SLICE: usize = 256;
+
+/// The histories of a resource.
+const USER: u8 = 0;
+const BACKGROUND: u8 = 1;
+const ADMITTED: u8 = 2;
+
+/// An adaptive limiter of a room.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Adaptive<'a> {
+    pub(crate) limiter: Limiter<'a>,
+    pub(crate) config: &'a AdaptiveConfig,
+}
+
+/// A row of [`Table::AdaptiveRateLimit`].
+#[derive(Debug, Clone, PartialEq, Eq, Default, bincode::Encode, bincode::Decode)]
+pub(crate) struct ResourceRow {
+    /// The limiter's, when this was written.
+    pub(crate) clears: u64,
+    /// The number of the resource in the keys of its requests; 0 before it has one.
+    pub(crate) id: u64,
+    /// How long requests are remembered.
+    pub(crate) keep_ms: u64,
+    /// Where the expiry index has the resource.
+    pub(crate) filed_at_ms: Option<u64>,
+    pub(crate) user: History,
+    pub(crate) background: History,
+    /// What `acquire` admitted, of both priorities.
+    pub(crate) admitted: History,
+    pub(crate) capacity: Option<CapacityRow>,
+}
+
+/// A computed capacity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub(crate) struct CapacityRow {
+    pub(crate) computed_at_ms: u64,
+    pub(crate) limit: u64,
+    pub(crate) user_reserved: u64,
+    pub(crate) background_max: u64,
+    pub(crate) recent: u64,
+    pub(crate) reason: Reason,
+}
+
+impl ResourceRow {
+    pub(crate) fn encode(&self) -> Result<Vec<u8>> {
+        codec::encode(self)
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
+        codec::decode_row(Table::AdaptiveRateLimit.name(), bytes)
+    }
+
+    fn place(&self, lane: u8) -> Place {
+        Place { id: self.id, lane }
+    }
+
+    fn count<R: Reader + ?Sized>(
+        &self,
+        rows: &mut R,
+        lane: u8,
+        now_ms: u64,
+        window_ms: u64,
+    ) -> Result<Counted> {
+        let history = match lane {
+            USER => &self.user,
+            BACKGROUND => &self.background,
+            _ => &self.admitted,
+        };
+        history.count(rows, self.place(lane), now_ms, window_ms.min(self.keep_ms))
+    }
+
+    fn reset(&mut self) {
+        for history in [&mut self.user, &mut self.background, &mut self.admitted] {
+            history.reset();
+        }
+        self.capacity = None;
+    }
+
+    /// Forgets what is out of every window, and remembers from now on for at least `keep_ms`.
+    fn forget<R: Reader + ?Sized>(&mut self, rows: &mut R, keep_ms: u64) -> Result<()> {
+        let (now_ms, id) = (rows.now_ms(), self.id);
+        let lanes =
+            [(USER, &mut self.user), (BACKGROUND, &mut self.background), (ADMITTED, &mut self.admitted)];
+        for (lane, history) in lanes {
+            history.forget(rows, Place { id, lane }, now_ms, self.keep_ms)?;
+        }
+        self.keep_ms = self.keep_ms.max(keep_ms);
+        Ok(())
+    }
+
+    /// What users did, as far as the monitoring window of `config` tells.
+    fn activity<R: Reader + ?Sized>(&self, rows: &mut R, config: &AdaptiveConfig) -> Result<Activity> {
+        let now_ms = rows.now_ms();
+        let monitoring_ms = span_ms(config.monitoring_window);
+        let third_ms = (monitoring_ms / 3).max(1);
+        let recent = self.count(rows, USER, now_ms, third_ms)?.count;
+        let both = self.count(rows, USER, now_ms, third_ms.saturating_mul(2))?.count;
+        Ok(Activity {
+            recent: self.count(rows, USER, now_ms, monitoring_ms)?.count,
+            trend: Trend::of(recent, both.saturating_sub(recent)),
+            ever: self.user.last_ms().or(self.background.last_ms()).is_some(),
+            last_user_ago_ms: self.user.last_ms().map(|ms| now_ms.saturating_sub(ms)),
+        })
+    }
+
+    /// The capacity that holds now, and whether it was computed just now.
+    fn capacity<R: Reader + ?Sized>(
+        &self,
+        rows: &mut R,
+        limit: u64,
+        config: &AdaptiveConfig,
+    ) -> Result<(CapacityRow, bool)> {
+        let now_ms = rows.now_ms();
+        let stands =
+            |capacity: &CapacityRow| capacity.limit == limit && now_ms < recomputed_at_ms(capacity, config);
+        if let Some(capacity) = self.capacity.filter(stands) {
+            return Ok((capacity, false));
+        }
+        let activity = self.activity(rows, config)?;
+        let shares = share(limit, &activity, config);
+        let capacity = CapacityRow {
+            computed_at_ms: now_ms,
+            limit,
+            user_reserved: shares.user_reserved,
+            background_max: shares.background_max,
+            recent: activity.recent,
+            reason: shares.reason,
+        };
+        Ok((capacity, true))
+    }
+
+    /// Stages the row, and its index row where that has to move.
+    fn store<W: Writer + ?Sized>(&mut self, tx: &mut W, key: &[u8]) -> Result<()> {
+        if self.id == 0 {
+            self.id = Limiter::new_id(tx)?;
+        }
+        let filed_at_ms = self.filed_at_ms;
+        let last_ms = self.user.last_ms().max(self.background.last_ms());
+        let ends_at_ms = last_ms.unwrap_or(tx.now_ms()).saturating_add(self.keep_ms);
+        let file_at_ms = file_at(filed_at_ms, ends_at_ms, self.keep_ms);
+        self.filed_at_ms = Some(file_at_ms);
+        let value = self.encode()?;
+        tx.put(Table::AdaptiveRateLimit, key, value);
+        expiry::move_to(tx, filed_at_ms, file_at_ms, Table::AdaptiveRateLimit, key);
+        Ok(())
+    }
+}
+
+/// When a capacity may be computed anew.
+fn recomputed_at_ms(capacity: &CapacityRow, config: &AdaptiveConfig) -> u64 {
+    capacity.computed_at_ms.saturating_add(span_ms(config.recalculation_interval))
+}
+
+/// The row at `key`, empty when there is none or the limiter was cleared after it was written.
+fn load<R: Reader + ?Sized>(rows: &mut R, limiter: &Limiter<'_>, key: &[u8]) -> Result<ResourceRow> {
+    let clears = limiter.clears(rows)?;
+    let Some(value) = rows.get(Table::AdaptiveRateLimit, key)? else {
+        return Ok(ResourceRow { clears, ..ResourceRow::default() });
+    };
+    let mut row = ResourceRow::decode(&value)?;
+    if row.clears != clears {
+        row.clears = clears;
+        row.reset();
+    }
+    Ok(row)
+}
+
+/// What an operation on one resource looks at.
+struct Seen {
+    key: Vec<u8>,
+    config: RateLimitConfig,
+    row: ResourceRow,
+    capacity: CapacityRow,
+    /// Whether the capacity is not in the row yet.
+    is_new: bool,
+    user: Counted,
+    background: Counted,
+    admitted: Counted,
+}
+
+impl Seen {
+    fn of(&self, priority: Priority) -> (Counted, u64) {
+        match priority {
+            Priority::User => (self.user, self.capacity.user_reserved),
+            Priority::Background => (self.background, self.capacity.background_max),
+        }
+    }
+
+    fn is_paused(&self, priority: Priority) -> bool {
+        priority == Priority::Background && self.capacity.reason == Reason::HighIncreasing
+    }
+
+    fn may_go(&self, priority: Priority) -> bool {
+        let (counted, share) = self.of(priority);
+        counted.count < share && self.admitted.count < self.config.limit && !self.is_paused(priority)
+    }
+
+    /// Stores the capacity, if it is new.
+    fn keep<W: Writer + ?Sized>(&mut self, tx: &mut W, adaptive: &Adaptive<'_>) -> Result<()> {
+        if !self.is_new {
+            return Ok(());
+        }
+        self.row.capacity = Some(self.capacity);
+        self.row.forget(tx, adaptive.keep_ms(self.config))?;
+        self.row.store(tx, &self.key)
+    }
+}
+
+impl Adaptive<'_> {
+    /// How long a request is needed.
+    fn keep_ms(&self, config: RateLimitConfig) -> u64 {
+        config.window_ms().max(span_ms(self.config.monitoring_window))
+    }
+}
+
+fn look<R: Reader + ?Sized>(rows: &mut R, adaptive: &Adaptive<'_>, resource: &str) -> Result<Seen> {
+    let key = adaptive.limiter.resource_key(resource)?;
+    let config = adaptive.limiter.config_of(rows, &key)?;
+    let row = load(rows, &adaptive.limiter, &key)?;
+    let (capacity, is_new) = row.capacity(rows, config.limit, adaptive.config)?;
+    let (now_ms, window_ms) = (rows.now_ms(), config.window_ms());
+    Ok(Seen {
+        user: row.count(rows, USER, now_ms, window_ms)?,
+        background: row.count(rows, BACKGROUND, now_ms, window_ms)?,
+        admitted: row.count(rows, ADMITTED, now_ms, window_ms)?,
+        key,
+        config,
+        row,
+        capacity,
+        is_new,
+    })
+}
+
+fn add<W: Writer + ?Sized>(
+    tx: &mut W,
+    adaptive: &Adaptive<'_>,
+    mut seen: Seen,
+    priority: Priority,
+    is_admitted: bool,
+) -> Result<()> {
+    let now_ms = tx.now_ms();
+    let row = &mut seen.row;
+    row.capacity = Some(seen.capacity);
+    row.forget(tx, adaptive.keep_ms(seen.config))?;
+    if row.id == 0 {
+        row.id = Limiter::new_id(tx)?;
+    }
+    let id = row.id;
+    let (lane, history) = match priority {
+        Priority::User => (USER, &mut row.user),
+        Priority::Background => (BACKGROUND, &mut row.background),
+    };
+    history.record(tx, Place { id, lane }, now_ms)?;
+    if is_admitted {
+        row.admitted.record(tx, Place { id, lane: ADMITTED }, now_ms)?;
+    }
+    row.store(tx, &seen.key)
+}
+
+/// Whether everything that only asks about `resource` can be answered without storing a capacity.
+pub(crate) fn is_settled<R: Reader + ?Sized>(
+    rows: &mut R,
+    adaptive: &Adaptive<'_>,
+    resource: &str,
+) -> Result<bool> {
+    let key = adaptive.limiter.resource_key(resource)?;
+    let config = adaptive.limiter.config_of(rows, &key)?;
+    let row = load(rows, &adaptive.limiter, &key)?;
+    let now_ms = rows.now_ms();
+    Ok(row.capacity.is_some_and(|capacity| {
+        capacity.limit == config.limit && now_ms < recomputed_at_ms(&capacity, adaptive.config)
+    }))
+}
+
+/// Stores the capacity of `resource` if it has to be computed.
+pub(crate) fn settle<W: Writer + ?Sized>(tx: &mut W, adaptive: &Adaptive<'_>, resource: &str) -> Result<()> {
+    look(tx, adaptive, resource)?.keep(tx, adaptive)
+}
+
+/// Records a request if its priority may go.
+pub(crate) fn acquire<W: Writer + ?Sized>(
+    tx: &mut W,
+    adaptive: &Adaptive<'_>,
+    resource: &str,
+    priority: Priority,
+) -> Result<bool> {
+    let mut seen = look(tx, adaptive, resource)?;
+    if !seen.may_go(priority) {
+        seen.keep(tx, adaptive)?;
+        return Ok(false);
+    }
+    add(tx, adaptive, seen, priority, true)?;
+    Ok(true)
+}
+
+/// Whether a priority may go.
+pub(crate) fn can_proceed<R: Reader + ?Sized>(
+    rows: &mut R,
+    adaptive: &Adaptive<'_>,
+    resource: &str,
+    priority: Priority,
+) -> Result<bool> {
+    Ok(look(rows, adaptive, resource)?.may_go(priority))
+}
+
+/// Records a request, whether or not its priority may go.
+pub(crate) fn record<W: Writer + ?Sized>(
+    tx: &mut W,
+    adaptive: &Adaptive<'_>,
+    resource: &str,
+    priority: Priority,
+) -> Result<()> {
+    let seen = look(tx, adaptive, resource)?;
+    add(tx, adaptive, seen, priority, false)
+}
+
+/// What is left of both shares, and why they are what they are.
+pub(crate) fn status<R: Reader + ?Sized>(
+    rows: &mut R,
+    adaptive: &Adaptive<'_>,
+    resource: &str,
+) -> Result<AdaptiveRateLimitStatus> {
+    let seen = look(rows, adaptive, resource)?;
+    let left = |(counted, share): (Counted, u64)| share.saturating_sub(counted.count);
+    Ok(AdaptiveRateLimitStatus {
+        remaining: left(seen.of(Priority::User)).saturating_add(left(seen.of(Priority::Background))),
+        reset_time: rows.now_ms().saturating_add(seen.config.window_ms()),
+        limit: seen.config.limit,
+        user_reserved: seen.capacity.user_reserved,
+        background_max: seen.capacity.background_max,
+        background_paused: seen.is_paused(Priority::Background),
+        recent_user_activity: seen.capacity.recent,
+        reason: seen.capacity.reason.text().into(),
+    })
+}
+
+/// How long until a priority may be able to go.
+pub(crate) fn wait_time<R: Reader + ?Sized>(
+    rows: &mut R,
+    adaptive: &Adaptive<'_>,
+    resource: &str,
+    priority: Priority,
+) -> Result<Duration> {
+    let seen = look(rows, adaptive, resource)?;
+    if seen.config.limit == 0 {
+        return Ok(seen.config.window);
+    }
+    if seen.may_go(priority) {
+        return Ok(Duration::ZERO);
+    }
+    let (counted, share) = seen.of(priority);
+    let oldest_ms = if counted.count < share { seen.admitted.oldest_ms } else { counted.oldest_ms };
+    let until_ms = match oldest_ms {
+        Some(oldest_ms) if !seen.is_paused(priority) => {
+            oldest_ms.saturating_add(seen.config.window_ms().min(seen.row.keep_ms))
+        }
+        // Paused, or without a share: the next capacity may change that.
+        _ => recomputed_at_ms(&seen.capacity, adaptive.config),
+    };
+    Ok(Duration::from_millis(until_ms.saturating_sub(rows.now_ms())))
+}
+
+/// Forgets the requests of a resource, and that there ever were any.
+pub(crate) fn reset<W: Writer + ?Sized>(tx: &mut W, adaptive: &Adaptive<'_>, resource: &str) -> Result<()> {
+    let key = adaptive.limiter.resource_key(resource)?;
+    let mut row = load(tx, &adaptive.limiter, &key)?;
+    if row.id == 0 {
+        return Ok(());
+    }
+    row.reset();
+    row.store(tx, &key)
+}
+
+/// Gives a resource a configuration of its own.
+pub(crate) fn set_resource_config<W: Writer + ?Sized>(
+    tx: &mut W,
+    adaptive: &Adaptive<'_>,
+    resource: &str,
+    config: RateLimitConfig,
+) -> Result<()> {
+    config.check()?;
+    let key = adaptive.limiter.resource_key(resource)?;
+    let mut row = load(tx, &adaptive.limiter, &key)?;
+    if row.id != 0 {
+        row.forget(tx, adaptive.keep_ms(config))?;
+        row.store(tx, &key)?;
+    }
+    Limiter::put_config(tx, &key, config)
+}
+
+/// The configuration of a resource.
+pub(crate) fn resource_config<R: Reader + ?Sized>(
+    rows: &mut R,
+    adaptive: &Adaptive<'_>,
+    resource: &str,
+) -> Result<RateLimitConfig> {
+    let key = adaptive.limiter.resource_key(resource)?;
+    adaptive.limiter.config_of(rows, &key)
+}
+
+/// Shows `each` every resource behind the key `after`, until it answers `false`.
+fn visit<R: Reader + ?Sized>(
+    rows: &mut R,
+    adaptive: &Adaptive<'_>,
+    after: Option<Vec<u8>>,
+    mut each: impl FnMut(&[u8], usize, Seen) -> Result<bool>,
+) -> Result<()> {
+    let prefix = adaptive.limiter.prefix()?;
+    let end = key::prefix_end(&prefix);
+    let mut from = after.map_or(Bound::Included(prefix.clone()), Bound::Excluded);
+    loop {
+        let to = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let found = rows.scan(Table::AdaptiveRateLimit, from.as_ref().map(Vec::as_slice), to, SCAN_SLICE)?;
+        for (key, value) in &found {
+            let resource = text_behind(Table::AdaptiveRateLimit, &prefix, key)?;
+            let seen = look(rows, adaptive, &resource)?;
+            if !each(key, key.len() + value.len(), seen)? {
+                return Ok(());
+            }
+        }
+        if found.len() < SCAN_SLICE {
+            return Ok(());
+        }
+        if let Some((key, _)) = found.into_iter().next_back() {
+            from = Bound::Excluded(key);
+        }
+    }
+}
+
+/// A page of the resources with counted requests, behind `cursor`.
+pub(crate) fn list<R: Reader + ?Sized>(
+    rows: &mut R,
+    adaptive: &Adaptive<'_>,
+    cursor: Option<&Cursor>,
+    limit: usize,
+) -> Result<Page<AdaptiveRateLimitEntry>> {
+    check_limit(limit)?;
+    let table = Table::AdaptiveRateLimit;
+    let prefix = adaptive.limiter.prefix()?;
+    let after = cursor.map(|cursor| cursor.key_in(table)).transpose()?;
+    if let Some(after) = after {
+        // A cursor of another limiter would begin somewhere outside.
+        text_behind(table, &prefix, after).map_err(|_| Cursor::foreign())?;
+    }
+    let mut items = Vec::new();
+    let mut last_key = Vec::new();
+    let mut next = None;
+    visit(rows, adaptive, after.map(<[u8]>::to_vec), |key, _, seen| {
+        if seen.user.count == 0 && seen.background.count == 0 {
+            return Ok(true);
+        }
+        if items.len() == limit {
+            next = Some(Cursor::new(table, std::mem::take(&mut last_key)));
+            return Ok(false);
+        }
+        items.push(AdaptiveRateLimitEntry {
+            resource: text_behind(table, &prefix, key)?,
+            user_requests: seen.user.count,
+            background_requests: seen.background.count,
+            config: seen.config,
+        });
+        last_key = key.to_vec();
+        Ok(true)
+    })?;
+    Ok(Page { items, next })
+}
+
+/// Counts every resource.
+pub(crate) fn stats<R: Reader + ?Sized>(
+    rows: &mut R,
+    adaptive: &Adaptive<'_>,
+) -> Result<AdaptiveRateLimitStats> {
+    let mut stats = AdaptiveRateLimitStats::default();
+    visit(rows, adaptive, None, |_, bytes, seen| {
+        stats.bytes += bytes as u64;
+        stats.user_requests = stats.user_requests.saturating_add(seen.user.count);
+        stats.background_requests = stats.background_requests.saturating_add(seen.background.count);
+        if seen.user.count == 0 && seen.background.count == 0 {
+            stats.idle += 1;
+        } else {
+            stats.live += 1;
+        }
+        Ok(true)
+    })?;
+    Ok(stats)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resource_row_round_trips_in_frozen_bytes() {
+        let row = ResourceRow {
+            clears: 1,
+            id: 7,
+            keep_ms: 300,
+            filed_at_ms: Some(9),
+            capacity: Some(CapacityRow {
+                computed_at_ms: 2,
+                limit: 100,
+                user_reserved: 30,
+                background_max: 70,
+                recent: 4,
+                reason: Reason::Low,
+            }),
+            ..ResourceRow::default()
+        };
+        let bytes = row.encode().unwrap();
+        let history = [0; 6];
+        let head = [&[1, 7, 251, 44, 1, 1, 9][..], &history, &history, &history].concat();
+        assert_eq!(bytes, [&head[..], &[1, 2, 100, 30, 70, 4, 7]].concat());
+        assert_eq!(ResourceRow::decode(&bytes).unwrap(), row);
+        for cut in 0..bytes.len() {
+            assert!(ResourceRow::decode(&bytes[..cut]).is_err());
+        }
+    }
+}

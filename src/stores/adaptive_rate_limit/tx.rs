@@ -1,0 +1,113 @@
+//! An adaptive limiter as a transaction sees it.
+
+use super::ops::{self, Adaptive};
+use super::{AdaptiveConfig, AdaptiveRateLimitStatus, Priority};
+use crate::engine::access::Writer;
+use crate::error::Result;
+use crate::stores::rate_limit::RateLimitConfig;
+use crate::stores::rate_limit::limiter::{Kind, Limiter};
+use std::fmt;
+use std::time::Duration;
+
+/// A limiter inside a transaction: the operations of [`AdaptiveRateLimitStore`](super::AdaptiveRateLimitStore), answering at once and
+/// seeing what the transaction has done so far. What they change is kept or lost with the transaction.
+///
+/// An operation that answers an error has changed nothing; the transaction can go on.
+pub struct AdaptiveRateLimitTx<'a> {
+    tx: &'a mut dyn Writer,
+    limiter: Limiter<'a>,
+    config: AdaptiveConfig,
+}
+
+impl<'a> AdaptiveRateLimitTx<'a> {
+    /// The limiter called `name` in `tx`.
+    pub(crate) fn new(
+        tx: &'a mut dyn Writer,
+        name: &'a str,
+        config: RateLimitConfig,
+        adaptive: AdaptiveConfig,
+    ) -> Result<Self> {
+        config.check()?;
+        adaptive.check()?;
+        Ok(Self { tx, limiter: Limiter { kind: Kind::Adaptive, name, config }, config: adaptive })
+    }
+
+    /// See [`AdaptiveRateLimitStore::acquire`](super::AdaptiveRateLimitStore::acquire).
+    pub fn acquire(&mut self, resource: &str, priority: Priority) -> Result<bool> {
+        ops::acquire(self.tx, &Adaptive { limiter: self.limiter, config: &self.config }, resource, priority)
+    }
+
+    /// See [`AdaptiveRateLimitStore::can_proceed`](super::AdaptiveRateLimitStore::can_proceed).
+    pub fn can_proceed(&mut self, resource: &str, priority: Priority) -> Result<bool> {
+        ops::settle(self.tx, &Adaptive { limiter: self.limiter, config: &self.config }, resource)?;
+        ops::can_proceed(
+            self.tx,
+            &Adaptive { limiter: self.limiter, config: &self.config },
+            resource,
+            priority,
+        )
+    }
+
+    /// See [`AdaptiveRateLimitStore::record`](super::AdaptiveRateLimitStore::record).
+    pub fn record(&mut self, resource: &str, priority: Priority) -> Result<()> {
+        ops::record(self.tx, &Adaptive { limiter: self.limiter, config: &self.config }, resource, priority)
+    }
+
+    /// See [`AdaptiveRateLimitStore::status`](super::AdaptiveRateLimitStore::status).
+    pub fn status(&mut self, resource: &str) -> Result<AdaptiveRateLimitStatus> {
+        ops::settle(self.tx, &Adaptive { limiter: self.limiter, config: &self.config }, resource)?;
+        ops::status(self.tx, &Adaptive { limiter: self.limiter, config: &self.config }, resource)
+    }
+
+    /// See [`AdaptiveRateLimitStore::reset`](super::AdaptiveRateLimitStore::reset).
+    pub fn reset(&mut self, resource: &str) -> Result<()> {
+        ops::reset(self.tx, &Adaptive { limiter: self.limiter, config: &self.config }, resource)
+    }
+
+    /// See [`AdaptiveRateLimitStore::wait_time`](super::AdaptiveRateLimitStore::wait_time).
+    pub fn wait_time(&mut self, resource: &str, priority: Priority) -> Result<Duration> {
+        ops::settle(self.tx, &Adaptive { limiter: self.limiter, config: &self.config }, resource)?;
+        ops::wait_time(self.tx, &Adaptive { limiter: self.limiter, config: &self.config }, resource, priority)
+    }
+
+    /// See [`AdaptiveRateLimitStore::set_resource_config`](super::AdaptiveRateLimitStore::set_resource_config).
+    pub fn set_resource_config(&mut self, resource: &str, config: RateLimitConfig) -> Result<()> {
+        ops::set_resource_config(
+            self.tx,
+            &Adaptive { limiter: self.limiter, config: &self.config },
+            resource,
+            config,
+        )
+    }
+
+    /// See [`AdaptiveRateLimitStore::resource_config`](super::AdaptiveRateLimitStore::resource_config).
+    pub fn resource_config(&mut self, resource: &str) -> Result<RateLimitConfig> {
+        ops::resource_config(self.tx, &Adaptive { limiter: self.limiter, config: &self.config }, resource)
+    }
+
+    /// See [`AdaptiveRateLimitStore::set_cooldown`](super::AdaptiveRateLimitStore::set_cooldown).
+    pub fn set_cooldown(&mut self, origin: &str, until: u64) -> Result<()> {
+        self.limiter.set_cooldown(self.tx, origin, until)
+    }
+
+    /// See [`AdaptiveRateLimitStore::cooldown`](super::AdaptiveRateLimitStore::cooldown).
+    pub fn cooldown(&mut self, origin: &str) -> Result<Option<u64>> {
+        self.limiter.cooldown(self.tx, origin)
+    }
+
+    /// See [`AdaptiveRateLimitStore::clear_cooldown`](super::AdaptiveRateLimitStore::clear_cooldown).
+    pub fn clear_cooldown(&mut self, origin: &str) -> Result<()> {
+        self.limiter.clear_cooldown(self.tx, origin)
+    }
+
+    /// See [`AdaptiveRateLimitStore::clear`](super::AdaptiveRateLimitStore::clear).
+    pub fn clear(&mut self) -> Result<()> {
+        self.limiter.clear(self.tx)
+    }
+}
+
+impl fmt::Debug for AdaptiveRateLimitTx<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AdaptiveRateLimitTx").field("limiter", &self.limiter).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,204 @@
+//! When the requests of a window were made, so that they can be counted exactly at a cost that does not grow with
+//! their number.
+//!
+//! Requests are numbered from 0. For each millisecond in which there was a request, one row tells the number of the
+//! first one in it; it never changes. How many requests were made after some time is then the number of the next
+//! request minus that of the first row behind that time: one seek, however many there are.
+//!
+//! Invariants:
+//!
+//! 1. Times never fall: a request that is made while the clock is behind the last one counts as made with the last
+//!    one. So the rows of a history are in the order of their numbers, and a window never opens twice.
+//! 2. What counts is in the current epoch, at or behind `first`. Everything before is garbage, and a record removes
+//!    more of it than it can add.
+//! 3. Rows before `swept_to` are gone. Removing begins there, so that it does not walk over what was removed before.
+
+use crate::codec::{self, key};
+use crate::engine::access::{Reader, Writer};
+use crate::error::{Error, Result};
+use crate::tables::Table;
+use std::ops::Bound;
+
+/// How many rows one record removes. It adds at most one, so garbage shrinks.
+const REMOVED_PER_RECORD: usize = 3;
+
+/// Where the rows of a history are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The number of the window.
+    pub(crate) id: u64,
+    /// Tells the histories of one window apart.
+    pub(crate) lane: u8,
+}
+
+/// A history without its rows. A part of the row of its window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, bincode::Encode, bincode::Decode)]
+pub(crate) struct History {
+    /// Tells what was before a reset from what was after.
+    epoch: u64,
+    /// The number of the next request.
+    next: u64,
+    /// The time of the last request.
+    last_ms: u64,
+    /// The first request that may still count. `None` when none does.
+    first: Option<Mark>,
+    /// The epoch and time before which no rows are left.
+    swept_to: (u64, u64),
+}
+
+/// The first request of a millisecond.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+struct Mark {
+    ms: u64,
+    number: u64,
+}
+
+/// The requests of a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Counted {
+    /// How many there are.
+    pub(crate) count: u64,
+    /// When the oldest of them was made.
+    pub(crate) oldest_ms: Option<u64>,
+}
+
+fn row_key(place: Place, epoch: u64, ms: u64) -> Vec<u8> {
+    let mut encoded = Vec::with_capacity(25);
+    key::push_u64(&mut encoded, place.id);
+    encoded.push(place.lane);
+    key::push_u64(&mut encoded, epoch);
+    key::push_u64(&mut encoded, ms);
+    encoded
+}
+
+/// The epoch and time of a row.
+fn decode_row_key(mut encoded: &[u8]) -> Result<(u64, u64)> {
+    fn parts(encoded: &mut &[u8]) -> Option<(u64, u64)> {
+        key::take_u64(encoded)?;
+        let (_, rest) = encoded.split_first()?;
+        *encoded = rest;
+        Some((key::take_u64(encoded)?, key::take_u64(encoded)?))
+    }
+    parts(&mut encoded).ok_or_else(|| damaged("a key that is too short"))
+}
+
+fn damaged(detail: &str) -> Error {
+    Error::corrupted(format!("a row of table {}", Table::RateLimitRequest.name()), detail)
+}
+
+impl History {
+    /// The time of the last request, or `None` when there has been none since the last reset.
+    pub(crate) fn last_ms(&self) -> Option<u64> {
+        (self.next > 0).then_some(self.last_ms)
+    }
+
+    /// Forgets every request.
+    pub(crate) fn reset(&mut self) {
+        *self = Self { epoch: self.epoch.saturating_add(1), swept_to: self.swept_to, ..Self::default() };
+    }
+
+    /// The requests with a time after `now_ms - window_ms`.
+    pub(crate) fn count<R: Reader + ?Sized>(
+        &self,
+        rows: &mut R,
+        place: Place,
+        now_ms: u64,
+        window_ms: u64,
+    ) -> Result<Counted> {
+        let first = self.first_within(rows, place, now_ms, window_ms)?;
+        Ok(first.map_or_else(Counted::default, |first| Counted {
+            count: self.next.saturating_sub(first.number),
+            oldest_ms: Some(first.ms),
+        }))
+    }
+
+    /// Forgets the requests that are not within `keep_ms`.
+    pub(crate) fn forget<R: Reader + ?Sized>(
+        &mut self,
+        rows: &mut R,
+        place: Place,
+        now_ms: u64,
+        keep_ms: u64,
+    ) -> Result<()> {
+        self.first = self.first_within(rows, place, now_ms, keep_ms)?;
+        Ok(())
+    }
+
+    /// Adds a request, and removes some of what was forgotten.
+    pub(crate) fn record<W: Writer + ?Sized>(&mut self, tx: &mut W, place: Place, now_ms: u64) -> Result<()> {
+        let value = codec::encode(&self.next)?;
+        self.remove_garbage(tx, place, REMOVED_PER_RECORD)?;
+        // A row before `swept_to` would never be removed.
+        let swept_ms = if self.swept_to.0 == self.epoch { self.swept_to.1 } else { 0 };
+        let ms = now_ms.max(self.last_ms).max(swept_ms);
+        if self.first.is_none() || ms > self.last_ms {
+            tx.put(Table::RateLimitRequest, &row_key(place, self.epoch, ms), value);
+        }
+        self.first.get_or_insert(Mark { ms, number: self.next });
+        self.next = self.next.saturating_add(1);
+        self.last_ms = ms;
+        Ok(())
+    }
+
+    /// Removes up to `limit` rows that nobody counts any more.
+    pub(crate) fn remove_garbage<W: Writer + ?Sized>(
+        &mut self,
+        tx: &mut W,
+        place: Place,
+        limit: usize,
+    ) -> Result<()> {
+        let end = self.garbage_end();
+        if self.swept_to >= end {
+            return Ok(());
+        }
+        let from = row_key(place, self.swept_to.0, self.swept_to.1);
+        let to = row_key(place, end.0, end.1);
+        let found = tx.scan(Table::RateLimitRequest, Bound::Included(&from), Bound::Excluded(&to), limit)?;
+        for (key, _) in &found {
+            tx.delete(Table::RateLimitRequest, key);
+        }
+        self.swept_to = match found.last() {
+            Some((key, _)) if found.len() == limit => {
+                let (epoch, ms) = decode_row_key(key)?;
+                ms.checked_add(1).map_or((epoch.saturating_add(1), 0), |ms| (epoch, ms))
+            }
+            _ => end,
+        };
+        Ok(())
+    }
+
+    /// The epoch and time from which on rows count.
+    fn garbage_end(&self) -> (u64, u64) {
+        match (self.first, self.next) {
+            (Some(first), _) => (self.epoch, first.ms),
+            (None, 0) => (self.epoch, 0),
+            (None, _) => (self.epoch, self.last_ms.saturating_add(1)),
+        }
+    }
+
+    /// The first request with a time after `now_ms - window_ms`.
+    fn first_within<R: Reader + ?Sized>(
+        &self,
+        rows: &mut R,
+        place: Place,
+        now_ms: u64,
+        window_ms: u64,
+    ) -> Result<Option<Mark>> {
+        let Some(first) = self.first else { return Ok(None) };
+        let Some(gone_ms) = now_ms.max(self.last_ms).checked_sub(window_ms) else { return Ok(Some(first)) };
+        if gone_ms < first.ms {
+            return Ok(Some(first));
+        }
+        if gone_ms >= self.last_ms {
+            return Ok(None);
+        }
+        let from = row_key(place, self.epoch, gone_ms);
+        let to = row_key(place, self.epoch, self.last_ms);
+        let found = rows.scan(Table::RateLimitRequest, Bound::Excluded(&from), Bound::Included(&to), 1)?;
+        let Some((key, value)) = found.first() else {
+            return Err(damaged("the row of a window's last request is missing"));
+        };
+        let number = codec::decode_row(Table::RateLimitRequest.name(), value)?;
+        Ok(Some(Mark { ms: decode_row_key(key)?.1, number }))
+    }
+}

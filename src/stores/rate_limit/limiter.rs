@@ -1,0 +1,215 @@
+//! What plain and adaptive limiters have in common: their keys, configurations and cooldowns, and how all of one
+//! limiter is forgotten at once.
+
+use super::config::RateLimitConfig;
+use crate::codec::{self, key};
+use crate::engine::access::{Reader, Writer};
+use crate::error::{Error, Result};
+use crate::stores::expiry;
+use crate::stores::text::check_len;
+use crate::tables::Table;
+use std::time::Duration;
+
+/// The key of the last number that was given to a window; no limiter's key is empty.
+const LAST_ID_KEY: &[u8] = &[];
+
+/// Which limiters share a namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    Plain = 1,
+    Adaptive = 2,
+}
+
+/// A limiter of a room.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limiter<'a> {
+    pub(crate) kind: Kind,
+    pub(crate) name: &'a str,
+    /// Of the resources that have no configuration of their own.
+    pub(crate) config: RateLimitConfig,
+}
+
+/// A row of [`Table::RateLimitStore`]: how often the limiter was cleared. What was written before the last time is
+/// absent, so that clearing costs the same however much there is.
+#[derive(Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub(crate) struct StoreRow {
+    pub(crate) clears: u64,
+}
+
+/// A row of [`Table::RateLimitConfig`].
+#[derive(Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub(crate) struct ConfigRow {
+    pub(crate) limit: u64,
+    pub(crate) window_seconds: u64,
+    pub(crate) window_nanos: u32,
+}
+
+/// A row of [`Table::RateLimitCooldown`].
+#[derive(Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub(crate) struct CooldownRow {
+    /// The limiter's, when it was set.
+    pub(crate) clears: u64,
+    /// In milliseconds since the Unix epoch.
+    pub(crate) until_ms: u64,
+}
+
+impl Limiter<'_> {
+    /// The key of the limiter itself.
+    pub(crate) fn store_key(&self) -> Result<Vec<u8>> {
+        check_len("the name of the limiter", self.name)?;
+        let mut key = vec![self.kind as u8];
+        key.extend_from_slice(self.name.as_bytes());
+        Ok(key)
+    }
+
+    /// What the keys of everything in the limiter start with.
+    pub(crate) fn prefix(&self) -> Result<Vec<u8>> {
+        check_len("the name of the limiter", self.name)?;
+        let mut prefix = vec![self.kind as u8];
+        key::push_bytes(&mut prefix, self.name.as_bytes());
+        Ok(prefix)
+    }
+
+    /// The key of a resource.
+    pub(crate) fn resource_key(&self, resource: &str) -> Result<Vec<u8>> {
+        check_len("the resource", resource)?;
+        let mut key = self.prefix()?;
+        key.extend_from_slice(resource.as_bytes());
+        Ok(key)
+    }
+
+    /// The key of an origin.
+    pub(crate) fn origin_key(&self, origin: &str) -> Result<Vec<u8>> {
+        check_len("the origin", origin)?;
+        let mut key = self.prefix()?;
+        key.extend_from_slice(origin.as_bytes());
+        Ok(key)
+    }
+
+    /// How often the limiter was cleared.
+    pub(crate) fn clears<R: Reader + ?Sized>(&self, rows: &mut R) -> Result<u64> {
+        let Some(value) = rows.get(Table::RateLimitStore, &self.store_key()?)? else { return Ok(0) };
+        let row: StoreRow = codec::decode_row(Table::RateLimitStore.name(), &value)?;
+        Ok(row.clears)
+    }
+
+    /// The configuration of a resource: its own, or else the limiter's.
+    pub(crate) fn config_of<R: Reader + ?Sized>(
+        &self,
+        rows: &mut R,
+        resource_key: &[u8],
+    ) -> Result<RateLimitConfig> {
+        let Some(value) = rows.get(Table::RateLimitConfig, resource_key)? else { return Ok(self.config) };
+        let row: ConfigRow = codec::decode_row(Table::RateLimitConfig.name(), &value)?;
+        if row.window_nanos >= 1_000_000_000 {
+            return Err(Error::corrupted(
+                format!("a row of table {}", Table::RateLimitConfig.name()),
+                "over 999,999,999 nanoseconds",
+            ));
+        }
+        let window = Duration::new(row.window_seconds, row.window_nanos);
+        Ok(RateLimitConfig { limit: row.limit, window })
+    }
+
+    /// Gives a resource a configuration of its own.
+    pub(crate) fn put_config<W: Writer + ?Sized>(
+        tx: &mut W,
+        resource_key: &[u8],
+        config: RateLimitConfig,
+    ) -> Result<()> {
+        let row = ConfigRow {
+            limit: config.limit,
+            window_seconds: config.window.as_secs(),
+            window_nanos: config.window.subsec_nanos(),
+        };
+        let value = codec::encode(&row)?;
+        tx.put(Table::RateLimitConfig, resource_key, value);
+        Ok(())
+    }
+
+    /// A number that no window of this file had before.
+    pub(crate) fn new_id<W: Writer + ?Sized>(tx: &mut W) -> Result<u64> {
+        let last: u64 = match tx.get(Table::RateLimitStore, LAST_ID_KEY)? {
+            Some(value) => codec::decode_row(Table::RateLimitStore.name(), &value)?,
+            None => 0,
+        };
+        let id = last.saturating_add(1);
+        let value = codec::encode(&id)?;
+        tx.put(Table::RateLimitStore, LAST_ID_KEY, value);
+        Ok(id)
+    }
+
+    /// Forgets the windows and cooldowns of the limiter.
+    pub(crate) fn clear<W: Writer + ?Sized>(&self, tx: &mut W) -> Result<()> {
+        let key = self.store_key()?;
+        let clears = self.clears(tx)?.saturating_add(1);
+        let value = codec::encode(&StoreRow { clears })?;
+        tx.put(Table::RateLimitStore, &key, value);
+        Ok(())
+    }
+
+    /// The cooldown at a key, with what it was filed under: that of an ended or forgotten one too.
+    fn load_cooldown<R: Reader + ?Sized>(&self, rows: &mut R, key: &[u8]) -> Result<Option<CooldownRow>> {
+        let Some(value) = rows.get(Table::RateLimitCooldown, key)? else { return Ok(None) };
+        codec::decode_row(Table::RateLimitCooldown.name(), &value).map(Some)
+    }
+
+    /// Notes that `origin` is to be left alone until `until_ms`.
+    pub(crate) fn set_cooldown<W: Writer + ?Sized>(
+        &self,
+        tx: &mut W,
+        origin: &str,
+        until_ms: u64,
+    ) -> Result<()> {
+        if until_ms <= tx.now_ms() {
+            return self.clear_cooldown(tx, origin);
+        }
+        let key = self.origin_key(origin)?;
+        let filed_at_ms = self.load_cooldown(tx, &key)?.map(|row| row.until_ms);
+        let value = codec::encode(&CooldownRow { clears: self.clears(tx)?, until_ms })?;
+        tx.put(Table::RateLimitCooldown, &key, value);
+        expiry::move_to(tx, filed_at_ms, until_ms, Table::RateLimitCooldown, &key);
+        Ok(())
+    }
+
+    /// Until when `origin` is to be left alone.
+    pub(crate) fn cooldown<R: Reader + ?Sized>(&self, rows: &mut R, origin: &str) -> Result<Option<u64>> {
+        let key = self.origin_key(origin)?;
+        let Some(row) = self.load_cooldown(rows, &key)? else { return Ok(None) };
+        let is_live = rows.now_ms() < row.until_ms && row.clears == self.clears(rows)?;
+        Ok(is_live.then_some(row.until_ms))
+    }
+
+    /// Ends the cooldown of `origin`.
+    pub(crate) fn clear_cooldown<W: Writer + ?Sized>(&self, tx: &mut W, origin: &str) -> Result<()> {
+        let key = self.origin_key(origin)?;
+        if let Some(row) = self.load_cooldown(tx, &key)? {
+            tx.delete(Table::RateLimitCooldown, &key);
+            expiry::delete(tx, row.until_ms, Table::RateLimitCooldown, &key);
+        }
+        Ok(())
+    }
+}
+
+/// The rest of `key` behind `prefix`, as the text that it was.
+pub(crate) fn text_behind(table: Table, prefix: &[u8], key: &[u8]) -> Result<String> {
+    key.strip_prefix(prefix)
+        .and_then(|text| std::str::from_utf8(text).ok())
+        .map(Into::into)
+        .ok_or_else(|| Error::corrupted(format!("a key of table {}", table.name()), "no text in its limiter"))
+}
+
+/// Where the expiry index should have a row that ends at `ends_at_ms`, and is under `filed_at_ms` now.
+///
+/// A window's end moves with every request. The index row follows only when it is behind by more than a quarter of
+/// what is kept, so that most requests leave it alone; a sweeper that comes early finds the window live and files it
+/// anew.
+pub(crate) fn file_at(filed_at_ms: Option<u64>, ends_at_ms: u64, keep_ms: u64) -> u64 {
+    match filed_at_ms {
+        Some(filed_at_ms) if filed_at_ms <= ends_at_ms && ends_at_ms - filed_at_ms <= keep_ms / 4 => {
+            filed_at_ms
+        }
+        _ => ends_at_ms,
+    }
+}

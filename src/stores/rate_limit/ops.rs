@@ -1,0 +1,309 @@
+//! The operations on rate limits, each written once.
+//!
+//! Invariants, which the operations keep:
+//!
+//! 1. What is in a window depends on the calls and their times alone: a request is gone once it was out of the window
+//!    that applied, also when a longer window is configured afterwards.
+//! 2. A window has at most one row in the expiry index: the one that its own row names.
+
+use super::config::RateLimitConfig;
+use super::history::{Counted, History, Place};
+use super::limiter::{Limiter, file_at, text_behind};
+use super::{RateLimitEntry, RateLimitStats, RateLimitStatus};
+use crate::codec::{self, key};
+use crate::engine::access::{Reader, Writer};
+use crate::error::Result;
+use crate::stores::expiry;
+use crate::stores::page::{Cursor, Page, check_limit};
+use crate::tables::Table;
+use std::ops::Bound;
+use std::time::Duration;
+
+/// How many rows one step of a listing or count reads.
+const SCAN_SLICE: usize = 256;
+/// The only history of a plain window.
+const LANE: u8 = 0;
+
+/// A row of [`Table::RateLimit`].
+#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub(crate) struct WindowRow {
+    /// The limiter's, when this was written.
+    pub(crate) clears: u64,
+    /// The number of the window in the keys of its requests.
+    pub(crate) id: u64,
+    /// How long requests are remembered.
+    pub(crate) keep_ms: u64,
+    /// Where the expiry index has the window.
+    pub(crate) filed_at_ms: Option<u64>,
+    pub(crate) history: History,
+}
+
+impl WindowRow {
+    pub(crate) fn encode(&self) -> Result<Vec<u8>> {
+        codec::encode(self)
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
+        codec::decode_row(Table::RateLimit.name(), bytes)
+    }
+
+    fn place(&self) -> Place {
+        Place { id: self.id, lane: LANE }
+    }
+
+    /// The requests that count for a limit over `window_ms`.
+    fn count<R: Reader + ?Sized>(&self, rows: &mut R, window_ms: u64) -> Result<Counted> {
+        let now_ms = rows.now_ms();
+        self.history.count(rows, self.place(), now_ms, window_ms.min(self.keep_ms))
+    }
+
+    /// Forgets what is out of the window, and remembers from now on for at least `window_ms`.
+    fn forget<R: Reader + ?Sized>(&mut self, rows: &mut R, window_ms: u64) -> Result<()> {
+        let place = self.place();
+        let now_ms = rows.now_ms();
+        self.history.forget(rows, place, now_ms, self.keep_ms)?;
+        self.keep_ms = self.keep_ms.max(window_ms);
+        Ok(())
+    }
+
+    /// Stages the row, and its index row where that has to move.
+    fn store<W: Writer + ?Sized>(&mut self, tx: &mut W, key: &[u8]) -> Result<()> {
+        let filed_at_ms = self.filed_at_ms;
+        let ends_at_ms = self.history.last_ms().map_or(tx.now_ms(), |ms| ms.saturating_add(self.keep_ms));
+        let file_at_ms = file_at(filed_at_ms, ends_at_ms, self.keep_ms);
+        self.filed_at_ms = Some(file_at_ms);
+        let value = self.encode()?;
+        tx.put(Table::RateLimit, key, value);
+        expiry::move_to(tx, filed_at_ms, file_at_ms, Table::RateLimit, key);
+        Ok(())
+    }
+}
+
+/// The window at `key`, empty when the limiter was cleared after it was written.
+fn load<R: Reader + ?Sized>(rows: &mut R, limiter: &Limiter<'_>, key: &[u8]) -> Result<Option<WindowRow>> {
+    let Some(value) = rows.get(Table::RateLimit, key)? else { return Ok(None) };
+    let mut row = WindowRow::decode(&value)?;
+    let clears = limiter.clears(rows)?;
+    if row.clears != clears {
+        row.clears = clears;
+        row.history.reset();
+    }
+    Ok(Some(row))
+}
+
+/// What an operation on one resource looks at.
+struct Seen {
+    key: Vec<u8>,
+    config: RateLimitConfig,
+    window: Option<WindowRow>,
+    counted: Counted,
+}
+
+fn look<R: Reader + ?Sized>(rows: &mut R, limiter: &Limiter<'_>, resource: &str) -> Result<Seen> {
+    let key = limiter.resource_key(resource)?;
+    let config = limiter.config_of(rows, &key)?;
+    let window = load(rows, limiter, &key)?;
+    let counted = match &window {
+        Some(window) => window.count(rows, config.window_ms())?,
+        None => Counted::default(),
+    };
+    Ok(Seen { key, config, window, counted })
+}
+
+fn add<W: Writer + ?Sized>(tx: &mut W, limiter: &Limiter<'_>, seen: Seen) -> Result<()> {
+    let window_ms = seen.config.window_ms();
+    let mut window = match seen.window {
+        Some(window) => window,
+        None => WindowRow {
+            clears: limiter.clears(tx)?,
+            id: Limiter::new_id(tx)?,
+            keep_ms: window_ms,
+            filed_at_ms: None,
+            history: History::default(),
+        },
+    };
+    window.forget(tx, window_ms)?;
+    let (place, now_ms) = (window.place(), tx.now_ms());
+    window.history.record(tx, place, now_ms)?;
+    window.store(tx, &seen.key)
+}
+
+/// Records a request if there is room for it.
+pub(crate) fn acquire<W: Writer + ?Sized>(tx: &mut W, limiter: &Limiter<'_>, resource: &str) -> Result<bool> {
+    let seen = look(tx, limiter, resource)?;
+    if seen.counted.count >= seen.config.limit {
+        return Ok(false);
+    }
+    add(tx, limiter, seen)?;
+    Ok(true)
+}
+
+/// Whether there is room for a request.
+pub(crate) fn can_proceed<R: Reader + ?Sized>(
+    rows: &mut R,
+    limiter: &Limiter<'_>,
+    resource: &str,
+) -> Result<bool> {
+    let seen = look(rows, limiter, resource)?;
+    Ok(seen.counted.count < seen.config.limit)
+}
+
+/// Records a request, whether or not there is room for it.
+pub(crate) fn record<W: Writer + ?Sized>(tx: &mut W, limiter: &Limiter<'_>, resource: &str) -> Result<()> {
+    let seen = look(tx, limiter, resource)?;
+    add(tx, limiter, seen)
+}
+
+/// What is left of the limit.
+pub(crate) fn status<R: Reader + ?Sized>(
+    rows: &mut R,
+    limiter: &Limiter<'_>,
+    resource: &str,
+) -> Result<RateLimitStatus> {
+    let seen = look(rows, limiter, resource)?;
+    Ok(RateLimitStatus {
+        remaining: seen.config.limit.saturating_sub(seen.counted.count),
+        reset_time: rows.now_ms().saturating_add(seen.config.window_ms()),
+        limit: seen.config.limit,
+    })
+}
+
+/// How long until there may be room.
+pub(crate) fn wait_time<R: Reader + ?Sized>(
+    rows: &mut R,
+    limiter: &Limiter<'_>,
+    resource: &str,
+) -> Result<Duration> {
+    let seen = look(rows, limiter, resource)?;
+    if seen.config.limit == 0 {
+        return Ok(seen.config.window);
+    }
+    let (Some(oldest_ms), Some(window)) = (seen.counted.oldest_ms, seen.window) else {
+        return Ok(Duration::ZERO);
+    };
+    if seen.counted.count < seen.config.limit {
+        return Ok(Duration::ZERO);
+    }
+    let leaves_at_ms = oldest_ms.saturating_add(seen.config.window_ms().min(window.keep_ms));
+    Ok(Duration::from_millis(leaves_at_ms.saturating_sub(rows.now_ms())))
+}
+
+/// Forgets the requests of a resource.
+pub(crate) fn reset<W: Writer + ?Sized>(tx: &mut W, limiter: &Limiter<'_>, resource: &str) -> Result<()> {
+    let key = limiter.resource_key(resource)?;
+    if let Some(mut window) = load(tx, limiter, &key)? {
+        window.history.reset();
+        window.store(tx, &key)?;
+    }
+    Ok(())
+}
+
+/// Gives a resource a configuration of its own.
+pub(crate) fn set_resource_config<W: Writer + ?Sized>(
+    tx: &mut W,
+    limiter: &Limiter<'_>,
+    resource: &str,
+    config: RateLimitConfig,
+) -> Result<()> {
+    config.check()?;
+    let key = limiter.resource_key(resource)?;
+    if let Some(mut window) = load(tx, limiter, &key)? {
+        window.forget(tx, config.window_ms())?;
+        window.store(tx, &key)?;
+    }
+    Limiter::put_config(tx, &key, config)
+}
+
+/// The configuration of a resource.
+pub(crate) fn resource_config<R: Reader + ?Sized>(
+    rows: &mut R,
+    limiter: &Limiter<'_>,
+    resource: &str,
+) -> Result<RateLimitConfig> {
+    let key = limiter.resource_key(resource)?;
+    limiter.config_of(rows, &key)
+}
+
+/// Shows `each` the window of every resource behind the key `after`, until it answers `false`.
+fn visit<R: Reader + ?Sized>(
+    rows: &mut R,
+    limiter: &Limiter<'_>,
+    after: Option<Vec<u8>>,
+    mut each: impl FnMut(&mut R, &[u8], usize, Seen) -> Result<bool>,
+) -> Result<()> {
+    let prefix = limiter.prefix()?;
+    let end = key::prefix_end(&prefix);
+    let mut from = after.map_or(Bound::Included(prefix.clone()), Bound::Excluded);
+    loop {
+        let to = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let found = rows.scan(Table::RateLimit, from.as_ref().map(Vec::as_slice), to, SCAN_SLICE)?;
+        for (key, value) in &found {
+            let resource = text_behind(Table::RateLimit, &prefix, key)?;
+            let seen = look(rows, limiter, &resource)?;
+            if !each(rows, key, key.len() + value.len(), seen)? {
+                return Ok(());
+            }
+        }
+        if found.len() < SCAN_SLICE {
+            return Ok(());
+        }
+        if let Some((key, _)) = found.into_iter().next_back() {
+            from = Bound::Excluded(key);
+        }
+    }
+}
+
+/// A page of the resources with counted requests, behind `cursor`.
+pub(crate) fn list<R: Reader + ?Sized>(
+    rows: &mut R,
+    limiter: &Limiter<'_>,
+    cursor: Option<&Cursor>,
+    limit: usize,
+) -> Result<Page<RateLimitEntry>> {
+    check_limit(limit)?;
+    let prefix = limiter.prefix()?;
+    let after = cursor.map(|cursor| cursor.key_in(Table::RateLimit)).transpose()?;
+    if let Some(after) = after {
+        // A cursor of another limiter would begin somewhere outside.
+        text_behind(Table::RateLimit, &prefix, after).map_err(|_| Cursor::foreign())?;
+    }
+    let mut items = Vec::new();
+    let mut last_key = Vec::new();
+    let mut next = None;
+    visit(rows, limiter, after.map(<[u8]>::to_vec), |_, key, _, seen| {
+        if seen.counted.count == 0 {
+            return Ok(true);
+        }
+        if items.len() == limit {
+            next = Some(Cursor::new(Table::RateLimit, std::mem::take(&mut last_key)));
+            return Ok(false);
+        }
+        items.push(RateLimitEntry {
+            resource: text_behind(Table::RateLimit, &prefix, key)?,
+            requests: seen.counted.count,
+            config: seen.config,
+        });
+        last_key = key.to_vec();
+        Ok(true)
+    })?;
+    Ok(Page { items, next })
+}
+
+/// Counts every window.
+pub(crate) fn stats<R: Reader + ?Sized>(rows: &mut R, limiter: &Limiter<'_>) -> Result<RateLimitStats> {
+    let mut stats = RateLimitStats::default();
+    visit(rows, limiter, None, |_, _, bytes, seen| {
+        stats.bytes += bytes as u64;
+        if seen.counted.count == 0 {
+            stats.expired += 1;
+        } else {
+            stats.live += 1;
+            stats.requests = stats.requests.saturating_add(seen.counted.count);
+        }
+        Ok(true)
+    })?;
+    Ok(stats)
+}
+
+#[cfg(test)]
+mod tests;

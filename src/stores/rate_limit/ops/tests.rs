@@ -1,0 +1,193 @@
+use super::*;
+use crate::engine::access::{Row, Value};
+use crate::stores::map_tx::MapTx;
+use crate::stores::rate_limit::RateLimitTx;
+use std::collections::VecDeque;
+
+const START_MS: u64 = 1_000_000;
+
+fn config(limit: u64, window_ms: u64) -> RateLimitConfig {
+    RateLimitConfig { limit, window: Duration::from_millis(window_ms) }
+}
+
+fn api<W: Writer>(tx: &mut W, limit: u64, window_ms: u64) -> RateLimitTx<'_> {
+    RateLimitTx::new(tx, "api", config(limit, window_ms)).unwrap()
+}
+
+#[test]
+fn garbage_is_removed_as_fast_as_it_is_made() {
+    let mut tx = MapTx::at(START_MS);
+    for _ in 0..500 {
+        tx.now_ms += 10;
+        assert!(api(&mut tx, 1_000, 100).acquire("r").unwrap());
+        assert!(tx.keys(Table::RateLimitRequest).len() <= 11);
+        assert_eq!(tx.keys(Table::Expiry).len(), 1);
+    }
+    api(&mut tx, 1_000, 100).reset("r").unwrap();
+    for _ in 0..20 {
+        tx.now_ms += 10;
+        api(&mut tx, 1_000, 100).record("r").unwrap();
+    }
+    assert!(tx.keys(Table::RateLimitRequest).len() <= 11);
+}
+
+#[test]
+fn requests_of_one_millisecond_share_a_row() {
+    let mut tx = MapTx::at(START_MS);
+    for _ in 0..50 {
+        api(&mut tx, 1_000, 100).record("r").unwrap();
+    }
+    assert_eq!(tx.keys(Table::RateLimitRequest).len(), 1);
+    assert_eq!(api(&mut tx, 1_000, 100).status("r").unwrap().remaining, 950);
+}
+
+#[test]
+fn the_index_row_follows_only_now_and_then_and_never_falls_far_behind() {
+    let mut tx = MapTx::at(START_MS);
+    let mut moves = 0;
+    let mut last = Vec::new();
+    for _ in 0..1_000 {
+        tx.now_ms += 1;
+        api(&mut tx, 5_000, 1_000).record("r").unwrap();
+        let filed = tx.keys(Table::Expiry);
+        moves += usize::from(filed != last);
+        let (filed_at_ms, table, _) = expiry::decode_key(&filed[0]).unwrap();
+        assert_eq!(table, Table::RateLimit);
+        assert!(filed_at_ms + 250 >= tx.now_ms + 1_000 && filed_at_ms <= tx.now_ms + 1_000);
+        last = filed;
+    }
+    assert!(moves <= 5, "{moves}");
+}
+
+/// Counts the rows that an operation touches.
+struct Counting {
+    inner: MapTx,
+    touched: usize,
+}
+
+impl Reader for Counting {
+    fn now_ms(&self) -> u64 {
+        self.inner.now_ms
+    }
+
+    fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<Value>> {
+        self.touched += 1;
+        self.inner.get(table, key)
+    }
+
+    fn scan(&mut self, table: Table, from: Bound<&[u8]>, to: Bound<&[u8]>, limit: usize) -> Result<Vec<Row>> {
+        let rows = self.inner.scan(table, from, to, limit)?;
+        self.touched += 1 + rows.len();
+        Ok(rows)
+    }
+}
+
+impl Writer for Counting {
+    fn put(&mut self, table: Table, key: &[u8], value: Vec<u8>) {
+        self.touched += 1;
+        self.inner.put(table, key, value);
+    }
+
+    fn delete(&mut self, table: Table, key: &[u8]) {
+        self.touched += 1;
+        self.inner.delete(table, key);
+    }
+}
+
+/// The most rows that one acquire touches while a window of `limit` fills, is full, and slides.
+fn most_touched(limit: u64) -> usize {
+    let mut tx = Counting { inner: MapTx::at(START_MS), touched: 0 };
+    let mut most = 0;
+    // As many milliseconds as requests fit, so that each has a row of its own.
+    let mut acquire = |tx: &mut Counting| {
+        tx.touched = 0;
+        tx.inner.now_ms += 1;
+        let admitted = api(tx, limit, 2 * limit).acquire("r").unwrap();
+        most = most.max(tx.touched);
+        admitted
+    };
+    for _ in 0..limit {
+        assert!(acquire(&mut tx));
+    }
+    assert!(!acquire(&mut tx));
+    tx.inner.now_ms += limit - 1;
+    for _ in 0..10 {
+        assert!(acquire(&mut tx));
+    }
+    most
+}
+
+#[test]
+fn an_acquire_touches_as_many_rows_at_a_limit_of_2_000_as_at_10() {
+    // A map is scanned whole to find a row, so the limit here is not greater; the rows touched are what counts.
+    assert!(most_touched(2_000) <= most_touched(10), "{} {}", most_touched(2_000), most_touched(10));
+    assert!(most_touched(10) <= 20, "{}", most_touched(10));
+}
+
+#[test]
+fn rows_round_trip_in_frozen_bytes() {
+    let mut tx = MapTx::at(300);
+    api(&mut tx, 5, 1_000).record("r").unwrap();
+    let rows: Vec<_> =
+        tx.snapshot().into_iter().map(|((table, key), value)| (table, key, value.to_vec())).collect();
+    let key = b"\x01api\0\0r".to_vec();
+    let request = [&[0_u8; 7][..], &[1, 0], &[0; 8], &[0; 6], &[1, 44]].concat();
+    assert_eq!(
+        rows,
+        [
+            (Table::Expiry, expiry::encode_key(1_300, Table::RateLimit, &key), vec![]),
+            (
+                Table::RateLimit,
+                key,
+                [&[0, 1, 251, 232, 3, 1, 251, 20, 5][..], &[0, 1, 251, 44, 1, 1, 251, 44, 1, 0, 0, 0],]
+                    .concat()
+            ),
+            (Table::RateLimitRequest, request, vec![0]),
+            (Table::RateLimitStore, vec![], vec![1]),
+        ]
+    );
+}
+
+#[test]
+fn damaged_rows_are_corruption() {
+    for bytes in [&[][..], &[1], &[0; 3], &[255; 20]] {
+        let mut tx = MapTx::at(0);
+        tx.put(Table::RateLimit, b"\x01api\0\0r", bytes.to_vec());
+        assert!(matches!(api(&mut tx, 1, 1).acquire("r"), Err(crate::Error::Corrupted { .. })));
+    }
+}
+
+/// What the store must do, as a list of times.
+#[derive(Default)]
+struct Reference {
+    times: VecDeque<u64>,
+    last_ms: u64,
+}
+
+impl Reference {
+    fn acquire(&mut self, now_ms: u64, limit: usize, window_ms: u64) -> bool {
+        let now_ms = now_ms.max(self.last_ms);
+        self.times.retain(|&ms| ms + window_ms > now_ms);
+        let admitted = self.times.len() < limit;
+        if admitted {
+            self.times.push_back(now_ms);
+            self.last_ms = now_ms;
+        }
+        admitted
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn windows_are_exact_also_when_the_clock_goes_back(
+        steps in proptest::collection::vec(-3_i64..12, 1..200), limit in 0_usize..8,
+    ) {
+        let (mut tx, mut reference) = (MapTx::at(START_MS), Reference::default());
+        for step in steps {
+            tx.now_ms = tx.now_ms.saturating_add_signed(step);
+            let now_ms = tx.now_ms;
+            let admitted = api(&mut tx, limit as u64, 20).acquire("r").unwrap();
+            proptest::prop_assert_eq!(admitted, reference.acquire(now_ms, limit, 20));
+        }
+    }
+}
