@@ -10,7 +10,7 @@ pub const MAX_KEY_LEN: usize = 64 * 1024;
 
 /// Bytes set aside for the log (both segments together) unless the builder says otherwise.
 ///
-/// Two segments of 8 MiB hold about 76,000 token consumes each, so a checkpoint writes each page of the B-tree once
+/// Two segments of 8 MiB hold about 95,000 token consumes each, so a checkpoint writes each page of the B-tree once
 /// for many rows, and a value of 4 MiB fits a segment.
 pub const DEFAULT_LOG_CAPACITY: u64 = 16 << 20;
 
