@@ -9,6 +9,9 @@ use std::str::FromStr;
 /// Marks the string form of a cursor, and its version.
 const CURSOR_VERSION: u8 = 1;
 
+/// Stands in the string form where the number of a table would, in a cursor of a driver from outside. No table has it.
+const NO_TABLE: u8 = 0;
+
 /// One page of a listing, in key order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page<T> {
@@ -22,9 +25,12 @@ pub struct Page<T> {
 /// [`FromStr`] takes back.
 ///
 /// A listing goes on behind the row that the cursor stands on, whether or not that row is still there.
+///
+/// Whoever writes another driver makes cursors with [`of_driver`](Self::of_driver).
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Cursor {
-    table: Table,
+    /// The table of a room that is listed, or `None` in a listing of a driver from outside.
+    table: Option<Table>,
     key: Vec<u8>,
 }
 
@@ -43,12 +49,40 @@ pub enum CursorParseError {
 impl Cursor {
     /// A cursor that stands on the row at `key` of `table`.
     pub(crate) fn new(table: Table, key: Vec<u8>) -> Self {
-        Self { table, key }
+        Self { table: Some(table), key }
+    }
+
+    /// A cursor in a listing of a driver that is not of this crate. `position` is the driver's own: it comes back from
+    /// [`driver_position`](Self::driver_position), also after a trip through the string form, which notices when it was
+    /// altered. No listing of a room takes such a cursor.
+    ///
+    /// Two drivers cannot tell each other's cursors apart, nor one driver its listings', unless `position` does. So it
+    /// should hold what was asked (the name of the listing, and of
+    /// [`scan_kind_for_tenant`](crate::StateStore::scan_kind_for_tenant) the tenant and the prefix) beside the row where
+    /// the page ended. It is not encrypted: whoever holds the cursor can read it.
+    ///
+    /// ```
+    /// use cloakroom::Cursor;
+    /// let cursor = Cursor::of_driver("page ends at row 7");
+    /// let back: Cursor = cursor.to_string().parse()?;
+    /// assert_eq!(back.driver_position(), Some(&b"page ends at row 7"[..]));
+    /// # Ok::<(), cloakroom::CursorParseError>(())
+    /// ```
+    #[must_use]
+    pub fn of_driver(position: impl Into<Vec<u8>>) -> Self {
+        Self { table: None, key: position.into() }
+    }
+
+    /// What [`of_driver`](Self::of_driver) was given. `None` when the cursor is of a listing of this crate, which a driver
+    /// refuses as it refuses one of another question.
+    #[must_use]
+    pub fn driver_position(&self) -> Option<&[u8]> {
+        self.table.is_none().then_some(self.key.as_slice())
     }
 
     /// The key that a listing of `table` goes on behind.
     pub(crate) fn key_in(&self, table: Table) -> Result<&[u8]> {
-        if self.table != table {
+        if self.table != Some(table) {
             return Err(Self::foreign());
         }
         Ok(&self.key)
@@ -70,10 +104,11 @@ pub(crate) fn check_limit(limit: usize) -> Result<()> {
     Err(Error::InvalidConfig(format!("a page holds 1 to {MAX_LIST_LIMIT} rows, not {limit}")))
 }
 
-/// The string form is lowercase hex of: version (1 byte), table (1 byte), key, CRC-32 of all that (little-endian).
+/// The string form is lowercase hex of: version (1 byte), table (1 byte, 0 for a driver from outside), key, CRC-32 of all
+/// that (little-endian).
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut bytes = vec![CURSOR_VERSION, self.table.number()];
+        let mut bytes = vec![CURSOR_VERSION, self.table.map_or(NO_TABLE, Table::number)];
         bytes.extend_from_slice(&self.key);
         let checksum = crc32fast::hash(&bytes);
         bytes.extend_from_slice(&checksum.to_le_bytes());
@@ -84,7 +119,8 @@ impl fmt::Display for Cursor {
 impl fmt::Debug for Cursor {
     /// Keeps the key to itself: it may be a lookup key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Cursor({}, {} bytes)", self.table.name(), self.key.len())
+        let listing = self.table.map_or("driver", Table::name);
+        write!(f, "Cursor({listing}, {} bytes)", self.key.len())
     }
 }
 
@@ -102,7 +138,10 @@ impl FromStr for Cursor {
         if crc32fast::hash(content) != u32::from_le_bytes(*checksum) {
             return Err(CursorParseError::Altered);
         }
-        let table = Table::from_number(number).ok_or(CursorParseError::Malformed)?;
+        let table = match number {
+            NO_TABLE => None,
+            number => Some(Table::from_number(number).ok_or(CursorParseError::Malformed)?),
+        };
         Ok(Self { table, key: key.to_vec() })
     }
 }
@@ -137,14 +176,35 @@ mod tests {
     }
 
     #[test]
-    fn an_altered_cursor_is_refused() {
-        let text = Cursor::new(Table::Handoff, b"key".to_vec()).to_string();
-        for at in 0..text.len() {
-            let mut altered = text.clone().into_bytes();
-            altered[at] = if altered[at] == b'0' { b'1' } else { b'0' };
-            assert!(String::from_utf8(altered).unwrap().parse::<Cursor>().is_err());
-            assert!(text[..at].parse::<Cursor>().is_err());
+    fn a_cursor_of_a_driver_round_trips_in_a_frozen_string() {
+        let cursor = Cursor::of_driver(*b"k\xff");
+        assert_eq!(cursor.to_string(), "01006bff98e5f332");
+        let back: Cursor = cursor.to_string().parse().unwrap();
+        assert_eq!(back.driver_position(), Some(&b"k\xff"[..]));
+        assert_eq!(Cursor::of_driver([]).to_string().parse(), Ok(Cursor::of_driver([])));
+        assert_eq!(Table::from_number(NO_TABLE), None);
+    }
+
+    #[test]
+    fn rooms_and_drivers_refuse_each_others_cursors() {
+        for &table in Table::ALL {
+            assert!(matches!(Cursor::of_driver(*b"key").key_in(table), Err(Error::InvalidConfig(_))));
+            assert_eq!(Cursor::new(table, b"key".to_vec()).driver_position(), None);
         }
+    }
+
+    #[test]
+    fn an_altered_cursor_is_refused() {
+        for cursor in [Cursor::new(Table::Handoff, b"key".to_vec()), Cursor::of_driver(*b"key")] {
+            let text = cursor.to_string();
+            for at in 0..text.len() {
+                let mut altered = text.clone().into_bytes();
+                altered[at] = if altered[at] == b'0' { b'1' } else { b'0' };
+                assert!(String::from_utf8(altered).unwrap().parse::<Cursor>().is_err());
+                assert!(text[..at].parse::<Cursor>().is_err());
+            }
+        }
+        let text = Cursor::new(Table::Handoff, b"key".to_vec()).to_string();
         for foreign in ["", "xyz", "é", "01", &text.to_uppercase()] {
             assert!(foreign.parse::<Cursor>().is_err());
         }
@@ -160,6 +220,7 @@ mod tests {
     #[test]
     fn a_cursor_does_not_print_its_key_when_debugged() {
         assert_eq!(format!("{:?}", Cursor::new(Table::FormToken, vec![1, 2])), "Cursor(form_token, 2 bytes)");
+        assert_eq!(format!("{:?}", Cursor::of_driver([1, 2])), "Cursor(driver, 2 bytes)");
     }
 
     #[test]
