@@ -14,8 +14,11 @@ pub const MAX_KEY_LEN: usize = 64 * 1024;
 /// for many rows, and a value of 4 MiB fits a segment.
 pub const DEFAULT_LOG_CAPACITY: u64 = 16 << 20;
 
-/// The smallest log. One segment must hold the largest single-row operation on keys of [`MAX_KEY_LEN`].
-pub const MIN_LOG_CAPACITY: u64 = 2 << 20;
+/// The smallest log. One segment must hold every operation on one row, on keys of [`MAX_KEY_LEN`] whatever their bytes.
+///
+/// The largest is the save of an agent state: its slot has five strings and is written four times, and a byte of zero
+/// takes two in a key. That is 2.7 MiB, and leaves the state itself more than a megabyte.
+pub const MIN_LOG_CAPACITY: u64 = 8 << 20;
 
 /// The largest log. A recovery replays at most this much, and holds its rows in memory.
 pub const MAX_LOG_CAPACITY: u64 = 4 << 30;
@@ -44,9 +47,9 @@ pub const MAX_LIST_LIMIT: usize = 1_000;
 /// [`Error::LogFull`](crate::Error::LogFull).
 pub const MAX_LOG_STALL: Duration = Duration::from_secs(30);
 
-/// An operation with several keys of the largest size (a form token has four strings and two index rows) must fit
-/// the smallest segment.
-const _: () = assert!(MIN_LOG_CAPACITY / 2 >= 12 * MAX_KEY_LEN as u64);
+/// Four copies of a slot of five strings, each at twice its length because every byte of zero is escaped, and three
+/// event ids (the one that is saved as a key and in the state, the one that it replaces), and a megabyte of state.
+const _: () = assert!(MIN_LOG_CAPACITY / 2 >= (4 * 5 * 2 + 3) * MAX_KEY_LEN as u64 + (1 << 20));
 const _: () = assert!(DEFAULT_LOG_CAPACITY / 2 > DEFAULT_MAX_STATE_BYTES as u64 + 4 * MAX_KEY_LEN as u64);
 const _: () = assert!(DEFAULT_LOG_CAPACITY / 2 > DEFAULT_MAX_ENTRY_BYTES as u64 + 9 * MAX_KEY_LEN as u64);
 const _: () = assert!(MIN_LOG_CAPACITY.is_multiple_of(2 * BLOCK_SIZE as u64));

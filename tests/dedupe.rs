@@ -3,6 +3,7 @@
 
 mod rooms;
 
+use cloakroom::limits::MIN_LOG_CAPACITY;
 use cloakroom::{
     Builder, Cloakroom, Clock, Cursor, Dedupe, DedupeStore, Durability, Error, JobState, ManualClock, Pending,
 };
@@ -341,7 +342,10 @@ fn what_cannot_be_encoded_leaves_the_job_pending() {
     let value = [(vec![1], 1)].into();
     assert!(matches!(jobs.complete("h", &value).wait(), Err(Error::Encode(_))));
     let large = room.dedupe::<String>("http");
-    assert!(matches!(large.complete("h", &"x".repeat(2 << 20)).wait(), Err(Error::TooLarge { .. })));
+    assert!(matches!(
+        large.complete("h", &"x".repeat(MIN_LOG_CAPACITY as usize / 2)).wait(),
+        Err(Error::TooLarge { .. })
+    ));
     assert!(!waiting.is_ready());
     assert!(jobs.is_in_progress("h").wait().unwrap());
 }

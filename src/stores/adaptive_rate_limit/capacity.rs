@@ -151,7 +151,8 @@ pub(crate) fn share(limit: u64, activity: &Activity, config: &AdaptiveConfig) ->
     let low = tenths(limit, 3).max(config.min_user_reserved);
     let (reserved, reason) = if activity.recent >= config.high_activity_threshold {
         let paused = config.background_pause_on_increasing_trend && activity.trend == Trend::Increasing;
-        let scaled = scale(tenths(limit, 5), config.max_user_scaling);
+        // Not half of the limit rounded down and then scaled, which would lose part of a request.
+        let scaled = scale(limit, 0.5 * config.max_user_scaling);
         let reason = if paused { Reason::HighIncreasing } else { Reason::High };
         (scaled.min(tenths(limit, 9)), reason)
     } else if activity.recent >= config.moderate_activity_threshold {
@@ -240,6 +241,8 @@ mod tests {
         };
         let answer = share(100, &users(12, Trend::Increasing), &config);
         assert_eq!((answer.user_reserved, answer.background_paused), (75, false));
+        // 5.5 x 1.5, and not 5 x 1.5.
+        assert_eq!(share(11, &users(12, Trend::Stable), &config).user_reserved, 8);
     }
 
     #[test]

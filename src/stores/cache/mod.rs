@@ -1,7 +1,7 @@
 //! Caches: values under hashes, for a time, with tags to remove them by.
 
 mod handle;
-mod json;
+pub(crate) mod json;
 mod ops;
 mod recency;
 pub(crate) mod row;

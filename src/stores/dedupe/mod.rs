@@ -49,7 +49,8 @@ pub trait DedupeStore<T>: Send + Sync {
 
     /// Ends the pending job under `hash` with `value`, and wakes who waits for it. Changes nothing when there is none.
     ///
-    /// [`Encode`](crate::Error::Encode) when the value has no JSON, and [`TooLarge`](crate::Error::TooLarge) when a
+    /// [`Encode`](crate::Error::Encode) when the value has no JSON or one that is nested deeper than
+    /// [`MAX_STATE_DEPTH`](crate::MAX_STATE_DEPTH), and [`TooLarge`](crate::Error::TooLarge) when a
     /// segment of the log cannot hold it; then the job is still pending.
     fn complete(&self, hash: &str, value: &T) -> Pending<()>;
 

@@ -13,6 +13,7 @@ use crate::engine::access::{Reader, Row, Value, Writer};
 use crate::engine::{Found, Judge};
 use crate::error::{Error, Result};
 use crate::limits::MAX_KEY_LEN;
+use crate::stores::cache::json;
 use crate::stores::expiry;
 use crate::stores::page::{Cursor, Page, check_limit};
 use crate::tables::Table;
@@ -40,7 +41,7 @@ pub(crate) fn timeout_ms(timeout: Duration) -> Option<u64> {
 /// The JSON of `value`, unless it has more than `max_bytes`. Apart from [`end`], so that it is not done under the
 /// engine's lock.
 pub(crate) fn encode_value<T: Serialize>(value: &T, max_bytes: usize) -> Result<Vec<u8>> {
-    let json = serde_json::to_vec(value).map_err(|error| Error::Encode(error.to_string()))?;
+    let json = json::encode(value)?;
     if json.len() > max_bytes {
         let (size, limit) = (json.len() as u64, max_bytes as u64);
         return Err(Error::TooLarge { what: "the encoded value", size, limit });
@@ -142,7 +143,7 @@ pub(crate) fn is_in_progress<R: Reader + ?Sized>(rows: &mut R, key: &[u8], openi
 pub(crate) fn value_of<T: DeserializeOwned>(row: Option<Value>) -> Result<Option<T>> {
     let Some(bytes) = row else { return Ok(None) };
     match JobRow::decode(&bytes)?.progress {
-        Progress::Completed(json) => Ok(serde_json::from_slice(json).ok()),
+        Progress::Completed(json) => Ok(json::decode(json)),
         Progress::Pending | Progress::Failed(_) => Ok(None),
     }
 }

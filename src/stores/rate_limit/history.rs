@@ -92,6 +92,11 @@ impl History {
         (self.next > 0).then_some(self.last_ms)
     }
 
+    /// Whether no request may still count.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
     /// Forgets every request.
     pub(crate) fn reset(&mut self) {
         *self = Self { epoch: self.epoch.saturating_add(1), swept_to: self.swept_to, ..Self::default() };

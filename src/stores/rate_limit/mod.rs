@@ -20,7 +20,8 @@ use std::time::Duration;
 ///
 /// A request counts while its time is after `now - window`: an exact sliding window. Times are those of the store's
 /// clock; while that is behind the last request of a resource, time stands still for it. A request that has left the
-/// window is gone: a longer window that is configured later does not count it again.
+/// longest window that was configured since its resource last had none is gone: one that is longer still and configured
+/// later does not count it again.
 ///
 /// Every method has taken its effect, in order, when it returns; the [`Pending`] is the wait for its durability.
 /// Points in time are milliseconds since the Unix epoch.

@@ -2,8 +2,8 @@
 //!
 //! Invariants, which the operations keep:
 //!
-//! 1. What is in a window depends on the calls and their times alone: a request is gone once it was out of the window
-//!    that applied, also when a longer window is configured afterwards.
+//! 1. What is in a window depends on the calls and their times alone: a request is remembered for the longest window
+//!    that applied while there were requests, and then gone, also when a longer one is configured afterwards.
 //! 2. A window has at most one row in the expiry index: the one that its own row names.
 
 use super::config::RateLimitConfig;
@@ -57,12 +57,13 @@ impl WindowRow {
         self.history.count(rows, self.place(), now_ms, window_ms.min(self.keep_ms))
     }
 
-    /// Forgets what is out of the window, and remembers from now on for at least `window_ms`.
+    /// Forgets what is out of the window, and remembers from now on for at least `window_ms`. A window without requests
+    /// remembers for `window_ms`, as one does whose row the sweeper has removed.
     fn forget<R: Reader + ?Sized>(&mut self, rows: &mut R, window_ms: u64) -> Result<()> {
         let place = self.place();
         let now_ms = rows.now_ms();
         self.history.forget(rows, place, now_ms, self.keep_ms)?;
-        self.keep_ms = self.keep_ms.max(window_ms);
+        self.keep_ms = if self.history.is_empty() { window_ms } else { self.keep_ms.max(window_ms) };
         Ok(())
     }
 

@@ -5,7 +5,8 @@ use crate::stores::page::CursorParseError;
 use std::sync::Arc;
 
 /// An error of a [`StateStore`](super::StateStore). Nothing was applied, unless it is a [`Store`](Self::Store) error
-/// that says otherwise ([`Error::OutcomeUnknown`]).
+/// that says otherwise ([`Error::OutcomeUnknown`]), or the answer of a
+/// [`delete_scope`](super::StateStore::delete_scope) in several steps, of which those before the error stay.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum StateError {

@@ -34,7 +34,7 @@ pub const MAX_SCAN_LIMIT: usize = 256;
 ///
 /// # Errors
 /// After an error nothing was applied, unless it is [`OutcomeUnknown`](crate::Error::OutcomeUnknown), inside
-/// [`StateError::Store`]. Every method that takes an identity answers [`IdentityRequired`](StateError::IdentityRequired)
+/// [`StateError::Store`], or the answer of a [`delete_scope`](Self::delete_scope) that took several steps. Every method that takes an identity answers [`IdentityRequired`](StateError::IdentityRequired)
 /// when its tenant, user or session is empty, every one that takes a kind, a kind's prefix or an event id
 /// [`InvalidRecord`](StateError::InvalidRecord) when that is empty, and
 /// [`TooLarge`](crate::Error::TooLarge) for a string over [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN).
@@ -86,6 +86,9 @@ pub trait StateStore: Send + Sync {
     fn delete_if(&self, expectation: &SlotExpectation) -> Pending<bool, StateError>;
 
     /// Removes every state of a session, of all its runs and kinds, and says how many they were.
+    ///
+    /// A driver may remove a session that is too large for one step in several, each whole by itself. Then others may
+    /// see it half removed meanwhile, and after an error in between the rest is still there; the call can be made again.
     fn delete_scope(&self, tenant: &str, user: &str, session: &str) -> Pending<u64, StateError>;
 
     /// The first states (up to `limit`, 1 to [`MAX_IDENTITY_LIST_LIMIT`]; all without one) of exactly this identity whose

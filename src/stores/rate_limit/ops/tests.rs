@@ -191,3 +191,22 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn a_window_without_requests_remembers_as_long_as_one_that_was_swept() {
+    for swept in [true, false] {
+        let mut tx = MapTx::at(START_MS);
+        api(&mut tx, 5, 60).record("r").unwrap();
+        api(&mut tx, 5, 60).set_resource_config("r", config(5, 1)).unwrap();
+        tx.now_ms += 100;
+        if swept {
+            for table in [Table::RateLimit, Table::RateLimitRequest, Table::Expiry] {
+                tx.keys(table).iter().for_each(|key| tx.delete(table, key));
+            }
+        }
+        api(&mut tx, 5, 60).record("r").unwrap();
+        tx.now_ms += 5;
+        api(&mut tx, 5, 60).set_resource_config("r", config(5, 60)).unwrap();
+        assert_eq!(api(&mut tx, 5, 60).status("r").unwrap().remaining, 5, "swept: {swept}");
+    }
+}
