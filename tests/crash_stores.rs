@@ -11,6 +11,7 @@ mod all_stores;
 use all_stores::dump::{Dump, go_on};
 use all_stores::history::{History, new_clock, open};
 use cloakroom::testing::SimStorage;
+use cloakroom::{Cloakroom, ManualClock};
 use std::ops::RangeInclusive;
 
 /// Steps of one history.
@@ -71,29 +72,16 @@ fn survive(history: &History, image: Vec<u8>, dumps: &[Dump]) -> Result<(), Stri
     let storage = SimStorage::from_image(image, 7);
     let clock = new_clock();
     let room = open(&storage, &clock).map_err(|error| format!("it does not open: {error}"))?;
-    // What has ended depends on the time, so it is looked at each step's own.
-    let find = |mut steps: RangeInclusive<usize>| {
-        steps.try_fold((), |(), step| {
-            clock.set(history.times_ms[step]);
-            let dump = Dump::of(&room).map_err(|error| Err(format!("it cannot be read: {error}")))?;
-            if dump == dumps[step] { Err(Ok((step, dump))) } else { Ok(()) }
-        })
-    };
     let (low, high) = (history.acknowledged, history.issued());
-    let dump = match find(low..=high) {
-        Err(Ok((_, dump))) => dump,
-        Err(Err(unread)) => return Err(unread),
-        Ok(()) => match find(0..=low.saturating_sub(1)) {
-            Err(Ok((step, _))) => {
-                return Err(format!("step {step} survived although step {low} was acknowledged"));
-            }
-            _ => {
-                clock.set(history.times_ms[high]);
-                let dump = Dump::of(&room).map_err(|error| error.to_string())?;
-                let difference = dump.difference(&dumps[high]);
-                return Err(format!("it is none of the steps {low}..={high}; the last differs {difference}"));
-            }
-        },
+    let Some(dump) = find(history, &room, &clock, dumps, low..=high)? else {
+        if let Some(dump) = find(history, &room, &clock, dumps, 0..=low)? {
+            let step = dumps.iter().position(|known| *known == dump).unwrap_or_default();
+            return Err(format!("step {step} survived although step {low} was acknowledged"));
+        }
+        clock.set(history.times_ms[high]);
+        let dump = Dump::of(&room).map_err(|error| error.to_string())?;
+        let difference = dump.difference(&dumps[high]);
+        return Err(format!("it is none of the steps {low}..={high}; the last differs {difference}"));
     };
     dump.check_ways(&room, history.events)?;
     go_on(&room)?;
@@ -106,6 +94,41 @@ fn survive(history: &History, image: Vec<u8>, dumps: &[Dump]) -> Result<(), Stri
         return Err(format!("opened again it differs {}", after.difference(&before)));
     }
     Ok(())
+}
+
+/// What the room holds, if that is what the history held after the first step of `steps` that it can be. What has ended
+/// depends on the time, so the room is looked at each step's own, and stays there when it is found.
+fn find(
+    history: &History,
+    room: &Cloakroom,
+    clock: &ManualClock,
+    dumps: &[Dump],
+    steps: RangeInclusive<usize>,
+) -> Result<Option<Dump>, String> {
+    for step in steps {
+        clock.set(history.times_ms[step]);
+        let dump = Dump::of(room).map_err(|error| format!("it cannot be read: {error}"))?;
+        if dump == dumps[step] {
+            return Ok(Some(dump));
+        }
+    }
+    Ok(None)
+}
+
+#[test]
+fn a_history_fills_every_store_and_is_moved_out_of_the_log() {
+    let (mut filled, mut checkpoints) = ([0; 9], 0);
+    for seed in 0..8 {
+        let mut history = History::new(seed, &formatted(seed), false);
+        for dump in history.run_and_look(STEPS) {
+            filled.iter_mut().zip(dump.filled()).for_each(|(sum, rows)| *sum += rows);
+        }
+        checkpoints += history.room.stats().unwrap().checkpoints;
+    }
+    assert!(
+        filled.iter().all(|sum| *sum > STEPS) && checkpoints > 0,
+        "{filled:?}, {checkpoints} checkpoints"
+    );
 }
 
 #[test]

@@ -120,6 +120,23 @@ impl Dump {
         listed.collect()
     }
 
+    /// How many rows there are: tokens, claim checks, entries of both caches, tagged entries, jobs, resources of both
+    /// limiters and states.
+    pub fn filled(&self) -> [usize; 9] {
+        let tagged = self.caches.iter().flatten().filter(|entry| !entry.tags.is_empty()).count();
+        [
+            self.tokens.len(),
+            self.states.len(),
+            self.caches[0].len(),
+            self.caches[1].len(),
+            tagged,
+            self.jobs.len(),
+            self.rates.len(),
+            self.adaptive.len(),
+            self.records.len(),
+        ]
+    }
+
     /// What differs from `other`, in words.
     pub fn difference(&self, other: &Self) -> String {
         let (ours, theirs) = (format!("{self:#?}"), format!("{other:#?}"));
