@@ -14,11 +14,15 @@ pub const MAX_KEY_LEN: usize = 64 * 1024;
 /// for many rows, and a value of 4 MiB fits a segment.
 pub const DEFAULT_LOG_CAPACITY: u64 = 16 << 20;
 
-/// The smallest log. One segment must hold every operation on one row, on keys of [`MAX_KEY_LEN`] whatever their bytes.
+/// The smallest log. A transaction that does not fit one of its two segments is
+/// [`Error::TooLarge`](crate::Error::TooLarge), and limits of values that were not asked for shrink to what fits.
+pub const MIN_LOG_CAPACITY: u64 = 64 << 10;
+
+/// The smallest log in which every operation on one row works on keys of [`MAX_KEY_LEN`], whatever their bytes.
 ///
 /// The largest is the save of an agent state: its slot has five strings and is written four times, and a byte of zero
 /// takes two in a key. That is 2.7 MiB, and leaves the state itself more than a megabyte.
-pub const MIN_LOG_CAPACITY: u64 = 8 << 20;
+pub const LONGEST_KEYS_LOG_CAPACITY: u64 = 8 << 20;
 
 /// The largest log. A recovery replays at most this much, and holds its rows in memory.
 pub const MAX_LOG_CAPACITY: u64 = 4 << 30;
@@ -49,7 +53,8 @@ pub const MAX_LOG_STALL: Duration = Duration::from_secs(30);
 
 /// Four copies of a slot of five strings, each at twice its length because every byte of zero is escaped, and three
 /// event ids (the one that is saved as a key and in the state, the one that it replaces), and a megabyte of state.
-const _: () = assert!(MIN_LOG_CAPACITY / 2 >= (4 * 5 * 2 + 3) * MAX_KEY_LEN as u64 + (1 << 20));
+const _: () = assert!(LONGEST_KEYS_LOG_CAPACITY / 2 >= (4 * 5 * 2 + 3) * MAX_KEY_LEN as u64 + (1 << 20));
+const _: () = assert!(DEFAULT_LOG_CAPACITY >= LONGEST_KEYS_LOG_CAPACITY);
 const _: () = assert!(DEFAULT_LOG_CAPACITY / 2 > DEFAULT_MAX_STATE_BYTES as u64 + 4 * MAX_KEY_LEN as u64);
 const _: () = assert!(DEFAULT_LOG_CAPACITY / 2 > DEFAULT_MAX_ENTRY_BYTES as u64 + 9 * MAX_KEY_LEN as u64);
 const _: () = assert!(MIN_LOG_CAPACITY.is_multiple_of(2 * BLOCK_SIZE as u64));

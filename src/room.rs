@@ -285,7 +285,6 @@ pub struct Builder {
     cache_size: usize,
     clock: Arc<dyn Clock>,
     threads: Threads,
-    min_log_capacity: u64,
 }
 
 impl Default for Builder {
@@ -296,7 +295,6 @@ impl Default for Builder {
             cache_size: DEFAULT_CACHE_SIZE,
             clock: Arc::new(SystemClock::new()),
             threads: Threads::Background,
-            min_log_capacity: MIN_LOG_CAPACITY,
         }
     }
 }
@@ -312,7 +310,9 @@ impl Builder {
 
     /// Bytes set aside for the log when the file is created: two segments of half of it. An existing file keeps
     /// the capacity it was created with. Between
-    /// [`MIN_LOG_CAPACITY`] and [`MAX_LOG_CAPACITY`], rounded up to whole blocks.
+    /// [`MIN_LOG_CAPACITY`] and [`MAX_LOG_CAPACITY`], rounded up to whole blocks. Below
+    /// [`LONGEST_KEYS_LOG_CAPACITY`](crate::limits::LONGEST_KEYS_LOG_CAPACITY) operations on several keys of the greatest
+    /// length may answer [`Error::TooLarge`].
     #[must_use]
     pub fn log_capacity(mut self, bytes: u64) -> Self {
         self.log_capacity = bytes;
@@ -340,15 +340,6 @@ impl Builder {
     #[must_use]
     pub fn without_threads(mut self) -> Self {
         self.threads = Threads::None;
-        self
-    }
-
-    /// Allows logs too small for the largest keys, so that a simulation fills them quickly.
-    #[cfg(any(test, feature = "testing"))]
-    #[doc(hidden)]
-    #[must_use]
-    pub fn allow_tiny_log(mut self) -> Self {
-        self.min_log_capacity = 64 << 10;
         self
     }
 
@@ -396,7 +387,7 @@ impl Builder {
     }
 
     fn options(&self) -> Result<EngineOptions> {
-        let (min, max) = (self.min_log_capacity, MAX_LOG_CAPACITY);
+        let (min, max) = (MIN_LOG_CAPACITY, MAX_LOG_CAPACITY);
         if !(min..=max).contains(&self.log_capacity) {
             let asked = self.log_capacity;
             return Err(Error::InvalidConfig(format!(

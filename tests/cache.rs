@@ -2,7 +2,7 @@
 
 mod rooms;
 
-use cloakroom::limits::{MAX_KEY_LEN, MIN_LOG_CAPACITY};
+use cloakroom::limits::{LONGEST_KEYS_LOG_CAPACITY, MAX_KEY_LEN};
 use cloakroom::{Cache, CacheStore, Cloakroom, Cursor, Error, HandoffStateStore, ManualClock};
 use rooms::{NOW_MS, small, state};
 use std::sync::Arc;
@@ -23,8 +23,9 @@ fn values_and_tags_survive_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("edge.cloak");
     let clock = Arc::new(ManualClock::new(NOW_MS));
-    let open =
-        || Cloakroom::builder().log_capacity(MIN_LOG_CAPACITY).clock(clock.clone()).open(&path).unwrap();
+    let open = || {
+        Cloakroom::builder().log_capacity(LONGEST_KEYS_LOG_CAPACITY).clock(clock.clone()).open(&path).unwrap()
+    };
     for checkpoint in [true, false] {
         let room = open();
         let cache = room.cache::<u64>("http");
@@ -51,8 +52,9 @@ fn the_order_of_use_begins_as_the_order_of_storing() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("edge.cloak");
     let clock = Arc::new(ManualClock::new(NOW_MS));
-    let open =
-        || Cloakroom::builder().log_capacity(MIN_LOG_CAPACITY).clock(clock.clone()).open(&path).unwrap();
+    let open = || {
+        Cloakroom::builder().log_capacity(LONGEST_KEYS_LOG_CAPACITY).clock(clock.clone()).open(&path).unwrap()
+    };
     let room = open();
     for hash in ["c", "b", "a", "d"] {
         room.cache("http").set(hash, &1_u64, 0).wait().unwrap();

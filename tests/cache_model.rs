@@ -1,7 +1,7 @@
 //! Caches against a reference that is plain maps and obviously right: random operations, in transactions that are kept
 //! and lost, clock moves and reopenings.
 
-use cloakroom::limits::MIN_LOG_CAPACITY;
+use cloakroom::limits::LONGEST_KEYS_LOG_CAPACITY;
 use cloakroom::{Cache, CacheStore, CacheTx, Cloakroom, Error, ManualClock, Result};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -383,7 +383,7 @@ impl Run {
 }
 
 fn open(path: Option<&PathBuf>, clock: &Arc<ManualClock>) -> Cloakroom {
-    let builder = Cloakroom::builder().log_capacity(MIN_LOG_CAPACITY).clock(clock.clone());
+    let builder = Cloakroom::builder().log_capacity(LONGEST_KEYS_LOG_CAPACITY).clock(clock.clone());
     match path {
         Some(path) => builder.open(path).unwrap(),
         None => builder.open_in_memory().unwrap(),

@@ -1,7 +1,7 @@
 //! The engine passes the conformance suites whole, in memory and in a file, and so does the reference driver.
 #![cfg(feature = "conformance")]
 
-use cloakroom::limits::MIN_LOG_CAPACITY;
+use cloakroom::limits::LONGEST_KEYS_LOG_CAPACITY;
 use cloakroom::{
     AdaptiveRateLimitStore, CacheStore, Cloakroom, DedupeStore, Durability, FormTokenStore,
     HandoffStateStore, ManualClock, RateLimitStore, StateStore, conformance, drivers,
@@ -31,7 +31,7 @@ impl Files {
     fn room(&self) -> (Cloakroom, Arc<ManualClock>) {
         let clock = Arc::new(ManualClock::new(0));
         let path = self.dir.path().join(format!("{}.cloak", self.opened.fetch_add(1, Ordering::Relaxed)));
-        let builder = Cloakroom::builder().log_capacity(4 * MIN_LOG_CAPACITY).clock(clock.clone());
+        let builder = Cloakroom::builder().log_capacity(LONGEST_KEYS_LOG_CAPACITY).clock(clock.clone());
         (builder.open(path).unwrap(), clock)
     }
 }

@@ -489,7 +489,7 @@ fn threads_that_race_until_the_power_fails_lose_no_acknowledgement() {
             },
             seed,
         );
-        let room = Cloakroom::builder().allow_tiny_log().open_on(Arc::new(storage.clone())).unwrap();
+        let room = Cloakroom::builder().open_on(Arc::new(storage.clone())).unwrap();
         let mut rng = fastrand::Rng::with_seed(seed);
         storage.stop_after(storage.events() + rng.u64(20..400));
         let proceeds: Vec<AtomicUsize> = (0..100 * ROUND).map(|_| AtomicUsize::new(0)).collect();

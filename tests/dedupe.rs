@@ -3,7 +3,7 @@
 
 mod rooms;
 
-use cloakroom::limits::MIN_LOG_CAPACITY;
+use cloakroom::limits::LONGEST_KEYS_LOG_CAPACITY;
 use cloakroom::{
     Builder, Cloakroom, Clock, Cursor, Dedupe, DedupeStore, Durability, Error, JobState, ManualClock, Pending,
 };
@@ -343,7 +343,7 @@ fn what_cannot_be_encoded_leaves_the_job_pending() {
     assert!(matches!(jobs.complete("h", &value).wait(), Err(Error::Encode(_))));
     let large = room.dedupe::<String>("http");
     assert!(matches!(
-        large.complete("h", &"x".repeat(MIN_LOG_CAPACITY as usize / 2)).wait(),
+        large.complete("h", &"x".repeat(LONGEST_KEYS_LOG_CAPACITY as usize / 2)).wait(),
         Err(Error::TooLarge { .. })
     ));
     assert!(!waiting.is_ready());

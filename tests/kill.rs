@@ -26,7 +26,7 @@ const NOW: u64 = 1_000;
 
 fn open(path: &Path) -> Cloakroom {
     // A small log, so that segments change places and checkpoints run all the time.
-    Cloakroom::builder().log_capacity(cloakroom::limits::MIN_LOG_CAPACITY).open(path).unwrap()
+    Cloakroom::builder().log_capacity(cloakroom::limits::LONGEST_KEYS_LOG_CAPACITY).open(path).unwrap()
 }
 
 fn key(number: u64) -> LookupKey {

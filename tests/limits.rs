@@ -4,7 +4,7 @@ mod rooms;
 
 use TokenConsumeOutcome::{Invalid, Proceed, Replay};
 use cloakroom::limits::{
-    DEFAULT_MAX_STATE_BYTES, DEFAULT_REPLAY_GRACE, MAX_KEY_LEN, MAX_LIST_LIMIT, MIN_LOG_CAPACITY,
+    DEFAULT_MAX_STATE_BYTES, DEFAULT_REPLAY_GRACE, LONGEST_KEYS_LOG_CAPACITY, MAX_KEY_LEN, MAX_LIST_LIMIT,
 };
 use cloakroom::{
     Cloakroom, Cursor, Error, FormTokenRecord, FormTokenStore, Handoff, HandoffStateStore, LookupKey,
@@ -209,7 +209,7 @@ fn the_default_maximum_is_exact_in_the_default_log() {
 
 /// The greatest maximum that a room accepts.
 fn greatest_maximum(handoff: &Handoff) -> usize {
-    let (mut fits, mut does_not) = (1, MIN_LOG_CAPACITY as usize);
+    let (mut fits, mut does_not) = (1, LONGEST_KEYS_LOG_CAPACITY as usize);
     while does_not - fits > 1 {
         let middle = fits.midpoint(does_not);
         match handoff.clone().with_max_state_bytes(middle) {

@@ -97,11 +97,7 @@ const THREADS: usize = 16;
 
 /// Small segments, so that checkpoints happen all the while.
 fn small_room(dir: &tempfile::TempDir) -> Cloakroom {
-    Cloakroom::builder()
-        .allow_tiny_log()
-        .log_capacity(1_280 << 10)
-        .open(dir.path().join("count.cloak"))
-        .unwrap()
+    Cloakroom::builder().log_capacity(1_280 << 10).open(dir.path().join("count.cloak")).unwrap()
 }
 
 fn record(lookup_key: String, purpose: &str) -> FormTokenRecord {

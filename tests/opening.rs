@@ -2,7 +2,9 @@
 
 mod rooms;
 
-use cloakroom::limits::{BLOCK_SIZE, DEFAULT_MAX_STATE_BYTES, MAX_LOG_CAPACITY, MIN_LOG_CAPACITY};
+use cloakroom::limits::{
+    BLOCK_SIZE, DEFAULT_MAX_STATE_BYTES, LONGEST_KEYS_LOG_CAPACITY, MAX_LOG_CAPACITY, MIN_LOG_CAPACITY,
+};
 use cloakroom::{Cloakroom, Error, HandoffStateStore, TokenConsumeOutcome};
 use rooms::{consume, insert, names, small, state};
 use std::fs::{self, File};
@@ -204,7 +206,7 @@ fn a_newer_format_is_refused_untouched() {
 #[test]
 fn a_truncated_file_is_corrupted_and_untouched() {
     let (place, bytes) = Place::new().with_room();
-    let base = BLOCK_SIZE * 2 + MIN_LOG_CAPACITY as usize;
+    let base = BLOCK_SIZE * 2 + LONGEST_KEYS_LOG_CAPACITY as usize;
     for len in
         [8, 100, 4_095, 4_096, 8_191, 8_192, 8_193, 1 << 20, base - 1, base, base + 4_096, base + 16_384]
     {
@@ -358,11 +360,11 @@ fn any_cache_size_works() {
 #[test]
 fn an_uneven_log_capacity_is_rounded_up_to_whole_blocks() {
     let place = Place::new();
-    let room = small().log_capacity(MIN_LOG_CAPACITY + 1).open(place.path()).unwrap();
+    let room = small().log_capacity(LONGEST_KEYS_LOG_CAPACITY + 1).open(place.path()).unwrap();
     room.handoff().set("kept", &state(7), 600).wait().unwrap();
     drop(room);
     assert_eq!(segment_size(&place.path()) % BLOCK_SIZE as u64, 0);
-    assert!(2 * segment_size(&place.path()) > MIN_LOG_CAPACITY);
+    assert!(2 * segment_size(&place.path()) > LONGEST_KEYS_LOG_CAPACITY);
     holds_the_state(&small().open(place.path()).unwrap());
 }
 
@@ -374,15 +376,15 @@ fn segment_size(path: &Path) -> u64 {
 #[test]
 fn an_existing_file_keeps_the_log_it_was_created_with() {
     let (place, bytes) = Place::new().with_room();
-    let room = small().log_capacity(8 * MIN_LOG_CAPACITY).open(place.path()).unwrap();
+    let room = small().log_capacity(8 * LONGEST_KEYS_LOG_CAPACITY).open(place.path()).unwrap();
     holds_the_state(&room);
     // A maximum that the wanted log could hold does not fit the one that is there.
     assert!(matches!(
-        room.handoff().with_max_state_bytes(MIN_LOG_CAPACITY as usize),
+        room.handoff().with_max_state_bytes(LONGEST_KEYS_LOG_CAPACITY as usize),
         Err(Error::InvalidConfig(_))
     ));
     room.close().unwrap();
-    assert_eq!(segment_size(&place.path()), MIN_LOG_CAPACITY / 2);
+    assert_eq!(segment_size(&place.path()), LONGEST_KEYS_LOG_CAPACITY / 2);
     assert_eq!(fs::read(place.path()).unwrap()[..BLOCK_SIZE], bytes[..BLOCK_SIZE]);
 }
 
@@ -392,7 +394,7 @@ fn a_default_maximum_shrinks_to_a_small_log_and_one_that_was_asked_for_must_fit(
     let state = rooms::state_of(DEFAULT_MAX_STATE_BYTES);
     let error = room.handoff().set("big", &state, 600).wait().unwrap_err();
     assert!(
-        matches!(error, Error::TooLarge { limit, .. } if limit < MIN_LOG_CAPACITY / 2 && limit > 100_000),
+        matches!(error, Error::TooLarge { limit, .. } if limit < LONGEST_KEYS_LOG_CAPACITY / 2 && limit > 100_000),
         "{error}"
     );
     assert!(matches!(

@@ -380,7 +380,7 @@ fn a_name_over_64_kib_is_too_large_in_every_operation() {
 #[test]
 fn the_longest_names_and_resources_fit_the_smallest_log() {
     let room = Cloakroom::builder()
-        .log_capacity(cloakroom::limits::MIN_LOG_CAPACITY)
+        .log_capacity(cloakroom::limits::LONGEST_KEYS_LOG_CAPACITY)
         .clock(Arc::new(ManualClock::new(START_MS)))
         .open_in_memory()
         .unwrap();

@@ -3,7 +3,7 @@
 mod rooms;
 
 use cloakroom::drivers::{self, StateConfig};
-use cloakroom::limits::MIN_LOG_CAPACITY;
+use cloakroom::limits::LONGEST_KEYS_LOG_CAPACITY;
 use cloakroom::{
     Cloakroom, Durability, Error, HandoffStateStore, Identity, ListScope, SlotExpectation, StateError,
     StateRecord, StateStore,
@@ -167,7 +167,7 @@ fn whatever_many_threads_do_slots_events_and_kinds_agree() {
 
 #[test]
 fn a_session_larger_than_a_segment_is_removed_whole() {
-    let room = small().log_capacity(MIN_LOG_CAPACITY).open_in_memory().unwrap();
+    let room = small().log_capacity(LONGEST_KEYS_LOG_CAPACITY).open_in_memory().unwrap();
     let state = room.state();
     let long = "k".repeat(8_000);
     const STATES: u64 = 400;
@@ -184,7 +184,7 @@ fn a_session_larger_than_a_segment_is_removed_whole() {
 fn a_record_larger_than_a_segment_is_too_large_and_changes_nothing() {
     let room = small().open_in_memory().unwrap();
     room.state().save(record("e1", "a")).wait().unwrap();
-    let huge = StateRecord { bytes: vec![0; MIN_LOG_CAPACITY as usize / 2], ..record("e2", "a") };
+    let huge = StateRecord { bytes: vec![0; LONGEST_KEYS_LOG_CAPACITY as usize / 2], ..record("e2", "a") };
     let answer = room.state().save(huge).wait();
     assert!(matches!(answer, Err(StateError::Store(Error::TooLarge { .. }))), "{answer:?}");
     assert_eq!(room.state().load(&whose(), "a").wait().unwrap().id.as_str(), "e1");

@@ -4,7 +4,7 @@
 mod rooms;
 
 use cloakroom::drivers::InMemoryState;
-use cloakroom::limits::{MAX_KEY_LEN, MIN_LOG_CAPACITY};
+use cloakroom::limits::{LONGEST_KEYS_LOG_CAPACITY, MAX_KEY_LEN};
 use cloakroom::{
     AdaptiveConfig, AdaptiveRateLimitStore, CacheStore, Cloakroom, DedupeStore, Error, EventId, Identity,
     ListScope, ManualClock, Priority, RateLimitConfig, RateLimitStore, SlotExpectation, StateError,
@@ -21,7 +21,7 @@ const NAMES: [&str; 8] = ["", "a", "a\0", "a\0b", "a\0\0", "\0", "a\u{ff}", "\u{
 
 fn clocked() -> (Cloakroom, Arc<ManualClock>) {
     let clock = Arc::new(ManualClock::new(NOW_MS));
-    let builder = Cloakroom::builder().log_capacity(MIN_LOG_CAPACITY).clock(clock.clone());
+    let builder = Cloakroom::builder().log_capacity(LONGEST_KEYS_LOG_CAPACITY).clock(clock.clone());
     (builder.open_in_memory().unwrap(), clock)
 }
 
@@ -440,7 +440,9 @@ fn every_call_after_the_close_says_so() {
     store_closed(state.delete(&whose, "k").wait());
     store_closed(state.list_kind(SCOPE(), "k").wait());
     store_closed(state.save_if(std::slice::from_ref(&expected), record("e", whose.clone(), "k")).wait());
-    store_closed(state.save_batch_if(&[expected.clone()], vec![record("e", whose.clone(), "k")]).wait());
+    store_closed(
+        state.save_batch_if(std::slice::from_ref(&expected), vec![record("e", whose.clone(), "k")]).wait(),
+    );
     store_closed(state.delete_if(&expected).wait());
     store_closed(state.delete_scope("t", "u", "s").wait());
     store_closed(state.list_kind_for_identity(&whose, "k", None).wait());

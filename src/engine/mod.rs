@@ -169,7 +169,7 @@ impl Engine {
     /// The most bytes the value of one row may have, so that a frame with it and its keys fits a log segment.
     pub(crate) fn max_row_bytes(&self) -> usize {
         let payload = self.core.log.max_payload_len();
-        // Logs that only simulations may have are smaller than the longest keys, which simulations do not use.
+        // In a log smaller than the longest keys a quarter of a segment is for the value.
         payload - (8 * crate::limits::MAX_KEY_LEN).min(payload / 4 * 3)
     }
 

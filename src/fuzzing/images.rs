@@ -179,7 +179,6 @@ fn on(storage: &SimStorage) -> Result<Cloakroom> {
     Cloakroom::builder()
         .log_capacity(1_280 << 10)
         .cache_size(1 << 20)
-        .allow_tiny_log()
         .without_threads()
         .clock(Arc::new(ManualClock::new(NOW_MS)))
         .open_on(Arc::new(storage.clone()))

@@ -24,7 +24,6 @@ const MAX_WAITING: usize = 4;
 pub fn open(storage: &SimStorage, clock: &Arc<ManualClock>) -> cloakroom::Result<Cloakroom> {
     Cloakroom::builder()
         .without_threads()
-        .allow_tiny_log()
         .log_capacity(LOG_CAPACITY)
         .cache_size(1 << 20)
         .clock(clock.clone())

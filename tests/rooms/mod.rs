@@ -1,7 +1,7 @@
 //! What the integration tests share: the smallest things to put into a room, and ways to look at it.
 #![allow(dead_code, reason = "every test crate uses a part of it")]
 
-use cloakroom::limits::MIN_LOG_CAPACITY;
+use cloakroom::limits::LONGEST_KEYS_LOG_CAPACITY;
 use cloakroom::{
     Builder, Cloakroom, FormTokenRecord, FormTokenStore, JsonObject, LookupKey, ManualClock, Pending,
     TokenConsumeOutcome, TokenSubject,
@@ -22,7 +22,7 @@ pub const MANY_LOOKS: usize = 200_000;
 
 /// Options of a room with the smallest log, at a time of its own.
 pub fn small() -> Builder {
-    Cloakroom::builder().log_capacity(MIN_LOG_CAPACITY).clock(Arc::new(ManualClock::new(NOW_MS)))
+    Cloakroom::builder().log_capacity(LONGEST_KEYS_LOG_CAPACITY).clock(Arc::new(ManualClock::new(NOW_MS)))
 }
 
 /// A token that anybody may consume.

@@ -98,7 +98,6 @@ pub struct World {
 pub fn open(storage: &SimStorage, shape: Shape, clock: &Arc<ManualClock>) -> cloakroom::Result<Cloakroom> {
     Cloakroom::builder()
         .without_threads()
-        .allow_tiny_log()
         .log_capacity(shape.log_capacity)
         .cache_size(1 << 20)
         .clock(clock.clone())

@@ -115,8 +115,7 @@ impl Run {
     }
 
     fn builder(&self) -> Builder {
-        let builder =
-            Cloakroom::builder().log_capacity(LOG_CAPACITY).allow_tiny_log().clock(self.clock.clone());
+        let builder = Cloakroom::builder().log_capacity(LOG_CAPACITY).clock(self.clock.clone());
         if self.threads { builder } else { builder.without_threads() }
     }
 
