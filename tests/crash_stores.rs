@@ -135,12 +135,12 @@ fn a_history_fills_every_store_and_is_moved_out_of_the_log() {
 fn a_power_failure_leaves_every_store_as_it_was_after_one_and_the_same_step() {
     let seeds = match env("CLOAKROOM_SIM_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..env("CLOAKROOM_SIM_SEEDS").unwrap_or(8),
+        None => 0..env("CLOAKROOM_SIM_SEEDS").unwrap_or(12),
     };
     let thorough = env("CLOAKROOM_SIM_SEEDS").is_some() || env("CLOAKROOM_SIM_SEED").is_some();
     let mut crashes = 0;
     for seed in seeds {
-        let every = if thorough || seed < 2 { 1 } else { 7 };
+        let every = if thorough || seed < 4 { 1 } else { 5 };
         match crash(seed, every, false) {
             Ok(ran) => crashes += ran,
             Err(Violation { event, what, trail }) => {
