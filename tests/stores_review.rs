@@ -440,7 +440,9 @@ fn every_call_after_the_close_says_so() {
     store_closed(state.delete(&whose, "k").wait());
     store_closed(state.list_kind(SCOPE(), "k").wait());
     store_closed(state.save_if(std::slice::from_ref(&expected), record("e", whose.clone(), "k")).wait());
-    store_closed(state.save_batch_if(&[expected.clone()], vec![record("e", whose.clone(), "k")]).wait());
+    store_closed(
+        state.save_batch_if(std::slice::from_ref(&expected), vec![record("e", whose.clone(), "k")]).wait(),
+    );
     store_closed(state.delete_if(&expected).wait());
     store_closed(state.delete_scope("t", "u", "s").wait());
     store_closed(state.list_kind_for_identity(&whose, "k", None).wait());
