@@ -152,7 +152,7 @@ fn an_entry_size_that_no_segment_holds_is_refused_and_the_default_shrinks() {
         assert!(matches!(answer, Err(Error::InvalidConfig(_))), "{asked}");
     }
     let texts = room.cache::<String>("http");
-    for (len, kept) in [(400 << 10, true), (600 << 10, false)] {
+    for (len, kept) in [(3 << 20, true), (4 << 20, false)] {
         texts.set_with_tags("h", &"x".repeat(len), 0, &["t"]).wait().unwrap();
         assert_eq!(texts.get("h").wait().unwrap().is_some(), kept, "{len}");
     }

@@ -386,12 +386,12 @@ fn a_transaction_too_large_for_the_log_leaves_nothing() {
             })
         })
     };
-    too_large(write(11).wait());
+    too_large(write(42).wait());
     too_large(write(100).wait());
     assert!(is_empty(&room));
     assert_eq!(room.form_tokens().stats().wait().unwrap().live, 0);
     // What fits goes on fitting, however often, although every one takes a whole segment.
-    for states in [10, 10, 9, 8, 10] {
+    for states in [41, 41, 40, 39, 41] {
         let key = LookupKey::new(format!("with {states}"));
         let outcome = write(states).wait();
         assert!(outcome.is_ok() || matches!(outcome, Err(Error::AlreadyExists)), "{outcome:?}");
@@ -407,7 +407,7 @@ fn a_transaction_too_large_for_the_log_leaves_nothing() {
             1
         );
     }
-    assert_eq!(room.handoff().list(None, 1_000).wait().unwrap().items.len(), 27);
+    assert_eq!(room.handoff().list(None, 1_000).wait().unwrap().items.len(), 120);
 }
 
 /// Strings of which a careless encoding would take one for another.
