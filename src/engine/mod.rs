@@ -57,7 +57,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use timer::Timer;
 use view::View;
-use watch::{Changes, Watches};
+use watch::Watches;
 
 /// A handle of an open engine. The engine closes when the last handle is dropped.
 #[derive(Debug, Clone)]
@@ -262,12 +262,11 @@ impl Core {
         let mut tx = Tx::new(self.view(), &prefetched, self.clock.now_ms());
         let answer = operation(&mut tx);
         let rests_on = tx.rests_on();
-        let staged = tx.into_staged();
+        let (staged, changes) = tx.into_parts();
         // An error leaves nothing, but it too rests on what the operation saw.
         if answer.is_err() || staged.is_empty() {
             return Ok(Done { answer, lsn: rests_on, ended: Vec::new() });
         }
-        let changes = waited_for(&staged);
         let lsn = self.append(&mut scratch.payload, &staged, durability)?;
         let view = self.view();
         for ((table, key), value) in staged {
@@ -308,12 +307,6 @@ impl Core {
         let lsn = self.published.load(Ordering::Acquire);
         Snapshot::new(Arc::clone(&view), lsn, self.clock.now_ms())
     }
-}
-
-/// The staged rows that somebody may wait for.
-fn waited_for(staged: &tx::Staged) -> Changes {
-    let changes = staged.iter().filter(|((table, _), _)| table.is_waited_for());
-    changes.map(|(at, row)| (at.clone(), row.clone())).collect()
 }
 
 /// The right of this thread to run a transaction of one engine; refused while it already runs one.

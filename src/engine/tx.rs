@@ -3,6 +3,7 @@
 use super::access::{Reader, Row, Value, Writer};
 use super::prefetch::Prefetched;
 use super::view::{self, View};
+use super::watch::Changes;
 use crate::error::Result;
 use crate::log::batch;
 use crate::tables::Table;
@@ -20,12 +21,14 @@ pub(crate) struct Tx<'a> {
     prefetched: &'a Prefetched<'a>,
     now_ms: u64,
     staged: Staged,
+    /// Every change to a row that somebody may wait for, in order.
+    changes: Changes,
     rests_on: u64,
 }
 
 impl<'a> Tx<'a> {
     pub(super) fn new(view: Arc<View>, prefetched: &'a Prefetched<'a>, now_ms: u64) -> Self {
-        Self { view, prefetched, now_ms, staged: Staged::new(), rests_on: 0 }
+        Self { view, prefetched, now_ms, staged: Staged::new(), changes: Changes::new(), rests_on: 0 }
     }
 
     /// The greatest position among the versions that were read.
@@ -33,8 +36,17 @@ impl<'a> Tx<'a> {
         self.rests_on
     }
 
-    pub(super) fn into_staged(self) -> Staged {
-        self.staged
+    /// What is to be applied, and what watchers are to be told.
+    pub(super) fn into_parts(self) -> (Staged, Changes) {
+        (self.staged, self.changes)
+    }
+
+    fn stage(&mut self, table: Table, key: &[u8], value: Option<Value>) {
+        let at = (table, key.to_vec());
+        if table.is_waited_for() {
+            self.changes.push((at.clone(), value.clone()));
+        }
+        self.staged.insert(at, value);
     }
 }
 
@@ -89,11 +101,11 @@ impl Reader for Tx<'_> {
 
 impl Writer for Tx<'_> {
     fn put(&mut self, table: Table, key: &[u8], value: Vec<u8>) {
-        self.staged.insert((table, key.to_vec()), Some(value.into()));
+        self.stage(table, key, Some(value.into()));
     }
 
     fn delete(&mut self, table: Table, key: &[u8]) {
-        self.staged.insert((table, key.to_vec()), None);
+        self.stage(table, key, None);
     }
 }
 

@@ -1,17 +1,16 @@
 //! Who waits for a row to change.
 //!
 //! # Why nobody misses a change
-//! A watcher is listed before it reads the row; a transaction publishes its rows before it looks into the list. Both
-//! take the lock of the list in between, so one of them sees the other.
+//! A watcher looks at the row and is listed at one place of the serial order, under the serial lock. Every transaction
+//! after it tells the list of each change it made to the row, in order, also of one that it overwrote itself.
 //!
 //! # Why every watcher sees the same order
 //! Watchers are told of a change, and of a deadline that has passed, under the serial lock. So what ends the wait is
 //! what came first in the serial order.
 
 use super::timer::{Due, TimerEntry};
-use super::{Engine, Snapshot};
+use super::{Engine, Snapshot, Turn};
 use crate::durability::Durability;
-use crate::engine::access::Reader;
 use crate::error::{Error, Result};
 use crate::pending::{Event, Listed, Outcome, Pending};
 use crate::tables::{Table, Value};
@@ -167,6 +166,23 @@ impl Due for Deadline {
     }
 }
 
+/// A look without an answer, and the position it rests on.
+struct Later {
+    judge: Judge,
+    deadline_ms: Option<u64>,
+    lsn: u64,
+}
+
+enum Looked<R, E> {
+    Now(Pending<R, E>),
+    Later(Later),
+}
+
+enum Listing<R, E> {
+    Now(Pending<R, E>),
+    Later(Arc<Event>, Watching),
+}
+
 impl Engine {
     /// Reads the row at `key` of `table` through `look`, and when it finds no answer yet, waits until there is one,
     /// which `finish` makes of what the judge leaves.
@@ -175,65 +191,73 @@ impl Engine {
         durability: Durability,
         table: Table,
         key: &[u8],
-        look: impl FnOnce(&mut Snapshot) -> Result<Found<R>, E>,
+        look: impl Fn(&mut Snapshot) -> Result<Found<R>, E>,
         finish: fn(Option<Value>) -> Result<R, E>,
     ) -> Pending<R, E> {
-        let found = {
-            let _open = self.core.reads.read();
-            if self.core.closed.load(Ordering::Acquire) {
-                return Pending::ready(Err(Error::Closed.into()));
-            }
-            let mut rows = self.core.snapshot();
-            let found = look(&mut rows);
-            (found, rows.rests_on())
-        };
-        let (judge, deadline_ms) = match found {
-            (Ok(Found::Later(judge, deadline_ms)), _) => (judge, deadline_ms),
-            (Ok(Found::Now(answer)), lsn) => return self.answer_of_read(Ok(answer), lsn, durability),
-            (Err(error), lsn) => return self.answer_of_read(Err(error), lsn, durability),
-        };
-        match self.watch(table, key, judge, deadline_ms) {
-            Ok((event, watching)) => {
+        assert!(table.is_waited_for(), "transactions do not tell of rows of this table");
+        // Most calls find an answer, and take no lock for it.
+        match self.look(&look, durability) {
+            Ok(Looked::Now(answer)) => return answer,
+            Ok(Looked::Later(_)) => {}
+            Err(error) => return Pending::ready(Err(error.into())),
+        }
+        match self.look_and_list(&look, durability, (table, key.to_vec())) {
+            Ok(Listing::Now(answer)) => answer,
+            Ok(Listing::Later(event, watching)) => {
                 Pending::on_event(event, Box::new(watching), finish, &self.core.log, durability)
             }
             Err(error) => Pending::ready(Err(error.into())),
         }
     }
 
+    fn look<R, E: From<Error>>(
+        &self,
+        look: &impl Fn(&mut Snapshot) -> Result<Found<R>, E>,
+        durability: Durability,
+    ) -> Result<Looked<R, E>> {
+        let (found, lsn) = {
+            let _open = self.core.reads.read();
+            if self.core.closed.load(Ordering::Acquire) {
+                return Err(Error::Closed);
+            }
+            let mut rows = self.core.snapshot();
+            (look(&mut rows), rows.rests_on())
+        };
+        Ok(match found {
+            Ok(Found::Later(judge, deadline_ms)) => Looked::Later(Later { judge, deadline_ms, lsn }),
+            Ok(Found::Now(answer)) => Looked::Now(self.answer_of_read(Ok(answer), lsn, durability)),
+            Err(error) => Looked::Now(self.answer_of_read(Err(error), lsn, durability)),
+        })
+    }
+
+    /// Looks again at one place of the serial order, and lists a watcher there if there is still no answer.
+    fn look_and_list<R, E: From<Error>>(
+        &self,
+        look: &impl Fn(&mut Snapshot) -> Result<Found<R>, E>,
+        durability: Durability,
+        row: (Table, Vec<u8>),
+    ) -> Result<Listing<R, E>> {
+        let core = &self.core;
+        let (event, mut watching, deadline) = {
+            let _turn = Turn::take(core)?;
+            let _serial = core.serial.lock();
+            let later = match self.look(look, durability)? {
+                Looked::Now(answer) => return Ok(Listing::Now(answer)),
+                Looked::Later(later) => later,
+            };
+            let (event, id) = core.watches.add(row.clone(), later.judge);
+            let watching = Watching { watches: Arc::clone(&core.watches), row, id, _deadline: None };
+            let due = Deadline { event: Arc::clone(&event), lsn: later.lsn };
+            (event, watching, later.deadline_ms.map(|at_ms| (at_ms, due)))
+        };
+        if let Some((at_ms, due)) = deadline {
+            watching._deadline = Some(super::timer::add(core, at_ms, Arc::new(due))?);
+        }
+        Ok(Listing::Later(event, watching))
+    }
+
     /// How many wait for a row of `table` from `from` to `to`.
     pub(crate) fn waiters(&self, table: Table, from: &[u8], to: Option<&[u8]>) -> usize {
         self.core.watches.count(table, from, to)
-    }
-
-    /// Lists a watcher of a row.
-    fn watch(
-        &self,
-        table: Table,
-        key: &[u8],
-        judge: Judge,
-        deadline_ms: Option<u64>,
-    ) -> Result<(Arc<Event>, Watching)> {
-        let core = &self.core;
-        assert!(table.is_waited_for(), "transactions do not tell of rows of this table");
-        let row = (table, key.to_vec());
-        let (event, id) = core.watches.add(row.clone(), Arc::clone(&judge));
-        let mut watching = Watching { watches: Arc::clone(&core.watches), row, id, _deadline: None };
-        let lsn = {
-            let _open = core.reads.read();
-            if core.closed.load(Ordering::Acquire) {
-                return Err(Error::Closed);
-            }
-            let mut rows = core.snapshot();
-            let now = rows.get(table, key)?;
-            if let Some(left) = judge(now.as_ref()) {
-                event.settle(Outcome { row: left, lsn: rows.rests_on() });
-            }
-            rows.rests_on()
-        };
-        if let Some(deadline_ms) = deadline_ms {
-            let due = Arc::new(Deadline { event: Arc::clone(&event), lsn });
-            watching._deadline = Some(super::timer::add(core, deadline_ms, due)?);
-        }
-        Ok((event, watching))
     }
 }
