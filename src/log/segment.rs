@@ -172,26 +172,26 @@ mod tests {
 
     impl Storage for OneWrite {
         fn len(&self) -> std::io::Result<u64> {
-            unimplemented!()
+            Err(std::io::Error::other("this test writes headers only"))
         }
         fn read_at(&self, _: u64, _: &mut [u8]) -> std::io::Result<()> {
-            unimplemented!()
+            Err(std::io::Error::other("this test writes headers only"))
         }
         fn write_at(&self, _: u64, _: &[u8]) -> std::io::Result<()> {
-            unimplemented!()
+            Err(std::io::Error::other("this test writes headers only"))
         }
         fn write_at_durable(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
             self.0.lock().push((offset, data.to_vec()));
             Ok(())
         }
         fn sync_data(&self) -> std::io::Result<()> {
-            unimplemented!()
+            Err(std::io::Error::other("this test writes headers only"))
         }
         fn set_len(&self, _: u64) -> std::io::Result<()> {
-            unimplemented!()
+            Err(std::io::Error::other("this test writes headers only"))
         }
         fn view(&self, _: u64, _: usize) -> std::io::Result<crate::storage::StorageView> {
-            unimplemented!()
+            Err(std::io::Error::other("this test writes headers only"))
         }
     }
 
