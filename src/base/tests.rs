@@ -48,10 +48,11 @@ pub(super) fn all_rows(view: &BaseView) -> Result<Rows> {
     Ok(rows)
 }
 
+/// Rows in a fixed few of the tables, so that what the tests see does not change with the number of tables.
 pub(super) fn some_rows(count: usize, len: usize, fill: u8) -> Rows {
     (0..count)
         .map(|index| {
-            let table = Table::ALL[index % Table::ALL.len()];
+            let table = Table::ALL[index % 5];
             ((table, format!("key {index:05}").into_bytes()), vec![fill ^ index as u8; len])
         })
         .collect()
@@ -143,7 +144,7 @@ fn the_window_grows_over_several_groups_and_shrinks_again() {
         apply(&base, lsn, if lsn == 2 { &nothing } else { const { &BTreeMap::new() } }).unwrap();
     }
     // The B-tree cuts off what is free at its end; how much that is depends on where the pages of the tables lie.
-    assert!(base.stats().len < grown / 3 * 2);
+    assert!(base.stats().len < grown / 2);
     assert_eq!(storage.len().unwrap(), OFFSET + physical_len(base.stats().len));
     let fewer = some_rows(20, 300_000, 9);
     apply(&base, 30, &puts(&fewer)).unwrap();
