@@ -15,11 +15,6 @@
 //! and others wait for a later position, it hands the lead to the first of them before it opens the door for the
 //! rest; when only tasks wait, which cannot block, it says so, and a background thread leads.
 //!
-//! # Lingering
-//! When the callers of the last group come back at once with the next call, a leader that starts immediately takes
-//! only the first of them along, and the others wait for a whole commit more. So a leader waits for as many callers
-//! as took part lately, but at most a fraction of the time a commit takes, and never when it was alone lately.
-//!
 //! # Invariants
 //! 1. At most one leader at a time; the lead is free only while nobody waits, or until the background thread that
 //!    was called for takes it.
@@ -28,14 +23,15 @@
 //! 4. Where threads sleep behind the gathering door while nobody leads, there is a first among them who is about to.
 //! 5. After a failure nobody leads again: every waiter, present and future, gets the failure.
 
+use super::company::Company;
 use parking_lot::Mutex;
 use std::cell::OnceCell;
 use std::io;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::thread::{self, Thread};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// The state of the first behind a door: still waiting, answered, or asked to lead.
 const WAITING: u8 = 0;
@@ -437,47 +433,6 @@ impl Opened {
     }
 }
 
-/// How long a leader waits for callers to join, as a fraction of the time that a commit takes: one in this many.
-/// Measured with flushes of 0.1 and of 1 ms: a half is no better with the slow disk, a fifth is worse with the fast.
-const LINGER_DIVISOR: u64 = 3;
-
-/// How much one commit moves the estimate of the time that commits take: one part in this many.
-const SMOOTHING: u64 = 8;
-
-/// What the last commits were like, for the next leader to decide how long to wait for company.
-#[derive(Debug, Default)]
-struct Company {
-    /// Blocked threads and the leader, as of the last commit.
-    callers: AtomicUsize,
-    /// Threads that have gathered for the next commit, the leader not counted.
-    gathered: AtomicUsize,
-    /// The smoothed time of a commit in nanoseconds.
-    commit_ns: AtomicU64,
-}
-
-impl Company {
-    /// Waits until as many callers have come as took part in the last commit, or for as long as is worth it.
-    fn linger(&self) {
-        // The leader itself is one of them.
-        let expected = self.callers.load(Ordering::Relaxed).saturating_sub(1);
-        if self.gathered.load(Ordering::Relaxed) >= expected {
-            return;
-        }
-        let limit = Duration::from_nanos(self.commit_ns.load(Ordering::Relaxed) / LINGER_DIVISOR);
-        let started = Instant::now();
-        while self.gathered.load(Ordering::Relaxed) < expected && started.elapsed() < limit {
-            thread::yield_now();
-        }
-    }
-
-    fn committed(&self, took: Duration) {
-        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        let before = self.commit_ns.load(Ordering::Relaxed);
-        let smoothed = before - before / SMOOTHING + took / SMOOTHING;
-        self.commit_ns.store(if before == 0 { took } else { smoothed }, Ordering::Relaxed);
-    }
-}
-
 /// The lead, given back with a failure when the commit panics.
 struct Turn<'a>(&'a GroupCommit);
 
@@ -493,6 +448,7 @@ impl Drop for Turn<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::AtomicUsize;
     use std::task::Wake;
 
     fn waiting(group: &GroupCommit) -> usize {

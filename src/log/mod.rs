@@ -11,6 +11,7 @@
 
 mod appender;
 pub(crate) mod batch;
+mod company;
 mod counters;
 pub(crate) mod frame;
 mod group_commit;
