@@ -499,3 +499,20 @@ fn a_waiter_may_call_the_room_when_it_is_woken() {
     clock.advance(TIMEOUT);
     until("the waiter of a late job is woken", || caller.called.load(Ordering::SeqCst) == 3);
 }
+
+#[test]
+fn a_job_completed_and_begun_anew_in_one_transaction_still_answers_who_waited() {
+    let room = small().open_in_memory().unwrap();
+    let jobs = room.dedupe::<String>("http");
+    jobs.register("h").wait().unwrap();
+    let waiting = jobs.wait_for("h");
+    let next = room.atomically(|tx| {
+        let mut jobs = tx.dedupe::<String>("http");
+        jobs.complete("h", &"first".to_owned())?;
+        jobs.register("h")
+    });
+    let next = next.wait().unwrap();
+    assert_eq!(waiting.wait().unwrap().as_deref(), Some("first"));
+    assert!(jobs.is_in_progress("h").wait().unwrap());
+    assert!(jobs.complete_owned("h", &next, &"second".to_owned()).wait().unwrap());
+}
