@@ -16,9 +16,11 @@ mod error;
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod histogram;
 pub mod limits;
 mod log;
 mod memtable;
+mod observe;
 mod pending;
 mod room;
 mod storage;
@@ -29,6 +31,7 @@ pub use clock::{Clock, ClockPace, ManualClock, SystemClock};
 pub use durability::Durability;
 pub use engine::EngineStats;
 pub use error::{Error, Result};
+pub use histogram::{Histogram, HistogramBucket};
 pub use pending::Pending;
 pub use room::{Builder, Cloakroom, Transaction};
 pub use stores::adaptive_rate_limit::{
@@ -55,7 +58,8 @@ pub use stores::state::{
     StateEntry, StateError, StateRecord, StateStats, StateStore, StateTx, validate_identity,
     validate_list_kind, validate_record,
 };
-pub use stores::{Cursor, CursorParseError, Page};
+pub use stores::watch::{Change, ChangeKind, Watch, WatchError, WatchFilter};
+pub use stores::{Cursor, CursorParseError, Page, RoomStats, StoreKind, StoreStats};
 
 /// The fault-injecting storage, for tests of this crate and of what is built on it. Not part of the stable interface.
 #[cfg(any(test, feature = "testing"))]

@@ -22,17 +22,19 @@ use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::limits::BLOCK_SIZE;
 use crate::log::batch::decode_batch;
-use crate::log::plan::{RecoveryPlan, Spare, plan};
+use crate::log::plan::{Erase, RecoveryPlan, Spare, plan};
 use crate::log::scan::scan_segment;
 use crate::log::segment::SegmentHeader;
 use crate::log::{Log, LogLayout, SEGMENTS};
 use crate::memtable::Memtable;
+use crate::observe;
 use crate::storage::{FileStorage, Storage, Superblock};
 use crate::tables::Value;
 use parking_lot::{Mutex, RwLock};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::{Duration, Instant};
 
 /// How much of a new log is zeroed with one write.
 const ZERO_CHUNK: usize = 1 << 20;
@@ -83,6 +85,20 @@ impl Engine {
 
     /// Opens a storage that holds a room; `path` names it in errors.
     pub(crate) fn open_on(storage: Arc<dyn Storage>, path: &Path, options: EngineOptions) -> Result<Self> {
+        let _span = observe::opening(path);
+        let started = Instant::now();
+        let (engine, mut found) =
+            Self::recover_on(storage, path, options).inspect_err(observe::not_opened)?;
+        found.took = started.elapsed();
+        observe::opened(found);
+        Ok(engine)
+    }
+
+    fn recover_on(
+        storage: Arc<dyn Storage>,
+        path: &Path,
+        options: EngineOptions,
+    ) -> Result<(Self, observe::Opened)> {
         let superblock = Superblock::read(storage.as_ref(), path)?;
         // A failed flush of the B-tree must not hide one of the log, nor the other way round.
         let separate = storage.separate().map_err(|error| Error::io("opening the file again", error))?;
@@ -98,6 +114,14 @@ impl Engine {
         superblock.repair(storage.as_ref())?;
 
         let plan = recovered.plan;
+        let torn_bytes = |erase: &Erase| erase.to.saturating_sub(erase.from) as u64;
+        let found = observe::Opened {
+            lsn: plan.next_lsn - 1,
+            base_lsn: recovered.base_lsn,
+            replayed: plan.replay.len() as u64,
+            torn_bytes: plan.erase.iter().map(torn_bytes).sum(),
+            took: Duration::ZERO,
+        };
         let log = Log::new(Arc::clone(&storage), layout, &plan);
         let view = View {
             active: Arc::new(recovered.active),
@@ -119,6 +143,7 @@ impl Engine {
             counters: Counters::default(),
             shared: SharedStates::default(),
             watches: Arc::default(),
+            feed: Arc::default(),
             timer: Arc::new(Timer::new(in_background)),
             opening_id: random_u64(),
         });
@@ -132,7 +157,7 @@ impl Engine {
         }
         let close_on_drop =
             CloseOnDrop { core: Arc::clone(&core), closing: Mutex::new(()), threads: Mutex::new(threads) };
-        Ok(Self { core, close_on_drop: Arc::new(close_on_drop) })
+        Ok((Self { core, close_on_drop: Arc::new(close_on_drop) }, found))
     }
 }
 

@@ -18,10 +18,15 @@ pub mod form_token;
 pub mod handoff;
 #[cfg(test)]
 pub(crate) mod map_tx;
+pub(crate) mod overview;
 mod page;
+pub(crate) mod place;
 pub mod rate_limit;
 mod side_by_side;
 pub mod state;
 pub(crate) mod text;
+pub mod watch;
 
+pub use overview::{RoomStats, StoreStats};
 pub use page::{Cursor, CursorParseError, Page};
+pub use place::StoreKind;
