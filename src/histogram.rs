@@ -269,7 +269,7 @@ mod tests {
             let histogram = of(values.iter().copied());
             values.sort_unstable();
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "less than 200")]
-            let rank = ((q * values.len() as f64).ceil() as usize).max(1);
+            let rank = (f64::ceil(q * values.len() as f64) as usize).max(1);
             let exact = values[rank - 1];
             let found = histogram.quantile(q);
             prop_assert!(found >= exact && found <= exact + exact / 4, "{found} for {exact}");

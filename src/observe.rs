@@ -4,7 +4,10 @@
 //! Each function tells of one thing that happens at one place of the library. Without the features all of them are
 //! empty, and so is [`Span`]. The names, units and levels are part of the interface and stand in tables in
 //! DESIGN.md.
-#![cfg_attr(not(feature = "tracing"), expect(unused_variables, reason = "what only `tracing` tells"))]
+#![cfg_attr(
+    not(all(feature = "tracing", feature = "metrics")),
+    expect(unused_variables, reason = "what only the other one tells")
+)]
 
 use std::fmt::Display;
 use std::path::Path;
@@ -188,14 +191,11 @@ pub(crate) fn closing() -> Span {
 
 /// The room is closed, well or, with an error, not.
 pub(crate) fn closed(lsn: u64, error: Option<&crate::error::Error>) {
-    match error {
-        Some(error) => {
-            event!(ERROR, lsn, %error, "closed after a failure");
-        }
-        None => {
-            event!(INFO, lsn, "closed");
-        }
-    }
+    let Some(error) = error else {
+        event!(INFO, lsn, "closed");
+        return;
+    };
+    event!(ERROR, lsn, %error, "closed after a failure");
 }
 
 #[cfg(feature = "tracing")]
