@@ -55,6 +55,7 @@ pub use stores::state::{
     StateEntry, StateError, StateRecord, StateStats, StateStore, StateTx, validate_identity,
     validate_list_kind, validate_record,
 };
+pub use stores::sweep::SweepReport;
 pub use stores::{Cursor, CursorParseError, Page};
 
 /// The fault-injecting storage, for tests of this crate and of what is built on it. Not part of the stable interface.

@@ -3,9 +3,11 @@
 use crate::clock::{Clock, SystemClock};
 use crate::durability::Durability;
 use crate::engine::access::Writer;
-use crate::engine::{Engine, EngineOptions, EngineStats, Threads};
+use crate::engine::{Engine, EngineOptions, EngineStats, Job, Threads};
 use crate::error::{Error, Result};
-use crate::limits::{DEFAULT_CACHE_SIZE, DEFAULT_LOG_CAPACITY, MAX_LOG_CAPACITY, MIN_LOG_CAPACITY};
+use crate::limits::{
+    DEFAULT_CACHE_SIZE, DEFAULT_LOG_CAPACITY, DEFAULT_SWEEP_INTERVAL, MAX_LOG_CAPACITY, MIN_LOG_CAPACITY,
+};
 use crate::pending::Pending;
 use crate::storage::MemoryStorage;
 use crate::stores::adaptive_rate_limit::{AdaptiveConfig, AdaptiveRateLimit, AdaptiveRateLimitTx};
@@ -15,11 +17,19 @@ use crate::stores::form_token::{FormTokens, FormTokensTx};
 use crate::stores::handoff::{Handoff, HandoffTx};
 use crate::stores::rate_limit::{RateLimit, RateLimitConfig, RateLimitTx};
 use crate::stores::state::{State, StateTx};
+use crate::stores::sweep::{Foreign, SweepJob, SweepReport, Sweeper};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// What sweeps the tables of the adapter for `codlet`, in a program that has it.
+#[cfg(feature = "codlet")]
+const SWEEP_FOREIGN: Option<Foreign> = Some(|tx, table, key| crate::codlet::sweep(tx, table, key));
+#[cfg(not(feature = "codlet"))]
+const SWEEP_FOREIGN: Option<Foreign> = None;
 
 /// An open cloakroom file. Cheap to clone; the file closes with [`close`](Cloakroom::close) or the last handle.
 ///
@@ -163,6 +173,34 @@ impl Cloakroom {
         self.engine.checkpoint()
     }
 
+    /// Removes everything that has ended by now, in all stores, and answers what that was. This happens by itself, in
+    /// the background, unless [`Builder::sweep_interval`] says otherwise. No answer depends on it: what has ended is
+    /// absent whether or not it was removed.
+    ///
+    /// Other writers go on between its steps, each of which takes about a millisecond. A sweep that is under way is
+    /// waited for. What was removed is durable as soon as something written later is.
+    ///
+    /// # Errors
+    /// [`Error::NestedTransaction`] from inside a transaction of this room; [`Error::DiskFull`], [`Error::LogFull`],
+    /// [`Error::Poisoned`], [`Error::Io`], [`Error::Closed`]. What was removed before stays removed, and every entry is
+    /// either gone whole or as it was.
+    ///
+    /// ```
+    /// # use cloakroom::{Cloakroom, HandoffStateStore, JsonObject, ManualClock};
+    /// # use std::{sync::Arc, time::Duration};
+    /// let clock = Arc::new(ManualClock::new(0));
+    /// let room = Cloakroom::builder().clock(clock.clone()).sweep_interval(None).open_in_memory()?;
+    /// room.handoff().set("order-7", &JsonObject::new(), 600).wait()?;
+    /// assert_eq!(room.sweep()?.total(), 0);
+    /// clock.advance(Duration::from_secs(600));
+    /// assert_eq!(room.sweep()?.handoff, 1);
+    /// # Ok::<(), cloakroom::Error>(())
+    /// ```
+    pub fn sweep(&self) -> Result<SweepReport> {
+        let keeper = self.engine.keeper()?;
+        keeper.shared::<Sweeper>().sweep(&keeper, SWEEP_FOREIGN)
+    }
+
     /// What the engine counted since the room was opened.
     ///
     /// # Errors
@@ -278,12 +316,14 @@ impl fmt::Debug for Transaction<'_> {
 /// | `log_capacity` | 16 MiB | bytes set aside for the log, when the file is created |
 /// | `cache_size` | 64 MiB | bytes of page cache |
 /// | `clock` | the system's | where the time comes from |
+/// | `sweep_interval` | 30 s | how often the background looks for what has ended, at least |
 #[derive(Debug)]
 pub struct Builder {
     durability: Durability,
     log_capacity: u64,
     cache_size: usize,
     clock: Arc<dyn Clock>,
+    sweep_interval: Option<Duration>,
     threads: Threads,
 }
 
@@ -294,6 +334,7 @@ impl Default for Builder {
             log_capacity: DEFAULT_LOG_CAPACITY,
             cache_size: DEFAULT_CACHE_SIZE,
             clock: Arc::new(SystemClock::new()),
+            sweep_interval: Some(DEFAULT_SWEEP_INTERVAL),
             threads: Threads::Background,
         }
     }
@@ -330,6 +371,17 @@ impl Builder {
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
+        self
+    }
+
+    /// How often the background looks for entries that have ended, to remove them, at least; it sleeps until the next
+    /// one ends when that is sooner, and goes on without a pause while there are any. `None`: entries are removed only
+    /// by [`Cloakroom::sweep`]. 30 seconds by default; zero is an error.
+    ///
+    /// No answer depends on it. It decides how long what has ended takes up room.
+    #[must_use]
+    pub fn sweep_interval(mut self, every: impl Into<Option<Duration>>) -> Self {
+        self.sweep_interval = every.into();
         self
     }
 
@@ -399,7 +451,12 @@ impl Builder {
         {
             return Err(Error::InvalidConfig("a flush interval of zero; use `Durability::Sync`".into()));
         }
+        if self.sweep_interval.is_some_and(|every| every.is_zero()) {
+            return Err(Error::InvalidConfig("a sweep interval of zero; it must be longer, or none".into()));
+        }
+        let sweep = |every| -> Arc<dyn Job> { Arc::new(SweepJob::new(every, SWEEP_FOREIGN)) };
         Ok(EngineOptions {
+            upkeep: self.sweep_interval.map(sweep),
             log_capacity: self.log_capacity,
             cache_size: self.cache_size,
             clock: Arc::clone(&self.clock),

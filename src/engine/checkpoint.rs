@@ -115,32 +115,49 @@ impl Core {
     fn wait_for_spare(&self) -> Result<()> {
         let started = Instant::now();
         self.counters.stalled();
+        let result = self.wait_for_checkpoint(started, || self.log.spare_is_free());
+        if self.checkpointer.in_background {
+            self.counters.stall_ended(started.elapsed());
+        }
+        result
+    }
+
+    /// Waits until upkeep may write without taking the room that callers need. The caller holds no lock.
+    pub(super) fn wait_for_headroom(&self) -> Result<()> {
+        if self.log.has_headroom() {
+            return Ok(());
+        }
+        self.wait_for_checkpoint(Instant::now(), || self.log.has_headroom())
+    }
+
+    /// Waits until a checkpoint has brought about what is wanted, or until a whole attempt has failed.
+    fn wait_for_checkpoint(&self, started: Instant, is_done: impl Fn() -> bool) -> Result<()> {
         if !self.checkpointer.in_background {
             return self.run_checkpoint().map_err(|error| full(error, started));
         }
         let deadline = started + MAX_LOG_STALL;
         let mut state = self.checkpointer.state.lock();
         let attempts = state.attempts;
-        let result = loop {
-            if self.log.spare_is_free() {
-                break Ok(());
+        loop {
+            if is_done() {
+                return Ok(());
             }
             if let Some(source) = self.log.failure() {
-                break Err(Error::Poisoned { source: Arc::clone(source) });
+                return Err(Error::Poisoned { source: Arc::clone(source) });
+            }
+            if self.closed.load(Ordering::Acquire) {
+                return Err(Error::Closed);
             }
             if let (true, Some(failure)) = (state.attempts > attempts, &state.last_failure) {
-                break Err(full(failure.clone(), started));
+                return Err(full(failure.clone(), started));
             }
             state.requested = true;
             self.checkpointer.changed.notify_all();
             if self.checkpointer.changed.wait_until(&mut state, deadline).timed_out() {
                 let cause = "the checkpoint is still running".to_owned();
-                break Err(Error::LogFull { waited: started.elapsed(), cause });
+                return Err(Error::LogFull { waited: started.elapsed(), cause });
             }
-        };
-        drop(state);
-        self.counters.stall_ended(started.elapsed());
-        result
+        }
     }
 
     /// Moves the frozen table, if there is one, into the B-tree and frees its segment.

@@ -15,6 +15,9 @@
 //! [`Engine::await_row`] reads a row that has no answer yet, and answers when a transaction has changed it, a deadline
 //! has passed or the engine closes. See [`watch`] and [`timer`].
 //!
+//! # What nobody asked for
+//! A thread does it in small steps, each of which takes the serial lock for a moment. See [`upkeep`].
+//!
 //! # Invariants
 //! 1. The order of frames is the order of decisions: both happen under the serial lock.
 //! 2. A position is published after all rows of its frame are in the in-memory table, so a reader sees whole frames.
@@ -30,12 +33,15 @@ mod shared;
 mod stats;
 mod timer;
 mod tx;
+mod upkeep;
 mod view;
 mod watch;
 
 pub(crate) use open::{EngineOptions, Threads};
+pub(crate) use prefetch::{Cost, Rehearsal};
 pub use stats::EngineStats;
 pub(crate) use tx::Tx;
+pub(crate) use upkeep::{Job, Keeper, Tick};
 pub(crate) use view::Snapshot;
 pub(crate) use watch::{Found, Judge};
 
@@ -56,6 +62,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use timer::Timer;
+use upkeep::Upkeep;
 use view::View;
 use watch::Watches;
 
@@ -89,6 +96,8 @@ pub(crate) struct Core {
     watches: Arc<Watches>,
     /// What is due at a time.
     timer: Arc<Timer>,
+    /// The thread that does what nobody asked for.
+    upkeep: Upkeep,
     /// Tells this opening of the file from every other.
     opening_id: u64,
 }
@@ -252,14 +261,24 @@ impl Core {
     ) -> Result<Done<R, E>> {
         let _turn = Turn::take(self)?;
         let prefetched = Prefetched::load(&self.view(), prefetch);
-        let mut scratch = self.serial.lock();
+        self.run(&mut self.serial.lock(), durability, &prefetched, operation)
+    }
+
+    /// The part of a transaction that is under the serial lock, whose buffers are `scratch`.
+    fn run<R, E: From<Error>>(
+        &self,
+        scratch: &mut Scratch,
+        durability: Durability,
+        prefetched: &Prefetched<'_>,
+        operation: impl FnOnce(&mut Tx<'_>) -> Result<R, E>,
+    ) -> Result<Done<R, E>> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
         if let Some(source) = self.log.failure() {
             return Err(Error::Poisoned { source: Arc::clone(source) });
         }
-        let mut tx = Tx::new(self.view(), &prefetched, self.clock.now_ms());
+        let mut tx = Tx::new(self.view(), prefetched, self.clock.now_ms());
         let answer = operation(&mut tx);
         let rests_on = tx.rests_on();
         let (staged, changes) = tx.into_parts();

@@ -3,6 +3,7 @@
 mod capacity;
 mod handle;
 mod ops;
+pub(crate) mod sweep;
 mod tx;
 
 pub use capacity::AdaptiveConfig;

@@ -5,6 +5,7 @@ mod handle;
 pub(crate) mod history;
 pub(crate) mod limiter;
 mod ops;
+pub(crate) mod sweep;
 mod tx;
 
 pub use config::RateLimitConfig;
