@@ -221,7 +221,7 @@ impl Cloakroom {
     }
 
     /// The engine, for the stores that are built on a room.
-    #[cfg(feature = "codlet")]
+    #[cfg(any(test, feature = "codlet"))]
     pub(crate) fn engine(&self) -> &Engine {
         &self.engine
     }
@@ -230,6 +230,21 @@ impl Cloakroom {
     #[cfg(feature = "codlet")]
     pub(crate) fn durability(&self) -> Durability {
         self.durability
+    }
+
+    /// How many rows each table has, expired ones and index rows too.
+    #[cfg(any(test, feature = "testing"))]
+    #[doc(hidden)]
+    pub fn row_counts(&self) -> Result<Vec<(&'static str, usize)>> {
+        use crate::engine::access::Reader;
+        use crate::tables::Table;
+        use std::ops::Bound::Unbounded;
+        let keeper = self.engine.keeper()?;
+        let count = |table: &Table| {
+            let rows = keeper.read(|rows| rows.scan(*table, Unbounded, Unbounded, usize::MAX))?;
+            Ok((table.name(), rows.len()))
+        };
+        Table::ALL.iter().map(count).collect()
     }
 
     /// Acknowledges every write before it is flushed: a deliberate fault, to see that the crash simulation

@@ -49,7 +49,9 @@ impl Handles {
 
     /// Waits for the threads of an engine that was closed.
     pub(super) fn join(&mut self) {
-        for thread in [self.committer.take(), self.checkpointer.take(), self.upkeep.take()].into_iter().flatten() {
+        for thread in
+            [self.committer.take(), self.checkpointer.take(), self.upkeep.take()].into_iter().flatten()
+        {
             thread.thread().unpark();
             // One of them may be what drops the last handle; it ends by itself.
             if thread.thread().id() != thread::current().id() {

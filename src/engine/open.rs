@@ -127,7 +127,8 @@ impl Engine {
             opening_id: random_u64(),
         });
         let threads = if in_background {
-            Handles::spawn(&core, options.upkeep).map_err(|error| Error::io("starting the background threads", error))?
+            Handles::spawn(&core, options.upkeep)
+                .map_err(|error| Error::io("starting the background threads", error))?
         } else {
             Handles::default()
         };

@@ -185,7 +185,8 @@ impl ResourceRow {
             self.id = Limiter::new_id(tx)?;
         }
         let filed_at_ms = self.filed_at_ms;
-        let has_rows = self.histories().iter().any(|(_, history)| !history.is_empty() || history.has_garbage());
+        let has_rows =
+            self.histories().iter().any(|(_, history)| !history.is_empty() || history.has_garbage());
         if !has_rows && self.remembers() {
             // There is nothing that a sweeper could remove. One that has it in the index takes it from there.
             tx.put(Table::AdaptiveRateLimit, key, self.encode()?);

@@ -99,7 +99,9 @@ pub(crate) fn sweep_cleared<W: Writer + ?Sized>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stores::adaptive_rate_limit::ops::{Adaptive, acquire, record, reset, set_resource_config, status};
+    use crate::stores::adaptive_rate_limit::ops::{
+        Adaptive, acquire, record, reset, set_resource_config, settle, status,
+    };
     use crate::stores::adaptive_rate_limit::{AdaptiveConfig, Priority};
     use crate::stores::map_tx::MapTx;
     use crate::stores::rate_limit::RateLimitConfig;
@@ -140,13 +142,13 @@ mod tests {
             assert!(tx.writes - writes <= 103);
             writes = tx.writes;
         });
-        assert_eq!((report.adaptive_rate_limit, steps), (1, 10));
+        assert_eq!((report.adaptive_rate_limit, steps), (1, 9));
         assert_eq!((tx.keys(TABLE).len(), tx.keys(Table::RateLimitRequest).len()), (1, 0));
         assert!(tx.keys(Table::Expiry).is_empty());
         // A capacity that is computed meanwhile files it nowhere.
-        status(&mut tx, &adaptive, "r").unwrap();
+        settle(&mut tx, &adaptive, "r").unwrap();
         assert!(tx.keys(Table::Expiry).is_empty());
-        assert!(acquire(&mut tx, &adaptive, "r", Priority::User).unwrap());
+        record(&mut tx, &adaptive, "r", Priority::User).unwrap();
         assert_eq!(tx.keys(Table::Expiry).len(), 1);
     }
 
@@ -188,7 +190,7 @@ mod tests {
         let other = Adaptive { limiter: Limiter { name: "n\0\0", ..adaptive.limiter }, ..adaptive };
         for resource in 0..40 {
             record(&mut tx, &adaptive, &format!("r{resource}"), Priority::User).unwrap();
-            status(&mut tx, &adaptive, &format!("only asked {resource}")).unwrap();
+            settle(&mut tx, &adaptive, &format!("only asked {resource}")).unwrap();
         }
         record(&mut tx, &other, "r", Priority::User).unwrap();
         tx.now_ms = LATER_MS;

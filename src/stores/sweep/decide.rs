@@ -91,7 +91,9 @@ impl Place {
 enum Step {
     Done,
     /// It leads to more, which is the next thing to do.
-    More { walked: Option<Vec<u8>> },
+    More {
+        walked: Option<Vec<u8>>,
+    },
 }
 
 /// Does what the index rows at `keys` suggest, the first of which is at `place`. Answers where to go on, which is before

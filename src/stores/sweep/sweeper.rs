@@ -152,6 +152,7 @@ impl Sweeper {
     }
 
     /// What was done since the room was opened.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the statistics"))]
     pub(crate) fn counts(&self) -> SweepCounts {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let Counters { swept, rounds, slices, most_rows, most_changes } = &self.counters;
@@ -232,8 +233,7 @@ fn exceeds(cost: Cost, before: Cost, budget: Budget) -> bool {
 /// When the first row is due that is due at `from_ms` or later.
 fn first_due_from(keeper: &Keeper<'_>, from_ms: u64) -> Result<Option<u64>> {
     let from = expiry::first_key(from_ms);
-    let found =
-        keeper.read(|rows| rows.scan(Table::Expiry, Bound::Included(&from), Bound::Unbounded, 1))?;
+    let found = keeper.read(|rows| rows.scan(Table::Expiry, Bound::Included(&from), Bound::Unbounded, 1))?;
     Ok(found.first().and_then(|(key, _)| expiry::decode_key(key)).map(|(at_ms, ..)| at_ms))
 }
 
