@@ -165,6 +165,14 @@ pub(crate) fn base_reopened(lsn: u64) {
     count!("cloakroom_base_reopens_total", 1);
 }
 
+/// A step of the sweeper removed entries and filed others under another time.
+pub(crate) fn swept(entries: u64, refiled: u64, changes: u64, took: Duration) {
+    event!(DEBUG, entries, refiled, changes, took_us = micros(took), "swept");
+    count!("cloakroom_swept_entries_total", entries);
+    count!("cloakroom_swept_refiled_total", refiled);
+    distribute!("cloakroom_sweep_slice_seconds", took.as_secs_f64());
+}
+
 /// Somebody met damage.
 pub(crate) fn corruption(location: &dyn Display, detail: &dyn Display) {
     event!(ERROR, %location, %detail, "damage was met");

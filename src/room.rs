@@ -3,9 +3,11 @@
 use crate::clock::{Clock, SystemClock};
 use crate::durability::Durability;
 use crate::engine::access::Writer;
-use crate::engine::{Engine, EngineOptions, EngineStats, Threads};
+use crate::engine::{Engine, EngineOptions, EngineStats, Job, Threads};
 use crate::error::{Error, Result};
-use crate::limits::{DEFAULT_CACHE_SIZE, DEFAULT_LOG_CAPACITY, MAX_LOG_CAPACITY, MIN_LOG_CAPACITY};
+use crate::limits::{
+    DEFAULT_CACHE_SIZE, DEFAULT_LOG_CAPACITY, DEFAULT_SWEEP_INTERVAL, MAX_LOG_CAPACITY, MIN_LOG_CAPACITY,
+};
 use crate::pending::Pending;
 use crate::storage::MemoryStorage;
 use crate::stores::adaptive_rate_limit::{AdaptiveConfig, AdaptiveRateLimit, AdaptiveRateLimitTx};
@@ -15,6 +17,7 @@ use crate::stores::form_token::{FormTokens, FormTokensTx};
 use crate::stores::handoff::{Handoff, HandoffTx};
 use crate::stores::rate_limit::{RateLimit, RateLimitConfig, RateLimitTx};
 use crate::stores::state::{State, StateTx};
+use crate::stores::sweep::{Foreign, SweepJob, SweepReport, Sweeper, backlog};
 use crate::stores::watch::{Watch, WatchFilter};
 use crate::stores::{RoomStats, overview};
 use serde::Serialize;
@@ -22,6 +25,13 @@ use serde::de::DeserializeOwned;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// What sweeps the tables of the adapter for `codlet`, in a program that has it.
+#[cfg(feature = "codlet")]
+const SWEEP_FOREIGN: Option<Foreign> = Some(|tx, table, key| crate::codlet::sweep(tx, table, key));
+#[cfg(not(feature = "codlet"))]
+const SWEEP_FOREIGN: Option<Foreign> = None;
 
 /// An open cloakroom file. Cheap to clone; the file closes with [`close`](Cloakroom::close) or the last handle.
 ///
@@ -165,6 +175,34 @@ impl Cloakroom {
         self.engine.checkpoint()
     }
 
+    /// Removes everything that has ended by now, in all stores, and answers what that was. This happens by itself, in
+    /// the background, unless [`Builder::sweep_interval`] says otherwise. No answer depends on it: what has ended is
+    /// absent whether or not it was removed.
+    ///
+    /// Other writers go on between its steps, each of which takes about a millisecond. A sweep that is under way is
+    /// waited for. What was removed is durable as soon as something written later is.
+    ///
+    /// # Errors
+    /// [`Error::NestedTransaction`] from inside a transaction of this room; [`Error::DiskFull`], [`Error::LogFull`],
+    /// [`Error::Poisoned`], [`Error::Io`], [`Error::Closed`]. What was removed before stays removed, and every entry is
+    /// either gone whole or as it was.
+    ///
+    /// ```
+    /// # use cloakroom::{Cloakroom, HandoffStateStore, JsonObject, ManualClock};
+    /// # use std::{sync::Arc, time::Duration};
+    /// let clock = Arc::new(ManualClock::new(0));
+    /// let room = Cloakroom::builder().clock(clock.clone()).sweep_interval(None).open_in_memory()?;
+    /// room.handoff().set("order-7", &JsonObject::new(), 600).wait()?;
+    /// assert_eq!(room.sweep()?.total(), 0);
+    /// clock.advance(Duration::from_secs(600));
+    /// assert_eq!(room.sweep()?.handoff, 1);
+    /// # Ok::<(), cloakroom::Error>(())
+    /// ```
+    pub fn sweep(&self) -> Result<SweepReport> {
+        let keeper = self.engine.keeper()?;
+        keeper.shared::<Sweeper>().sweep(&keeper, SWEEP_FOREIGN)
+    }
+
     /// Watches what changes in the stores of this room, from now on, as far as `filter` lets it pass.
     ///
     /// # Errors
@@ -179,10 +217,12 @@ impl Cloakroom {
     /// meanwhile, but [`close`](Self::close) does.
     ///
     /// # Errors
-    /// [`Error::Closed`]; [`Error::Io`] when the system fails a call, and [`Error::Corrupted`] when a row is damaged.
+    /// [`Error::Closed`]; [`Error::NestedTransaction`] from inside a transaction of this room; [`Error::Io`] when the system
+    /// fails a call, and [`Error::Corrupted`] when a row is damaged.
     pub fn stats(&self) -> Result<RoomStats> {
         let stores = self.engine.read(Durability::Os, overview::stores).wait()?;
-        Ok(RoomStats { engine: self.engine.stats()?, stores })
+        let sweep_backlog = backlog(&self.engine.keeper()?, u64::MAX)?;
+        Ok(RoomStats { engine: self.engine_stats()?, sweep_backlog, stores })
     }
 
     /// What the engine counted since the room was opened: the cheap part of [`stats`](Self::stats).
@@ -190,7 +230,14 @@ impl Cloakroom {
     /// # Errors
     /// [`Error::Closed`], or [`Error::Io`] when the system does not tell the length of the file.
     pub fn engine_stats(&self) -> Result<EngineStats> {
-        self.engine.stats()
+        let swept = self.engine.shared::<Sweeper>("").counts();
+        Ok(EngineStats {
+            swept: swept.swept,
+            sweep_refiled: swept.refiled,
+            sweep_slices: swept.slices,
+            sweep_rounds: swept.rounds,
+            ..self.engine.stats()?
+        })
     }
 
     /// Makes durable what was called before, then closes the file and gives up its lock. Every call made after it
@@ -205,7 +252,7 @@ impl Cloakroom {
     }
 
     /// The engine, for the stores that are built on a room.
-    #[cfg(feature = "codlet")]
+    #[cfg(any(test, feature = "codlet"))]
     pub(crate) fn engine(&self) -> &Engine {
         &self.engine
     }
@@ -214,6 +261,21 @@ impl Cloakroom {
     #[cfg(feature = "codlet")]
     pub(crate) fn durability(&self) -> Durability {
         self.durability
+    }
+
+    /// How many rows each table has, expired ones and index rows too.
+    #[cfg(any(test, feature = "testing"))]
+    #[doc(hidden)]
+    pub fn row_counts(&self) -> Result<Vec<(&'static str, usize)>> {
+        use crate::engine::access::Reader;
+        use crate::tables::Table;
+        use std::ops::Bound::Unbounded;
+        let keeper = self.engine.keeper()?;
+        let count = |table: &Table| {
+            let rows = keeper.read(|rows| rows.scan(*table, Unbounded, Unbounded, usize::MAX))?;
+            Ok((table.name(), rows.len()))
+        };
+        Table::ALL.iter().map(count).collect()
     }
 
     /// Acknowledges every write before it is flushed: a deliberate fault, to see that the crash simulation
@@ -300,12 +362,14 @@ impl fmt::Debug for Transaction<'_> {
 /// | `log_capacity` | 16 MiB | bytes set aside for the log, when the file is created |
 /// | `cache_size` | 64 MiB | bytes of page cache |
 /// | `clock` | the system's | where the time comes from |
+/// | `sweep_interval` | 30 s | how often the background looks for what has ended, at least |
 #[derive(Debug)]
 pub struct Builder {
     durability: Durability,
     log_capacity: u64,
     cache_size: usize,
     clock: Arc<dyn Clock>,
+    sweep_interval: Option<Duration>,
     threads: Threads,
 }
 
@@ -316,6 +380,7 @@ impl Default for Builder {
             log_capacity: DEFAULT_LOG_CAPACITY,
             cache_size: DEFAULT_CACHE_SIZE,
             clock: Arc::new(SystemClock::new()),
+            sweep_interval: Some(DEFAULT_SWEEP_INTERVAL),
             threads: Threads::Background,
         }
     }
@@ -352,6 +417,17 @@ impl Builder {
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
+        self
+    }
+
+    /// How often the background looks for entries that have ended, to remove them, at least; it sleeps until the next
+    /// one ends when that is sooner, and goes on without a pause while there are any. `None`: entries are removed only
+    /// by [`Cloakroom::sweep`]. 30 seconds by default; zero is an error.
+    ///
+    /// No answer depends on it. It decides how long what has ended takes up room.
+    #[must_use]
+    pub fn sweep_interval(mut self, every: impl Into<Option<Duration>>) -> Self {
+        self.sweep_interval = every.into();
         self
     }
 
@@ -421,7 +497,12 @@ impl Builder {
         {
             return Err(Error::InvalidConfig("a flush interval of zero; use `Durability::Sync`".into()));
         }
+        if self.sweep_interval.is_some_and(|every| every.is_zero()) {
+            return Err(Error::InvalidConfig("a sweep interval of zero; it must be longer, or none".into()));
+        }
+        let sweep = |every| -> Arc<dyn Job> { Arc::new(SweepJob::new(every, SWEEP_FOREIGN)) };
         Ok(EngineOptions {
+            upkeep: self.sweep_interval.map(sweep),
             log_capacity: self.log_capacity,
             cache_size: self.cache_size,
             clock: Arc::clone(&self.clock),

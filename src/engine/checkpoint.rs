@@ -117,12 +117,21 @@ impl Core {
     fn wait_for_spare(&self) -> Result<()> {
         let started = Instant::now();
         self.counters.stalled();
-        let result = self.wait_for_spare_since(started);
+        let result = self.wait_for_checkpoint(started, || self.log.spare_is_free());
         self.counters.stall_ended(started.elapsed());
         result
     }
 
-    fn wait_for_spare_since(&self, started: Instant) -> Result<()> {
+    /// Waits until upkeep may write without taking the room that callers need. The caller holds no lock.
+    pub(super) fn wait_for_headroom(&self) -> Result<()> {
+        if self.log.has_headroom() {
+            return Ok(());
+        }
+        self.wait_for_checkpoint(Instant::now(), || self.log.has_headroom())
+    }
+
+    /// Waits until a checkpoint has brought about what is wanted, or until a whole attempt has failed.
+    fn wait_for_checkpoint(&self, started: Instant, is_done: impl Fn() -> bool) -> Result<()> {
         if !self.checkpointer.in_background {
             return self.run_checkpoint().map_err(|error| full(error, started));
         }
@@ -130,11 +139,14 @@ impl Core {
         let mut state = self.checkpointer.state.lock();
         let attempts = state.attempts;
         loop {
-            if self.log.spare_is_free() {
+            if is_done() {
                 return Ok(());
             }
             if let Some(source) = self.log.failure() {
                 return Err(Error::Poisoned { source: Arc::clone(source) });
+            }
+            if self.closed.load(Ordering::Acquire) {
+                return Err(Error::Closed);
             }
             if let (true, Some(failure)) = (state.attempts > attempts, &state.last_failure) {
                 return Err(full(failure.clone(), started));

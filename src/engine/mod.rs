@@ -18,6 +18,9 @@
 //! # The way of a change to those who watch
 //! Each transaction is shown to the [`feed`] under the serial lock, and given out from there when it is durable.
 //!
+//! # What nobody asked for
+//! A thread does it in small steps, each of which takes the serial lock for a moment. See [`upkeep`].
+//!
 //! # Invariants
 //! 1. The order of frames is the order of decisions: both happen under the serial lock.
 //! 2. A position is published after all rows of its frame are in the in-memory table, so a reader sees whole frames.
@@ -34,13 +37,16 @@ mod shared;
 mod stats;
 mod timer;
 mod tx;
+mod upkeep;
 mod view;
 mod watch;
 
 pub(crate) use feed::{CommittedRows, NoMore, Selected, Selector, Subscription};
 pub(crate) use open::{EngineOptions, Threads};
+pub(crate) use prefetch::{Cost, Rehearsal};
 pub use stats::EngineStats;
 pub(crate) use tx::Tx;
+pub(crate) use upkeep::{Job, Keeper, Tick};
 pub(crate) use view::Snapshot;
 pub(crate) use watch::{Found, Judge};
 
@@ -64,6 +70,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Waker;
 use timer::Timer;
+use upkeep::Upkeep;
 use view::View;
 use watch::Watches;
 
@@ -99,6 +106,8 @@ pub(crate) struct Core {
     feed: Arc<Feed>,
     /// What is due at a time.
     timer: Arc<Timer>,
+    /// The thread that does what nobody asked for.
+    upkeep: Upkeep,
     /// Tells this opening of the file from every other.
     opening_id: u64,
 }
@@ -129,11 +138,10 @@ impl Engine {
         operation: impl FnOnce(&mut Tx<'_>) -> Result<R, E>,
     ) -> Pending<R, E> {
         match self.core.transact(durability, prefetch, operation) {
-            Ok(Done { answer, lsn, ended, wakers }) => {
-                ended.iter().for_each(|event| event.announce());
-                wakers.into_iter().for_each(Waker::wake);
+            Ok(mut done) => {
+                done.announce();
                 self.core.after_call();
-                self.pending(answer, lsn, durability)
+                self.pending(done.answer, done.lsn, durability)
             }
             Err(error) => {
                 self.core.rouse_after_failure();
@@ -257,6 +265,14 @@ struct Done<R, E> {
     wakers: Vec<Waker>,
 }
 
+impl<R, E> Done<R, E> {
+    /// Tells whom it concerns. The caller holds no lock, because a waker may run anything.
+    fn announce(&mut self) {
+        self.ended.drain(..).for_each(|event| event.announce());
+        self.wakers.drain(..).for_each(Waker::wake);
+    }
+}
+
 impl Core {
     /// One transaction: the operation's answer and the position it rests on. An outer error means that the
     /// operation did not run, or that what it staged was not applied.
@@ -268,7 +284,17 @@ impl Core {
     ) -> Result<Done<R, E>> {
         let _turn = Turn::take(self)?;
         let prefetched = Prefetched::load(&self.view(), prefetch);
-        let mut scratch = self.serial.lock();
+        self.run(&mut self.serial.lock(), durability, &prefetched, operation)
+    }
+
+    /// The part of a transaction that is under the serial lock, whose buffers are `scratch`.
+    fn run<R, E: From<Error>>(
+        &self,
+        scratch: &mut Scratch,
+        durability: Durability,
+        prefetched: &Prefetched<'_>,
+        operation: impl FnOnce(&mut Tx<'_>) -> Result<R, E>,
+    ) -> Result<Done<R, E>> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
@@ -276,7 +302,7 @@ impl Core {
             return Err(Error::Poisoned { source: Arc::clone(source) });
         }
         let now_ms = self.clock.now_ms();
-        let mut tx = Tx::new(self.view(), &prefetched, now_ms);
+        let mut tx = Tx::new(self.view(), prefetched, now_ms);
         let answer = operation(&mut tx);
         let rests_on = tx.rests_on();
         let (staged, changes) = tx.into_parts();

@@ -15,6 +15,7 @@ use super::checkpoint::Checkpointer;
 use super::shared::SharedStates;
 use super::stats::Counters;
 use super::timer::Timer;
+use super::upkeep::{Job, Upkeep};
 use super::view::View;
 use super::{CloseOnDrop, Core, Engine, Scratch};
 use crate::base::Base;
@@ -50,7 +51,7 @@ pub(super) fn keys_per_segment(segment_size: u64) -> usize {
 /// Who does what nobody asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Threads {
-    /// Two background threads.
+    /// Background threads.
     Background,
     /// Nobody: callers flush for themselves, and the writer that needs a checkpoint runs it. For simulations.
     #[cfg_attr(
@@ -67,6 +68,8 @@ pub(crate) struct EngineOptions {
     pub(crate) cache_size: usize,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) threads: Threads,
+    /// What the upkeep thread does, if there are background threads.
+    pub(crate) upkeep: Option<Arc<dyn Job>>,
 }
 
 impl Engine {
@@ -145,10 +148,12 @@ impl Engine {
             watches: Arc::default(),
             feed: Arc::default(),
             timer: Arc::new(Timer::new(in_background)),
+            upkeep: Upkeep::default(),
             opening_id: random_u64(),
         });
         let threads = if in_background {
-            Handles::spawn(&core).map_err(|error| Error::io("starting the background threads", error))?
+            Handles::spawn(&core, options.upkeep)
+                .map_err(|error| Error::io("starting the background threads", error))?
         } else {
             Handles::default()
         };

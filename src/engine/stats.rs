@@ -169,6 +169,14 @@ figures! {
     memory_rows: u64 => "memory_rows";
     /// The length of the file in bytes.
     file_bytes: u64 => "file_bytes";
+    /// Entries that the sweeper removed, by itself or when asked.
+    swept: u64 => "swept";
+    /// Entries that the sweeper found going on, and filed under another time.
+    sweep_refiled: u64 => "sweep_refiled";
+    /// Steps that the sweeper took: each is one transaction.
+    sweep_slices: u64 => "sweep_slices";
+    /// How often the sweeper went through everything that was due.
+    sweep_rounds: u64 => "sweep_rounds";
     /// Watchers of changes ([`Cloakroom::watch`](crate::Cloakroom::watch)) that are open.
     watchers: u64 => "watchers";
     /// Changed rows that are kept for them because they have not taken them yet.
@@ -211,6 +219,11 @@ pub(super) fn collect(core: &Core) -> Result<EngineStats> {
             .storage
             .len()
             .map_err(|error| Error::io("asking for the length of the file", error))?,
+        // The sweeper is not the engine's; whoever knows it says more.
+        swept: 0,
+        sweep_refiled: 0,
+        sweep_slices: 0,
+        sweep_rounds: 0,
         watchers: feed.watchers,
         watch_buffered: feed.buffered,
         watch_lag: feed.lag,

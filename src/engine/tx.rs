@@ -36,6 +36,11 @@ impl<'a> Tx<'a> {
         self.rests_on
     }
 
+    /// How many rows were staged, absences too.
+    pub(crate) fn staged_rows(&self) -> usize {
+        self.staged.len()
+    }
+
     /// What is to be applied, and what watchers are to be told.
     pub(super) fn into_parts(self) -> (Staged, Changes) {
         (self.staged, self.changes)
