@@ -140,7 +140,18 @@ impl Window {
     }
 
     /// The window as the storage holds it.
+    #[cfg(test)]
     pub(super) fn open(storage: Arc<dyn Storage>, offset: u64, gauges: Arc<Gauges>) -> io::Result<Window> {
+        Self::open_as(storage, offset, gauges, Mode::Writable)
+    }
+
+    /// The window as the storage holds it. Nothing is written to a frozen one.
+    pub(super) fn open_as(
+        storage: Arc<dyn Storage>,
+        offset: u64,
+        gauges: Arc<Gauges>,
+        mode: Mode,
+    ) -> io::Result<Window> {
         let location = || format!("header of the B-tree (file offset {offset})");
         let available = storage.len()?.saturating_sub(offset);
         if available < physical_len(0) {
@@ -165,7 +176,7 @@ impl Window {
             );
             return Err(corrupted(format!("B-tree (file offset {offset})"), &detail));
         }
-        if !equal {
+        if !equal && mode == Mode::Writable {
             // The newest copy may be known to the operating system only. It must be durable before the other one
             // is overwritten. After a failed flush the system takes it for flushed, so it is written again first.
             storage
@@ -173,7 +184,7 @@ impl Window {
                 .map_err(|error| in_context("writing the header of the B-tree", error))?;
             storage.sync_data().map_err(|error| in_context("flushing the header of the B-tree", error))?;
         }
-        Ok(Self::with(storage, offset, gauges, durable, available, Mode::Writable))
+        Ok(Self::with(storage, offset, gauges, durable, available, mode))
     }
 
     /// A window on the same storage, from what was durable when this one ended. This one answers nothing any more.
