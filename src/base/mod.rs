@@ -16,6 +16,7 @@
 mod checksums;
 mod fault;
 mod layout;
+pub(crate) mod pages;
 mod view;
 mod window;
 
@@ -92,7 +93,7 @@ pub(crate) struct ApplyError {
 pub(crate) struct BaseStats {
     /// Bytes written to the storage since the base was opened, checksums and headers included.
     pub(crate) bytes_written: u64,
-    /// The length of the B-tree in bytes, free pages included, checksums not.
+    /// The bytes of the B-tree that the file has room for, free pages included, checksums not.
     pub(crate) len: u64,
 }
 
@@ -120,7 +121,7 @@ impl Base {
 
     fn open_as(storage: Arc<dyn Storage>, offset: u64, cache_size: usize, mode: Mode) -> Result<Base> {
         let gauges = Arc::new(Gauges::default());
-        let window = Window::open_as(storage, offset, gauges.clone(), mode).map_err(opening)?;
+        let window = Window::open(storage, offset, gauges.clone(), mode).map_err(opening)?;
         if window.data_len() == 0 {
             return Err(Error::corrupted(format!("B-tree (file offset {offset})"), "it was never written"));
         }
@@ -191,7 +192,7 @@ impl Base {
     pub(crate) fn stats(&self) -> BaseStats {
         BaseStats {
             bytes_written: self.shared.gauges.written.load(Ordering::Relaxed),
-            len: self.view().snapshot().generation.window.data_len(),
+            len: self.view().snapshot().generation.window.present_len(),
         }
     }
 }
