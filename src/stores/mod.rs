@@ -20,7 +20,7 @@ pub mod handoff;
 pub(crate) mod map_tx;
 mod page;
 pub mod rate_limit;
-mod side_by_side;
+pub(crate) mod side_by_side;
 pub mod state;
 pub(crate) mod text;
 
