@@ -2,7 +2,7 @@
 
 mod capacity;
 mod handle;
-mod ops;
+pub(crate) mod ops;
 mod tx;
 
 pub use capacity::AdaptiveConfig;
