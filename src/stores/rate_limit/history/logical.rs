@@ -22,6 +22,17 @@ impl History {
         self.last_ms().filter(|_| self.is_empty())
     }
 
+    /// Every part of it, for who looks at rows.
+    pub(crate) fn to_json(self) -> serde_json::Value {
+        let first =
+            self.first.map(|first| serde_json::json!({ "time_ms": first.ms, "number": first.number }));
+        let (epoch, time_ms) = self.swept_to;
+        serde_json::json!({
+            "epoch": self.epoch, "next": self.next, "last_ms": self.last_ms, "first": first,
+            "swept_to": { "epoch": epoch, "time_ms": time_ms },
+        })
+    }
+
     /// A history without requests that may still count. The last one was made at `since_ms`, if there was any.
     pub(crate) fn idle(since_ms: Option<u64>) -> Self {
         since_ms.map_or_else(Self::default, |last_ms| Self { next: 1, last_ms, ..Self::default() })
@@ -37,7 +48,11 @@ impl History {
     ) -> Result<Vec<Requests>> {
         let Some(first) = self.first else { return Ok(Vec::new()) };
         let from = row_key(place, self.epoch, after_ms.unwrap_or(first.ms));
-        let from = if after_ms.is_some() { Bound::Excluded(from.as_slice()) } else { Bound::Included(from.as_slice()) };
+        let from = if after_ms.is_some() {
+            Bound::Excluded(from.as_slice())
+        } else {
+            Bound::Included(from.as_slice())
+        };
         let to = row_key(place, self.epoch, self.last_ms);
         // One more, because a row tells how many requests came before it.
         let found =
