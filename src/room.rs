@@ -191,14 +191,12 @@ impl Cloakroom {
         self.engine.close()
     }
 
-    /// The engine, for the stores that are built on a room.
-    #[cfg(feature = "codlet")]
+    /// The engine, for what is built on a room.
     pub(crate) fn engine(&self) -> &Engine {
         &self.engine
     }
 
     /// The room's own durability.
-    #[cfg(feature = "codlet")]
     pub(crate) fn durability(&self) -> Durability {
         self.durability
     }
