@@ -24,6 +24,9 @@
 pub(crate) mod access;
 mod background;
 mod checkpoint;
+mod format;
+mod long_read;
+pub(crate) mod new_file;
 mod open;
 mod prefetch;
 mod shared;
@@ -33,6 +36,8 @@ mod tx;
 mod view;
 mod watch;
 
+pub(crate) use format::Geometry;
+pub(crate) use long_read::LongRead;
 pub(crate) use open::{EngineOptions, Threads};
 pub use stats::EngineStats;
 pub(crate) use tx::Tx;

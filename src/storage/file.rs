@@ -80,6 +80,11 @@ impl FileStorage {
         self.own.as_deref().unwrap_or(&self.shared.file)
     }
 
+    /// The file itself, for those who give it a name.
+    pub(super) fn file(&self) -> &File {
+        &self.shared.file
+    }
+
     /// Makes the bytes, the length and every other attribute of the file durable.
     pub(super) fn sync_all(&self) -> io::Result<()> {
         self.shared.file.sync_all()

@@ -11,6 +11,7 @@ mod memory;
 pub(crate) mod sim;
 mod superblock;
 
+pub(crate) use create::{Creation, Replace, check_vacant};
 pub(crate) use file::FileStorage;
 pub(crate) use memory::MemoryStorage;
 pub(crate) use superblock::Superblock;
