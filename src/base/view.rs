@@ -6,7 +6,7 @@ use super::{LSN_KEY, META, Shared, definition};
 use crate::error::{Error, Result};
 use crate::tables::{Row, Table, Value};
 use parking_lot::RwLock;
-use redb::{Database, ReadOnlyTable, ReadableDatabase, TableError};
+use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTableMetadata, TableError};
 use std::io;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -179,6 +179,11 @@ impl BaseView {
                 .collect()
         })
         .map(Option::unwrap_or_default)
+    }
+
+    /// How many rows a table has, as redb counted them.
+    pub(crate) fn row_count(&self, table: Table) -> Result<u64> {
+        self.read(table, |rows| Ok(rows.len()?)).map(Option::unwrap_or_default)
     }
 
     /// The rows behind `from`, in key order, up to `max_rows` or until they have `max_bytes`, and whether these are

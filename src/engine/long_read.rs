@@ -5,21 +5,14 @@
 //! are replaced meanwhile keep their space until the view is dropped.
 
 use super::access::Row;
+use super::pages::Pages;
 use super::view::View;
 use super::{Core, Engine};
 use crate::durability::Durability;
 use crate::error::{Error, Result};
 use crate::tables::Table;
-use std::cmp::Ordering;
-use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::Ordering as Atomic;
-
-/// The most rows of one page.
-const PAGE_ROWS: usize = 1_024;
-
-/// How many bytes of keys and values end a page: it holds at most one row more.
-const PAGE_BYTES: usize = 1 << 20;
 
 /// Every row of one durable position.
 #[derive(Debug)]
@@ -69,9 +62,20 @@ impl LongRead {
         self.lsn
     }
 
+    /// About how many rows there are in all tables. Rows of which a newer version is in memory are counted twice.
+    ///
+    /// # Errors
+    /// As [`Rows::next_page`].
+    pub(crate) fn estimate(&self) -> Result<u64> {
+        let _open = self.core.open_for_reading()?;
+        let View { active, frozen, base } = &*self.view;
+        let in_memory = active.len() + frozen.as_ref().map_or(0, |frozen| frozen.len());
+        Table::ALL.iter().try_fold(in_memory as u64, |rows, &table| Ok(rows + base.row_count(table)?))
+    }
+
     /// The rows of `table`, in key order.
     pub(crate) fn rows(&self, table: Table) -> Rows<'_> {
-        Rows { read: self, table, after: None, ended: false }
+        Rows { read: self, pages: Pages::of(table) }
     }
 
     /// Gives every row of every table, in order, to `each`.
@@ -93,61 +97,19 @@ impl LongRead {
 #[derive(Debug)]
 pub(crate) struct Rows<'a> {
     read: &'a LongRead,
-    table: Table,
-    /// The last key that was looked at.
-    after: Option<Vec<u8>>,
-    ended: bool,
+    pages: Pages,
 }
 
 impl Rows<'_> {
-    /// The next page, which may be empty, or `None` behind the last one.
+    /// The next page, of at most a thousand rows or so and a megabyte and one row. It may be empty; `None` is behind
+    /// the last one.
     ///
     /// # Errors
     /// [`Error::Closed`] when the room was closed meanwhile, [`Error::Corrupted`] for a damaged block, and
     /// [`Error::Io`].
     pub(crate) fn next_page(&mut self) -> Result<Option<Vec<Row>>> {
-        if self.ended {
-            return Ok(None);
-        }
         let _open = self.read.core.open_for_reading()?;
-        let (view, lsn, table) = (&self.read.view, self.read.lsn, self.table);
-        let from = self.after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let (below, exhausted) = view.base.page(table, from, PAGE_ROWS, PAGE_BYTES)?;
-        let mut below = below.into_iter().peekable();
-        let mut above = view.next_in_memory(table, from, Bound::Unbounded, lsn);
-        let (mut rows, mut bytes, mut last) = (Vec::new(), 0, None);
-        while rows.len() < PAGE_ROWS && bytes < PAGE_BYTES {
-            let order = match (below.peek(), &above) {
-                // More may follow in the B-tree; it comes with the next page.
-                (None, _) if !exhausted => break,
-                (None, None) => {
-                    self.ended = true;
-                    break;
-                }
-                (Some(_), None) => Ordering::Less,
-                (None, Some(_)) => Ordering::Greater,
-                (Some((below, _)), Some((above, _))) => below.as_slice().cmp(above),
-            };
-            let mut row = if order.is_le() { below.next() } else { None };
-            if order.is_ge()
-                && let Some((key, found)) = above.take()
-            {
-                // What is in memory hides what is below.
-                above = view.next_in_memory(table, Bound::Excluded(&key), Bound::Unbounded, lsn);
-                row = found.value.map(|value| (key.to_vec(), value));
-                last = Some(key.into_vec());
-            } else {
-                last = row.as_ref().map(|(key, _)| key.clone());
-            }
-            if let Some(row) = row {
-                bytes += row.0.len() + row.1.len();
-                rows.push(row);
-            }
-        }
-        if last.is_some() {
-            self.after = last;
-        }
-        Ok(Some(rows))
+        self.pages.next(&self.read.view, self.read.lsn)
     }
 }
 

@@ -5,17 +5,24 @@
 //! removes, and never a target that is not whole.
 
 use super::format::{Geometry, Unfinished};
+use super::still::Still;
+use super::tally::Tally;
 use crate::error::{Error, Result};
-use crate::storage::{Creation, FileStorage, Replace, Storage};
+use crate::storage::{Creation, FileStorage, Replace, Storage, Superblock};
 use crate::tables::Table;
 use std::path::Path;
 use std::sync::Arc;
+
+/// Bytes of page cache while a new file is read back: everything is read once.
+const VERIFY_CACHE_SIZE: usize = 1 << 20;
 
 /// A room file that is being built. Dropped before it is finished, it leaves nothing.
 pub(crate) struct NewFile {
     // Before the file, so that nothing is written to a file that has lost its lock.
     content: Unfinished,
     creation: Creation,
+    like: Geometry,
+    tally: Tally,
 }
 
 impl NewFile {
@@ -38,7 +45,7 @@ impl NewFile {
     ) -> Result<Self> {
         let creation = Creation::begin(target)?;
         let content = Unfinished::begin(wrap(creation.storage().clone()), like, cache_size)?;
-        Ok(Self { content, creation })
+        Ok(Self { content, creation, like, tally: Tally::default() })
     }
 
     /// Adds a row, or replaces the one with this key. Any order will do; it is fastest by table and key. At most
@@ -47,7 +54,13 @@ impl NewFile {
     /// # Errors
     /// [`Error::Io`] and [`Error::DiskFull`]. Drop the file then.
     pub(crate) fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<()> {
+        self.tally.add(table, key, value);
         self.content.put(table, key, value)
+    }
+
+    /// How many rows were put, those counted twice that replaced one.
+    pub(crate) fn rows(&self) -> u64 {
+        self.tally.rows()
     }
 
     /// Makes the file whole and durable and gives it its name. Answers its length in bytes.
@@ -67,13 +80,15 @@ impl NewFile {
     /// [`Error::Io`] and [`Error::DiskFull`]; nothing is left.
     pub(crate) fn seal(self) -> Result<Whole> {
         self.content.finish()?;
-        Ok(Whole { creation: self.creation })
+        Ok(Whole { creation: self.creation, like: self.like, tally: self.tally })
     }
 }
 
 /// A whole room file without its name. Dropped, it leaves nothing.
 pub(crate) struct Whole {
     creation: Creation,
+    like: Geometry,
+    tally: Tally,
 }
 
 impl Whole {
@@ -85,6 +100,28 @@ impl Whole {
     /// The length of the file in bytes.
     pub(crate) fn len(&self) -> Result<u64> {
         self.storage().len().map_err(|error| Error::io("asking for the length of a new file", error))
+    }
+
+    /// Reads the file back through its own bytes, from the disk where the system lets us, as an opening would, and
+    /// compares it with what was put. No row may have been put twice.
+    ///
+    /// # Errors
+    /// [`Error::Corrupted`] when something is not what was written, and [`Error::Io`].
+    pub(crate) fn verify(&self) -> Result<()> {
+        self.storage().forget_cached();
+        let storage: Arc<dyn Storage> = Arc::new(self.storage().clone());
+        let differs = |detail: String| Error::corrupted("the new file, read back", detail);
+        let superblock = Superblock::read(storage.as_ref(), self.creation.path())?;
+        let still = Still::open(&storage, &superblock, VERIFY_CACHE_SIZE)?;
+        if Geometry::of(&superblock, still.lsn()) != self.like || !still.is_settled() {
+            return Err(differs("its headers are not those that were written".to_owned()));
+        }
+        let mut found = Tally::default();
+        still.for_each(|table, key, value| {
+            found.add(table, key, value);
+            Ok(())
+        })?;
+        self.tally.difference(&found).map_or(Ok(()), |difference| Err(differs(difference)))
     }
 
     /// Gives the file its name, and answers it, locked.

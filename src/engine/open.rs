@@ -93,11 +93,7 @@ impl Engine {
         let separate = storage.separate().map_err(|error| Error::io("opening the file again", error))?;
         let of_base = separate.unwrap_or_else(|| Arc::clone(&storage));
         let base = Base::open(of_base, superblock.base_offset, options.cache_size)?;
-        let layout = LogLayout {
-            file_id: superblock.file_id,
-            offset: superblock.log_offset,
-            segment_size: superblock.segment_size,
-        };
+        let layout = layout_of(&superblock);
         let recovered = recover(storage.as_ref(), &layout, base.view().lsn())?;
         recovered.settle(storage.as_ref(), &layout)?;
         superblock.repair(storage.as_ref())?;
@@ -112,6 +108,7 @@ impl Engine {
         let in_background = options.threads == Threads::Background;
         let core = Arc::new(Core {
             storage,
+            superblock,
             log: Arc::new(log),
             base,
             clock: options.clock,
@@ -147,20 +144,26 @@ fn random_u64() -> u64 {
     bytes.last_chunk::<8>().map_or(0, |random| u64::from_le_bytes(*random))
 }
 
+/// Where the log of a file lies.
+pub(super) fn layout_of(superblock: &Superblock) -> LogLayout {
+    let Superblock { file_id, log_offset, segment_size, .. } = *superblock;
+    LogLayout { file_id, offset: log_offset, segment_size }
+}
+
 /// What the log says, decided and decoded; nothing is written yet.
-struct Recovered {
-    plan: RecoveryPlan,
+pub(super) struct Recovered {
+    pub(super) plan: RecoveryPlan,
     /// The newest header of each segment.
     headers: Vec<SegmentHeader>,
     base_lsn: u64,
     /// The rows of the segment that is appended to.
-    active: Memtable,
+    pub(super) active: Memtable,
     /// The rows of the other one, when the B-tree does not have them yet.
-    frozen: Option<Memtable>,
+    pub(super) frozen: Option<Memtable>,
 }
 
 /// Scans both segments, decides, and decodes the frames that the B-tree does not have.
-fn recover(storage: &dyn Storage, layout: &LogLayout, base_lsn: u64) -> Result<Recovered> {
+pub(super) fn recover(storage: &dyn Storage, layout: &LogLayout, base_lsn: u64) -> Result<Recovered> {
     let segment_len = usize::try_from(layout.segment_size)
         .map_err(|_| Error::corrupted("superblock", "the segment size does not fit this machine"))?;
     let mut segments = Vec::with_capacity(SEGMENTS);

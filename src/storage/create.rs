@@ -105,6 +105,11 @@ impl Creation {
         Ok(Self { storage, temporary, path: path.to_path_buf(), resolved })
     }
 
+    /// The name it shall have.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Where the content goes.
     pub(crate) fn storage(&self) -> &FileStorage {
         &self.storage

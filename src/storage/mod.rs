@@ -63,6 +63,11 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
         Ok(None)
     }
 
+    /// Whether it is the file that `path` names.
+    fn is_at(&self, _path: &std::path::Path) -> bool {
+        false
+    }
+
     /// Lets others open it. Nothing is read or written afterwards.
     fn close(&self) {}
 }
