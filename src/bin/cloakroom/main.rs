@@ -3,11 +3,14 @@
 #[macro_use]
 mod help;
 
-
+mod backup;
 mod completions;
 mod consume;
 mod disk;
+mod dump;
+mod export;
 mod holder;
+mod import;
 mod output;
 mod problem;
 mod progress;
@@ -38,6 +41,10 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Stats(stats::Options),
+    Dump(dump::Options),
+    Export(export::Options),
+    Import(import::Options),
+    Backup(backup::Options),
     Completions(completions::Options),
     /// Measure the store on this machine and check what it promises.
     Bench(BenchArgs),
@@ -78,6 +85,10 @@ fn main() -> ExitCode {
 fn run(command: &Command, out: &mut Output) -> Result<Verdict, Problem> {
     match command {
         Command::Stats(options) => stats::run(options, out),
+        Command::Dump(options) => dump::run(options, out),
+        Command::Export(options) => export::run(options, out),
+        Command::Import(options) => import::run(options, out),
+        Command::Backup(options) => backup::run(options, out),
         Command::Completions(options) => completions::run(options, out),
         Command::Bench(BenchArgs { workload: Workload::Consume(options) }) => {
             let report = consume::run(options)?;
