@@ -109,6 +109,25 @@ pub enum Error {
     #[error("a live record with this key exists already; it was left as it is")]
     AlreadyExists,
 
+    /// An import met a row in its room, which must have none. Nothing was changed.
+    #[error("the room is not empty, there are rows in its table {table}; import into a new file")]
+    NotEmpty {
+        /// The first table with a row.
+        table: &'static str,
+    },
+
+    /// An import stopped at a line. The entries before that line are in the room, durably, and nothing else of the import
+    /// is.
+    #[error("line {line}: {detail}")]
+    Import {
+        /// The number of the line, from 1.
+        line: u64,
+        /// What is wrong with it, or what went wrong when it was to be written.
+        detail: String,
+        /// The failure, when it was not the line's fault: a full disk, for one.
+        source: Option<Arc<Error>>,
+    },
+
     /// A configuration contradicts itself or the file. Nothing was applied.
     #[error("invalid configuration: {0}")]
     InvalidConfig(String),
@@ -138,6 +157,10 @@ pub enum Error {
     /// The room or store was closed before this call. Not applied.
     #[error("closed: this call came after the room or store was closed")]
     Closed,
+
+    /// The room was opened for reading only. Not applied; nothing is ever written to the file through such a room.
+    #[error("read-only: this room was opened for reading; open it for writing to change anything")]
+    ReadOnly,
 
     /// A write was made through a room or store handle from inside `atomically`, where it would wait for
     /// itself for ever. Not applied; use the transaction that the closure was given.

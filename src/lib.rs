@@ -13,6 +13,7 @@ pub mod drivers;
 mod durability;
 mod engine;
 mod error;
+mod export;
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -29,6 +30,7 @@ pub use clock::{Clock, ClockPace, ManualClock, SystemClock};
 pub use durability::Durability;
 pub use engine::{BackupReport, EngineStats};
 pub use error::{Error, Result};
+pub use export::{DumpRow, ExportReport, ImportReport, TableInfo};
 pub use pending::Pending;
 pub use room::{Builder, Cloakroom, Transaction};
 pub use stores::adaptive_rate_limit::{

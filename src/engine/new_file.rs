@@ -174,6 +174,7 @@ mod tests {
             cache_size: CACHE,
             clock: Arc::new(SystemClock::new()),
             threads: Threads::None,
+            read_only: false,
         }
     }
 

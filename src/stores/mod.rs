@@ -12,6 +12,7 @@
 
 pub mod adaptive_rate_limit;
 pub mod cache;
+pub(crate) mod codlet_rows;
 pub mod dedupe;
 pub(crate) mod expiry;
 pub mod form_token;
@@ -20,7 +21,8 @@ pub mod handoff;
 pub(crate) mod map_tx;
 mod page;
 pub mod rate_limit;
-mod side_by_side;
+pub(crate) mod secondary;
+pub(crate) mod side_by_side;
 pub mod state;
 pub(crate) mod text;
 

@@ -79,6 +79,22 @@ pub(crate) fn tag_key(prefix: &[u8], tag: &str, hash: &str) -> Vec<u8> {
     encoded
 }
 
+/// The keys in [`Table::CacheByTag`] of the entry at `key` of [`Table::Cache`] that has the tags of `row`.
+pub(crate) fn tag_keys(key: &[u8], row: &TagsRow) -> Result<Vec<Vec<u8>>> {
+    let (prefix, hash) = split_key(Table::CacheTags, key)?;
+    Ok(row.tags.iter().map(|tag| tag_key(prefix, tag, hash)).collect())
+}
+
+/// What the key of an entry begins with, and its hash.
+pub(crate) fn split_key(table: Table, key: &[u8]) -> Result<(&[u8], &str)> {
+    let damaged = || Error::corrupted(format!("a key of table {}", table.name()), "not a name and a hash");
+    let mut rest = key;
+    let name = key::take_bytes(&mut rest).ok_or_else(damaged)?;
+    std::str::from_utf8(&name).map_err(|_| damaged())?;
+    let prefix = key.get(..key.len() - rest.len()).ok_or_else(damaged)?;
+    Ok((prefix, hash_in(table, prefix, key)?))
+}
+
 /// The hash at the end of a key of `table` that begins with `prefix`.
 pub(crate) fn hash_in<'a>(table: Table, prefix: &[u8], key: &'a [u8]) -> Result<&'a str> {
     key.strip_prefix(prefix).and_then(|hash| std::str::from_utf8(hash).ok()).ok_or_else(|| {

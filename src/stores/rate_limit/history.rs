@@ -13,6 +13,10 @@
 //!    more of it than it can add.
 //! 3. Rows before `swept_to` are gone. Removing begins there, so that it does not walk over what was removed before.
 
+mod logical;
+
+pub(crate) use logical::Requests;
+
 use crate::codec::{self, key};
 use crate::engine::access::{Reader, Writer};
 use crate::error::{Error, Result};
