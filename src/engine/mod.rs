@@ -25,6 +25,8 @@ pub(crate) mod access;
 mod background;
 mod backup;
 mod checkpoint;
+#[cfg(test)]
+mod faulty;
 mod format;
 mod long_read;
 pub(crate) mod new_file;

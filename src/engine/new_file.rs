@@ -7,6 +7,7 @@
 use super::format::{Geometry, Unfinished};
 use super::still::Still;
 use super::tally::Tally;
+use crate::base::pages::{Depth, Tables, Tree, Visit};
 use crate::error::{Error, Result};
 use crate::storage::{Creation, FileStorage, Replace, Storage, Superblock};
 use crate::tables::Table;
@@ -116,6 +117,7 @@ impl Whole {
         if Geometry::of(&superblock, still.lsn()) != self.like || !still.is_settled() {
             return Err(differs("its headers are not those that were written".to_owned()));
         }
+        check_pages(&storage, &superblock)?;
         let mut found = Tally::default();
         still.for_each(|table, key, value| {
             found.add(table, key, value);
@@ -133,16 +135,36 @@ impl Whole {
     }
 }
 
+/// Reads every page that the B-tree reaches, those that redb keeps for itself too, past redb.
+fn check_pages(storage: &Arc<dyn Storage>, superblock: &Superblock) -> Result<()> {
+    let mut intact = |visit: Visit<'_>| match visit {
+        Visit::Lost { error, .. } => Err(error),
+        Visit::Page { .. } | Visit::Row { .. } => Ok(()),
+    };
+    let newest = Tree::open(storage, superblock.base_offset)?.into_iter().next();
+    let tree = newest.ok_or_else(|| Error::corrupted("the new file, read back", "it has no B-tree"))?;
+    let pages = tree.pages();
+    for of in [Tables::User, Tables::System] {
+        for table in pages.tables(of, &mut intact)? {
+            pages.visit(&table, Depth::Leaves, &mut intact)?;
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::clock::SystemClock;
     use crate::durability::Durability;
     use crate::engine::access::{Reader, Writer};
+    use crate::engine::faulty::{Faulty, Trouble};
     use crate::engine::{Engine, EngineOptions, Threads};
     use crate::limits::MIN_LOG_CAPACITY;
+    use std::io;
     use std::ops::Bound;
     use std::path::PathBuf;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     const CACHE: usize = 1 << 20;
 
@@ -277,5 +299,59 @@ mod tests {
         assert!(new.finish(Replace::This(old)).is_err());
         assert_eq!(std::fs::read(&path).unwrap(), b"somebody's");
         assert_eq!(names(&dir), ["edge.cloak", "moved.cloak"]);
+    }
+
+    /// Makes a file with some rows through a storage that is in trouble. Answers how many changes were made.
+    fn make(path: &Path, trouble: Trouble) -> (u64, Result<()>) {
+        let changes = Arc::new(AtomicU64::new(0));
+        let outcome = (|| {
+            let wrap = |file| Faulty::wrap(file, trouble, &changes);
+            let mut new = NewFile::create_through(path, like(9), CACHE, wrap)?;
+            for key in 0..600_u32 {
+                new.put(Table::Cache, &key.to_be_bytes(), &[3; 300])?;
+            }
+            let whole = new.seal()?;
+            whole.verify()?;
+            whole.publish(Replace::Nothing).map(drop)
+        })();
+        (changes.load(Ordering::SeqCst), outcome)
+    }
+
+    #[test]
+    fn whichever_call_fails_there_is_no_file_and_no_temporary() {
+        let (dir, path) = target();
+        let (all, made) = make(&path, Trouble::FailsFrom(u64::MAX, io::ErrorKind::Other));
+        made.unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert!(all > 50, "only {all} changes");
+        for first in 0..all {
+            let (_, failed) = make(&path, Trouble::FailsFrom(first, io::ErrorKind::StorageFull));
+            assert!(matches!(failed, Err(Error::DiskFull { .. })), "change {first}: {failed:?}");
+            assert!(names(&dir).is_empty(), "change {first} left {:?}", names(&dir));
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_on_the_way_to_the_disk_is_found_before_the_file_has_its_name() {
+        let (dir, path) = target();
+        let (all, made) = make(&path, Trouble::FailsFrom(u64::MAX, io::ErrorKind::Other));
+        made.unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let mut found = 0;
+        for chosen in 0..all {
+            match make(&path, Trouble::Flips(chosen)).1 {
+                Err(Error::Corrupted { .. }) => {
+                    found += 1;
+                    assert!(names(&dir).is_empty(), "change {chosen} left {:?}", names(&dir));
+                }
+                Err(error) => panic!("change {chosen}: {error}"),
+                // A flush, a page that was replaced later, the prewritten log, or one of two equal copies.
+                Ok(()) => {
+                    assert_eq!(rows(&path, Table::Cache).len(), 600, "change {chosen}");
+                    std::fs::remove_file(&path).unwrap();
+                }
+            }
+        }
+        assert!(found * 2 > all, "{found} of {all} were found");
     }
 }
