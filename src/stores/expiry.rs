@@ -23,7 +23,6 @@ pub(crate) fn encode_key(time_ms: u64, table: Table, primary: &[u8]) -> Vec<u8> 
 }
 
 /// The parts of a key that [`encode_key`] wrote. `None` when it was not written this way.
-#[cfg(any(test, feature = "testing"))]
 pub(crate) fn decode_key(mut encoded: &[u8]) -> Option<(u64, Table, &[u8])> {
     let time_ms = key::take_u64(&mut encoded)?;
     let (&number, primary) = encoded.split_first()?;
