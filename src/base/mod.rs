@@ -16,6 +16,7 @@
 mod checksums;
 mod fault;
 mod layout;
+pub(crate) mod pages;
 mod view;
 mod window;
 
@@ -92,7 +93,7 @@ pub(crate) struct ApplyError {
 pub(crate) struct BaseStats {
     /// Bytes written to the storage since the base was opened, checksums and headers included.
     pub(crate) bytes_written: u64,
-    /// The length of the B-tree in bytes, free pages included, checksums not.
+    /// The bytes of the B-tree that the file has room for, free pages included, checksums not.
     pub(crate) len: u64,
 }
 
@@ -110,7 +111,7 @@ impl Base {
     /// Opens the base that begins at `offset` of the storage.
     pub(crate) fn open(storage: Arc<dyn Storage>, offset: u64, cache_size: usize) -> Result<Base> {
         let gauges = Arc::new(Gauges::default());
-        let window = Window::open(storage, offset, gauges.clone()).map_err(opening)?;
+        let window = Window::open(storage, offset, gauges.clone(), Mode::Writable).map_err(opening)?;
         if window.data_len() == 0 {
             return Err(Error::corrupted(format!("B-tree (file offset {offset})"), "it was never written"));
         }
@@ -181,7 +182,7 @@ impl Base {
     pub(crate) fn stats(&self) -> BaseStats {
         BaseStats {
             bytes_written: self.shared.gauges.written.load(Ordering::Relaxed),
-            len: self.view().snapshot().generation.window.data_len(),
+            len: self.view().snapshot().generation.window.present_len(),
         }
     }
 }
