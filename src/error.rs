@@ -128,6 +128,10 @@ pub enum Error {
     #[error("closed: this call came after the room or store was closed")]
     Closed,
 
+    /// The room was opened for reading only. Not applied; nothing is ever written to the file through such a room.
+    #[error("read-only: this room was opened for reading; open it for writing to change anything")]
+    ReadOnly,
+
     /// A write was made through a room or store handle from inside `atomically`, where it would wait for
     /// itself for ever. Not applied; use the transaction that the closure was given.
     #[error("a transaction of this room is already running on this thread; use the transaction it was given")]

@@ -50,6 +50,15 @@ impl Cloakroom {
         Self::builder().open(path)
     }
 
+    /// Opens the file at `path`, which must exist, for reading only: nothing is written to it, not even to settle what
+    /// a crash left. See [`Builder::read_only`].
+    ///
+    /// # Errors
+    /// As [`Builder::open`].
+    pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self> {
+        Self::builder().read_only(true).open(path)
+    }
+
     /// Options for opening a room.
     #[must_use]
     pub fn builder() -> Builder {
@@ -278,6 +287,7 @@ impl fmt::Debug for Transaction<'_> {
 /// | `log_capacity` | 16 MiB | bytes set aside for the log, when the file is created |
 /// | `cache_size` | 64 MiB | bytes of page cache |
 /// | `clock` | the system's | where the time comes from |
+/// | `read_only` | `false` | whether nothing may be written to the file |
 #[derive(Debug)]
 pub struct Builder {
     durability: Durability,
@@ -285,6 +295,7 @@ pub struct Builder {
     cache_size: usize,
     clock: Arc<dyn Clock>,
     threads: Threads,
+    read_only: bool,
 }
 
 impl Default for Builder {
@@ -295,6 +306,7 @@ impl Default for Builder {
             cache_size: DEFAULT_CACHE_SIZE,
             clock: Arc::new(SystemClock::new()),
             threads: Threads::Background,
+            read_only: false,
         }
     }
 }
@@ -333,6 +345,19 @@ impl Builder {
         self
     }
 
+    /// Opens the file for reading only, which must exist. Nothing is ever written to it: it may lie on a medium, or have
+    /// permissions, that allow no writing. What a crash left is recovered in memory, with the answers that a
+    /// writing opener would give, and the file stays as it is. No threads are started.
+    ///
+    /// Any number of read-only openers may have a file open, and nobody can open it for writing as long. Whatever
+    /// would change something (a write of any store, `atomically`, `checkpoint`) answers [`Error::ReadOnly`].
+    /// `log_capacity` and `durability` mean nothing.
+    #[must_use]
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
+        self
+    }
+
     /// Runs without background threads: callers flush for themselves, and a checkpoint is run by the writer that
     /// needs one. What happens then depends on the calls alone. For simulations.
     #[cfg(any(test, feature = "testing"))]
@@ -344,15 +369,16 @@ impl Builder {
     }
 
     /// Opens the file at `path`, creating it (owner-only, atomically) when it is missing, and recovering what a
-    /// crash left.
+    /// crash left. With [`read_only`](Self::read_only) it is neither created nor changed.
     ///
     /// # Errors
     /// In all cases the file is as it was before:
-    /// - [`Error::Locked`]: another opener has it.
+    /// - [`Error::Locked`]: another opener has it; when reading only, one that may write.
     /// - [`Error::NotCloakroom`], [`Error::UnsupportedVersion`]: not ours, or newer.
     /// - [`Error::Corrupted`]: something that was acknowledged is damaged or missing.
     /// - [`Error::InvalidConfig`]: an option is out of its range.
-    /// - [`Error::Io`], [`Error::DiskFull`]: the system failed a call.
+    /// - [`Error::Io`], [`Error::DiskFull`]: the system failed a call. A file that is missing and may not be created
+    ///   is an [`Error::Io`] whose source is `NotFound`.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Cloakroom> {
         let options = self.options()?;
         let engine = Engine::open_file(path.as_ref(), options)?;
@@ -362,9 +388,13 @@ impl Builder {
     /// Opens a room in memory: the same engine over a buffer that is gone when the last handle is.
     ///
     /// # Errors
-    /// [`Error::InvalidConfig`]: an option is out of its range.
+    /// [`Error::InvalidConfig`]: an option is out of its range, or the room shall be read-only, in which case it would
+    /// stay empty.
     pub fn open_in_memory(self) -> Result<Cloakroom> {
         let options = self.options()?;
+        if self.read_only {
+            return Err(Error::InvalidConfig("a new room in memory that is read-only".into()));
+        }
         let engine = Engine::create_on(Arc::new(MemoryStorage::new()), options)?;
         Ok(Cloakroom { engine, durability: self.durability })
     }
@@ -378,7 +408,7 @@ impl Builder {
     pub fn open_on(self, storage: Arc<dyn crate::storage::Storage>) -> Result<Cloakroom> {
         let options = self.options()?;
         let empty = storage.len().map_err(|error| Error::io("asking for the storage's length", error))? == 0;
-        let engine = if empty {
+        let engine = if empty && !self.read_only {
             Engine::create_on(storage, options)?
         } else {
             Engine::open_on(storage, Path::new("(storage)"), options)?
@@ -404,6 +434,7 @@ impl Builder {
             cache_size: self.cache_size,
             clock: Arc::clone(&self.clock),
             threads: self.threads,
+            read_only: self.read_only,
         })
     }
 }

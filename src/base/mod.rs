@@ -110,8 +110,18 @@ impl Base {
 
     /// Opens the base that begins at `offset` of the storage.
     pub(crate) fn open(storage: Arc<dyn Storage>, offset: u64, cache_size: usize) -> Result<Base> {
+        Self::open_as(storage, offset, cache_size, Mode::Writable)
+    }
+
+    /// Opens the base that begins at `offset` of the storage, to which nothing is written: not when it is opened and
+    /// not later. An apply, which nobody may ask for, would be the only exception.
+    pub(crate) fn open_read_only(storage: Arc<dyn Storage>, offset: u64, cache_size: usize) -> Result<Base> {
+        Self::open_as(storage, offset, cache_size, Mode::Frozen)
+    }
+
+    fn open_as(storage: Arc<dyn Storage>, offset: u64, cache_size: usize, mode: Mode) -> Result<Base> {
         let gauges = Arc::new(Gauges::default());
-        let window = Window::open(storage, offset, gauges.clone(), Mode::Writable).map_err(opening)?;
+        let window = Window::open(storage, offset, gauges.clone(), mode).map_err(opening)?;
         if window.data_len() == 0 {
             return Err(Error::corrupted(format!("B-tree (file offset {offset})"), "it was never written"));
         }

@@ -20,7 +20,6 @@ use crate::memtable::Memtable;
 use parking_lot::{Condvar, Mutex};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// How long after a failed checkpoint the next one is tried, when no writer asks for it sooner.
@@ -190,12 +189,7 @@ impl Core {
         loop {
             {
                 let _serial = self.serial.lock();
-                if self.closed.load(Ordering::Acquire) {
-                    return Err(Error::Closed);
-                }
-                if let Some(source) = self.log.failure() {
-                    return Err(Error::Poisoned { source: Arc::clone(source) });
-                }
+                self.check_writable()?;
                 if self.freeze_active()? {
                     break;
                 }

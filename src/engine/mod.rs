@@ -83,6 +83,8 @@ pub(crate) struct Core {
     /// Held for reading while a read runs, so that closing waits for it.
     reads: RwLock<()>,
     closed: AtomicBool,
+    /// Whether every write is refused.
+    read_only: bool,
     counters: Counters,
     shared: SharedStates,
     /// Who waits for a row to change.
@@ -146,6 +148,28 @@ impl Engine {
         };
         core.after_call();
         self.answer_of_read(answer, lsn, durability)
+    }
+
+    /// Whether the room was opened for reading only.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.core.read_only
+    }
+
+    /// Runs `operation` like a transaction whose rows are thrown away: how a room that is read only answers a question
+    /// that would store what it had to compute.
+    pub(crate) fn rehearse<R, E: From<Error>>(
+        &self,
+        operation: impl FnOnce(&mut Tx<'_>) -> Result<R, E>,
+    ) -> Pending<R, E> {
+        let core = &self.core;
+        let _open = core.reads.read();
+        if core.closed.load(Ordering::Acquire) {
+            return Pending::ready(Err(Error::Closed.into()));
+        }
+        let view = core.view();
+        let prefetched = Prefetched::load(&view, &[]);
+        // Nothing is newer than what was recovered, so the answer rests on nothing that could be lost.
+        Pending::ready(operation(&mut Tx::new(view, &prefetched, core.clock.now_ms())))
     }
 
     /// The answer of a read that rests on `lsn`.
@@ -253,12 +277,7 @@ impl Core {
         let _turn = Turn::take(self)?;
         let prefetched = Prefetched::load(&self.view(), prefetch);
         let mut scratch = self.serial.lock();
-        if self.closed.load(Ordering::Acquire) {
-            return Err(Error::Closed);
-        }
-        if let Some(source) = self.log.failure() {
-            return Err(Error::Poisoned { source: Arc::clone(source) });
-        }
+        self.check_writable()?;
         let mut tx = Tx::new(self.view(), &prefetched, self.clock.now_ms());
         let answer = operation(&mut tx);
         let rests_on = tx.rests_on();
@@ -294,6 +313,20 @@ impl Core {
                 Err(AppendError::SegmentFull) => self.rotate()?,
                 Err(AppendError::Poisoned(source)) => return Err(Error::Poisoned { source }),
             }
+        }
+    }
+
+    /// Refuses a write that nothing can come of. The caller holds the serial lock.
+    fn check_writable(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
+        if self.read_only {
+            return Err(Error::ReadOnly);
+        }
+        match self.log.failure() {
+            Some(source) => Err(Error::Poisoned { source: Arc::clone(source) }),
+            None => Ok(()),
         }
     }
 
@@ -375,6 +408,10 @@ impl Core {
                 return Ok(());
             }
         }
+        if self.read_only {
+            self.close_storage();
+            return Ok(());
+        }
         // No transaction begins any more. What was appended becomes durable, and moves into the B-tree so that the
         // next opening has nothing to replay; when that fails, the log still has it.
         let flushed = self.log.wait(self.log.appended(), Durability::Sync);
@@ -382,9 +419,14 @@ impl Core {
             let _ = self.checkpoint_all();
         }
         self.checkpointer.stop();
+        self.close_storage();
+        flushed
+    }
+
+    /// Waits for the reads under way and gives up the file.
+    fn close_storage(&self) {
         let _no_reads = self.reads.write();
         self.base.close();
         self.storage.close();
-        flushed
     }
 }

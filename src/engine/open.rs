@@ -9,6 +9,9 @@
 //! 3. a segment whose frames are all in the B-tree gets a new generation.
 //!
 //! A crash between any two of these leaves a file for which the same decisions are made again.
+//!
+//! A read-only opening makes the same decisions and stops there: what it replays is in memory, and the file stays as
+//! the crash left it.
 
 use super::background::Handles;
 use super::checkpoint::Checkpointer;
@@ -65,11 +68,16 @@ pub(crate) struct EngineOptions {
     pub(crate) cache_size: usize,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) threads: Threads,
+    /// Nothing is written to the file: what a crash left is recovered in memory alone, and every write is refused.
+    pub(crate) read_only: bool,
 }
 
 impl Engine {
-    /// Opens the file at `path`, creating it when it is missing.
+    /// Opens the file at `path`, creating it when it is missing unless it is to be read only.
     pub(crate) fn open_file(path: &Path, options: EngineOptions) -> Result<Self> {
+        if options.read_only {
+            return Self::open_on(Arc::new(FileStorage::open_read_only(path)?), path, options);
+        }
         let (storage, _created) =
             FileStorage::open_or_create(path, |new| format(Arc::new(new.clone()), &options))?;
         Self::open_on(Arc::new(storage), path, options)
@@ -84,18 +92,25 @@ impl Engine {
     /// Opens a storage that holds a room; `path` names it in errors.
     pub(crate) fn open_on(storage: Arc<dyn Storage>, path: &Path, options: EngineOptions) -> Result<Self> {
         let superblock = Superblock::read(storage.as_ref(), path)?;
-        // A failed flush of the B-tree must not hide one of the log, nor the other way round.
-        let separate = storage.separate().map_err(|error| Error::io("opening the file again", error))?;
-        let of_base = separate.unwrap_or_else(|| Arc::clone(&storage));
-        let base = Base::open(of_base, superblock.base_offset, options.cache_size)?;
+        let read_only = options.read_only;
+        let base = if read_only {
+            Base::open_read_only(Arc::clone(&storage), superblock.base_offset, options.cache_size)?
+        } else {
+            // A failed flush of the B-tree must not hide one of the log, nor the other way round.
+            let separate = storage.separate().map_err(|error| Error::io("opening the file again", error))?;
+            let of_base = separate.unwrap_or_else(|| Arc::clone(&storage));
+            Base::open(of_base, superblock.base_offset, options.cache_size)?
+        };
         let layout = LogLayout {
             file_id: superblock.file_id,
             offset: superblock.log_offset,
             segment_size: superblock.segment_size,
         };
         let recovered = recover(storage.as_ref(), &layout, base.view().lsn())?;
-        recovered.settle(storage.as_ref(), &layout)?;
-        superblock.repair(storage.as_ref())?;
+        if !read_only {
+            recovered.settle(storage.as_ref(), &layout)?;
+            superblock.repair(storage.as_ref())?;
+        }
 
         let plan = recovered.plan;
         let log = Log::new(Arc::clone(&storage), layout, &plan);
@@ -104,7 +119,7 @@ impl Engine {
             frozen: recovered.frozen.map(Arc::new),
             base: base.view(),
         };
-        let in_background = options.threads == Threads::Background;
+        let in_background = options.threads == Threads::Background && !read_only;
         let core = Arc::new(Core {
             storage,
             log: Arc::new(log),
@@ -116,6 +131,7 @@ impl Engine {
             checkpointer: Checkpointer::new(in_background),
             reads: RwLock::new(()),
             closed: AtomicBool::new(false),
+            read_only,
             counters: Counters::default(),
             shared: SharedStates::default(),
             watches: Arc::default(),

@@ -9,7 +9,7 @@
 //! A crash before step 3 leaves a temporary that nobody has locked, and the next creator removes it. A crash after
 //! it leaves the whole file or, before step 4, perhaps the temporary.
 
-use super::file::{FileStorage, context, is_named, lock, open_regular};
+use super::file::{Access, FileStorage, context, is_named, lock, open_regular};
 use crate::error::{Error, Result};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -144,7 +144,7 @@ fn locked_temporary(dir: &Path, name: &OsStr, path: &Path) -> Result<(File, temp
         let created = builder.tempfile_in(dir);
         let (file, temporary) =
             created.map_err(|error| Error::io(context("creating", path), error))?.into_parts();
-        match lock(&file, path) {
+        match lock(&file, path, Access::Write) {
             // From here on no cleaner removes it, because a cleaner locks first.
             Ok(()) if is_named(&file, &temporary) => return Ok((file, temporary)),
             Ok(()) | Err(Error::Locked { .. }) => {}
@@ -165,8 +165,8 @@ fn remove_orphans(dir: &Path, name: &OsStr) {
             continue;
         }
         let orphan = entry.path();
-        let Ok(file) = open_regular(&orphan) else { continue };
-        if lock(&file, &orphan).is_ok() && is_named(&file, &orphan) {
+        let Ok(file) = open_regular(&orphan, Access::Write) else { continue };
+        if lock(&file, &orphan, Access::Write).is_ok() && is_named(&file, &orphan) {
             let _ = fs::remove_file(&orphan);
         }
     }
