@@ -25,6 +25,7 @@ pub(crate) mod access;
 mod background;
 mod checkpoint;
 mod open;
+mod parts;
 mod prefetch;
 mod shared;
 mod stats;

@@ -101,11 +101,7 @@ impl Engine {
             let of_base = separate.unwrap_or_else(|| Arc::clone(&storage));
             Base::open(of_base, superblock.base_offset, options.cache_size)?
         };
-        let layout = LogLayout {
-            file_id: superblock.file_id,
-            offset: superblock.log_offset,
-            segment_size: superblock.segment_size,
-        };
+        let layout = LogLayout::of(&superblock);
         let recovered = recover(storage.as_ref(), &layout, base.view().lsn())?;
         if !read_only {
             recovered.settle(storage.as_ref(), &layout)?;
