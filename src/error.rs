@@ -33,6 +33,17 @@ pub enum Error {
         reason: String,
     },
 
+    /// The target of a backup is another room, which is not replaced. Nothing was written to it.
+    #[error(
+        "{}: this is another room; a backup replaces only earlier backups of the same room \
+         (nothing was written to it)",
+        path.display()
+    )]
+    DifferentRoom {
+        /// The file that was left as it is.
+        path: PathBuf,
+    },
+
     /// The file was written by a newer version of this crate. Nothing was written to it.
     #[error(
         "{}: format version {found} is newer than {supported}, the newest this version reads; \

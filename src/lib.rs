@@ -28,7 +28,7 @@ mod verify;
 
 pub use clock::{Clock, ClockPace, ManualClock, SystemClock};
 pub use durability::Durability;
-pub use engine::EngineStats;
+pub use engine::{BackupReport, EngineStats};
 pub use error::{Error, Result};
 pub use pending::Pending;
 pub use room::{Builder, Cloakroom, Transaction};

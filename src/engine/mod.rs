@@ -23,17 +23,29 @@
 
 pub(crate) mod access;
 mod background;
+mod backup;
 mod checkpoint;
+#[cfg(test)]
+mod faulty;
+mod format;
+mod long_read;
+pub(crate) mod new_file;
 mod open;
+mod pages;
 mod parts;
 mod prefetch;
 mod shared;
 mod stats;
+mod still;
+mod tally;
 mod timer;
 mod tx;
 mod view;
 mod watch;
 
+pub use backup::BackupReport;
+pub(crate) use format::Geometry;
+pub(crate) use long_read::LongRead;
 pub(crate) use open::{EngineOptions, Threads};
 pub use stats::EngineStats;
 pub(crate) use tx::Tx;
@@ -46,7 +58,7 @@ use crate::durability::Durability;
 use crate::error::{Error, Result};
 use crate::log::{AppendError, Log};
 use crate::pending::{Event, Pending};
-use crate::storage::Storage;
+use crate::storage::{Storage, Superblock};
 use crate::tables::Table;
 use checkpoint::Checkpointer;
 use parking_lot::{Mutex, RwLock};
@@ -71,6 +83,7 @@ pub(crate) struct Engine {
 #[derive(Debug)]
 pub(crate) struct Core {
     storage: Arc<dyn Storage>,
+    superblock: Superblock,
     log: Arc<Log>,
     base: Base,
     clock: Arc<dyn Clock>,

@@ -102,6 +102,20 @@ impl FileStorage {
         self.own.as_deref().unwrap_or(&self.shared.file)
     }
 
+    /// The file itself, for those who give it a name.
+    pub(super) fn file(&self) -> &File {
+        &self.shared.file
+    }
+
+    /// Asks the system to forget what it keeps of the file in memory, so that it is read from the disk next. What is
+    /// not flushed stays. A system that does not know how goes on as before.
+    pub(crate) fn forget_cached(&self) {
+        #[cfg(target_os = "linux")]
+        {
+            let _ = rustix::fs::fadvise(&self.shared.file, 0, None, rustix::fs::Advice::DontNeed);
+        }
+    }
+
     /// Makes the bytes, the length and every other attribute of the file durable.
     pub(super) fn sync_all(&self) -> io::Result<()> {
         self.shared.file.sync_all()
@@ -189,6 +203,10 @@ impl Storage for FileStorage {
     fn separate(&self) -> io::Result<Option<Arc<dyn Storage>>> {
         let own = Arc::new(open_again(&self.shared.file)?);
         Ok(Some(Arc::new(Self { shared: Arc::clone(&self.shared), own: Some(own) })))
+    }
+
+    fn is_at(&self, path: &Path) -> bool {
+        is_named(&self.shared.file, path)
     }
 
     fn close(&self) {
