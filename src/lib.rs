@@ -25,6 +25,7 @@ mod room;
 mod storage;
 mod stores;
 mod tables;
+mod verify;
 
 pub use clock::{Clock, ClockPace, ManualClock, SystemClock};
 pub use durability::Durability;
@@ -58,6 +59,7 @@ pub use stores::state::{
     validate_list_kind, validate_record,
 };
 pub use stores::{Cursor, CursorParseError, Page};
+pub use verify::{Finding, VerifyReport, verify};
 
 /// The fault-injecting storage, for tests of this crate and of what is built on it. Not part of the stable interface.
 #[cfg(any(test, feature = "testing"))]

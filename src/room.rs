@@ -15,6 +15,7 @@ use crate::stores::form_token::{FormTokens, FormTokensTx};
 use crate::stores::handoff::{Handoff, HandoffTx};
 use crate::stores::rate_limit::{RateLimit, RateLimitConfig, RateLimitTx};
 use crate::stores::state::{State, StateTx};
+use crate::verify::{self, VerifyReport};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt;
@@ -234,6 +235,16 @@ impl Cloakroom {
     /// [`Error::Closed`], or [`Error::Io`] when the system does not tell the length of the file.
     pub fn stats(&self) -> Result<EngineStats> {
         self.engine.stats()
+    }
+
+    /// Checks everything that the room consists of: the rows of one position, the blocks, the log. Writers go on
+    /// meanwhile. See [`verify`](crate::verify()) for a file that nobody has open.
+    ///
+    /// # Errors
+    /// [`Error::Closed`], or [`Error::Io`] when the system fails a call. What is wrong with the file is in the report and
+    /// is no error.
+    pub fn verify(&self) -> Result<VerifyReport> {
+        verify::verify_open(&self.engine)
     }
 
     /// Makes durable what was called before, then closes the file and gives up its lock. Every call made after it

@@ -17,6 +17,8 @@ const LAYERS: [(&[&str], Siblings); 10] = [
     (&["pending"], Siblings::May),
     (&["engine"], Siblings::May),
     (&["stores"], Siblings::May),
+    // What looks at a whole file.
+    (&["verify"], Siblings::May),
     (&["room"], Siblings::May),
     // What is done with a room as a whole.
     (&["export"], Siblings::May),

@@ -13,6 +13,7 @@
 //!
 //! [`window`] is the storage that redb works on, [`layout`] and [`checksums`] its bytes, [`view`] the read side.
 
+pub(crate) mod check;
 mod checksums;
 mod fault;
 mod layout;

@@ -32,6 +32,7 @@ mod long_read;
 pub(crate) mod new_file;
 mod open;
 mod pages;
+mod parts;
 mod prefetch;
 mod shared;
 mod stats;

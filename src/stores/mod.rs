@@ -12,6 +12,7 @@
 
 pub mod adaptive_rate_limit;
 pub mod cache;
+pub(crate) mod check;
 pub(crate) mod codlet_rows;
 pub mod dedupe;
 pub(crate) mod expiry;
@@ -21,6 +22,7 @@ pub mod handoff;
 pub(crate) mod map_tx;
 mod page;
 pub mod rate_limit;
+pub(crate) mod relations;
 pub(crate) mod secondary;
 pub(crate) mod side_by_side;
 pub mod state;
