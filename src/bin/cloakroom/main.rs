@@ -16,8 +16,10 @@ mod problem;
 mod progress;
 mod report;
 mod room;
+mod salvage;
 mod stats;
 mod units;
+mod verify;
 
 use clap::{Args, Parser, Subcommand};
 use output::Output;
@@ -41,6 +43,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Stats(stats::Options),
+    Verify(verify::Options),
     Dump(dump::Options),
     Export(export::Options),
     Import(import::Options),
@@ -85,6 +88,7 @@ fn main() -> ExitCode {
 fn run(command: &Command, out: &mut Output) -> Result<Verdict, Problem> {
     match command {
         Command::Stats(options) => stats::run(options, out),
+        Command::Verify(options) => verify::run(options, out),
         Command::Dump(options) => dump::run(options, out),
         Command::Export(options) => export::run(options, out),
         Command::Import(options) => import::run(options, out),

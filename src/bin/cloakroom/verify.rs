@@ -65,12 +65,7 @@ fn next_command(report: &VerifyReport, file: &Path) -> Option<String> {
     Some(format!("cloakroom sweep {}", quoted(file)))
 }
 
-fn print(
-    report: &VerifyReport,
-    file: &Path,
-    next: Option<&str>,
-    out: &mut Output,
-) -> Result<(), Problem> {
+fn print(report: &VerifyReport, file: &Path, next: Option<&str>, out: &mut Output) -> Result<(), Problem> {
     let found = total(report);
     match found {
         0 => out.line(&format!("{} is sound", shown(file)))?,
@@ -81,6 +76,7 @@ fn print(
         ))?,
     }
     for Finding { location, problem, .. } in report.findings.iter().take(MAX_SHOWN) {
+        let location = within(location, file);
         out.line(&format!("  {location}: {problem}"))?;
     }
     let more = found.saturating_sub(MAX_SHOWN as u64);
@@ -112,7 +108,10 @@ fn print_json(
     out: &mut Output,
 ) -> Result<(), Problem> {
     for Finding { location, problem, advice, .. } in &report.findings {
-        out.object(&json!({ "type": "finding", "location": location, "problem": problem, "advice": advice }))?;
+        let location = within(location, file);
+        out.object(
+            &json!({ "type": "finding", "location": location, "problem": problem, "advice": advice }),
+        )?;
     }
     for note in &report.notes {
         out.object(&json!({ "type": "note", "note": note }))?;
@@ -124,6 +123,11 @@ fn print_json(
         "notes": report.notes.len(), "rows": report.rows, "blocks": report.blocks, "frames": report.frames,
         "tables": tables, "run": next,
     }))
+}
+
+/// A place within the file, without the name of the file.
+fn within<'a>(location: &'a str, file: &Path) -> &'a str {
+    location.strip_prefix(&shown(file)).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(location)
 }
 
 fn total(report: &VerifyReport) -> u64 {
