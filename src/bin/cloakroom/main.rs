@@ -3,7 +3,6 @@
 #[macro_use]
 mod help;
 
-
 mod completions;
 mod consume;
 mod disk;
