@@ -59,6 +59,38 @@ pub enum Error {
         supported: u32,
     },
 
+    /// The file is of an older format version, and this opener may not make one of the present version out of it.
+    /// Nothing was written to it.
+    #[error(
+        "{}: format version {found} is older than {current}; open the file once for writing with this cloakroom, \
+         which brings it to version {current} (or do so with a copy); nothing was written to it",
+        path.display()
+    )]
+    OutdatedVersion {
+        /// The file that was refused.
+        path: PathBuf,
+        /// The version its superblock names.
+        found: u32,
+        /// The version this build writes.
+        current: u32,
+    },
+
+    /// The file is of a format version so old that this version of the crate does not know it any more. Nothing was
+    /// written to it.
+    #[error(
+        "{}: format version {found} is older than {oldest}, the oldest this version can migrate; \
+         open it with an earlier cloakroom first (nothing was written to it)",
+        path.display()
+    )]
+    VersionTooOld {
+        /// The file that was refused.
+        path: PathBuf,
+        /// The version its superblock names.
+        found: u32,
+        /// The oldest version this build migrates.
+        oldest: u32,
+    },
+
     /// Bytes on the disk are not what was written there. Reads of other, intact rows go on.
     #[error("corrupted: {location}: {detail}")]
     Corrupted {

@@ -66,4 +66,5 @@ pub use verify::{Finding, VerifyReport, verify};
 pub mod testing {
     pub use crate::storage::sim::{CallKind, Fault, SimStorage};
     pub use crate::storage::{Storage, StorageView};
+    pub use crate::stores::migrations::made_up::write_version_0;
 }

@@ -13,6 +13,7 @@ use crate::stores::cache::{Cache, CacheTx, Turn};
 use crate::stores::dedupe::{Dedupe, DedupeTx};
 use crate::stores::form_token::{FormTokens, FormTokensTx};
 use crate::stores::handoff::{Handoff, HandoffTx};
+use crate::stores::migrations;
 use crate::stores::rate_limit::{RateLimit, RateLimitConfig, RateLimitTx};
 use crate::stores::state::{State, StateTx};
 use crate::verify::{self, VerifyReport};
@@ -436,10 +437,15 @@ impl Builder {
     /// Opens the file at `path`, creating it (owner-only, atomically) when it is missing, and recovering what a
     /// crash left. With [`read_only`](Self::read_only) it is neither created nor changed.
     ///
+    /// A file of an older format version is brought up to date first: its rows are copied into a new file beside it,
+    /// which is read back and then takes its place in one step. That needs space for a second file. Until it is done, and
+    /// when it fails, the old file is there untouched.
+    ///
     /// # Errors
     /// In all cases the file is as it was before:
     /// - [`Error::Locked`]: another opener has it; when reading only, one that may write.
-    /// - [`Error::NotCloakroom`], [`Error::UnsupportedVersion`]: not ours, or newer.
+    /// - [`Error::NotCloakroom`], [`Error::UnsupportedVersion`]: not ours, or newer. [`Error::VersionTooOld`]: older than
+    ///   what can be brought up to date; [`Error::OutdatedVersion`]: older, and opened for reading only.
     /// - [`Error::Corrupted`]: something that was acknowledged is damaged or missing.
     /// - [`Error::InvalidConfig`]: an option is out of its range.
     /// - [`Error::Io`], [`Error::DiskFull`]: the system failed a call. A file that is missing and may not be created
@@ -500,6 +506,7 @@ impl Builder {
             clock: Arc::clone(&self.clock),
             threads: self.threads,
             read_only: self.read_only,
+            migrations: migrations::ALL,
         })
     }
 }

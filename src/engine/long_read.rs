@@ -132,6 +132,7 @@ mod tests {
             clock: Arc::new(SystemClock::new()),
             threads: Threads::None,
             read_only: false,
+            migrations: &[],
         }
     }
 

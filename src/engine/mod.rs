@@ -29,6 +29,7 @@ mod checkpoint;
 mod faulty;
 mod format;
 mod long_read;
+mod migration;
 pub(crate) mod new_file;
 mod open;
 mod pages;
@@ -46,6 +47,9 @@ mod watch;
 pub use backup::BackupReport;
 pub(crate) use format::Geometry;
 pub(crate) use long_read::LongRead;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use migration::write_older;
+pub(crate) use migration::{Emit, Migration};
 pub(crate) use open::{EngineOptions, Threads};
 pub use stats::EngineStats;
 pub(crate) use tx::Tx;

@@ -16,6 +16,7 @@
 use super::background::Handles;
 use super::checkpoint::Checkpointer;
 use super::format::{Geometry, format};
+use super::migration::{Migration, bring_up_to_date};
 use super::shared::SharedStates;
 use super::stats::Counters;
 use super::timer::Timer;
@@ -67,6 +68,8 @@ pub(crate) struct EngineOptions {
     pub(crate) threads: Threads,
     /// Nothing is written to the file: what a crash left is recovered in memory alone, and every write is refused.
     pub(crate) read_only: bool,
+    /// How files of older versions become files of this one, oldest first.
+    pub(crate) migrations: &'static [Migration],
 }
 
 impl EngineOptions {
@@ -85,6 +88,7 @@ impl Engine {
         }
         let (storage, _created) =
             FileStorage::open_or_create(path, |new| options.format(Arc::new(new.clone())))?;
+        let storage = bring_up_to_date(storage, path, options.migrations)?;
         Self::open_on(Arc::new(storage), path, options)
     }
 

@@ -20,6 +20,7 @@ pub mod form_token;
 pub mod handoff;
 #[cfg(test)]
 pub(crate) mod map_tx;
+pub(crate) mod migrations;
 mod page;
 pub mod rate_limit;
 pub(crate) mod relations;
