@@ -356,3 +356,55 @@ fn session(record: &Record) -> Result<Value> {
         "expires_at": row.expires_at, "last_seen_at": row.last_seen_at, "revoked_at": row.revoked_at,
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_does_not_decode_is_shown_as_it_is() {
+        let row = DumpRow::decode(Table::Handoff, b"order-7", b"\xff\x01");
+        assert_eq!(row.key, json!({ "state_id": "order-7" }));
+        assert_eq!(row.value, json!({ "hex": "ff01" }));
+        let note = row.note.clone().unwrap();
+        assert!(note.contains("a row of table handoff"), "{note}");
+        assert_eq!(row.to_json()["note"], note.as_str());
+
+        let row = DumpRow::decode(Table::CacheTags, b"no end", b"\x01\x03odd");
+        assert_eq!(row.key, json!({ "hex": "6e6f20656e64" }));
+        assert_eq!(row.value, json!({ "tags": ["odd"] }));
+        assert!(row.note.is_some());
+
+        let row = DumpRow::decode(Table::StateKind, b"k\0\0t\0\0u\0\0s\0\0", b"x");
+        assert_eq!(row.key["kind"], "k");
+        assert_eq!(row.value, json!({ "hex": "78" }));
+    }
+
+    #[test]
+    fn stored_text_that_is_no_json_is_shown_as_hex() {
+        let row = CacheRow { expires_at_ms: NEVER, stored_at_ms: 5, tagged: false, json: b"[" };
+        let row = DumpRow::decode(Table::Cache, b"primes\0\0third", &row.encode().unwrap());
+        assert_eq!(row.key, json!({ "cache": "primes", "hash": "third" }));
+        assert_eq!(row.value["value"], json!({ "not_json_hex": "5b" }));
+        assert_eq!((row.value["expires_at_ms"].clone(), row.note), (Value::Null, None));
+    }
+
+    #[test]
+    fn a_key_of_the_index_that_names_the_index_over_and_over_is_damage() {
+        let key = [0, 0, 0, 0, 0, 0, 0, 1, Table::Expiry.number()].repeat(100_000);
+        assert!(DumpRow::decode(Table::Expiry, &key, b"").note.is_some());
+    }
+
+    proptest! {
+        #[test]
+        fn any_row_of_any_table_is_shown(
+            table in prop::sample::select(Table::ALL),
+            key in prop::collection::vec(0u8..4, 0..30), value in prop::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let row = DumpRow::decode(table, &key, &value);
+            let is_hex = |part: &Value| part.get("hex").is_some();
+            prop_assert_eq!(row.note.is_some(), is_hex(&row.key) || is_hex(&row.value));
+        }
+    }
+}
