@@ -67,4 +67,14 @@ pub mod testing {
     pub use crate::storage::sim::{CallKind, Fault, SimStorage};
     pub use crate::storage::{Storage, StorageView};
     pub use crate::stores::migrations::made_up::write_version_0;
+
+    /// Verifies the bytes of a file.
+    ///
+    /// # Errors
+    /// As [`verify`](crate::verify()).
+    pub fn verify_image(bytes: Vec<u8>) -> crate::Result<crate::VerifyReport> {
+        let storage: std::sync::Arc<dyn Storage> =
+            std::sync::Arc::new(crate::storage::MemoryStorage::from(bytes));
+        crate::verify::verify_storage(&storage, std::path::Path::new("(image)"))
+    }
 }

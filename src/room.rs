@@ -269,6 +269,40 @@ impl Cloakroom {
         self.durability
     }
 
+    /// Every row of the room: number of the table, key, value.
+    ///
+    /// # Errors
+    /// As [`Cloakroom::verify`], and [`Error::Corrupted`] when a row cannot be read.
+    #[cfg(any(test, feature = "testing"))]
+    #[doc(hidden)]
+    pub fn raw_rows(&self) -> Result<Vec<RawRow>> {
+        let mut rows = Vec::new();
+        self.engine.long_read()?.for_each(|table, key, value| {
+            rows.push(((table.number(), key.to_vec()), value.to_vec()));
+            Ok(())
+        })?;
+        Ok(rows)
+    }
+
+    /// Stores or removes one row as it is, past the stores: a deliberate fault, to see that verification notices.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] when there is no such table, and those of a transaction.
+    #[cfg(any(test, feature = "testing"))]
+    #[doc(hidden)]
+    pub fn set_raw_row(&self, table: u8, key: &[u8], value: Option<&[u8]>) -> Result<()> {
+        let table = crate::tables::Table::from_number(table)
+            .ok_or_else(|| Error::InvalidConfig(format!("no table has the number {table}")))?;
+        let change = |tx: &mut crate::engine::Tx<'_>| {
+            match value {
+                Some(value) => tx.put(table, key, value.to_vec()),
+                None => tx.delete(table, key),
+            }
+            Ok(())
+        };
+        self.engine.transact(self.durability, &[], change).wait()
+    }
+
     /// Acknowledges every write before it is flushed: a deliberate fault, to see that the crash simulation
     /// notices.
     #[cfg(any(test, feature = "testing"))]
@@ -277,6 +311,10 @@ impl Cloakroom {
         self.engine.acknowledge_before_flush();
     }
 }
+
+/// A row as it is: number of the table and key, value.
+#[cfg(any(test, feature = "testing"))]
+pub type RawRow = ((u8, Vec<u8>), Vec<u8>);
 
 /// The transaction that [`Cloakroom::atomically`] gives its closure.
 pub struct Transaction<'a> {

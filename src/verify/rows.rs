@@ -24,6 +24,11 @@ const SHOWN_KEY_BYTES: usize = 96;
 const REBUILD: &str = "`cloakroom salvage` writes a new file in which such rows are derived anew";
 const SALVAGE: &str = "restore a backup, or let `cloakroom salvage` copy what is intact into a new file";
 
+/// Whether what is damaged there are the bytes of a row, and not the file around it.
+fn is_of_a_row(location: &str) -> bool {
+    location.starts_with("a row of table") || location.starts_with("a key of table")
+}
+
 /// Where a row lies, in words.
 pub(crate) fn location(table: Table, key: &[u8]) -> String {
     let shown = key.get(..SHOWN_KEY_BYTES).unwrap_or(key);
@@ -98,7 +103,11 @@ pub(super) fn verify<R: Reader + ?Sized>(rows: &mut R, report: &mut VerifyReport
                 report.find(location(broken.table, &broken.key), problem, REBUILD);
             };
             let checked = relations::check(rows, table, key, value, &mut broken);
-            checked.or_else(|error| find_damage(report, error))
+            match checked {
+                // Another row that does not decode is found where it lies, with its key.
+                Err(Error::Corrupted { location, .. }) if is_of_a_row(&location) => Ok(()),
+                checked => checked.or_else(|error| find_damage(report, error)),
+            }
         })?;
         report.count(table.name(), count);
     }
@@ -113,6 +122,8 @@ fn check_ids<R: Reader + ?Sized>(rows: &mut R, report: &mut VerifyReport, greate
         .get(table, LAST_ID_KEY)
         .and_then(|row| row.map(|row| codec::decode_row::<u64>(table.name(), &row)).transpose());
     match last {
+        // The row itself was found to be none.
+        Err(Error::Corrupted { location, .. }) if is_of_a_row(&location) => {}
         Err(error) => find_damage(report, error)?,
         Ok(last) if last.unwrap_or_default() < greatest => {
             let problem = format!(
