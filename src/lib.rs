@@ -17,9 +17,11 @@ mod export;
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod histogram;
 pub mod limits;
 mod log;
 mod memtable;
+mod observe;
 mod pending;
 mod room;
 mod storage;
@@ -32,6 +34,7 @@ pub use durability::Durability;
 pub use engine::{BackupReport, EngineStats};
 pub use error::{Error, Result};
 pub use export::{DumpRow, ExportReport, ImportReport, TableInfo};
+pub use histogram::{Histogram, HistogramBucket};
 pub use pending::Pending;
 pub use room::{Builder, Cloakroom, Transaction};
 pub use stores::adaptive_rate_limit::{
@@ -58,7 +61,8 @@ pub use stores::state::{
     StateEntry, StateError, StateRecord, StateStats, StateStore, StateTx, validate_identity,
     validate_list_kind, validate_record,
 };
-pub use stores::{Cursor, CursorParseError, Page};
+pub use stores::watch::{Change, ChangeKind, Watch, WatchError, WatchFilter};
+pub use stores::{Cursor, CursorParseError, Page, RoomStats, StoreKind, StoreStats};
 pub use verify::{Finding, VerifyReport, verify};
 
 /// The fault-injecting storage, for tests of this crate and of what is built on it. Not part of the stable interface.

@@ -16,6 +16,8 @@ use crate::stores::handoff::{Handoff, HandoffTx};
 use crate::stores::migrations;
 use crate::stores::rate_limit::{RateLimit, RateLimitConfig, RateLimitTx};
 use crate::stores::state::{State, StateTx};
+use crate::stores::watch::{Watch, WatchFilter};
+use crate::stores::{RoomStats, overview};
 use crate::verify::{self, VerifyReport};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -230,11 +232,31 @@ impl Cloakroom {
         self.engine.backup(path.as_ref(), progress)
     }
 
-    /// What the engine counted since the room was opened.
+    /// Watches what changes in the stores of this room, from now on, as far as `filter` lets it pass.
+    ///
+    /// # Errors
+    /// [`Error::Closed`], [`Error::Poisoned`], and [`Error::NestedTransaction`] from inside a transaction of this room.
+    pub fn watch(&self, filter: WatchFilter) -> Result<Watch> {
+        Watch::new(&self.engine, filter)
+    }
+
+    /// What the room holds, store by store, and what its engine counted.
+    ///
+    /// Every row of the room is read, at one position: the cost grows with what is stored. Other callers do not wait
+    /// meanwhile, but [`close`](Self::close) does.
+    ///
+    /// # Errors
+    /// [`Error::Closed`]; [`Error::Io`] when the system fails a call, and [`Error::Corrupted`] when a row is damaged.
+    pub fn stats(&self) -> Result<RoomStats> {
+        let stores = self.engine.read(Durability::Os, overview::stores).wait()?;
+        Ok(RoomStats { engine: self.engine.stats()?, stores })
+    }
+
+    /// What the engine counted since the room was opened: the cheap part of [`stats`](Self::stats).
     ///
     /// # Errors
     /// [`Error::Closed`], or [`Error::Io`] when the system does not tell the length of the file.
-    pub fn stats(&self) -> Result<EngineStats> {
+    pub fn engine_stats(&self) -> Result<EngineStats> {
         self.engine.stats()
     }
 

@@ -141,7 +141,7 @@ fn a_history_fills_every_store_and_is_moved_out_of_the_log() {
         for dump in history.run_and_look(STEPS) {
             filled.iter_mut().zip(dump.filled()).for_each(|(sum, rows)| *sum += rows);
         }
-        checkpoints += history.room.stats().unwrap().checkpoints;
+        checkpoints += history.room.engine_stats().unwrap().checkpoints;
     }
     assert!(
         filled.iter().all(|sum| *sum > STEPS) && checkpoints > 0,

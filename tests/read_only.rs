@@ -107,7 +107,7 @@ fn reading_and_closing_leave_every_byte_and_the_time_of_the_file() {
     let before = picture(&place.path());
     let room = place.read();
     let read = answers(&room);
-    assert!(room.stats().unwrap().newest_lsn > 0);
+    assert!(room.engine_stats().unwrap().newest_lsn > 0);
     room.close().unwrap();
     drop(room);
     drop(place.read());

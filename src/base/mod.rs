@@ -34,6 +34,7 @@ mod tests;
 pub(crate) use view::BaseView;
 
 use crate::error::{Error, Result};
+use crate::observe;
 use crate::storage::Storage;
 use crate::tables::{Table, Value};
 use fault::{Failure, from_io, from_panic, from_redb};
@@ -233,7 +234,8 @@ impl Shared {
     fn reopen(self: &Arc<Self>, mode: Mode) -> Result<Arc<Generation>, Failure> {
         let window = self.current_generation().window.succeed(mode).map_err(from_io)?;
         let generation = Arc::new(Generation::open(window, self.cache_size)?);
-        self.install(Snapshot::first(&generation)?);
+        let view = self.install(Snapshot::first(&generation)?);
+        observe::base_reopened(view.lsn());
         Ok(generation)
     }
 

@@ -26,17 +26,19 @@ use crate::base::Base;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::log::batch::decode_batch;
-use crate::log::plan::{RecoveryPlan, Spare, plan};
+use crate::log::plan::{Erase, RecoveryPlan, Spare, plan};
 use crate::log::scan::scan_segment;
 use crate::log::segment::SegmentHeader;
 use crate::log::{Log, LogLayout, SEGMENTS};
 use crate::memtable::Memtable;
+use crate::observe;
 use crate::storage::{FileStorage, Storage, Superblock};
 use crate::tables::Value;
 use parking_lot::{Mutex, RwLock};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::{Duration, Instant};
 
 /// The least that a frame takes in the log: its header, one row and its key.
 const MIN_FRAME_BYTES: u64 = 64;
@@ -100,6 +102,20 @@ impl Engine {
 
     /// Opens a storage that holds a room; `path` names it in errors.
     pub(crate) fn open_on(storage: Arc<dyn Storage>, path: &Path, options: EngineOptions) -> Result<Self> {
+        let _span = observe::opening(path);
+        let started = Instant::now();
+        let (engine, mut found) =
+            Self::recover_on(storage, path, options).inspect_err(observe::not_opened)?;
+        found.took = started.elapsed();
+        observe::opened(found);
+        Ok(engine)
+    }
+
+    fn recover_on(
+        storage: Arc<dyn Storage>,
+        path: &Path,
+        options: EngineOptions,
+    ) -> Result<(Self, observe::Opened)> {
         let superblock = Superblock::read(storage.as_ref(), path)?;
         let read_only = options.read_only;
         let base = if read_only {
@@ -118,6 +134,14 @@ impl Engine {
         }
 
         let plan = recovered.plan;
+        let torn_bytes = |erase: &Erase| erase.to.saturating_sub(erase.from) as u64;
+        let found = observe::Opened {
+            lsn: plan.next_lsn - 1,
+            base_lsn: recovered.base_lsn,
+            replayed: plan.replay.len() as u64,
+            torn_bytes: plan.erase.iter().map(torn_bytes).sum(),
+            took: Duration::ZERO,
+        };
         let log = Log::new(Arc::clone(&storage), layout, &plan);
         let view = View {
             active: Arc::new(recovered.active),
@@ -141,6 +165,7 @@ impl Engine {
             counters: Counters::default(),
             shared: SharedStates::default(),
             watches: Arc::default(),
+            feed: Arc::default(),
             timer: Arc::new(Timer::new(in_background)),
             opening_id: random_u64(),
         });
@@ -154,7 +179,7 @@ impl Engine {
         }
         let close_on_drop =
             CloseOnDrop { core: Arc::clone(&core), closing: Mutex::new(()), threads: Mutex::new(threads) };
-        Ok(Self { core, close_on_drop: Arc::new(close_on_drop) })
+        Ok((Self { core, close_on_drop: Arc::new(close_on_drop) }, found))
     }
 }
 

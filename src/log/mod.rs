@@ -27,6 +27,7 @@ pub(crate) use counters::{LogCounters, LogStats};
 use crate::durability::Durability;
 use crate::error::{Error, Result};
 use crate::limits::BLOCK_SIZE;
+use crate::observe;
 use crate::storage::{Storage, Superblock};
 use appender::{Appender, Chunk};
 use group_commit::{GroupCommit, Polled};
@@ -351,7 +352,7 @@ impl Log {
     /// One group: everything appended so far goes into the file and is flushed. Tells `taking` the last position
     /// taken along, and answers the position reached.
     fn commit(&self, taking: &dyn Fn(u64)) -> io::Result<u64> {
-        let started = Instant::now();
+        let (started, durable) = (Instant::now(), self.durable());
         let writer = self.writer.lock();
         let unflushed = self.written() > self.durable();
         self.appender.lock().flush_begins();
@@ -372,7 +373,7 @@ impl Log {
             })?;
             self.written()
         };
-        self.counters.flushed(started.elapsed());
+        self.counters.flushed(reached.saturating_sub(durable), reached, started.elapsed());
         Ok(reached)
     }
 
@@ -430,7 +431,7 @@ impl Log {
 
     /// Poisons the log, and answers the failure that did.
     fn failed(&self, error: io::Error) -> io::Error {
-        self.group.fail(error);
+        self.fail(error);
         self.check_failure().err().unwrap_or_else(|| io::Error::other("poisoned"))
     }
 
@@ -454,9 +455,16 @@ impl Log {
         Ok(())
     }
 
+    fn fail(&self, error: io::Error) {
+        if self.failure().is_none() {
+            observe::poisoned(&error);
+        }
+        self.group.fail(error);
+    }
+
     /// Ends the log after a failed write or flush, its own or the B-tree's, and returns the error that says so.
     pub(crate) fn poison(&self, error: io::Error) -> Error {
-        self.group.fail(error);
+        self.fail(error);
         let source = self.failure().map_or_else(|| Arc::new(io::Error::other("poisoned")), Arc::clone);
         Error::Poisoned { source }
     }

@@ -190,7 +190,9 @@ impl Superblock {
                 Copy::Foreign => Err("it does not begin like one".to_owned()),
                 Copy::Damaged(detail) => Err(detail.to_owned()),
                 Copy::Invalid(detail) => Err(detail),
-                Copy::Newer(version) => Err(format!("it is of format version {version}")),
+                Copy::Newer(version) | Copy::TooOld(version) => {
+                    Err(format!("it is of format version {version}"))
+                }
             }
         })
     }

@@ -21,12 +21,17 @@ pub mod handoff;
 #[cfg(test)]
 pub(crate) mod map_tx;
 pub(crate) mod migrations;
+pub(crate) mod overview;
 mod page;
+pub(crate) mod place;
 pub mod rate_limit;
 pub(crate) mod relations;
 pub(crate) mod secondary;
 pub(crate) mod side_by_side;
 pub mod state;
 pub(crate) mod text;
+pub mod watch;
 
+pub use overview::{RoomStats, StoreStats};
 pub use page::{Cursor, CursorParseError, Page};
+pub use place::StoreKind;

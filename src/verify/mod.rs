@@ -181,6 +181,7 @@ fn check_rows(storage: &Arc<dyn Storage>, path: &Path, report: &mut VerifyReport
         clock: Arc::new(ManualClock::new(0)),
         threads: Threads::None,
         read_only: true,
+        migrations: &[],
     };
     let engine = match Engine::open_on(Arc::clone(storage), path, options) {
         Ok(engine) => engine,

@@ -153,7 +153,7 @@ impl History {
 
     /// The newest position of the log, if the room still tells.
     fn newest(&self) -> Option<u64> {
-        self.room.stats().ok().map(|stats| stats.newest_lsn)
+        self.room.engine_stats().ok().map(|stats| stats.newest_lsn)
     }
 
     /// Makes a call, and waits for it now, later or never.
