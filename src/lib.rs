@@ -61,6 +61,7 @@ pub use stores::state::{
     StateEntry, StateError, StateRecord, StateStats, StateStore, StateTx, validate_identity,
     validate_list_kind, validate_record,
 };
+pub use stores::sweep::SweepReport;
 pub use stores::watch::{Change, ChangeKind, Watch, WatchError, WatchFilter};
 pub use stores::{Cursor, CursorParseError, Page, RoomStats, StoreKind, StoreStats};
 pub use verify::{Finding, VerifyReport, verify};

@@ -55,6 +55,10 @@ pub const DEFAULT_WATCH_BUFFER: usize = 8_192;
 /// [`Error::LogFull`](crate::Error::LogFull).
 pub const MAX_LOG_STALL: Duration = Duration::from_secs(30);
 
+/// How often the background looks for what has ended, at least, unless the builder says otherwise. Long enough to cost
+/// nothing on a device that does nothing, short enough that what has ended takes up little room.
+pub const DEFAULT_SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+
 /// Four copies of a slot of five strings, each at twice its length because every byte of zero is escaped, and three
 /// event ids (the one that is saved as a key and in the state, the one that it replaces), and a megabyte of state.
 const _: () = assert!(LONGEST_KEYS_LOG_CAPACITY / 2 >= (4 * 5 * 2 + 3) * MAX_KEY_LEN as u64 + (1 << 20));

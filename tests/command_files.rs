@@ -4,7 +4,7 @@
 mod rooms;
 
 use cloakroom::limits::{BLOCK_SIZE, LONGEST_KEYS_LOG_CAPACITY};
-use cloakroom::{CacheStore, Cloakroom, FormTokenStore, HandoffStateStore, StateRecord, StateStore};
+use cloakroom::{CacheStore, Cloakroom, HandoffStateStore, StateRecord, StateStore};
 use rooms::{consume, insert, names, small, state};
 use serde_json::Value;
 use std::fs::{self, File};

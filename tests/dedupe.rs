@@ -158,7 +158,7 @@ fn jobs_of_a_dead_process_have_failed_and_finished_ones_are_kept() {
     room.close().unwrap();
     drop((room, jobs));
 
-    let room = small().clock(clock.clone()).open(&path).unwrap();
+    let room = small().clock(clock.clone()).sweep_interval(None).open(&path).unwrap();
     let jobs = room.dedupe::<u64>("http");
     let states: Vec<_> = jobs.list(None, 10).wait().unwrap().items.into_iter().map(|job| job.state).collect();
     let error = "left pending by an earlier opening of the file".to_owned();

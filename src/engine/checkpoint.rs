@@ -21,6 +21,7 @@ use crate::observe;
 use parking_lot::{Condvar, Mutex};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// How long after a failed checkpoint the next one is tried, when no writer asks for it sooner.
@@ -116,12 +117,21 @@ impl Core {
     fn wait_for_spare(&self) -> Result<()> {
         let started = Instant::now();
         self.counters.stalled();
-        let result = self.wait_for_spare_since(started);
+        let result = self.wait_for_checkpoint(started, || self.log.spare_is_free());
         self.counters.stall_ended(started.elapsed());
         result
     }
 
-    fn wait_for_spare_since(&self, started: Instant) -> Result<()> {
+    /// Waits until upkeep may write without taking the room that callers need. The caller holds no lock.
+    pub(super) fn wait_for_headroom(&self) -> Result<()> {
+        if self.log.has_headroom() {
+            return Ok(());
+        }
+        self.wait_for_checkpoint(Instant::now(), || self.log.has_headroom())
+    }
+
+    /// Waits until a checkpoint has brought about what is wanted, or until a whole attempt has failed.
+    fn wait_for_checkpoint(&self, started: Instant, is_done: impl Fn() -> bool) -> Result<()> {
         if !self.checkpointer.in_background {
             return self.run_checkpoint().map_err(|error| full(error, started));
         }
@@ -129,11 +139,14 @@ impl Core {
         let mut state = self.checkpointer.state.lock();
         let attempts = state.attempts;
         loop {
-            if self.log.spare_is_free() {
+            if is_done() {
                 return Ok(());
             }
             if let Some(source) = self.log.failure() {
                 return Err(Error::Poisoned { source: Arc::clone(source) });
+            }
+            if self.closed.load(Ordering::Acquire) {
+                return Err(Error::Closed);
             }
             if let (true, Some(failure)) = (state.attempts > attempts, &state.last_failure) {
                 return Err(full(failure.clone(), started));
@@ -166,6 +179,9 @@ impl Core {
 
     /// Answers the view that was replaced, if one was.
     fn move_frozen(&self) -> Result<Option<Arc<View>>> {
+        if self.read_only {
+            return Err(Error::ReadOnly);
+        }
         if let Some(source) = self.log.failure() {
             // Closing comes here too. Nothing may be flushed any more, not even what needs no more of the log.
             return Err(Error::Poisoned { source: Arc::clone(source) });

@@ -18,6 +18,9 @@
 //! # The way of a change to those who watch
 //! Each transaction is shown to the [`feed`] under the serial lock, and given out from there when it is durable.
 //!
+//! # What nobody asked for
+//! A thread does it in small steps, each of which takes the serial lock for a moment. See [`upkeep`].
+//!
 //! # Invariants
 //! 1. The order of frames is the order of decisions: both happen under the serial lock.
 //! 2. A position is published after all rows of its frame are in the in-memory table, so a reader sees whole frames.
@@ -45,6 +48,7 @@ mod still;
 mod tally;
 mod timer;
 mod tx;
+mod upkeep;
 mod view;
 mod watch;
 
@@ -56,8 +60,10 @@ pub(crate) use long_read::LongRead;
 pub(crate) use migration::write_older;
 pub(crate) use migration::{Emit, Migration};
 pub(crate) use open::{EngineOptions, Threads};
+pub(crate) use prefetch::{Cost, Rehearsal};
 pub use stats::EngineStats;
 pub(crate) use tx::Tx;
+pub(crate) use upkeep::{Job, Keeper, Tick};
 pub(crate) use view::Snapshot;
 pub(crate) use watch::{Found, Judge};
 
@@ -81,6 +87,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Waker;
 use timer::Timer;
+use upkeep::Upkeep;
 use view::View;
 use watch::Watches;
 
@@ -119,6 +126,8 @@ pub(crate) struct Core {
     feed: Arc<Feed>,
     /// What is due at a time.
     timer: Arc<Timer>,
+    /// The thread that does what nobody asked for.
+    upkeep: Upkeep,
     /// Tells this opening of the file from every other.
     opening_id: u64,
 }
@@ -310,10 +319,20 @@ impl Core {
     ) -> Result<Done<R, E>> {
         let _turn = Turn::take(self)?;
         let prefetched = Prefetched::load(&self.view(), prefetch);
-        let mut scratch = self.serial.lock();
+        self.run(&mut self.serial.lock(), durability, &prefetched, operation)
+    }
+
+    /// The part of a transaction that is under the serial lock, whose buffers are `scratch`.
+    fn run<R, E: From<Error>>(
+        &self,
+        scratch: &mut Scratch,
+        durability: Durability,
+        prefetched: &Prefetched<'_>,
+        operation: impl FnOnce(&mut Tx<'_>) -> Result<R, E>,
+    ) -> Result<Done<R, E>> {
         self.check_writable()?;
         let now_ms = self.clock.now_ms();
-        let mut tx = Tx::new(self.view(), &prefetched, now_ms);
+        let mut tx = Tx::new(self.view(), prefetched, now_ms);
         let answer = operation(&mut tx);
         let rests_on = tx.rests_on();
         let (staged, changes) = tx.into_parts();

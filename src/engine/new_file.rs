@@ -176,6 +176,7 @@ mod tests {
             cache_size: CACHE,
             clock: Arc::new(SystemClock::new()),
             threads: Threads::None,
+            upkeep: None,
             read_only: false,
             migrations: &[],
         }

@@ -20,6 +20,7 @@ use super::migration::{Migration, bring_up_to_date};
 use super::shared::SharedStates;
 use super::stats::Counters;
 use super::timer::Timer;
+use super::upkeep::{Job, Upkeep};
 use super::view::View;
 use super::{CloseOnDrop, Core, Engine, Scratch};
 use crate::base::Base;
@@ -51,7 +52,7 @@ pub(super) fn keys_per_segment(segment_size: u64) -> usize {
 /// Who does what nobody asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Threads {
-    /// Two background threads.
+    /// Background threads.
     Background,
     /// Nobody: callers flush for themselves, and the writer that needs a checkpoint runs it. For simulations.
     #[cfg_attr(
@@ -72,6 +73,8 @@ pub(crate) struct EngineOptions {
     pub(crate) read_only: bool,
     /// How files of older versions become files of this one, oldest first.
     pub(crate) migrations: &'static [Migration],
+    /// What the upkeep thread does, if there are background threads.
+    pub(crate) upkeep: Option<Arc<dyn Job>>,
 }
 
 impl EngineOptions {
@@ -167,10 +170,12 @@ impl Engine {
             watches: Arc::default(),
             feed: Arc::default(),
             timer: Arc::new(Timer::new(in_background)),
+            upkeep: Upkeep::default(),
             opening_id: random_u64(),
         });
         let threads = if in_background {
-            Handles::spawn(&core).map_err(|error| Error::io("starting the background threads", error))?
+            Handles::spawn(&core, options.upkeep)
+                .map_err(|error| Error::io("starting the background threads", error))?
         } else {
             Handles::default()
         };

@@ -18,6 +18,7 @@ mod report;
 mod room;
 mod salvage;
 mod stats;
+mod sweep;
 mod units;
 mod verify;
 
@@ -44,6 +45,7 @@ struct Cli {
 enum Command {
     Stats(stats::Options),
     Verify(verify::Options),
+    Sweep(sweep::Options),
     Dump(dump::Options),
     Export(export::Options),
     Import(import::Options),
@@ -89,6 +91,7 @@ fn run(command: &Command, out: &mut Output) -> Result<Verdict, Problem> {
     match command {
         Command::Stats(options) => stats::run(options, out),
         Command::Verify(options) => verify::run(options, out),
+        Command::Sweep(options) => sweep::run(options, out),
         Command::Dump(options) => dump::run(options, out),
         Command::Export(options) => export::run(options, out),
         Command::Import(options) => import::run(options, out),
