@@ -8,11 +8,13 @@
 
 mod all_stores;
 
-use all_stores::dump::{Dump, go_on};
-use all_stores::history::{History, new_clock, open};
+use all_stores::dump::{Dump, check_swept, go_on};
+use all_stores::history::{History, builder, new_clock, open};
 use cloakroom::testing::SimStorage;
 use cloakroom::{Cloakroom, ManualClock};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// Steps of one history.
 const STEPS: usize = 100;
@@ -56,8 +58,10 @@ fn crash(seed: u64, every: u64, lying: bool) -> Result<u64, Violation> {
         }
         let chance = fastrand::Rng::with_seed(seed << 32 ^ event).u64(2..);
         for image in [0, 1, chance] {
-            let survived = survive(&history, history.storage.crash_image(image), &dumps);
-            survived.map_err(|what| {
+            let bytes = history.storage.crash_image(image);
+            let swept = if image == chance { sweep(bytes.clone()) } else { Ok(()) };
+            let survived = survive(&history, bytes, &dumps);
+            swept.and(survived).map_err(|what| {
                 let (what, trail) = (format!("image {image}: {what}"), history.trail.clone());
                 Violation { event, what, trail }
             })?;
@@ -67,9 +71,17 @@ fn crash(seed: u64, every: u64, lying: bool) -> Result<u64, Violation> {
     Ok(crashes)
 }
 
+/// When everything that is in `image` has ended, a sweep leaves no row without the one that it belongs to.
+fn sweep(image: Vec<u8>) -> Result<(), String> {
+    let (storage, clock) = (SimStorage::from_image(image, 7), new_clock());
+    let room = open(&storage, &clock).map_err(|error| format!("it does not open: {error}"))?;
+    clock.advance(Duration::from_secs(10 * 24 * 3_600));
+    check_swept(&room)
+}
+
 /// What `image` holds is what the history held after one step that may survive, and goes on from there.
 fn survive(history: &History, image: Vec<u8>, dumps: &[Dump]) -> Result<(), String> {
-    let storage = SimStorage::from_image(image, 7);
+    let storage = SimStorage::from_image(image.clone(), 7);
     let clock = new_clock();
     let room = open(&storage, &clock).map_err(|error| format!("it does not open: {error}"))?;
     let (low, high) = (history.acknowledged, history.issued());
@@ -84,6 +96,7 @@ fn survive(history: &History, image: Vec<u8>, dumps: &[Dump]) -> Result<(), Stri
         return Err(format!("it is none of the steps {low}..={high}; the last differs {difference}"));
     };
     dump.check_ways(&room, history.events)?;
+    read_only(image, &clock, &dump)?;
     go_on(&room)?;
     // What was done after the failure is there when the room is opened once more.
     let before = Dump::of(&room).map_err(|error| error.to_string())?;
@@ -94,6 +107,22 @@ fn survive(history: &History, image: Vec<u8>, dumps: &[Dump]) -> Result<(), Stri
         return Err(format!("opened again it differs {}", after.difference(&before)));
     }
     Ok(())
+}
+
+/// A room that is opened for reading only holds the same, and leaves the image as the power failure did.
+fn read_only(image: Vec<u8>, clock: &Arc<ManualClock>, dump: &Dump) -> Result<(), String> {
+    let storage = SimStorage::from_image(image, 7);
+    let room = builder(clock).read_only(true).open_on(Arc::new(storage.clone()));
+    let room = room.map_err(|error| format!("it does not open for reading: {error}"))?;
+    let read = Dump::of(&room).map_err(|error| format!("it cannot be read without writing: {error}"))?;
+    room.close().map_err(|error| error.to_string())?;
+    if read != *dump {
+        return Err(format!("opened for reading it differs {}", read.difference(dump)));
+    }
+    match storage.events() {
+        0 => Ok(()),
+        events => Err(format!("opened for reading it made {events} calls that write")),
+    }
 }
 
 /// What the room holds, if that is what the history held after the first step of `steps` that it can be. What has ended
@@ -123,7 +152,7 @@ fn a_history_fills_every_store_and_is_moved_out_of_the_log() {
         for dump in history.run_and_look(STEPS) {
             filled.iter_mut().zip(dump.filled()).for_each(|(sum, rows)| *sum += rows);
         }
-        checkpoints += history.room.stats().unwrap().checkpoints;
+        checkpoints += history.room.engine_stats().unwrap().checkpoints;
     }
     assert!(
         filled.iter().all(|sum| *sum > STEPS) && checkpoints > 0,

@@ -23,11 +23,15 @@ pub(crate) fn encode_key(time_ms: u64, table: Table, primary: &[u8]) -> Vec<u8> 
 }
 
 /// The parts of a key that [`encode_key`] wrote. `None` when it was not written this way.
-#[cfg(any(test, feature = "testing"))]
 pub(crate) fn decode_key(mut encoded: &[u8]) -> Option<(u64, Table, &[u8])> {
     let time_ms = key::take_u64(&mut encoded)?;
     let (&number, primary) = encoded.split_first()?;
     Some((time_ms, Table::from_number(number)?, primary))
+}
+
+/// The first key that an index row for `time_ms` can have.
+pub(crate) fn first_key(time_ms: u64) -> [u8; 8] {
+    time_ms.to_be_bytes()
 }
 
 /// Files the row at `primary` of `table` under `time_ms`.
