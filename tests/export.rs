@@ -435,6 +435,33 @@ fn an_import_into_a_small_log_says_which_line_does_not_fit() {
     assert!(error.to_string().starts_with("line 2: longer than "), "{error}");
 }
 
+#[test]
+fn a_full_disk_is_named_with_the_line_and_leaves_what_stood_before_it() {
+    let storage = SimStorage::new(1);
+    let clock = new_clock();
+    let room = open(&storage, &clock).unwrap();
+    let state = |at: usize| {
+        format!(
+            "{{\"entry\":\"state\",\"tenant\":\"t\",\"user\":\"u\",\"session\":\"s\",\"run\":\"\",\"kind\":\"{at:05}\",\
+             \"event_id\":\"event {at}\",\"version\":1,\"updated_at_ms\":1,\"bytes_base64\":\"{}\"}}",
+            "AAAA".repeat(200)
+        )
+    };
+    let entries: Vec<_> = (0..2_000).map(state).collect();
+    let entries: Vec<_> = entries.iter().map(String::as_str).collect();
+    storage.set_capacity(Some(storage.process_crash_image().len() as u64 + (256 << 10)));
+    let error = import(&room, &export_of(&entries)).unwrap_err();
+    let Error::Import { line, source: Some(source), .. } = &error else { panic!("{error}") };
+    assert!(matches!(**source, Error::DiskFull { .. }), "{source}");
+    assert!((3..2_000).contains(line), "{line}");
+    drop(room);
+    storage.set_capacity(None);
+    let room = open(&storage, &clock).unwrap();
+    let export = export(&room);
+    let left: Vec<_> = export.lines().filter(|line| line.contains("\"entry\"")).collect();
+    assert_eq!(left, entries[..usize::try_from(*line).unwrap() - 2]);
+}
+
 /// The golden line that contains `part`.
 fn golden(part: &str) -> &'static str {
     LINES.lines().find(|line| line.contains(part)).unwrap()
