@@ -327,6 +327,52 @@ fn a_window_of_any_size_comes_back() {
 }
 
 #[test]
+fn what_a_clear_has_forgotten_stays_forgotten() {
+    let clock = Arc::new(ManualClock::new(NOW_MS));
+    let room = memory(&clock);
+    let config = RateLimitConfig { limit: 10, window: Duration::from_secs(60) };
+    let (plain, adaptive) = (
+        |room: &Cloakroom| room.rate_limit("api", config).unwrap(),
+        |room: &Cloakroom| room.adaptive_rate_limit("api", config, AdaptiveConfig::default()).unwrap(),
+    );
+    let use_all = |room: &Cloakroom, resource: &str| {
+        plain(room).record(resource).wait().unwrap();
+        plain(room).set_cooldown(resource, NOW_MS + 60_000).wait().unwrap();
+        adaptive(room).record(resource, Priority::User).wait().unwrap();
+        adaptive(room).set_cooldown(resource, NOW_MS + 60_000).wait().unwrap();
+    };
+    use_all(&room, "forgotten");
+    plain(&room).clear().wait().unwrap();
+    adaptive(&room).clear().wait().unwrap();
+    use_all(&room, "known");
+    let text = export(&room);
+    let copy = memory(&clock);
+    let report = import(&copy, &text).unwrap();
+    assert_eq!((report.by_kind["rate_limit"], report.by_kind["adaptive_rate_limit"]), (2, 2));
+    assert_eq!((report.by_kind["rate_limit_requests"], report.by_kind["rate_limit_cooldown"]), (1, 2));
+    assert_eq!(export(&copy), text);
+    for resource in ["forgotten", "known", "forgotten"] {
+        let answers = [&room, &copy].map(|room| {
+            let limits = (
+                plain(room).status(resource).wait().unwrap(),
+                plain(room).cooldown(resource).wait().unwrap(),
+            );
+            let shared = (
+                adaptive(room).status(resource).wait().unwrap(),
+                adaptive(room).cooldown(resource).wait().unwrap(),
+            );
+            let listed = (
+                plain(room).list(None, 9).wait().unwrap().items,
+                adaptive(room).list(None, 9).wait().unwrap().items,
+            );
+            use_all(room, resource);
+            format!("{limits:?} {shared:?} {listed:?}")
+        });
+        assert_eq!(answers[0], answers[1], "{resource}");
+    }
+}
+
+#[test]
 fn a_room_that_is_not_empty_is_left_alone() {
     let clock = new_clock();
     let room = memory(&clock);
