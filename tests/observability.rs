@@ -427,6 +427,35 @@ fn the_steps_of_the_sweeper_are_told() {
 }
 
 #[test]
+fn a_compaction_and_a_backup_are_spans_that_end_with_their_figures() {
+    let _turn = turn();
+    let dir = tempfile::tempdir().unwrap();
+    let room = small().without_threads().open(dir.path().join("room.cloak")).unwrap();
+    for number in 0..2_000 {
+        drop(room.handoff().set(&format!("{number:04}"), &state_of(2_000), 600));
+    }
+    room.checkpoint().unwrap();
+    for number in 0..1_990 {
+        drop(room.handoff().delete(&format!("{number:04}")));
+    }
+    let report = room.compact().unwrap();
+    assert!(report.bytes_after < report.bytes_before, "{report:?}");
+    let compacted = once("compacted");
+    assert_eq!((compacted.level, &compacted.inside[..]), (Level::INFO, &["compact"][..]));
+    assert_eq!(compacted.number("bytes_after"), report.bytes_after);
+    assert_eq!(compacted.number("pages_moved"), report.pages_moved);
+    is(sum("cloakroom_compactions_total"), 1);
+    is(sum("cloakroom_compacted_bytes_total"), compacted.number("bytes_before") - report.bytes_after);
+
+    let report = room.backup(dir.path().join("backup.cloak")).unwrap();
+    let backed_up = once("backed up");
+    assert_eq!((backed_up.level, &backed_up.inside[..]), (Level::INFO, &["backup"][..]));
+    assert_eq!((backed_up.number("lsn"), backed_up.number("rows")), (report.lsn, report.rows));
+    assert!(once("backup").fields["path"].ends_with("backup.cloak"));
+    is(sum("cloakroom_backups_total"), 1);
+}
+
+#[test]
 fn a_watcher_that_is_overtaken_is_told_of() {
     let _turn = turn();
     let (room, _) = simulated();

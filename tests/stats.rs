@@ -217,6 +217,12 @@ fn checkpoints_and_stalls_are_timed() {
     assert!(stats.checkpoint_ns.max() > 0 && stats.since_checkpoint.is_some());
     assert!(stats.base_bytes > 0 && stats.file_bytes > stats.base_bytes);
     assert_eq!(stats.stalls, 0);
+    // Nobody has looked; whoever asks for everything does.
+    assert_eq!((stats.base_used_bytes, stats.base_free_bytes), (None, None));
+    let looked = room.stats().unwrap().engine;
+    let (used, free) = (looked.base_used_bytes.unwrap(), looked.base_free_bytes.unwrap());
+    assert!(used > 0 && used + free == looked.base_bytes, "{used} + {free} of {}", looked.base_bytes);
+    assert_eq!(room.engine_stats().unwrap().base_used_bytes, Some(used));
 
     sim.set_capacity(Some(sim.len().unwrap()));
     let full = |number: u64| room.handoff().set(&format!("{number}"), &state_of(60_000), 600).wait();
@@ -244,6 +250,8 @@ fn the_json_has_a_member_for_every_figure() {
         "log_bytes_written",
         "base_bytes_written",
         "base_bytes",
+        "base_used_bytes",
+        "base_free_bytes",
         "checkpoints",
         "checkpoint_ns",
         "since_checkpoint_ns",

@@ -13,12 +13,13 @@
 use super::open::keys_per_segment;
 use super::view::View;
 use super::{Core, Turn};
+use crate::base::ApplyError;
 use crate::durability::Durability;
 use crate::error::{Error, Result};
 use crate::limits::MAX_LOG_STALL;
 use crate::memtable::Memtable;
 use crate::observe;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -81,6 +82,11 @@ impl Checkpointer {
         }
         state.requested = false;
         !state.stopped
+    }
+
+    /// Keeps checkpoints from running.
+    pub(super) fn lock_running(&self) -> MutexGuard<'_, ()> {
+        self.running.lock()
     }
 
     fn ended(&self, failure: Option<&Error>) {
@@ -179,6 +185,9 @@ impl Core {
 
     /// Answers the view that was replaced, if one was.
     fn move_frozen(&self) -> Result<Option<Arc<View>>> {
+        if self.read_only {
+            return Err(Error::ReadOnly);
+        }
         if let Some(source) = self.log.failure() {
             // Closing comes here too. Nothing may be flushed any more, not even what needs no more of the log.
             return Err(Error::Poisoned { source: Arc::clone(source) });
@@ -194,12 +203,7 @@ impl Core {
                 count += 1;
                 Ok((table, key, value))
             });
-            let base = self.base.apply(lsn, rows).map_err(|failed| {
-                if failed.flush_failed {
-                    return self.log.poison(std::io::Error::other(failed.error));
-                }
-                failed.error
-            })?;
+            let base = self.base.apply(lsn, rows).map_err(|failed| self.base_failed(failed))?;
             let mut current = self.view.write();
             *current = Arc::new(View { active: Arc::clone(&current.active), frozen: None, base });
             drop(current);
@@ -214,18 +218,22 @@ impl Core {
         Ok(view.frozen.is_some().then_some(view))
     }
 
+    /// The error of a change to the B-tree that failed. A failed flush poisons, because it may have lost frames of the
+    /// log.
+    pub(super) fn base_failed(&self, failed: ApplyError) -> Error {
+        if failed.flush_failed {
+            return self.log.poison(std::io::Error::other(failed.error));
+        }
+        failed.error
+    }
+
     /// Moves everything that was written so far into the B-tree.
     pub(super) fn checkpoint_now(&self) -> Result<()> {
         let _turn = Turn::take(self)?;
         loop {
             {
                 let _serial = self.serial.lock();
-                if self.closed.load(Ordering::Acquire) {
-                    return Err(Error::Closed);
-                }
-                if let Some(source) = self.log.failure() {
-                    return Err(Error::Poisoned { source: Arc::clone(source) });
-                }
+                self.check_writable()?;
                 if self.freeze_active()? {
                     break;
                 }

@@ -29,19 +29,38 @@
 
 pub(crate) mod access;
 mod background;
+mod backup;
 mod checkpoint;
+mod compaction;
+#[cfg(test)]
+mod faulty;
 mod feed;
+mod format;
+mod long_read;
+mod migration;
+pub(crate) mod new_file;
 mod open;
+mod pages;
+mod parts;
 mod prefetch;
 mod shared;
 mod stats;
+mod still;
+mod tally;
 mod timer;
 mod tx;
 mod upkeep;
 mod view;
 mod watch;
 
+pub use backup::BackupReport;
+pub use compaction::CompactReport;
 pub(crate) use feed::{CommittedRows, NoMore, Selected, Selector, Subscription};
+pub(crate) use format::Geometry;
+pub(crate) use long_read::LongRead;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use migration::write_older;
+pub(crate) use migration::{Emit, Migration};
 pub(crate) use open::{EngineOptions, Threads};
 pub(crate) use prefetch::{Cost, Rehearsal};
 pub use stats::EngineStats;
@@ -57,9 +76,10 @@ use crate::error::{Error, Result};
 use crate::log::{AppendError, Log};
 use crate::observe;
 use crate::pending::{Event, Pending};
-use crate::storage::Storage;
+use crate::storage::{Storage, Superblock};
 use crate::tables::Table;
 use checkpoint::Checkpointer;
+use compaction::Compaction;
 use feed::Feed;
 use parking_lot::{Mutex, RwLock};
 use prefetch::Prefetched;
@@ -85,6 +105,7 @@ pub(crate) struct Engine {
 #[derive(Debug)]
 pub(crate) struct Core {
     storage: Arc<dyn Storage>,
+    superblock: Superblock,
     log: Arc<Log>,
     base: Base,
     clock: Arc<dyn Clock>,
@@ -95,9 +116,12 @@ pub(crate) struct Core {
     /// The newest position whose rows are all in the view.
     published: AtomicU64,
     checkpointer: Checkpointer,
+    compaction: Compaction,
     /// Held for reading while a read runs, so that closing waits for it.
     reads: RwLock<()>,
     closed: AtomicBool,
+    /// Whether every write is refused.
+    read_only: bool,
     counters: Counters,
     shared: SharedStates,
     /// Who waits for a row to change.
@@ -170,6 +194,28 @@ impl Engine {
         self.answer_of_read(answer, lsn, durability)
     }
 
+    /// Whether the room was opened for reading only.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.core.read_only
+    }
+
+    /// Runs `operation` like a transaction whose rows are thrown away: how a room that is read only answers a question
+    /// that would store what it had to compute.
+    pub(crate) fn rehearse<R, E: From<Error>>(
+        &self,
+        operation: impl FnOnce(&mut Tx<'_>) -> Result<R, E>,
+    ) -> Pending<R, E> {
+        let core = &self.core;
+        let _open = core.reads.read();
+        if core.closed.load(Ordering::Acquire) {
+            return Pending::ready(Err(Error::Closed.into()));
+        }
+        let view = core.view();
+        let prefetched = Prefetched::load(&view, &[]);
+        // Nothing is newer than what was recovered, so the answer rests on nothing that could be lost.
+        Pending::ready(operation(&mut Tx::new(view, &prefetched, core.clock.now_ms())))
+    }
+
     /// The answer of a read that rests on `lsn`.
     fn answer_of_read<R, E: From<Error>>(
         &self,
@@ -221,6 +267,11 @@ impl Engine {
         self.core.checkpoint_now()
     }
 
+    /// Gives what the B-tree does not use back to the file system.
+    pub(crate) fn compact(&self) -> Result<CompactReport> {
+        self.core.compact_now()
+    }
+
     /// Makes durable what was called before, moves it into the B-tree, and ends the engine.
     pub(crate) fn close(&self) -> Result<()> {
         self.close_on_drop.close()
@@ -233,6 +284,16 @@ impl Engine {
             return Err(Error::Closed);
         }
         stats::collect(&self.core)
+    }
+
+    /// Looks what the B-tree uses, for the figures of [`stats`](Self::stats). It reads the branches of the tree, and waits
+    /// for a checkpoint under way.
+    pub(crate) fn measure_space(&self) -> Result<()> {
+        let _open = self.core.reads.read();
+        if self.core.closed.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
+        self.core.base.space().map(drop)
     }
 
     /// The deliberate fault of the crash simulation: answers before the flush.
@@ -295,12 +356,7 @@ impl Core {
         prefetched: &Prefetched<'_>,
         operation: impl FnOnce(&mut Tx<'_>) -> Result<R, E>,
     ) -> Result<Done<R, E>> {
-        if self.closed.load(Ordering::Acquire) {
-            return Err(Error::Closed);
-        }
-        if let Some(source) = self.log.failure() {
-            return Err(Error::Poisoned { source: Arc::clone(source) });
-        }
+        self.check_writable()?;
         let now_ms = self.clock.now_ms();
         let mut tx = Tx::new(self.view(), prefetched, now_ms);
         let answer = operation(&mut tx);
@@ -338,6 +394,20 @@ impl Core {
                 Err(AppendError::SegmentFull) => self.rotate()?,
                 Err(AppendError::Poisoned(source)) => return Err(Error::Poisoned { source }),
             }
+        }
+    }
+
+    /// Refuses a write that nothing can come of. The caller holds the serial lock.
+    fn check_writable(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
+        if self.read_only {
+            return Err(Error::ReadOnly);
+        }
+        match self.log.failure() {
+            Some(source) => Err(Error::Poisoned { source: Arc::clone(source) }),
+            None => Ok(()),
         }
     }
 
@@ -427,6 +497,10 @@ impl Core {
                 return Ok(());
             }
         }
+        if self.read_only {
+            self.close_storage();
+            return Ok(());
+        }
         let _span = observe::closing();
         // No transaction begins any more. What was appended becomes durable, and moves into the B-tree so that the
         // next opening has nothing to replay; when that fails, the log still has it.
@@ -435,10 +509,15 @@ impl Core {
             let _ = self.checkpoint_all();
         }
         self.checkpointer.stop();
+        self.close_storage();
+        observe::closed(self.log.durable(), flushed.as_ref().err());
+        flushed
+    }
+
+    /// Waits for the reads under way and gives up the file.
+    fn close_storage(&self) {
         let _no_reads = self.reads.write();
         self.base.close();
         self.storage.close();
-        observe::closed(self.log.durable(), flushed.as_ref().err());
-        flushed
     }
 }

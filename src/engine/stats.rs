@@ -118,7 +118,7 @@ macro_rules! plain_figures {
     };
 }
 
-plain_figures!(u64 bool Histogram);
+plain_figures!(u64 bool Option<u64> Histogram);
 
 impl Figure for Duration {
     fn figure(&self) -> impl Serialize + '_ {
@@ -153,6 +153,11 @@ figures! {
     base_bytes_written: u64 => "base_bytes_written";
     /// The bytes of the B-tree that the file has room for, free pages included, checksums not.
     base_bytes: u64 => "base_bytes";
+    /// How many of these the newest commit uses, when somebody looked last: [`Cloakroom::stats`](crate::Cloakroom::stats),
+    /// a compaction, or the upkeep that decides about one. `None` when nobody has looked since the room was opened.
+    base_used_bytes: Option<u64> => "base_used_bytes";
+    /// How many of them were free then, and can be given back by a [compaction](crate::Cloakroom::compact).
+    base_free_bytes: Option<u64> => "base_free_bytes";
     /// Checkpoints that moved a segment of the log into the B-tree.
     checkpoints: u64 => "checkpoints";
     /// How long each of these took, in nanoseconds, the wait for the log included.
@@ -208,6 +213,8 @@ pub(super) fn collect(core: &Core) -> Result<EngineStats> {
         log_bytes_written: log.bytes_written,
         base_bytes_written: base.bytes_written,
         base_bytes: base.len,
+        base_used_bytes: base.space.map(|space| space.used_bytes),
+        base_free_bytes: base.space.map(|space| space.free_bytes()),
         checkpoints: checkpoint_ns.count(),
         checkpoint_ns,
         since_checkpoint: counters.since_checkpoint(),
