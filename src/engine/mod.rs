@@ -45,7 +45,6 @@ mod watch;
 
 pub use backup::BackupReport;
 pub(crate) use format::Geometry;
-pub(crate) use long_read::LongRead;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use migration::write_older;
 pub(crate) use migration::{Emit, Migration};
