@@ -208,6 +208,7 @@ impl Cloakroom {
     pub fn compact(&self) -> Result<CompactReport> {
         self.engine.compact()
     }
+
     /// Removes everything that has ended by now, in all stores, and answers what that was. This happens by itself, in
     /// the background, unless [`Builder::sweep_interval`] says otherwise. No answer depends on it: what has ended is
     /// absent whether or not it was removed.

@@ -27,7 +27,6 @@ pub(crate) use counters::{LogCounters, LogStats};
 use crate::durability::Durability;
 use crate::error::{Error, Result};
 use crate::limits::BLOCK_SIZE;
-use crate::observe;
 use crate::storage::{Storage, Superblock};
 use appender::{Appender, Chunk};
 use group_commit::{GroupCommit, Polled};
