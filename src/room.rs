@@ -218,8 +218,8 @@ impl Cloakroom {
     ///
     /// # Errors
     /// [`Error::NestedTransaction`] from inside a transaction of this room; [`Error::DiskFull`], [`Error::LogFull`],
-    /// [`Error::Poisoned`], [`Error::Io`], [`Error::ReadOnly`], [`Error::Closed`]. What was removed before stays removed, and every entry is
-    /// either gone whole or as it was.
+    /// [`Error::Poisoned`], [`Error::Io`], [`Error::ReadOnly`], [`Error::Closed`]; [`Error::Corrupted`] when the index of what ends is
+    /// damaged. What was removed before stays removed, and every entry is either gone whole or as it was.
     ///
     /// ```
     /// # use cloakroom::{Cloakroom, HandoffStateStore, JsonObject, ManualClock};
