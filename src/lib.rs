@@ -21,6 +21,7 @@ mod log;
 mod memtable;
 mod pending;
 mod room;
+mod salvage;
 mod storage;
 mod stores;
 mod tables;
@@ -32,6 +33,7 @@ pub use engine::{BackupReport, EngineStats};
 pub use error::{Error, Result};
 pub use pending::Pending;
 pub use room::{Builder, Cloakroom, Transaction};
+pub use salvage::{Loss, SalvageReport, salvage};
 pub use stores::adaptive_rate_limit::{
     AdaptiveConfig, AdaptiveRateLimit, AdaptiveRateLimitEntry, AdaptiveRateLimitStats,
     AdaptiveRateLimitStatus, AdaptiveRateLimitStore, AdaptiveRateLimitTx, Priority,
@@ -64,6 +66,16 @@ pub use verify::{Finding, VerifyReport, verify};
 pub mod testing {
     pub use crate::storage::sim::{CallKind, Fault, SimStorage};
     pub use crate::storage::{Storage, StorageView};
+
+    /// Salvages the bytes of a file.
+    ///
+    /// # Errors
+    /// As [`salvage`](crate::salvage()).
+    pub fn salvage_image(bytes: Vec<u8>, to: &std::path::Path) -> crate::Result<crate::SalvageReport> {
+        let storage: std::sync::Arc<dyn Storage> =
+            std::sync::Arc::new(crate::storage::MemoryStorage::from(bytes));
+        crate::salvage::salvage_storage(&storage, std::path::Path::new("(image)"), to)
+    }
 
     /// Verifies the bytes of a file.
     ///

@@ -18,7 +18,7 @@ const LAYERS: [(&[&str], Siblings); 10] = [
     (&["engine"], Siblings::May),
     (&["stores"], Siblings::May),
     // What looks at a whole file.
-    (&["verify"], Siblings::May),
+    (&["verify", "salvage"], Siblings::May),
     (&["room"], Siblings::May),
     (&["drivers"], Siblings::May),
     // Adapters: a room as the storage of another crate.
