@@ -31,7 +31,7 @@ mod verify;
 
 pub use clock::{Clock, ClockPace, ManualClock, SystemClock};
 pub use durability::Durability;
-pub use engine::{BackupReport, EngineStats};
+pub use engine::{BackupReport, CompactReport, EngineStats};
 pub use error::{Error, Result};
 pub use export::{DumpRow, ExportReport, ImportReport, TableInfo};
 pub use histogram::{Histogram, HistogramBucket};

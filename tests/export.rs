@@ -327,6 +327,52 @@ fn a_window_of_any_size_comes_back() {
 }
 
 #[test]
+fn what_a_clear_has_forgotten_stays_forgotten() {
+    let clock = Arc::new(ManualClock::new(NOW_MS));
+    let room = memory(&clock);
+    let config = RateLimitConfig { limit: 10, window: Duration::from_secs(60) };
+    let (plain, adaptive) = (
+        |room: &Cloakroom| room.rate_limit("api", config).unwrap(),
+        |room: &Cloakroom| room.adaptive_rate_limit("api", config, AdaptiveConfig::default()).unwrap(),
+    );
+    let use_all = |room: &Cloakroom, resource: &str| {
+        plain(room).record(resource).wait().unwrap();
+        plain(room).set_cooldown(resource, NOW_MS + 60_000).wait().unwrap();
+        adaptive(room).record(resource, Priority::User).wait().unwrap();
+        adaptive(room).set_cooldown(resource, NOW_MS + 60_000).wait().unwrap();
+    };
+    use_all(&room, "forgotten");
+    plain(&room).clear().wait().unwrap();
+    adaptive(&room).clear().wait().unwrap();
+    use_all(&room, "known");
+    let text = export(&room);
+    let copy = memory(&clock);
+    let report = import(&copy, &text).unwrap();
+    assert_eq!((report.by_kind["rate_limit"], report.by_kind["adaptive_rate_limit"]), (2, 2));
+    assert_eq!((report.by_kind["rate_limit_requests"], report.by_kind["rate_limit_cooldown"]), (1, 2));
+    assert_eq!(export(&copy), text);
+    for resource in ["forgotten", "known", "forgotten"] {
+        let answers = [&room, &copy].map(|room| {
+            let limits = (
+                plain(room).status(resource).wait().unwrap(),
+                plain(room).cooldown(resource).wait().unwrap(),
+            );
+            let shared = (
+                adaptive(room).status(resource).wait().unwrap(),
+                adaptive(room).cooldown(resource).wait().unwrap(),
+            );
+            let listed = (
+                plain(room).list(None, 9).wait().unwrap().items,
+                adaptive(room).list(None, 9).wait().unwrap().items,
+            );
+            use_all(room, resource);
+            format!("{limits:?} {shared:?} {listed:?}")
+        });
+        assert_eq!(answers[0], answers[1], "{resource}");
+    }
+}
+
+#[test]
 fn a_room_that_is_not_empty_is_left_alone() {
     let clock = new_clock();
     let room = memory(&clock);
@@ -433,6 +479,33 @@ fn an_import_into_a_small_log_says_which_line_does_not_fit() {
     let empty = Cloakroom::builder().without_threads().log_capacity(64 << 10).open_in_memory().unwrap();
     let error = import(&empty, &huge).unwrap_err();
     assert!(error.to_string().starts_with("line 2: longer than "), "{error}");
+}
+
+#[test]
+fn a_full_disk_is_named_with_the_line_and_leaves_what_stood_before_it() {
+    let storage = SimStorage::new(1);
+    let clock = new_clock();
+    let room = open(&storage, &clock).unwrap();
+    let state = |at: usize| {
+        format!(
+            "{{\"entry\":\"state\",\"tenant\":\"t\",\"user\":\"u\",\"session\":\"s\",\"run\":\"\",\"kind\":\"{at:05}\",\
+             \"event_id\":\"event {at}\",\"version\":1,\"updated_at_ms\":1,\"bytes_base64\":\"{}\"}}",
+            "AAAA".repeat(200)
+        )
+    };
+    let entries: Vec<_> = (0..2_000).map(state).collect();
+    let entries: Vec<_> = entries.iter().map(String::as_str).collect();
+    storage.set_capacity(Some(storage.process_crash_image().len() as u64 + (256 << 10)));
+    let error = import(&room, &export_of(&entries)).unwrap_err();
+    let Error::Import { line, source: Some(source), .. } = &error else { panic!("{error}") };
+    assert!(matches!(**source, Error::DiskFull { .. }), "{source}");
+    assert!((3..2_000).contains(line), "{line}");
+    drop(room);
+    storage.set_capacity(None);
+    let room = open(&storage, &clock).unwrap();
+    let export = export(&room);
+    let left: Vec<_> = export.lines().filter(|line| line.contains("\"entry\"")).collect();
+    assert_eq!(left, entries[..usize::try_from(*line).unwrap() - 2]);
 }
 
 /// The golden line that contains `part`.

@@ -4,6 +4,7 @@
 //! segments follow. Everything is durable before the superblock is written, so an unfinished storage is no room,
 //! whatever a crash leaves of it.
 
+use super::open::layout_of;
 use crate::base::Base;
 use crate::error::{Error, Result};
 use crate::limits::BLOCK_SIZE;
@@ -73,7 +74,8 @@ impl Unfinished {
             storage.write_at(offset, chunk).map_err(failed)?;
             offset += chunk.len() as u64;
         }
-        let base = Base::create(Arc::clone(&storage), superblock.base_offset, cache_size)?;
+        let max_row_bytes = layout_of(&superblock).max_frame_len();
+        let base = Base::create(Arc::clone(&storage), superblock.base_offset, cache_size, max_row_bytes)?;
         Ok(Self { storage, superblock, base, lsn: like.lsn, rows: Vec::new(), gathered: 0 })
     }
 

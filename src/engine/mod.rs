@@ -31,6 +31,7 @@ pub(crate) mod access;
 mod background;
 mod backup;
 mod checkpoint;
+mod compaction;
 #[cfg(test)]
 mod faulty;
 mod feed;
@@ -53,6 +54,7 @@ mod view;
 mod watch;
 
 pub use backup::BackupReport;
+pub use compaction::CompactReport;
 pub(crate) use feed::{CommittedRows, NoMore, Selected, Selector, Subscription};
 pub(crate) use format::Geometry;
 pub(crate) use long_read::LongRead;
@@ -77,6 +79,7 @@ use crate::pending::{Event, Pending};
 use crate::storage::{Storage, Superblock};
 use crate::tables::Table;
 use checkpoint::Checkpointer;
+use compaction::Compaction;
 use feed::Feed;
 use parking_lot::{Mutex, RwLock};
 use prefetch::Prefetched;
@@ -113,6 +116,7 @@ pub(crate) struct Core {
     /// The newest position whose rows are all in the view.
     published: AtomicU64,
     checkpointer: Checkpointer,
+    compaction: Compaction,
     /// Held for reading while a read runs, so that closing waits for it.
     reads: RwLock<()>,
     closed: AtomicBool,
@@ -262,6 +266,11 @@ impl Engine {
     /// Moves everything that was written so far into the B-tree, and waits for it.
     pub(crate) fn checkpoint(&self) -> Result<()> {
         self.core.checkpoint_now()
+    }
+
+    /// Gives what the B-tree does not use back to the file system.
+    pub(crate) fn compact(&self) -> Result<CompactReport> {
+        self.core.compact_now()
     }
 
     /// Makes durable what was called before, moves it into the B-tree, and ends the engine.

@@ -15,6 +15,7 @@
 
 use super::background::Handles;
 use super::checkpoint::Checkpointer;
+use super::compaction::Compaction;
 use super::format::{Geometry, format};
 use super::migration::{Migration, bring_up_to_date};
 use super::shared::SharedStates;
@@ -162,6 +163,7 @@ impl Engine {
             view: RwLock::new(Arc::new(view)),
             published: AtomicU64::new(plan.next_lsn - 1),
             checkpointer: Checkpointer::new(in_background),
+            compaction: Compaction::default(),
             reads: RwLock::new(()),
             closed: AtomicBool::new(false),
             read_only,

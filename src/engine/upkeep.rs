@@ -93,7 +93,11 @@ pub(super) fn run(core: &Arc<Core>, job: &dyn Job) {
 
 /// One step of everything the thread does.
 fn tick(core: &Core, job: &dyn Job) -> Result<Tick> {
-    job.tick(&Keeper { core })
+    let tick = job.tick(&Keeper { core })?;
+    if matches!(tick, Tick::IdleUntil(_)) {
+        core.compact_if_worthwhile()?;
+    }
+    Ok(tick)
 }
 
 /// How long to leave everything alone after so many failures in a row.

@@ -6,7 +6,7 @@ use super::kinds::token::subject_parts;
 use super::kinds::ulid_text;
 use super::kinds::window::reason_text;
 use super::text::{to_base64, to_hex};
-use super::write::walk;
+use super::write::{slice_of, walk};
 use crate::codec::{self, key};
 use crate::engine::access::Reader;
 use crate::error::{Error, Result};
@@ -25,9 +25,6 @@ use crate::stores::state::row::{Slot, StateRow, decode_kind_key, decode_slot_key
 use crate::tables::Table;
 use serde_json::{Value, json};
 use std::ops::Bound;
-
-/// How many rows one step reads.
-const SLICE: usize = 64;
 
 /// A table of a room, and how much is in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,7 +106,7 @@ pub(super) fn tables<R: Reader + ?Sized>(rows: &mut R) -> Result<Vec<TableInfo>>
     let tables = Table::ALL.iter().map(|&table| {
         let (number, name, is_derived) = (table.number(), table.name(), is_derived(table));
         let mut info = TableInfo { number, name, is_derived, rows: 0, bytes: 0 };
-        walk(rows, table, SLICE, |_, key, value| {
+        walk(rows, table, |_, key, value| {
             info.rows += 1;
             info.bytes += (key.len() + value.len()) as u64;
             Ok(())
@@ -125,17 +122,18 @@ pub(super) fn rows<R: Reader + ?Sized>(
     table: Table,
     each: &mut dyn FnMut(DumpRow) -> bool,
 ) -> Result<u64> {
+    let slice = slice_of(table);
     let (mut shown, mut after): (u64, Option<Vec<u8>>) = (0, None);
     loop {
         let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let found = rows.scan(table, from, Bound::Unbounded, SLICE)?;
+        let found = rows.scan(table, from, Bound::Unbounded, slice)?;
         for (key, value) in &found {
             shown += 1;
             if !each(DumpRow::decode(table, key, value)) {
                 return Ok(shown);
             }
         }
-        if found.len() < SLICE {
+        if found.len() < slice {
             return Ok(shown);
         }
         after = found.into_iter().next_back().map(|(key, _)| key);
