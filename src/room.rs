@@ -558,7 +558,7 @@ impl Builder {
     /// writing opener would give, and the file stays as it is. No threads are started.
     ///
     /// Any number of read-only openers may have a file open, and nobody can open it for writing as long. Whatever
-    /// would change something (a write of any store, `atomically`, `checkpoint`, `sweep`) answers [`Error::ReadOnly`].
+    /// would change something (a write of any store, `atomically`, `checkpoint`, `sweep`, `compact`) answers [`Error::ReadOnly`].
     /// `log_capacity` and `durability` mean nothing.
     #[must_use]
     pub fn read_only(mut self, read_only: bool) -> Self {
