@@ -57,7 +57,6 @@ pub use backup::BackupReport;
 pub use compaction::CompactReport;
 pub(crate) use feed::{CommittedRows, NoMore, Selected, Selector, Subscription};
 pub(crate) use format::Geometry;
-pub(crate) use long_read::LongRead;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use migration::write_older;
 pub(crate) use migration::{Emit, Migration};

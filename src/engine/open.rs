@@ -16,7 +16,7 @@
 use super::background::Handles;
 use super::checkpoint::Checkpointer;
 use super::compaction::Compaction;
-use super::format::{Geometry, format};
+use super::format::{Geometry, format, layout_of};
 use super::migration::{Migration, bring_up_to_date};
 use super::shared::SharedStates;
 use super::stats::Counters;
@@ -194,12 +194,6 @@ impl Engine {
 fn random_u64() -> u64 {
     let bytes = ulid::Ulid::generate().to_bytes();
     bytes.last_chunk::<8>().map_or(0, |random| u64::from_le_bytes(*random))
-}
-
-/// Where the log of a file lies.
-pub(super) fn layout_of(superblock: &Superblock) -> LogLayout {
-    let Superblock { file_id, log_offset, segment_size, .. } = *superblock;
-    LogLayout { file_id, offset: log_offset, segment_size }
 }
 
 /// What the log says, decided and decoded; nothing is written yet.
