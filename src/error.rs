@@ -149,7 +149,7 @@ pub enum Error {
     },
 
     /// An import stopped at a line. The entries before that line are in the room, durably, and nothing else of the import
-    /// is.
+    /// is; but when the source is [`Error::OutcomeUnknown`], entries of this line and some behind it may be, too.
     #[error("line {line}: {detail}")]
     Import {
         /// The number of the line, from 1.

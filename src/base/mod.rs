@@ -13,6 +13,7 @@
 //!
 //! [`window`] is the storage that redb works on, [`layout`] and [`checksums`] its bytes, [`view`] the read side.
 
+pub(crate) mod check;
 mod checksums;
 mod compact;
 mod fault;
@@ -35,6 +36,7 @@ pub(crate) use compact::{Plan, Space};
 pub(crate) use view::BaseView;
 
 use crate::error::{Error, Result};
+use crate::observe;
 use crate::storage::Storage;
 use crate::tables::{Table, Value};
 use fault::{Failure, from_io, from_panic, from_redb};
@@ -276,7 +278,8 @@ impl Shared {
     fn reopen(self: &Arc<Self>, mode: Mode) -> Result<Arc<Generation>, Failure> {
         let window = self.current_generation().window.succeed(mode).map_err(from_io)?;
         let generation = Arc::new(Generation::open(window, self.cache_size)?);
-        self.install(Snapshot::first(&generation)?);
+        let view = self.install(Snapshot::first(&generation)?);
+        observe::base_reopened(view.lsn());
         Ok(generation)
     }
 

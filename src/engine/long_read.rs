@@ -131,6 +131,7 @@ mod tests {
             cache_size: 1 << 20,
             clock: Arc::new(SystemClock::new()),
             threads: Threads::None,
+            upkeep: None,
             read_only: false,
             migrations: &[],
         }

@@ -133,6 +133,7 @@ pub(crate) fn write_older(from: &Path, to: &Path, older: Migration) -> Result<()
         cache_size: CACHE_SIZE,
         clock: Arc::new(ManualClock::new(superblock.created_at_ms)),
         threads: Threads::None,
+        upkeep: None,
         read_only: false,
         migrations: &[],
     };
@@ -212,6 +213,7 @@ mod tests {
             cache_size: 1 << 20,
             clock: Arc::new(crate::clock::ManualClock::new(77_000)),
             threads: Threads::None,
+            upkeep: None,
             read_only,
             migrations,
         }

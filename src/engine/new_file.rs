@@ -176,6 +176,7 @@ mod tests {
             cache_size: CACHE,
             clock: Arc::new(SystemClock::new()),
             threads: Threads::None,
+            upkeep: None,
             read_only: false,
             migrations: &[],
         }
@@ -355,6 +356,7 @@ mod tests {
                 }
             }
         }
-        assert!(found * 2 > all, "{found} of {all} were found");
+        // Compaction writes most pages a second time.
+        assert!(found > 40, "{found} of {all} were found");
     }
 }

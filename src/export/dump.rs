@@ -6,7 +6,7 @@ use super::kinds::token::subject_parts;
 use super::kinds::ulid_text;
 use super::kinds::window::reason_text;
 use super::text::{to_base64, to_hex};
-use super::write::walk;
+use super::write::{slice_of, walk};
 use crate::codec::{self, key};
 use crate::engine::access::Reader;
 use crate::error::{Error, Result};
@@ -25,9 +25,6 @@ use crate::stores::state::row::{Slot, StateRow, decode_kind_key, decode_slot_key
 use crate::tables::Table;
 use serde_json::{Value, json};
 use std::ops::Bound;
-
-/// How many rows one step reads.
-const SLICE: usize = 64;
 
 /// A table of a room, and how much is in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,7 +106,7 @@ pub(super) fn tables<R: Reader + ?Sized>(rows: &mut R) -> Result<Vec<TableInfo>>
     let tables = Table::ALL.iter().map(|&table| {
         let (number, name, is_derived) = (table.number(), table.name(), is_derived(table));
         let mut info = TableInfo { number, name, is_derived, rows: 0, bytes: 0 };
-        walk(rows, table, SLICE, |_, key, value| {
+        walk(rows, table, |_, key, value| {
             info.rows += 1;
             info.bytes += (key.len() + value.len()) as u64;
             Ok(())
@@ -125,17 +122,18 @@ pub(super) fn rows<R: Reader + ?Sized>(
     table: Table,
     each: &mut dyn FnMut(DumpRow) -> bool,
 ) -> Result<u64> {
+    let slice = slice_of(table);
     let (mut shown, mut after): (u64, Option<Vec<u8>>) = (0, None);
     loop {
         let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let found = rows.scan(table, from, Bound::Unbounded, SLICE)?;
+        let found = rows.scan(table, from, Bound::Unbounded, slice)?;
         for (key, value) in &found {
             shown += 1;
             if !each(DumpRow::decode(table, key, value)) {
                 return Ok(shown);
             }
         }
-        if found.len() < SLICE {
+        if found.len() < slice {
             return Ok(shown);
         }
         after = found.into_iter().next_back().map(|(key, _)| key);
@@ -355,4 +353,56 @@ fn session(record: &Record) -> Result<Value> {
         "key_version": row.key_version, "subject": row.subject, "created_at": row.created_at,
         "expires_at": row.expires_at, "last_seen_at": row.last_seen_at, "revoked_at": row.revoked_at,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_does_not_decode_is_shown_as_it_is() {
+        let row = DumpRow::decode(Table::Handoff, b"order-7", b"\xff\x01");
+        assert_eq!(row.key, json!({ "state_id": "order-7" }));
+        assert_eq!(row.value, json!({ "hex": "ff01" }));
+        let note = row.note.clone().unwrap();
+        assert!(note.contains("a row of table handoff"), "{note}");
+        assert_eq!(row.to_json()["note"], note.as_str());
+
+        let row = DumpRow::decode(Table::CacheTags, b"no end", b"\x01\x03odd");
+        assert_eq!(row.key, json!({ "hex": "6e6f20656e64" }));
+        assert_eq!(row.value, json!({ "tags": ["odd"] }));
+        assert!(row.note.is_some());
+
+        let row = DumpRow::decode(Table::StateKind, b"k\0\0t\0\0u\0\0s\0\0", b"x");
+        assert_eq!(row.key["kind"], "k");
+        assert_eq!(row.value, json!({ "hex": "78" }));
+    }
+
+    #[test]
+    fn stored_text_that_is_no_json_is_shown_as_hex() {
+        let row = CacheRow { expires_at_ms: NEVER, stored_at_ms: 5, tagged: false, json: b"[" };
+        let row = DumpRow::decode(Table::Cache, b"primes\0\0third", &row.encode().unwrap());
+        assert_eq!(row.key, json!({ "cache": "primes", "hash": "third" }));
+        assert_eq!(row.value["value"], json!({ "not_json_hex": "5b" }));
+        assert_eq!((row.value["expires_at_ms"].clone(), row.note), (Value::Null, None));
+    }
+
+    #[test]
+    fn a_key_of_the_index_that_names_the_index_over_and_over_is_damage() {
+        let key = [0, 0, 0, 0, 0, 0, 0, 1, Table::Expiry.number()].repeat(100_000);
+        assert!(DumpRow::decode(Table::Expiry, &key, b"").note.is_some());
+    }
+
+    proptest! {
+        #[test]
+        fn any_row_of_any_table_is_shown(
+            table in prop::sample::select(Table::ALL),
+            key in prop::collection::vec(0u8..4, 0..30), value in prop::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let row = DumpRow::decode(table, &key, &value);
+            let is_hex = |part: &Value| part.get("hex").is_some();
+            prop_assert_eq!(row.note.is_some(), is_hex(&row.key) || is_hex(&row.value));
+        }
+    }
 }

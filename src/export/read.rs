@@ -23,6 +23,9 @@ const FRAME_ROW_OVERHEAD: usize = 32;
 /// A byte of a row takes at most six in a line, as the escape of a control character in a string.
 const LINE_BYTES_PER_ROW_BYTE: usize = 6;
 
+/// The longest line, whatever the log could hold: it is gathered in memory. A row of more could not be read either.
+const MAX_LINE_BYTES: usize = 1 << 30;
+
 /// A line that was read, and what is to be written for it.
 struct Ready {
     line: u64,
@@ -97,6 +100,7 @@ impl<'a> Import<'a> {
         let row_bytes = self.engine.max_row_bytes();
         let segment_bytes = row_bytes.saturating_add(8 * MAX_KEY_LEN).min(row_bytes.saturating_mul(4));
         let limit = segment_bytes.saturating_mul(LINE_BYTES_PER_ROW_BYTE).saturating_add(1 << 20);
+        let limit = limit.min(MAX_LINE_BYTES);
         let mut lines = Lines { from, limit, number: 0, bytes: 0, buf: Vec::new() };
         let read = self.lines(&mut lines);
         // What stood before the line that stops it is imported all the same.

@@ -14,6 +14,14 @@ use std::ops::Bound;
 const SMALL_SLICE: usize = 256;
 /// How many rows one step reads from a table whose rows may have megabytes.
 const LARGE_SLICE: usize = 16;
+
+/// How many rows one step reads from `table`.
+pub(super) fn slice_of(table: Table) -> usize {
+    match table {
+        Table::Handoff | Table::Cache | Table::DedupeJob | Table::State => LARGE_SLICE,
+        _ => SMALL_SLICE,
+    }
+}
 /// How many bytes may be gathered before they are written.
 const BUFFER_BYTES: usize = 64 << 10;
 
@@ -60,29 +68,31 @@ pub(super) fn export<R: Reader + ?Sized>(
 fn entries<R: Reader + ?Sized>(rows: &mut R, out: &mut Output<'_>) -> Result<()> {
     let line = &mut LineWriter::default();
     let tables = (Table::FormToken, Table::FormTokenUse);
-    visit(rows, tables, SMALL_SLICE, None, |key, token, used| {
+    visit(rows, tables, slice_of(tables.0), None, |key, token, used| {
         token::write(line, key, token, used.map(|used| &**used))?;
         out.entry(token::ENTRY, line).map(|()| true)
     })?;
-    visit(rows, (Table::Handoff, Table::HandoffClaim), LARGE_SLICE, None, |key, state, claim| {
+    let tables = (Table::Handoff, Table::HandoffClaim);
+    visit(rows, tables, slice_of(tables.0), None, |key, state, claim| {
         handoff::write(line, key, state, claim.map(|claim| &**claim))?;
         out.entry(handoff::ENTRY, line).map(|()| true)
     })?;
-    visit(rows, (Table::Cache, Table::CacheTags), LARGE_SLICE, None, |key, value, tags| {
+    let tables = (Table::Cache, Table::CacheTags);
+    visit(rows, tables, slice_of(tables.0), None, |key, value, tags| {
         cache::write(line, key, value, tags.map(|tags| &**tags))?;
         out.entry(cache::ENTRY, line).map(|()| true)
     })?;
-    walk(rows, Table::DedupeJob, LARGE_SLICE, |_, key, value| {
+    walk(rows, Table::DedupeJob, |_, key, value| {
         job::write(line, key, value)?;
         out.entry(job::ENTRY, line)
     })?;
     limiters(rows, line, out)?;
-    walk(rows, Table::State, LARGE_SLICE, |_, key, value| {
+    walk(rows, Table::State, |_, key, value| {
         state::write(line, key, value)?;
         out.entry(state::ENTRY, line)
     })?;
     for table in codlet::TABLES {
-        walk(rows, table, SMALL_SLICE, |_, key, value| {
+        walk(rows, table, |_, key, value| {
             codlet::write(line, table, key, value)?;
             out.entry(codlet::ENTRY, line)
         })?;
@@ -91,23 +101,23 @@ fn entries<R: Reader + ?Sized>(rows: &mut R, out: &mut Output<'_>) -> Result<()>
 }
 
 fn limiters<R: Reader + ?Sized>(rows: &mut R, line: &mut LineWriter, out: &mut Output<'_>) -> Result<()> {
-    walk(rows, Table::RateLimit, SMALL_SLICE, |rows, key, value| {
+    walk(rows, Table::RateLimit, |rows, key, value| {
         let mut kind = window::PLAIN;
         window::write_plain(line, rows, key, value, &mut |line| {
             out.entry(std::mem::replace(&mut kind, window::PLAIN_REQUESTS), line)
         })
     })?;
-    walk(rows, Table::RateLimitConfig, SMALL_SLICE, |_, key, value| {
+    walk(rows, Table::RateLimitConfig, |_, key, value| {
         limit::write_config(line, key, value)?;
         out.entry(limit::CONFIG, line)
     })?;
-    walk(rows, Table::RateLimitCooldown, SMALL_SLICE, |rows, key, value| {
+    walk(rows, Table::RateLimitCooldown, |rows, key, value| {
         match limit::write_cooldown(line, rows, key, value)? {
             true => out.entry(limit::COOLDOWN, line),
             false => Ok(()),
         }
     })?;
-    walk(rows, Table::AdaptiveRateLimit, SMALL_SLICE, |rows, key, value| {
+    walk(rows, Table::AdaptiveRateLimit, |rows, key, value| {
         let mut kind = window::ADAPTIVE;
         window::write_adaptive(line, rows, key, value, &mut |line| {
             out.entry(std::mem::replace(&mut kind, window::ADAPTIVE_REQUESTS), line)
@@ -115,14 +125,13 @@ fn limiters<R: Reader + ?Sized>(rows: &mut R, line: &mut LineWriter, out: &mut O
     })
 }
 
-/// Shows `each` every row of `table`, in key order, reading `slice` of them at a time.
+/// Shows `each` every row of `table`, in key order.
 pub(super) fn walk<R: Reader + ?Sized>(
     rows: &mut R,
     table: Table,
-    slice: usize,
     mut each: impl FnMut(&mut R, &[u8], &Value) -> Result<()>,
 ) -> Result<()> {
-    let mut after: Option<Vec<u8>> = None;
+    let (slice, mut after): (_, Option<Vec<u8>>) = (slice_of(table), None);
     loop {
         let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let found = rows.scan(table, from, Bound::Unbounded, slice)?;

@@ -177,6 +177,25 @@ impl Superblock {
         Ok(repaired)
     }
 
+    /// What each of the two copies says, or what is wrong with it.
+    pub(crate) fn read_copies(storage: &dyn Storage) -> [Result<Superblock, String>; 2] {
+        [0, 1].map(|copy| {
+            let mut block = [0; BLOCK_SIZE];
+            storage
+                .read_at(copy * BLOCK_SIZE as u64, &mut block)
+                .map_err(|error| format!("it cannot be read: {error}"))?;
+            match Self::decode(&block) {
+                Copy::Good(superblock) => Ok(superblock),
+                Copy::Foreign => Err("it does not begin like one".to_owned()),
+                Copy::Damaged(detail) => Err(detail.to_owned()),
+                Copy::Invalid(detail) => Err(detail),
+                Copy::Newer(version) | Copy::TooOld(version) => {
+                    Err(format!("it is of format version {version}"))
+                }
+            }
+        })
+    }
+
     fn encode(&self) -> Block {
         let mut block = [0; BLOCK_SIZE];
         let fields: [&[u8]; 9] = [

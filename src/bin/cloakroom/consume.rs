@@ -168,13 +168,13 @@ pub fn run(options: &Options) -> Result<Report, Failure> {
     preload(&room, &keys)?;
     room.checkpoint()?;
 
-    let before = room.stats()?;
+    let before = room.engine_stats()?;
     let contest = Contest::new(options, &keys);
     let run = contest.run(&room)?;
-    let at_end = room.stats()?;
+    let at_end = room.engine_stats()?;
     // What the measured consumes still owe to the B-tree is theirs, though not part of the time.
     room.checkpoint()?;
-    let settled = room.stats()?;
+    let settled = room.engine_stats()?;
     room.close()?;
     drop(room);
 

@@ -3,17 +3,24 @@
 #[macro_use]
 mod help;
 
+mod backup;
 mod completions;
 mod consume;
 mod disk;
+mod dump;
+mod export;
 mod holder;
+mod import;
 mod output;
 mod problem;
 mod progress;
 mod report;
 mod room;
+mod salvage;
 mod stats;
+mod sweep;
 mod units;
+mod verify;
 
 use clap::{Args, Parser, Subcommand};
 use output::Output;
@@ -37,6 +44,12 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Stats(stats::Options),
+    Verify(verify::Options),
+    Sweep(sweep::Options),
+    Dump(dump::Options),
+    Export(export::Options),
+    Import(import::Options),
+    Backup(backup::Options),
     Completions(completions::Options),
     /// Measure the store on this machine and check what it promises.
     Bench(BenchArgs),
@@ -77,6 +90,12 @@ fn main() -> ExitCode {
 fn run(command: &Command, out: &mut Output) -> Result<Verdict, Problem> {
     match command {
         Command::Stats(options) => stats::run(options, out),
+        Command::Verify(options) => verify::run(options, out),
+        Command::Sweep(options) => sweep::run(options, out),
+        Command::Dump(options) => dump::run(options, out),
+        Command::Export(options) => export::run(options, out),
+        Command::Import(options) => import::run(options, out),
+        Command::Backup(options) => backup::run(options, out),
         Command::Completions(options) => completions::run(options, out),
         Command::Bench(BenchArgs { workload: Workload::Consume(options) }) => {
             let report = consume::run(options)?;

@@ -28,6 +28,10 @@ pub enum Kind {
     NotARoom,
     /// The file is of a newer version of this crate.
     NewerFormat,
+    /// The file is of an older format, and was opened for reading only.
+    OlderFormat,
+    /// The file is of a format that this version does not know any more.
+    TooOld,
     /// There is no such file.
     Missing,
     /// Somebody else has the file.
@@ -52,6 +56,8 @@ impl Kind {
             Kind::Damaged => "damaged",
             Kind::NotARoom => "not_a_room",
             Kind::NewerFormat => "newer_format",
+            Kind::OlderFormat => "older_format",
+            Kind::TooOld => "too_old",
             Kind::Missing => "missing",
             Kind::Locked => "locked",
             Kind::Exists => "exists",
@@ -67,7 +73,7 @@ impl Kind {
     fn exit_code(self) -> u8 {
         match self {
             Kind::OutputClosed => 0,
-            Kind::Damaged | Kind::NotARoom | Kind::NewerFormat => 1,
+            Kind::Damaged | Kind::NotARoom | Kind::NewerFormat | Kind::TooOld => 1,
             _ => 2,
         }
     }
@@ -118,6 +124,23 @@ impl Problem {
                 );
                 Self::new(Kind::NewerFormat, message)
                     .advise("use a newer cloakroom; nothing was written to it")
+            }
+            Error::OutdatedVersion { found, .. } => {
+                let message =
+                    format!("{file} was written by an older version of cloakroom: its format is {found}");
+                Self::new(Kind::OlderFormat, message)
+                    .advise(
+                        "opening it for writing brings it up to date, all at once or not at all; keep a copy",
+                    )
+                    .run(format!("cloakroom sweep {}", quoted(path)))
+            }
+            Error::VersionTooOld { found, oldest, .. } => {
+                let message = format!(
+                    "{file} was written by an older version of cloakroom: its format is {found}, and this version \
+                     knows {oldest} and later ones"
+                );
+                Self::new(Kind::TooOld, message)
+                    .advise("bring it up to date with a version between the two; nothing was written to it")
             }
             Error::Corrupted { location, detail } => {
                 let location = location.strip_prefix(&format!("{file}: ")).unwrap_or(location);
