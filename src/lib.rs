@@ -24,6 +24,7 @@ mod memtable;
 mod observe;
 mod pending;
 mod room;
+mod salvage;
 mod storage;
 mod stores;
 mod tables;
@@ -37,6 +38,7 @@ pub use export::{DumpRow, ExportReport, ImportReport, TableInfo};
 pub use histogram::{Histogram, HistogramBucket};
 pub use pending::Pending;
 pub use room::{Builder, Cloakroom, Transaction};
+pub use salvage::{Loss, SalvageReport, salvage};
 pub use stores::adaptive_rate_limit::{
     AdaptiveConfig, AdaptiveRateLimit, AdaptiveRateLimitEntry, AdaptiveRateLimitStats,
     AdaptiveRateLimitStatus, AdaptiveRateLimitStore, AdaptiveRateLimitTx, Priority,
@@ -72,6 +74,16 @@ pub mod testing {
     pub use crate::storage::sim::{CallKind, Fault, SimStorage};
     pub use crate::storage::{Storage, StorageView};
     pub use crate::stores::migrations::made_up::write_version_0;
+
+    /// Salvages the bytes of a file.
+    ///
+    /// # Errors
+    /// As [`salvage`](crate::salvage()).
+    pub fn salvage_image(bytes: Vec<u8>, to: &std::path::Path) -> crate::Result<crate::SalvageReport> {
+        let storage: std::sync::Arc<dyn Storage> =
+            std::sync::Arc::new(crate::storage::MemoryStorage::from(bytes));
+        crate::salvage::salvage_storage(&storage, std::path::Path::new("(image)"), to)
+    }
 
     /// Verifies the bytes of a file.
     ///

@@ -18,7 +18,7 @@ const LAYERS: [(&[&str], Siblings); 10] = [
     (&["engine"], Siblings::May),
     (&["stores"], Siblings::May),
     // What looks at a whole file.
-    (&["verify"], Siblings::May),
+    (&["verify", "salvage"], Siblings::May),
     // A room, and the adapter that makes it the storage of another crate, whose tables the room sweeps.
     (&["room", "codlet"], Siblings::May),
     // What is done with a room as a whole.

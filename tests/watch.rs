@@ -314,6 +314,53 @@ fn nothing_is_shown_before_it_is_durable() {
 }
 
 #[test]
+fn no_power_failure_takes_away_what_was_shown() {
+    let mut shown_and_unshown = (0, 0);
+    for stop_after in 0..30 {
+        let sim = SimStorage::new(stop_after);
+        let room = small().without_threads().open_on(Arc::new(sim.clone())).unwrap();
+        let mut watch = room.watch(WatchFilter::all()).unwrap();
+        sim.stop_after(sim.events() + stop_after);
+        let relaxed = room.handoff().with_durability(Durability::Os);
+        let (mut shown, mut newest, mut number) = (0, 0, 0);
+        let mut look = |answer: Result<Option<Change>, WatchError>| match answer {
+            Ok(change) => change.is_some_and(|change| {
+                shown = change.lsn;
+                true
+            }),
+            Err(WatchError::Poisoned { .. }) => false,
+            Err(error) => panic!("{error}"),
+        };
+        while !sim.is_crashed() {
+            number += 1;
+            let answer = match number % 4 {
+                0 => room.handoff().set(&format!("{number}"), &state(number), 600).wait(),
+                1 => room.handoff().delete(&format!("{}", number.saturating_sub(3))).wait(),
+                _ => relaxed.set(&format!("{number}"), &state(number), 600).wait(),
+            };
+            newest = room.engine_stats().map_or(newest, |stats| stats.newest_lsn);
+            if answer.is_ok() && number % 7 == 0 {
+                look(watch.recv().map(Some));
+            }
+            if number % 11 == 0 {
+                let _ = room.checkpoint();
+            }
+        }
+        while look(watch.try_recv()) {}
+        for seed in 0..6 {
+            let image = SimStorage::from_image(sim.crash_image(seed), seed);
+            let after = small().without_threads().open_on(Arc::new(image)).unwrap();
+            let recovered = after.engine_stats().unwrap().newest_lsn;
+            assert!(recovered >= shown, "stop after {stop_after}, seed {seed}: {recovered} of {shown}");
+        }
+        shown_and_unshown.0 += u64::from(shown > 0);
+        shown_and_unshown.1 += u64::from(newest > shown);
+    }
+    // Both must have come before the power failed, or nothing was tried.
+    assert!(shown_and_unshown.0 > 20 && shown_and_unshown.1 > 5, "{shown_and_unshown:?}");
+}
+
+#[test]
 fn what_a_failed_flush_may_have_lost_is_never_shown() {
     for background in [false, true] {
         let sim = SimStorage::new(3);

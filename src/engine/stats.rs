@@ -151,7 +151,7 @@ figures! {
     log_bytes_written: u64 => "log_bytes_written";
     /// Bytes written to the B-tree, its checksums and header included.
     base_bytes_written: u64 => "base_bytes_written";
-    /// The length of the B-tree in bytes, free pages included, checksums not.
+    /// The bytes of the B-tree that the file has room for, free pages included, checksums not.
     base_bytes: u64 => "base_bytes";
     /// Checkpoints that moved a segment of the log into the B-tree.
     checkpoints: u64 => "checkpoints";

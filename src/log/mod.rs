@@ -27,7 +27,6 @@ pub(crate) use counters::{LogCounters, LogStats};
 use crate::durability::Durability;
 use crate::error::{Error, Result};
 use crate::limits::BLOCK_SIZE;
-use crate::observe;
 use crate::storage::{Storage, Superblock};
 use appender::{Appender, Chunk};
 use group_commit::{GroupCommit, Polled};
@@ -436,7 +435,7 @@ impl Log {
 
     /// Poisons the log, and answers the failure that did.
     fn failed(&self, error: io::Error) -> io::Error {
-        self.fail(error);
+        self.group.fail(error);
         self.check_failure().err().unwrap_or_else(|| io::Error::other("poisoned"))
     }
 
@@ -460,16 +459,9 @@ impl Log {
         Ok(())
     }
 
-    fn fail(&self, error: io::Error) {
-        if self.failure().is_none() {
-            observe::poisoned(&error);
-        }
-        self.group.fail(error);
-    }
-
     /// Ends the log after a failed write or flush, its own or the B-tree's, and returns the error that says so.
     pub(crate) fn poison(&self, error: io::Error) -> Error {
-        self.fail(error);
+        self.group.fail(error);
         let source = self.failure().map_or_else(|| Arc::new(io::Error::other("poisoned")), Arc::clone);
         Error::Poisoned { source }
     }

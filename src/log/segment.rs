@@ -91,6 +91,12 @@ impl SegmentHeader {
             .max_by_key(|header| header.generation)
     }
 
+    /// The header of any file that a block holds, and the id of that file.
+    pub(crate) fn recognize(block: &[u8]) -> Option<(SegmentHeader, [u8; 16])> {
+        let file_id: [u8; 16] = block.get(FILE_ID..GENERATION)?.try_into().ok()?;
+        Some((Self::parse(block.get(..HEADER_LEN)?, &file_id)?, file_id))
+    }
+
     /// The header in slot 0 or 1 of `segment`, or `None` when it is not intact.
     pub(crate) fn read_slot(segment: &[u8], file_id: &[u8; 16], slot: usize) -> Option<SegmentHeader> {
         let offset = slot * BLOCK_SIZE;

@@ -21,6 +21,7 @@ pub(super) fn verify(
     report: &mut VerifyReport,
 ) -> Result<()> {
     let mut scans = [None, None];
+    let mut unused = Vec::new();
     for (index, (scan, segment)) in scans.iter_mut().zip(segments).enumerate() {
         let segment = segment.as_ref();
         let place = Place { index, at: layout.segment_offset(index) };
@@ -32,6 +33,7 @@ pub(super) fn verify(
         };
         let found = scan_segment(segment, header);
         check_frames(segment, &found, &place, report);
+        unused.push(place.at + found.valid_end() as u64..place.at + segment.len() as u64);
         *scan = Some(found);
     }
     if scans.iter().any(Option::is_none) {
@@ -42,13 +44,15 @@ pub(super) fn verify(
         return Ok(());
     };
     match plan(base_lsn, scans) {
-        Ok(plan) if !plan.erase.is_empty() => {
-            report.note(
-                "the log has a torn tail, as a crash leaves it: the next opening for writing cuts it off",
-            );
+        Ok(plan) => {
+            if !plan.erase.is_empty() {
+                report.note(
+                    "the log has a torn tail, as a crash leaves it; the next opening for writing cuts it off",
+                );
+            }
+            report.unused.extend(unused.into_iter().filter(|range| !range.is_empty()));
             Ok(())
         }
-        Ok(_) => Ok(()),
         Err(error) => find_damage(report, error),
     }
 }
@@ -108,9 +112,6 @@ fn check_frames(segment: &[u8], scan: &SegmentScan, place: &Place, report: &mut 
             "{}: the log ends in a frame that was not finished, as a crash leaves it; nobody was told that it was kept",
             place.name(valid_end)
         ));
-    }
-    if !rest.is_empty() {
-        report.unused.push(place.at + valid_end as u64..place.at + segment.len() as u64);
     }
 }
 

@@ -13,9 +13,10 @@
 
 mod log;
 mod report;
-pub(crate) mod rows;
+mod rows;
 
 pub use report::{Finding, VerifyReport};
+pub(crate) use rows::location;
 
 use crate::base::check::{Checked, Fault, FaultKind, check_tree, check_window, in_use};
 use crate::base::pages::Tree;
