@@ -151,6 +151,25 @@ impl Sweeper {
         }
     }
 
+    /// How many index rows are due now, counted up to `most`.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the statistics"))]
+    pub(crate) fn backlog(keeper: &Keeper<'_>, most: u64) -> Result<u64> {
+        let end = keeper.now_ms().checked_add(1).map(expiry::first_key);
+        keeper.read(|rows| {
+            let (mut count, mut from) = (0, Bound::Unbounded);
+            while count < most {
+                let to = end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(end.as_slice()));
+                let found = rows.scan(Table::Expiry, from.as_ref().map(Vec::as_slice), to, COUNT_ROWS)?;
+                count += found.len() as u64;
+                match found.into_iter().next_back() {
+                    Some((key, _)) => from = Bound::Excluded(key),
+                    None => break,
+                }
+            }
+            Ok(count.min(most))
+        })
+    }
+
     /// What was done since the room was opened.
     #[cfg_attr(not(test), expect(dead_code, reason = "for the statistics"))]
     pub(crate) fn counts(&self) -> SweepCounts {
@@ -235,25 +254,6 @@ fn first_due_from(keeper: &Keeper<'_>, from_ms: u64) -> Result<Option<u64>> {
     let from = expiry::first_key(from_ms);
     let found = keeper.read(|rows| rows.scan(Table::Expiry, Bound::Included(&from), Bound::Unbounded, 1))?;
     Ok(found.first().and_then(|(key, _)| expiry::decode_key(key)).map(|(at_ms, ..)| at_ms))
-}
-
-/// How many index rows are due now, counted up to `most`.
-#[cfg_attr(not(test), expect(dead_code, reason = "for the statistics"))]
-pub(crate) fn backlog(keeper: &Keeper<'_>, most: u64) -> Result<u64> {
-    let end = keeper.now_ms().checked_add(1).map(expiry::first_key);
-    keeper.read(|rows| {
-        let (mut count, mut from) = (0, Bound::Unbounded);
-        while count < most {
-            let to = end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(end.as_slice()));
-            let found = rows.scan(Table::Expiry, from.as_ref().map(Vec::as_slice), to, COUNT_ROWS)?;
-            count += found.len() as u64;
-            match found.into_iter().next_back() {
-                Some((key, _)) => from = Bound::Excluded(key),
-                None => break,
-            }
-        }
-        Ok(count.min(most))
-    })
 }
 
 /// What the upkeep thread does for the sweeper.
