@@ -9,13 +9,14 @@
 mod all_stores;
 
 use all_stores::dump::{Dump, check_swept, go_on};
-use all_stores::history::{History, new_clock, open};
+use all_stores::history::{History, builder, new_clock, open};
 use cloakroom::testing::SimStorage;
 use cloakroom::{
     CacheStore, Cloakroom, Durability, HandoffStateStore, JsonObject, ManualClock, RateLimitStore,
 };
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Steps of one history.
@@ -83,7 +84,7 @@ fn sweep(image: Vec<u8>) -> Result<(), String> {
 
 /// What `image` holds is what the history held after one step that may survive, and goes on from there.
 fn survive(history: &History, image: Vec<u8>, dumps: &[Dump]) -> Result<(), String> {
-    let storage = SimStorage::from_image(image, 7);
+    let storage = SimStorage::from_image(image.clone(), 7);
     let clock = new_clock();
     let room = open(&storage, &clock).map_err(|error| format!("it does not open: {error}"))?;
     let (low, high) = (history.acknowledged, history.issued());
@@ -98,6 +99,7 @@ fn survive(history: &History, image: Vec<u8>, dumps: &[Dump]) -> Result<(), Stri
         return Err(format!("it is none of the steps {low}..={high}; the last differs {difference}"));
     };
     dump.check_ways(&room, history.events)?;
+    read_only(image, &clock, &dump)?;
     go_on(&room)?;
     // What was done after the failure is there when the room is opened once more.
     let before = Dump::of(&room).map_err(|error| error.to_string())?;
@@ -108,6 +110,22 @@ fn survive(history: &History, image: Vec<u8>, dumps: &[Dump]) -> Result<(), Stri
         return Err(format!("opened again it differs {}", after.difference(&before)));
     }
     Ok(())
+}
+
+/// A room that is opened for reading only holds the same, and leaves the image as the power failure did.
+fn read_only(image: Vec<u8>, clock: &Arc<ManualClock>, dump: &Dump) -> Result<(), String> {
+    let storage = SimStorage::from_image(image, 7);
+    let room = builder(clock).read_only(true).open_on(Arc::new(storage.clone()));
+    let room = room.map_err(|error| format!("it does not open for reading: {error}"))?;
+    let read = Dump::of(&room).map_err(|error| format!("it cannot be read without writing: {error}"))?;
+    room.close().map_err(|error| error.to_string())?;
+    if read != *dump {
+        return Err(format!("opened for reading it differs {}", read.difference(dump)));
+    }
+    match storage.events() {
+        0 => Ok(()),
+        events => Err(format!("opened for reading it made {events} calls that write")),
+    }
 }
 
 /// What the room holds, if that is what the history held after the first step of `steps` that it can be. What has ended
@@ -137,7 +155,7 @@ fn a_history_fills_every_store_and_is_moved_out_of_the_log() {
         for dump in history.run_and_look(STEPS) {
             filled.iter_mut().zip(dump.filled()).for_each(|(sum, rows)| *sum += rows);
         }
-        checkpoints += history.room.stats().unwrap().checkpoints;
+        checkpoints += history.room.engine_stats().unwrap().checkpoints;
     }
     assert!(
         filled.iter().all(|sum| *sum > STEPS) && checkpoints > 0,

@@ -99,9 +99,9 @@ fn a_durable_answer_waits_for_the_disk_after_the_end_of_the_job() {
     relaxed.complete("h", &7).wait().unwrap();
     assert_eq!(wakes.count(), 1);
     assert!(at_once.is_ready() && !waiting.is_ready() && !task.is_ready());
-    assert!(room.stats().unwrap().durable_lsn < room.stats().unwrap().newest_lsn);
+    assert!(room.engine_stats().unwrap().durable_lsn < room.engine_stats().unwrap().newest_lsn);
     assert_eq!(waiting.wait().unwrap(), Some(7));
-    assert_eq!(room.stats().unwrap().durable_lsn, room.stats().unwrap().newest_lsn);
+    assert_eq!(room.engine_stats().unwrap().durable_lsn, room.engine_stats().unwrap().newest_lsn);
     assert_eq!(poll(&mut task, &wakes), Poll::Ready(Some(7)));
     assert_eq!(at_once.wait().unwrap(), Some(7));
 }

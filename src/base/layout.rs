@@ -19,7 +19,8 @@
 //! | 0 | 8 | magic `cloakbt1`, which carries the version of this layout |
 //! | 8 | 8 | sequence: the copy with the greater one is newer |
 //! | 16 | 8 | length of redb's storage in bytes |
-//! | 24 | 484 | the first bytes of redb's block 0 (it uses 320 of them) |
+//! | 24 | 8 | how many of those bytes the file has room for; what is past them was never written |
+//! | 32 | 476 | the first bytes of redb's block 0 (it uses 320 of them) |
 //! | 508 | 4 | CRC-32 of bytes 0..508 |
 
 use crate::limits::BLOCK_SIZE;
@@ -35,13 +36,16 @@ pub(super) const GROUP_BLOCKS: u64 = BLOCK / 4;
 const HEADER_BLOCKS: u64 = 2;
 
 /// How much of redb's block 0 is kept.
-pub(super) const HEADER_LEN: usize = 484;
+pub(super) const HEADER_LEN: usize = 476;
+
+/// Where redb's header has the number of blocks of a region, as u32.
+pub(super) const REGION_BLOCKS: std::ops::Range<usize> = 20..24;
 
 const MAGIC: [u8; 8] = *b"cloakbt1";
 
-const SECTOR: usize = 512;
+pub(super) const SECTOR: usize = 512;
 
-const _: () = assert!(MAGIC.len() + 8 + 8 + HEADER_LEN + 4 == SECTOR);
+const _: () = assert!(MAGIC.len() + 8 + 8 + 8 + HEADER_LEN + 4 == SECTOR);
 
 /// The byte position in the window of copy 0 or 1 of the header.
 pub(super) fn copy_position(slot: u64) -> u64 {
@@ -65,7 +69,7 @@ pub(super) fn data_position(block: u64) -> u64 {
     checksums_position(index / GROUP_BLOCKS) + (1 + index % GROUP_BLOCKS) * BLOCK
 }
 
-/// The length in bytes of a window whose redb storage has `len` bytes.
+/// The length in bytes of a window with room for the first `len` bytes of redb's storage.
 pub(super) fn physical_len(len: u64) -> u64 {
     let data_blocks = (len / BLOCK).saturating_sub(1);
     (HEADER_BLOCKS + data_blocks + data_blocks.div_ceil(GROUP_BLOCKS)) * BLOCK
@@ -90,13 +94,20 @@ pub(super) fn to_usize(number: u64) -> usize {
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct HeaderCopy {
     pub(super) sequence: u64,
+    /// The length of redb's storage.
     pub(super) len: u64,
+    /// The part of it that the file has room for, from its start. At most `len`.
+    pub(super) present: u64,
     pub(super) header: [u8; HEADER_LEN],
 }
 
 impl std::fmt::Debug for HeaderCopy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HeaderCopy").field("sequence", &self.sequence).field("len", &self.len).finish()
+        f.debug_struct("HeaderCopy")
+            .field("sequence", &self.sequence)
+            .field("len", &self.len)
+            .field("present", &self.present)
+            .finish_non_exhaustive()
     }
 }
 
@@ -107,6 +118,7 @@ impl HeaderCopy {
         block.extend_from_slice(&MAGIC);
         block.extend_from_slice(&self.sequence.to_le_bytes());
         block.extend_from_slice(&self.len.to_le_bytes());
+        block.extend_from_slice(&self.present.to_le_bytes());
         block.extend_from_slice(&self.header);
         let checksum = crc32fast::hash(&block);
         block.extend_from_slice(&checksum.to_le_bytes());
@@ -123,13 +135,14 @@ impl HeaderCopy {
         }
         let (magic, body) = body.split_first_chunk::<8>()?;
         let (sequence, body) = body.split_first_chunk::<8>()?;
-        let (len, header) = body.split_first_chunk::<8>()?;
-        let len = u64::from_le_bytes(*len);
-        if *magic != MAGIC || !len.is_multiple_of(BLOCK) {
+        let (len, body) = body.split_first_chunk::<8>()?;
+        let (present, header) = body.split_first_chunk::<8>()?;
+        let (len, present) = (u64::from_le_bytes(*len), u64::from_le_bytes(*present));
+        if *magic != MAGIC || !len.is_multiple_of(BLOCK) || !present.is_multiple_of(BLOCK) || present > len {
             return None;
         }
         let sequence = u64::from_le_bytes(*sequence);
-        Some(HeaderCopy { sequence, len, header: header.try_into().ok()? })
+        Some(HeaderCopy { sequence, len, present, header: header.try_into().ok()? })
     }
 }
 
@@ -160,11 +173,12 @@ mod tests {
     fn a_header_copy_round_trips_in_frozen_bytes_and_no_flipped_byte_is_accepted() {
         let mut header = [0; HEADER_LEN];
         header[0] = 7;
-        let copy = HeaderCopy { sequence: 3, len: 2 * BLOCK, header };
+        let copy = HeaderCopy { sequence: 3, len: 2 * BLOCK, present: BLOCK, header };
         let block = copy.encode();
         assert_eq!(block.len(), BLOCK_SIZE);
-        assert_eq!(&block[..26], b"cloakbt1\x03\0\0\0\0\0\0\0\0\x20\0\0\0\0\0\0\x07\0");
-        assert_eq!(&block[508..512], &[116, 134, 226, 126]);
+        assert_eq!(&block[..24], b"cloakbt1\x03\0\0\0\0\0\0\0\0\x20\0\0\0\0\0\0");
+        assert_eq!(&block[24..34], b"\0\x10\0\0\0\0\0\0\x07\0");
+        assert_eq!(&block[508..512], &[27, 1, 104, 217]);
         assert_eq!(HeaderCopy::decode(&block), Some(copy));
         for position in 0..SECTOR {
             let mut damaged = block.clone();

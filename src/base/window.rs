@@ -7,7 +7,7 @@
 //! 1. A flush writes, after the data blocks, the changed checksum blocks, then *one* copy of the header over the
 //!    copy that is not the newest durable one, then flushes the storage once. A crash before that flush ends
 //!    finds the other copy, whole, and with it the state before.
-//! 2. redb commits in two phases here, always: the first flush carries the pages and the inactive commit slot while
+//! 2. redb commits in two phases here, always (but for its own compaction: see [`Mode::Compacting`]): the first flush carries the pages and the inactive commit slot while
 //!    the active slot is still the old one, so that whichever copy survives it names the old commit; the
 //!    second flips the active slot, when everything the new commit reaches is durable.
 //! 3. The pages of the last durable commit are never overwritten, nor do their checksums change (see
@@ -16,17 +16,21 @@
 //!    the log or the B-tree, takes it along, and the next header goes over that same copy, so that never both are
 //!    in flight. It is there against damage: without it a flipped bit in the newest copy would bring back
 //!    the state before the last commit, which looks right and is not.
-//! 5. The length of redb's storage is part of the header copy. Growing extends the file first, and flushes that before
-//!    a header copy says so; shrinking makes the new length durable before it cuts the file. So the
-//!    file is never shorter than the length says, and what is past it belongs to nobody: it is cut off before the
-//!    next growth, so that new blocks are zero. redb takes its layout from the length when it was not closed
-//!    cleanly, and grows before, and shrinks after, the commit that needs it, so that either length is legal for it.
+//! 5. The length of redb's storage is part of the header copy. redb takes its layout from the length when it was not
+//!    closed cleanly, and grows before, and shrinks after, the commit that needs it, so that either length is legal
+//!    for it.
+//! 6. redb doubles its storage when it needs more. The file has room only for the part up to the last block that was
+//!    ever written, give or take [`MIN_GROWTH`]; the rest reads as never written. That part, too, is in the header copy.
+//!    Growing extends the file first, and flushes that before a header copy says so; cutting makes the smaller part
+//!    durable before it cuts the file. So the file is never shorter than the header says, and what is past
+//!    it belongs to nobody: it is cut off before the next growth, so that new blocks are zero.
 
 mod blocks;
 
 use super::checksums::Checksums;
-use super::layout::{BLOCK, HEADER_LEN, HeaderCopy, copy_position, physical_len, to_usize};
-use crate::error::Error;
+use super::fault::from_io;
+use super::layout::{BLOCK, HEADER_LEN, HeaderCopy, REGION_BLOCKS, copy_position, physical_len, to_usize};
+use crate::error::{Error, Result};
 use crate::limits::BLOCK_SIZE;
 use crate::storage::Storage;
 use blocks::ReadFault;
@@ -44,6 +48,13 @@ use std::thread::ThreadId;
 pub(super) enum Mode {
     /// Everything.
     Writable,
+    /// Everything, and redb's storage gets regions of this many blocks. redb writes the size of a region into its
+    /// header once, when it creates a database, and takes it from there ever after. It offers no way to choose it,
+    /// so the window puts it there.
+    Creating { region_blocks: u32 },
+    /// Everything, and a header is written only when all that it may refer to is durable: redb's own compaction commits
+    /// in one phase.
+    Compacting,
     /// Only reads reach the storage. What redb writes to its header when it opens stays in memory.
     Frozen,
 }
@@ -69,6 +80,10 @@ struct Inner {
     mode: Mode,
     /// The length of redb's storage in bytes.
     len: AtomicU64,
+    /// The part of it that the file has room for. What is past it was never written.
+    present: AtomicU64,
+    /// Where the last of the blocks ends that were written since the last flush.
+    unflushed_end: AtomicU64,
     header: Mutex<Header>,
     checksums: Checksums,
     /// One of [`LIVE`], [`SEALED`] and [`DEAD`].
@@ -92,6 +107,8 @@ pub(super) struct Gauges {
     pub(super) written: AtomicU64,
     /// Whether a flush of the storage failed. Nothing is known then about what it covered.
     pub(super) flush_failed: AtomicBool,
+    /// What the last of the windows made durable.
+    durable: Mutex<Option<Durable>>,
 }
 
 /// Reads and writes go through.
@@ -101,6 +118,12 @@ const SEALED: u8 = 1;
 /// Nothing goes through: another window has taken over.
 const DEAD: u8 = 2;
 
+/// The file grows by this many bytes of the B-tree at least, so that it need not grow for every block.
+const MIN_GROWTH: u64 = 16 * BLOCK;
+
+/// The file grows by this part of what the B-tree has.
+const GROWTH_DIVISOR: u64 = 16;
+
 /// The most damaged blocks that are remembered for error messages.
 const MAX_DAMAGE_NOTED: usize = 8;
 
@@ -108,10 +131,10 @@ const MAX_DAMAGE_NOTED: usize = 8;
 struct Header {
     /// What redb wrote last.
     pending: [u8; HEADER_LEN],
-    /// Whether `pending` or the length differ from what is durable.
+    /// Whether `pending` or a length differ from what is durable.
     dirty: bool,
     durable: Durable,
-    /// The length of the window in the file; at least what the length of redb's storage asks for.
+    /// The length of the window in the file; at least what the part that is present asks for.
     physical: u64,
 }
 
@@ -129,43 +152,47 @@ enum Strict {
 }
 
 impl Window {
-    /// An empty window at the end of the storage.
-    pub(super) fn create(storage: Arc<dyn Storage>, offset: u64, gauges: Arc<Gauges>) -> io::Result<Window> {
+    /// An empty window at the end of the storage. redb will divide its storage into regions of `region_blocks`.
+    pub(super) fn create(
+        storage: Arc<dyn Storage>,
+        offset: u64,
+        gauges: Arc<Gauges>,
+        region_blocks: u32,
+    ) -> io::Result<Window> {
         storage
             .set_len(offset + physical_len(0))
             .map_err(|error| in_context("making room for the B-tree", error))?;
-        let copy = HeaderCopy { sequence: 0, len: 0, header: [0; HEADER_LEN] };
+        let copy = HeaderCopy { sequence: 0, len: 0, present: 0, header: [0; HEADER_LEN] };
         let durable = Durable { copy, slot: 1 };
-        Ok(Self::with(storage, offset, gauges, durable, physical_len(0), Mode::Writable))
+        let mode = Mode::Creating { region_blocks };
+        Ok(Self::with(storage, offset, gauges, durable, physical_len(0), mode))
     }
 
-    /// The window as the storage holds it.
-    pub(super) fn open(storage: Arc<dyn Storage>, offset: u64, gauges: Arc<Gauges>) -> io::Result<Window> {
+    /// The window as the storage holds it. A frozen one writes nothing.
+    pub(super) fn open(
+        storage: Arc<dyn Storage>,
+        offset: u64,
+        gauges: Arc<Gauges>,
+        mode: Mode,
+    ) -> io::Result<Window> {
         let location = || format!("header of the B-tree (file offset {offset})");
         let available = storage.len()?.saturating_sub(offset);
         if available < physical_len(0) {
             return Err(corrupted(location(), "the file ends before it"));
         }
-        let mut copies = Vec::with_capacity(2);
-        for slot in 0..2 {
-            let mut block = vec![0; BLOCK_SIZE];
-            storage
-                .read_at(offset + copy_position(slot), &mut block)
-                .map_err(|error| in_context("reading the header of the B-tree", error))?;
-            copies.push(HeaderCopy::decode(&block).map(|copy| Durable { copy, slot }));
-        }
+        let copies = read_copies(storage.as_ref(), offset)?;
         let equal = matches!(copies.as_slice(), [Some(a), Some(b)] if a.copy == b.copy);
         let Some(durable) = copies.into_iter().flatten().max_by_key(|durable| durable.copy.sequence) else {
             return Err(corrupted(location(), "neither of its two copies is intact"));
         };
-        if available < physical_len(durable.copy.len) {
+        if available < physical_len(durable.copy.present) {
             let detail = format!(
                 "the file has {available} bytes from there on, and {} are in use",
-                physical_len(durable.copy.len)
+                physical_len(durable.copy.present)
             );
             return Err(corrupted(format!("B-tree (file offset {offset})"), &detail));
         }
-        if !equal {
+        if !equal && mode == Mode::Writable {
             // The newest copy may be known to the operating system only. It must be durable before the other one
             // is overwritten. After a failed flush the system takes it for flushed, so it is written again first.
             storage
@@ -173,7 +200,25 @@ impl Window {
                 .map_err(|error| in_context("writing the header of the B-tree", error))?;
             storage.sync_data().map_err(|error| in_context("flushing the header of the B-tree", error))?;
         }
-        Ok(Self::with(storage, offset, gauges, durable, available, Mode::Writable))
+        Ok(Self::with(storage, offset, gauges, durable, available, mode))
+    }
+
+    /// The window as one of the two copies of the header has it, whether or not the file still has all of it. Nothing
+    /// is written. `None` when that copy is damaged.
+    pub(super) fn open_copy(
+        storage: Arc<dyn Storage>,
+        offset: u64,
+        slot: usize,
+    ) -> io::Result<Option<Window>> {
+        let available = storage.len()?.saturating_sub(offset);
+        let copies = read_copies(storage.as_ref(), offset)?;
+        let Some(durable) = copies.into_iter().nth(slot).flatten() else { return Ok(None) };
+        Ok(Some(Self::with(storage, offset, Arc::default(), durable, available, Mode::Frozen)))
+    }
+
+    /// Which state of the B-tree this is; greater is newer.
+    pub(super) fn sequence(&self) -> u64 {
+        self.inner.header.lock().durable.copy.sequence
     }
 
     /// A window on the same storage, from what was durable when this one ended. This one answers nothing any more.
@@ -193,7 +238,7 @@ impl Window {
         physical: u64,
         mode: Mode,
     ) -> Window {
-        let len = durable.copy.len;
+        let (len, present) = (durable.copy.len, durable.copy.present);
         let header = Header { pending: durable.copy.header, dirty: false, durable, physical };
         Window {
             inner: Arc::new(Inner {
@@ -202,6 +247,8 @@ impl Window {
                 offset,
                 mode,
                 len: AtomicU64::new(len),
+                present: AtomicU64::new(present),
+                unflushed_end: AtomicU64::new(0),
                 header: Mutex::new(header),
                 life: AtomicU8::new(LIVE),
                 writes: RwLock::new(()),
@@ -241,7 +288,8 @@ impl Window {
     fn end(&self) -> Durable {
         self.inner.life.store(DEAD, Ordering::SeqCst);
         drop(self.inner.writes.write());
-        self.inner.header.lock().durable.clone()
+        let newest = self.inner.gauges.durable.lock().clone();
+        newest.unwrap_or_else(|| self.inner.header.lock().durable.clone())
     }
 
     /// Whether redb may go on writing through this window.
@@ -259,6 +307,56 @@ impl Window {
         self.inner.len.load(Ordering::Acquire)
     }
 
+    /// How many of those bytes the file has room for.
+    pub(super) fn present_len(&self) -> u64 {
+        self.inner.present()
+    }
+
+    /// What redb wrote to its header last.
+    pub(super) fn header(&self) -> [u8; HEADER_LEN] {
+        self.inner.header.lock().pending
+    }
+
+    /// Reads whole blocks from logical block 1 on, past redb and its cache. A damaged block fails this read alone.
+    pub(super) fn read_blocks(&self, first: u64, out: &mut [u8]) -> Result<()> {
+        let inner = &self.inner;
+        inner
+            .check_readable()
+            .and_then(|()| inner.check_range(first * BLOCK, out.len()))
+            .map_err(as_error)?;
+        match inner.read_blocks(first, out) {
+            Ok(()) => inner.check_readable().map_err(as_error),
+            Err(ReadFault::Io(error)) => Err(as_error(error)),
+            Err(ReadFault::Damaged { block, detail }) => Err(Error::corrupted(inner.location(block), detail)),
+        }
+    }
+
+    /// What its blocks are checked with: the storage, where the window begins in it, and the checksums.
+    pub(super) fn parts(&self) -> (&dyn Storage, u64, &Checksums) {
+        let inner = &self.inner;
+        (inner.storage.as_ref(), inner.offset, &inner.checksums)
+    }
+
+    /// Where a logical block lies, in words.
+    pub(super) fn location(&self, block: u64) -> String {
+        self.inner.location(block)
+    }
+
+    /// Gives the room past the first `to` bytes of redb's storage back to the file system, except what was written
+    /// and not flushed yet. Nothing that a commit or a snapshot refers to may lie there. Returns how much is left.
+    pub(super) fn trim(&self, to: u64) -> io::Result<u64> {
+        let inner = &self.inner;
+        let _writing = inner.writes.read();
+        inner.check_writable()?;
+        let mut state = inner.header.lock();
+        let to = to.max(inner.unflushed_end.load(Ordering::Acquire)).max(BLOCK).next_multiple_of(BLOCK);
+        if to < inner.present() {
+            let len = self.data_len();
+            inner.cut(&mut state, len, to)?;
+        }
+        Ok(inner.present())
+    }
+
     /// The blocks found damaged so far, in words, or `None`.
     pub(super) fn damage(&self) -> Option<(String, String)> {
         let damage = self.inner.damage.lock();
@@ -266,6 +364,18 @@ impl Window {
         let detail = damage.values().next()?.clone();
         Some((places.join(", "), detail))
     }
+}
+
+/// The two copies of the header, of which each may be damaged.
+fn read_copies(storage: &dyn Storage, offset: u64) -> io::Result<Vec<Option<Durable>>> {
+    let read = |slot| {
+        let mut block = vec![0; BLOCK_SIZE];
+        storage
+            .read_at(offset + copy_position(slot), &mut block)
+            .map_err(|error| in_context("reading the header of the B-tree", error))?;
+        Ok(HeaderCopy::decode(&block).map(|copy| Durable { copy, slot }))
+    };
+    (0..2).map(read).collect()
 }
 
 /// The writer's turn; ends when dropped.
@@ -321,8 +431,13 @@ impl StorageBackend for Window {
         let mut state = inner.header.lock();
         let current = self.data_len();
         match len.cmp(&current) {
-            std::cmp::Ordering::Greater => inner.grow(&mut state, current, len),
-            std::cmp::Ordering::Less => inner.shrink(&mut state, len),
+            std::cmp::Ordering::Greater => {
+                // The file follows when something is written there.
+                state.dirty = true;
+                inner.len.store(len, Ordering::Release);
+                Ok(())
+            }
+            std::cmp::Ordering::Less => inner.cut(&mut state, len, len.min(inner.present())),
             std::cmp::Ordering::Equal => Ok(()),
         }
     }
@@ -343,12 +458,17 @@ impl StorageBackend for Window {
             .write_dirty()
             .map_err(|error| in_context("writing the checksums of the B-tree", error))?;
         inner.gauges.written.fetch_add(written, Ordering::Relaxed);
-        if !state.dirty {
-            return inner.flush_storage();
+        if state.dirty {
+            if inner.mode == Mode::Compacting {
+                inner.flush_storage()?;
+            }
+            let (header, len, present) = (state.pending, self.data_len(), inner.present());
+            inner.write_header(&mut state, header, len, present)?;
+            state.dirty = false;
+        } else {
+            inner.flush_storage()?;
         }
-        let (header, len) = (state.pending, self.data_len());
-        inner.write_header(&mut state, header, len)?;
-        state.dirty = false;
+        inner.unflushed_end.store(0, Ordering::Release);
         Ok(())
     }
 
@@ -357,7 +477,7 @@ impl StorageBackend for Window {
         let _writing = inner.writes.read();
         let (front, rest) = split_block_zero(offset, data.len());
         let (front_data, rest_data) = data.split_at(front);
-        if inner.mode == Mode::Writable || !rest_data.is_empty() {
+        if inner.mode != Mode::Frozen || !rest_data.is_empty() {
             inner.check_writable()?;
         }
         inner.check_range(offset, data.len())?;
@@ -373,6 +493,11 @@ impl StorageBackend for Window {
             let mut header = inner.header.lock();
             for (to, from) in header.pending.iter_mut().skip(skip).zip(kept) {
                 *to = *from;
+            }
+            if let Mode::Creating { region_blocks } = inner.mode
+                && let Some(place) = header.pending.get_mut(REGION_BLOCKS)
+            {
+                place.copy_from_slice(&region_blocks.to_le_bytes());
             }
             header.dirty = true;
         }
@@ -399,27 +524,43 @@ impl StorageBackend for Window {
 
     // The room holds the lock on the whole file for as long as this window exists, so every lock is granted.
 
-    fn try_lock_range(&self, _start: Bound<u64>, _end: Bound<u64>) -> Result<bool, BackendError> {
+    fn try_lock_range(
+        &self,
+        _start: Bound<u64>,
+        _end: Bound<u64>,
+    ) -> std::result::Result<bool, BackendError> {
         Ok(true)
     }
 
-    fn try_lock_shared_range(&self, _start: Bound<u64>, _end: Bound<u64>) -> Result<bool, BackendError> {
+    fn try_lock_shared_range(
+        &self,
+        _start: Bound<u64>,
+        _end: Bound<u64>,
+    ) -> std::result::Result<bool, BackendError> {
         Ok(true)
     }
 
-    fn lock_range(&self, _start: Bound<u64>, _end: Bound<u64>) -> Result<(), BackendError> {
+    fn lock_range(&self, _start: Bound<u64>, _end: Bound<u64>) -> std::result::Result<(), BackendError> {
         Ok(())
     }
 
-    fn lock_shared_range(&self, _start: Bound<u64>, _end: Bound<u64>) -> Result<(), BackendError> {
+    fn lock_shared_range(
+        &self,
+        _start: Bound<u64>,
+        _end: Bound<u64>,
+    ) -> std::result::Result<(), BackendError> {
         Ok(())
     }
 
-    fn unlock_range(&self, _start: Bound<u64>, _end: Bound<u64>) -> Result<(), BackendError> {
+    fn unlock_range(&self, _start: Bound<u64>, _end: Bound<u64>) -> std::result::Result<(), BackendError> {
         Ok(())
     }
 
-    fn query_lock_range(&self, _start: Bound<u64>, _end: Bound<u64>) -> Result<bool, BackendError> {
+    fn query_lock_range(
+        &self,
+        _start: Bound<u64>,
+        _end: Bound<u64>,
+    ) -> std::result::Result<bool, BackendError> {
         Ok(false)
     }
 }
@@ -437,6 +578,11 @@ fn in_context(context: &str, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), Error::io(context, error))
 }
 
+/// The error of this crate that an error of the window stands for.
+fn as_error(error: io::Error) -> Error {
+    from_io(error).into_error()
+}
+
 fn corrupted(location: String, detail: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, Error::corrupted(location, detail))
 }
@@ -448,7 +594,7 @@ mod tests {
 
     fn create() -> (Arc<TestStorage>, Window) {
         let storage = TestStorage::with(vec![]);
-        let window = Window::create(storage.clone(), 0, Arc::default()).unwrap();
+        let window = Window::create(storage.clone(), 0, Arc::default(), 512).unwrap();
         window.set_len(1030 * BLOCK).unwrap();
         (storage, window)
     }
@@ -469,7 +615,7 @@ mod tests {
         }
         window.write(BLOCK - 2, &[&[0; 2], &data[..]].concat()).unwrap();
         window.sync_data().unwrap();
-        let reopened = Window::open(storage, 0, Arc::default()).unwrap();
+        let reopened = Window::open(storage, 0, Arc::default(), Mode::Writable).unwrap();
         for window in [&window, &reopened] {
             assert_eq!(read(window, 5 * BLOCK, 320), [vec![0; 10], data.clone(), vec![0; 10]].concat());
             assert_eq!(read(window, 1025 * BLOCK - 100, 300), data);
@@ -488,7 +634,7 @@ mod tests {
         window.write(1040 * BLOCK, &[7; BLOCK_SIZE]).unwrap();
         // A crash that lost the header keeps the longer file, the block in it and its checksum.
         window.inner.checksums.write_dirty().unwrap();
-        let reopened = Window::open(storage, 0, Arc::default()).unwrap();
+        let reopened = Window::open(storage, 0, Arc::default(), Mode::Writable).unwrap();
         assert_eq!(StorageBackend::len(&reopened).unwrap(), 1030 * BLOCK);
         reopened.set_len(1050 * BLOCK).unwrap();
         assert_eq!(read(&reopened, 1030 * BLOCK, 20 * BLOCK_SIZE), vec![0; 20 * BLOCK_SIZE]);

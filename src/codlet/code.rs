@@ -5,6 +5,7 @@ use super::records::{self, Kind, Record};
 use crate::codec;
 use crate::engine::access::{Reader, Writer};
 use crate::error::{Error, Result};
+use crate::stores::codlet_rows::{CodeRow, Use};
 use crate::stores::form_token::row::TokenKey;
 use crate::stores::text::check_len;
 use ::codlet::admin::{CodeListFilter, CodeMeta};
@@ -15,31 +16,7 @@ use std::ops::Bound;
 /// How many rows one step of a listing reads.
 const SCAN_SLICE: usize = 256;
 
-/// What a code keeps. Times are in seconds since the Unix epoch, by the caller's clock.
-#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
-struct CodeRow {
-    key_version: String,
-    purpose: Option<String>,
-    scope: Option<String>,
-    grant: Option<String>,
-    created_at: u64,
-    expires_at: u64,
-    used: Option<Use>,
-    revoked_at: Option<u64>,
-}
-
-/// Who claimed a code, and when.
-#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
-struct Use {
-    at: u64,
-    by: String,
-}
-
 impl CodeRow {
-    fn decode(record: &Record) -> Result<Self> {
-        codec::decode_row(Kind::Code.by_id().name(), &record.content)
-    }
-
     /// Whether a caller that names `scope`, or none, may see it.
     fn is_in(&self, scope: Option<&str>) -> bool {
         scope.is_none_or(|scope| self.scope.as_deref() == Some(scope))
@@ -186,7 +163,7 @@ pub(super) fn list<R: Reader + ?Sized>(
         let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let slice = rows.scan(table, from, Bound::Unbounded, SCAN_SLICE)?;
         for (id, value) in &slice {
-            let record: Record = codec::decode_row(table.name(), value)?;
+            let record = Record::decode(table, value)?;
             let row = CodeRow::decode(&record)?;
             if now_ms >= record.keep_until_ms || !row.is_in(scope) {
                 continue;

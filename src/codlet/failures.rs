@@ -8,6 +8,7 @@
 use crate::codec;
 use crate::engine::access::{Reader, Writer};
 use crate::error::Result;
+use crate::stores::codlet_rows::{FailuresRow, Run};
 use crate::stores::expiry;
 use crate::stores::text::check_len;
 use crate::tables::Table;
@@ -17,27 +18,7 @@ use std::time::Duration;
 /// Up to this many allowed failures each has a time of its own.
 const EXACT_FAILURES: u32 = 1_024;
 
-/// The failures of one key, the oldest run first.
-#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
-struct FailuresRow {
-    /// The window that the last failure was recorded with.
-    window_ms: u64,
-    runs: Vec<Run>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::Decode)]
-struct Run {
-    /// The last failure of the run.
-    at_ms: u64,
-    count: u32,
-}
-
 impl FailuresRow {
-    /// When nothing in it counts any more.
-    fn ends_ms(&self) -> u64 {
-        self.runs.last().map_or(0, |run| run.at_ms.saturating_add(self.window_ms))
-    }
-
     /// How many failures count at `now_ms` in a window of `window_ms`. One beyond the window they were recorded with
     /// is that one, because the row is gone after it.
     fn count(&self, window_ms: u64, now_ms: u64) -> u32 {
@@ -76,8 +57,7 @@ fn window_ms(window: Duration) -> u64 {
 }
 
 fn load<R: Reader + ?Sized>(rows: &mut R, key: &[u8]) -> Result<Option<FailuresRow>> {
-    let table = Table::CodletFailures;
-    rows.get(table, key)?.map(|bytes| codec::decode_row(table.name(), &bytes)).transpose()
+    rows.get(Table::CodletFailures, key)?.map(|bytes| FailuresRow::decode(&bytes)).transpose()
 }
 
 /// Whether `policy` lets another attempt go.
@@ -224,6 +204,18 @@ mod tests {
         tx.now_ms = 100;
         assert!(sweep(&mut tx, b"k").unwrap());
         assert!(tx.snapshot().is_empty());
+    }
+
+    #[test]
+    fn failures_have_the_row_that_is_derived() {
+        crate::stores::secondary::tests::histories(|tx, random| {
+            let key = RateLimitKey::new(*random.choice(&["", "k", "l"]).unwrap());
+            match random.u8(0..4) {
+                0 | 1 => record(tx, &key, &policy(random.u32(1..4), random.u64(0..9_000))).unwrap(),
+                2 => clear(tx, &key).unwrap(),
+                _ => drop(sweep(tx, key.as_str().as_bytes()).unwrap()),
+            }
+        });
     }
 
     proptest! {

@@ -10,6 +10,7 @@
 use crate::codec;
 use crate::engine::access::{Reader, Writer};
 use crate::error::{Error, Result};
+pub(super) use crate::stores::codlet_rows::Record;
 use crate::stores::expiry;
 use crate::stores::form_token::row::TokenKey;
 use crate::tables::Table;
@@ -39,17 +40,6 @@ impl Kind {
     }
 }
 
-/// The row of a record.
-#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
-pub(super) struct Record {
-    /// The key of the row that leads from the lookup key to this one.
-    pub(super) lookup_key: Vec<u8>,
-    /// Until when the record is kept, in milliseconds since the Unix epoch.
-    pub(super) keep_until_ms: u64,
-    /// What the kind keeps, encoded.
-    pub(super) content: Vec<u8>,
-}
-
 /// Until when a record is kept: `retention_ms` from its expiry. From now, when the caller's clock is so far behind
 /// the room's that it would be gone at once.
 pub(super) fn keep_until_ms(expires_at: u64, now_ms: u64, retention_ms: u64) -> u64 {
@@ -58,7 +48,7 @@ pub(super) fn keep_until_ms(expires_at: u64, now_ms: u64, retention_ms: u64) -> 
 
 fn load<R: Reader + ?Sized>(rows: &mut R, kind: Kind, id: &[u8]) -> Result<Option<Record>> {
     let bytes = rows.get(kind.by_id(), id)?;
-    bytes.map(|bytes| codec::decode_row(kind.by_id().name(), &bytes)).transpose()
+    bytes.map(|bytes| Record::decode(kind.by_id(), &bytes)).transpose()
 }
 
 /// The record with this id.
@@ -213,5 +203,28 @@ mod tests {
         assert_eq!(keep_until_ms(5, 1_000, 10), 5_010);
         assert_eq!(keep_until_ms(0, 1_000, 10), 1_010);
         assert_eq!(keep_until_ms(u64::MAX, 0, u64::MAX), u64::MAX);
+    }
+
+    #[test]
+    fn records_have_the_rows_that_are_derived() {
+        crate::stores::secondary::tests::histories(|tx, random| {
+            let kind = *random.choice(&[Kind::Code, Kind::Session]).unwrap();
+            let id = *random.choice(&["", "a", "b"]).unwrap();
+            match random.u8(0..4) {
+                0 | 1 => {
+                    let record =
+                        record(random.choice(&["0a", "", "z"]).unwrap(), tx.now_ms + random.u64(0..9_000));
+                    // One that is taken is refused and leaves everything as it was.
+                    let _ = insert(tx, kind, id, &record);
+                }
+                2 => {
+                    if let Some(mut record) = get(tx, kind, id).unwrap() {
+                        record.content.push(1);
+                        update(tx, kind, id, &record).unwrap();
+                    }
+                }
+                _ => drop(sweep(tx, kind, id.as_bytes()).unwrap()),
+            }
+        });
     }
 }

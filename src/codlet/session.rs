@@ -5,27 +5,11 @@ use super::records::{self, Kind, Record};
 use crate::codec;
 use crate::engine::access::{Reader, Writer};
 use crate::error::Result;
+use crate::stores::codlet_rows::SessionRow;
 use crate::stores::form_token::row::TokenKey;
 use crate::stores::text::check_len;
 use ::codlet::store::{SessionRecord, StoredSession};
 use ::codlet::{SessionId, SubjectId};
-
-/// What a session keeps. Times are in seconds since the Unix epoch, by the caller's clock.
-#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
-struct SessionRow {
-    key_version: String,
-    subject: String,
-    created_at: u64,
-    expires_at: u64,
-    last_seen_at: Option<u64>,
-    revoked_at: Option<u64>,
-}
-
-impl SessionRow {
-    fn decode(record: &Record) -> Result<Self> {
-        codec::decode_row(Kind::Session.by_id().name(), &record.content)
-    }
-}
 
 /// Stores a session, to be kept for `retention_ms` from its expiry.
 pub(super) fn insert<W: Writer + ?Sized>(

@@ -101,4 +101,5 @@ fn commit(core: &Core) {
         }
         core.counters.committer_idle.store(false, Ordering::Release);
     }
+    core.rouse_after_failure();
 }

@@ -81,7 +81,13 @@ impl Reader for Tx<'_> {
         let staged: Vec<_> = self
             .staged
             .iter()
-            .filter(|((of, key), _)| *of == table && (from, to).contains(key.as_slice()))
+            .filter(|((of, key), _)| {
+                *of == table
+                    && <(Bound<&[u8]>, Bound<&[u8]>) as RangeBounds<[u8]>>::contains(
+                        &(from, to),
+                        key.as_slice(),
+                    )
+            })
             .map(|((_, key), value)| (key, value))
             .collect();
         // Each staged row hides at most one committed row, so this many committed rows are enough.

@@ -21,6 +21,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Waker;
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
@@ -97,7 +98,11 @@ pub(super) fn run(core: &Arc<Core>, job: &dyn Job) {
 
 /// One step of everything the thread does.
 fn tick(core: &Core, job: &dyn Job) -> Result<Tick> {
-    job.tick(&Keeper { core })
+    let tick = job.tick(&Keeper { core })?;
+    if matches!(tick, Tick::IdleUntil(_)) {
+        core.compact_if_worthwhile()?;
+    }
+    Ok(tick)
 }
 
 /// How long to leave everything alone after so many failures in a row.
@@ -204,6 +209,7 @@ impl Keeper<'_> {
             done?
         };
         done.ended.iter().for_each(|event| event.announce());
+        done.wakers.into_iter().for_each(Waker::wake);
         core.after_call();
         done.answer.map(Some)
     }

@@ -29,7 +29,7 @@ impl View {
     }
 
     /// The first row of the range in memory, the newer table hiding the older.
-    fn next_in_memory(
+    pub(super) fn next_in_memory(
         &self,
         table: Table,
         from: Bound<&[u8]>,

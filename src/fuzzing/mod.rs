@@ -10,15 +10,19 @@
     reason = "assertions about the crate: a panic is how they report"
 )]
 
+mod exports;
 mod formats;
 mod images;
 mod input;
 mod log_recovery;
 pub mod model;
+mod tools;
 
+pub use exports::import;
 pub use formats::{batch, frame, keys, rows};
 pub use images::open;
 pub use log_recovery::log_recovery;
+pub use tools::tools;
 
 /// The bytes are an operation tape: a room against the [model](mod@model), with reopenings, crashes and checkpoints.
 pub fn model(data: &[u8]) {
@@ -70,8 +74,18 @@ mod tests {
     }
 
     #[test]
+    fn damaged_files_are_verified_and_salvaged() {
+        over_seeded_inputs(8, 60, 80, tools);
+    }
+
+    #[test]
     fn a_log_recovers_what_was_acknowledged_or_says_that_it_is_damaged() {
         over_seeded_inputs(6, 400, 300, log_recovery);
+    }
+
+    #[test]
+    fn exports_are_refused_or_come_back() {
+        over_seeded_inputs(8, 100, 200, import);
     }
 
     #[test]

@@ -13,17 +13,27 @@
 
 pub mod adaptive_rate_limit;
 pub mod cache;
+pub(crate) mod check;
+pub(crate) mod codlet_rows;
 pub mod dedupe;
 pub(crate) mod expiry;
 pub mod form_token;
 pub mod handoff;
 #[cfg(test)]
 pub(crate) mod map_tx;
+pub(crate) mod migrations;
+pub(crate) mod overview;
 mod page;
+pub(crate) mod place;
 pub mod rate_limit;
-mod side_by_side;
+pub(crate) mod relations;
+pub(crate) mod secondary;
+pub(crate) mod side_by_side;
 pub mod state;
 pub(crate) mod sweep;
 pub(crate) mod text;
+pub mod watch;
 
+pub use overview::{RoomStats, StoreStats};
 pub use page::{Cursor, CursorParseError, Page};
+pub use place::StoreKind;

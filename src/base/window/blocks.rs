@@ -10,7 +10,10 @@
 use super::super::layout::{
     BLOCK, HEADER_LEN, HeaderCopy, copy_position, data_position, physical_len, place, to_usize,
 };
-use super::{DEAD, Durable, Header, Inner, LIVE, MAX_DAMAGE_NOTED, Mode, Strict, corrupted, in_context};
+use super::{
+    DEAD, Durable, GROWTH_DIVISOR, Header, Inner, LIVE, MAX_DAMAGE_NOTED, MIN_GROWTH, Mode, Strict,
+    corrupted, in_context,
+};
 use crate::limits::BLOCK_SIZE;
 use std::io;
 use std::sync::atomic::Ordering;
@@ -32,6 +35,11 @@ impl Inner {
         format!("B-tree block {block} (file offset {})", self.offset + data_position(block))
     }
 
+    /// The part of redb's storage that the file has room for.
+    pub(super) fn present(&self) -> u64 {
+        self.present.load(Ordering::Acquire)
+    }
+
     pub(super) fn check_readable(&self) -> io::Result<()> {
         match self.life.load(Ordering::SeqCst) {
             DEAD => Err(io::Error::new(io::ErrorKind::BrokenPipe, "the B-tree was reopened")),
@@ -41,7 +49,7 @@ impl Inner {
 
     pub(super) fn check_writable(&self) -> io::Result<()> {
         match (self.life.load(Ordering::SeqCst), self.mode) {
-            (LIVE, Mode::Writable) => Ok(()),
+            (LIVE, Mode::Writable | Mode::Creating { .. } | Mode::Compacting) => Ok(()),
             _ => Err(io::Error::new(io::ErrorKind::BrokenPipe, "the B-tree takes no writes any more")),
         }
     }
@@ -60,14 +68,21 @@ impl Inner {
     pub(super) fn read_blocks(&self, first: u64, mut out: &mut [u8]) -> Result<(), ReadFault> {
         let mut block = first;
         while !out.is_empty() {
-            let (group, count) = run(block, out.len());
+            let present = self.present();
+            let in_file = (present / BLOCK).saturating_sub(block);
+            if in_file == 0 {
+                // What the file has no room for was never written.
+                out.fill(0);
+                break;
+            }
+            let (group, count) = run(block, out.len().min(to_usize(in_file).saturating_mul(BLOCK_SIZE)));
             let (part, rest) = out.split_at_mut(count * BLOCK_SIZE);
             out = rest;
             let position = self.offset + data_position(block);
             self.storage.read_at(position, part).map_err(|error| {
                 in_context(&format!("reading the B-tree at file offset {position}"), error)
             })?;
-            let checksums = self.checksums.group(group, self.len.load(Ordering::Acquire))?;
+            let checksums = self.checksums.group(group, present)?;
             for data in part.chunks_exact_mut(BLOCK_SIZE) {
                 if checksums.verify(block, data).is_err() {
                     // Once more, in case the transfer was at fault and not the disk.
@@ -85,11 +100,14 @@ impl Inner {
     /// Writes whole blocks, from logical block 1 on.
     pub(super) fn write_blocks(&self, first: u64, mut data: &[u8]) -> io::Result<()> {
         let mut block = first;
+        let end = first * BLOCK + data.len() as u64;
+        self.make_present(end)?;
+        self.unflushed_end.fetch_max(end, Ordering::AcqRel);
         while !data.is_empty() {
             let (group, count) = run(block, data.len());
             let (part, rest) = data.split_at(count * BLOCK_SIZE);
             data = rest;
-            let checksums = self.checksums.group(group, self.len.load(Ordering::Acquire))?;
+            let checksums = self.checksums.group(group, self.present())?;
             let position = self.offset + data_position(block);
             self.write_storage(position, part)?;
             for data in part.chunks_exact(BLOCK_SIZE) {
@@ -159,31 +177,49 @@ impl Inner {
         })
     }
 
-    /// Makes `header` and `len` durable, with everything that was written before.
+    /// Makes `header` and the lengths durable, with everything that was written before.
     pub(super) fn write_header(
         &self,
         state: &mut Header,
         header: [u8; HEADER_LEN],
         len: u64,
+        present: u64,
     ) -> io::Result<()> {
-        if len > state.durable.copy.len {
+        if present > state.durable.copy.present {
             // A header that survives a crash must not speak of a length that did not.
             self.flush_storage()?;
         }
-        let copy = HeaderCopy { sequence: state.durable.copy.sequence + 1, len, header };
+        let copy = HeaderCopy { sequence: state.durable.copy.sequence + 1, len, present, header };
         let slot = 1 - state.durable.slot;
         let bytes = copy.encode();
         self.write_storage(self.offset + copy_position(slot), &bytes)?;
         self.flush_storage()?;
         let older = state.durable.slot;
         state.durable = Durable { copy, slot };
+        *self.gauges.durable.lock() = Some(state.durable.clone());
         // The twin is a precaution against damage. When it cannot be written the header is durable all the same,
         // and the next one goes over the twin.
         let _ = self.write_storage(self.offset + copy_position(older), &bytes);
         Ok(())
     }
 
-    pub(super) fn grow(&self, state: &mut Header, from: u64, to: u64) -> io::Result<()> {
+    /// Sees to it that the file has room for the first `end` bytes of redb's storage.
+    fn make_present(&self, end: u64) -> io::Result<()> {
+        let present = self.present();
+        if end <= present {
+            return Ok(());
+        }
+        let mut state = self.header.lock();
+        let ahead = MIN_GROWTH.max(present / GROWTH_DIVISOR).next_multiple_of(BLOCK);
+        let generous = end.saturating_add(ahead).min(self.len.load(Ordering::Acquire)).max(end);
+        match self.extend(&mut state, present, generous) {
+            // The disk may still have what is needed now.
+            Err(_) if generous > end => self.extend(&mut state, present, end),
+            outcome => outcome,
+        }
+    }
+
+    fn extend(&self, state: &mut Header, from: u64, to: u64) -> io::Result<()> {
         let context = |error| in_context("growing the B-tree", error);
         if state.physical > physical_len(from) {
             self.storage.set_len(self.offset + physical_len(from)).map_err(context)?;
@@ -198,18 +234,23 @@ impl Inner {
         };
         result?;
         state.dirty = true;
-        self.len.store(to, Ordering::Release);
+        self.present.store(to, Ordering::Release);
         Ok(())
     }
 
-    pub(super) fn shrink(&self, state: &mut Header, to: u64) -> io::Result<()> {
-        self.checksums.shrink_to(to)?;
-        self.len.store(to, Ordering::Release);
+    /// Leaves redb's storage with this length, and the file with room for this part of it, which is no larger than
+    /// before. The header that goes with it is the durable one: redb may have begun to write another.
+    pub(super) fn cut(&self, state: &mut Header, len: u64, present: u64) -> io::Result<()> {
+        self.checksums.shrink_to(present)?;
+        self.len.store(len, Ordering::Release);
+        self.present.store(present, Ordering::Release);
         let header = state.durable.copy.header;
-        self.write_header(state, header, to)?;
+        self.write_header(state, header, len, present)?;
         // A file that stays longer is legal, and the next growth cuts it.
-        if self.storage.set_len(self.offset + physical_len(to)).is_ok() {
-            state.physical = physical_len(to);
+        if state.physical > physical_len(present)
+            && self.storage.set_len(self.offset + physical_len(present)).is_ok()
+        {
+            state.physical = physical_len(present);
         }
         Ok(())
     }

@@ -26,9 +26,9 @@ use std::time::Duration;
 const SCAN_SLICE: usize = 256;
 
 /// The histories of a resource.
-const USER: u8 = 0;
-const BACKGROUND: u8 = 1;
-const ADMITTED: u8 = 2;
+pub(crate) const USER: u8 = 0;
+pub(crate) const BACKGROUND: u8 = 1;
+pub(crate) const ADMITTED: u8 = 2;
 
 /// An adaptive limiter of a room.
 #[derive(Debug, Clone, Copy)]

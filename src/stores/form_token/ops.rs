@@ -14,6 +14,7 @@ use super::record::{
 use super::row::{self, Phase, SubjectRow, TokenKey, TokenRow, UseRow};
 use crate::engine::access::{Reader, Value, Writer};
 use crate::error::{Error, Result};
+use crate::observe;
 use crate::stores::expiry;
 use crate::stores::page::{Cursor, Page, check_limit};
 use crate::stores::side_by_side::visit;
@@ -108,13 +109,25 @@ pub(crate) fn consume<W: Writer + ?Sized>(
             changed = 1;
         }
         let outcome = classify_token_consume(changed, true, phase == Phase::Consumed, binding_ok);
+        observe::consumed(label(outcome));
         let result_ref = match outcome {
             TokenConsumeOutcome::Replay => consumed.and_then(|used| used.result_ref).map(Into::into),
             _ => None,
         };
         return Ok((outcome, result_ref));
     }
-    Ok((classify_token_consume(0, false, false, false), None))
+    let outcome = classify_token_consume(0, false, false, false);
+    observe::consumed(label(outcome));
+    Ok((outcome, None))
+}
+
+/// What an outcome is called where outcomes are counted.
+fn label(outcome: TokenConsumeOutcome) -> &'static str {
+    match outcome {
+        TokenConsumeOutcome::Proceed => "proceed",
+        TokenConsumeOutcome::Replay => "replay",
+        TokenConsumeOutcome::Invalid => "invalid",
+    }
 }
 
 /// Stores what a replay answers, at the first of `candidates` that is consumed and within its grace.

@@ -13,6 +13,10 @@
 //!    more of it than it can add.
 //! 3. Rows before `swept_to` are gone. Removing begins there, so that it does not walk over what was removed before.
 
+mod logical;
+
+pub(crate) use logical::Requests;
+
 use crate::codec::{self, key};
 use crate::engine::access::{Reader, Writer};
 use crate::error::{Error, Result};
@@ -82,6 +86,23 @@ fn decode_row_key(mut encoded: &[u8]) -> Result<(u64, u64)> {
     parts(&mut encoded).ok_or_else(|| damaged("a key that is too short"))
 }
 
+/// The number of the window that a request row belongs to, and its lane.
+pub(crate) fn place_of(mut encoded: &[u8]) -> Result<Place> {
+    let id = key::take_u64(&mut encoded).ok_or_else(|| damaged("a key that is too short"))?;
+    let lane = *encoded.first().ok_or_else(|| damaged("a key that is too short"))?;
+    Ok(Place { id, lane })
+}
+
+/// Refuses a row of requests that is none.
+pub(crate) fn check_row(encoded: &[u8], value: &[u8]) -> Result<()> {
+    let place = place_of(encoded)?;
+    let (epoch, ms) = decode_row_key(encoded)?;
+    if row_key(place, epoch, ms) != encoded {
+        return Err(damaged("a key that is too long"));
+    }
+    codec::decode_row::<u64>(Table::RateLimitRequest.name(), value).map(drop)
+}
+
 fn damaged(detail: &str) -> Error {
     Error::corrupted(format!("a row of table {}", Table::RateLimitRequest.name()), detail)
 }
@@ -95,6 +116,19 @@ impl History {
     /// Whether no request may still count.
     pub(crate) fn is_empty(&self) -> bool {
         self.first.is_none()
+    }
+
+    /// The key of a row that the history needs and that is missing or says something else.
+    pub(crate) fn lost<R: Reader + ?Sized>(&self, rows: &mut R, place: Place) -> Result<Option<Vec<u8>>> {
+        let Some(first) = self.first else { return Ok(None) };
+        let key = row_key(place, self.epoch, first.ms);
+        let number = rows.get(Table::RateLimitRequest, &key)?;
+        let number = number.map(|number| codec::decode_row::<u64>(Table::RateLimitRequest.name(), &number));
+        if number.transpose()? != Some(first.number) {
+            return Ok(Some(key));
+        }
+        let key = row_key(place, self.epoch, self.last_ms);
+        Ok(rows.get(Table::RateLimitRequest, &key)?.is_none().then_some(key))
     }
 
     /// Forgets every request.

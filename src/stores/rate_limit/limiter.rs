@@ -11,7 +11,7 @@ use crate::tables::Table;
 use std::time::Duration;
 
 /// The key of the last number that was given to a window; no limiter's key is empty.
-const LAST_ID_KEY: &[u8] = &[];
+pub(crate) const LAST_ID_KEY: &[u8] = &[];
 
 /// Which limiters share a namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

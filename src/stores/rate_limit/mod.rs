@@ -4,7 +4,7 @@ mod config;
 mod handle;
 pub(crate) mod history;
 pub(crate) mod limiter;
-mod ops;
+pub(crate) mod ops;
 pub(crate) mod sweep;
 mod tx;
 

@@ -22,7 +22,7 @@ use std::time::Duration;
 /// How many rows one step of a listing or count reads.
 const SCAN_SLICE: usize = 256;
 /// The only history of a plain window.
-const LANE: u8 = 0;
+pub(crate) const LANE: u8 = 0;
 
 /// A row of [`Table::RateLimit`].
 #[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]

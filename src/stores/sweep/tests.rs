@@ -134,7 +134,7 @@ fn a_great_many_rows_at_once_are_removed_in_small_slices_that_stall_nobody() {
     let room = options(&clock).log_capacity(1 << 20).open_in_memory().unwrap();
     fill(&room, 0..NAMES);
     room.checkpoint().unwrap();
-    let before = room.stats().unwrap();
+    let before = room.engine_stats().unwrap();
     clock.advance(Duration::from_secs(48 * 3_600));
     let swept = AtomicBool::new(false);
     let written = thread::scope(|scope| {
@@ -159,7 +159,7 @@ fn a_great_many_rows_at_once_are_removed_in_small_slices_that_stall_nobody() {
     assert!(counts.most_rows <= SLICE_ROWS as u64, "{counts:?}");
     assert!(counts.most_changes <= Budget::SLICE.changes as u64, "{counts:?}");
     assert!(counts.slices >= 7 * u64::from(NAMES) / SLICE_ROWS as u64, "{counts:?}");
-    assert!(room.stats().unwrap().checkpoints > before.checkpoints, "the sweep was to fill the log");
+    assert!(room.engine_stats().unwrap().checkpoints > before.checkpoints, "the sweep was to fill the log");
 }
 
 #[test]
@@ -168,10 +168,10 @@ fn a_sweep_alone_never_finds_the_log_full() {
     let room = options(&clock).log_capacity(MIN_LOG_CAPACITY).open_in_memory().unwrap();
     fill(&room, 0..300);
     room.checkpoint().unwrap();
-    let before = room.stats().unwrap();
+    let before = room.engine_stats().unwrap();
     clock.advance(Duration::from_secs(48 * 3_600));
     assert_eq!(room.sweep().unwrap().total(), 7 * 300);
-    let after = room.stats().unwrap();
+    let after = room.engine_stats().unwrap();
     assert_eq!(after.stalls, before.stalls);
     assert!(after.checkpoints > before.checkpoints + 1);
 }

@@ -234,3 +234,20 @@ fn a_cursor_of_another_cache_is_refused() {
     let other = Spec::of_state("d", Arc::default(), 1 << 20);
     assert!(list(&mut tx, &other, Some(&cursor), 2).is_err());
 }
+
+#[test]
+fn entries_have_the_rows_that_are_derived() {
+    crate::stores::secondary::tests::histories(|tx, random| {
+        let name = ["", "c", "c\0"][random.usize(0..3)];
+        let spec = Spec::of_state(name, Arc::default(), 1 << 20);
+        let hash = ["", "h", "h\0", "hh"][random.usize(0..4)];
+        let tags: Vec<&str> = ["", "a", "a\0", "b"].into_iter().filter(|_| random.bool()).collect();
+        match random.u8(0..8) {
+            0..=2 => put(tx, &spec, hash, "1", random.i64(-1..5), None),
+            3 | 4 => put(tx, &spec, hash, "1", random.i64(-1..5), Some(&tags)),
+            5 => delete(tx, &spec, Turn::alone(), hash).unwrap(),
+            6 => drop(clear(tx, &spec, Turn::alone(), "h", None, usize::MAX).unwrap()),
+            _ => drop(invalidate(tx, &spec, Turn::alone(), &tags, usize::MAX).unwrap()),
+        }
+    });
+}

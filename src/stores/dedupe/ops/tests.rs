@@ -156,3 +156,18 @@ fn a_long_error_is_cut_between_characters() {
     let long = "é".repeat(MAX_KEY_LEN);
     assert_eq!(kept_of(&format!("x{long}")).len(), MAX_KEY_LEN - 1);
 }
+
+#[test]
+fn jobs_have_the_rows_that_are_derived() {
+    crate::stores::secondary::tests::histories(|tx, random| {
+        let key = key_of(["", "s", "s\0"][random.usize(0..3)], ["", "h", "h\0"][random.usize(0..3)]).unwrap();
+        let timeout_ms = random.bool().then(|| random.u64(0..5_000));
+        let terms = Terms { opening_id: random.u64(0..2), timeout_ms };
+        match random.u8(0..6) {
+            0..=2 => drop(register_or_join(tx, &key, terms, random.u128(..)).unwrap()),
+            3 => drop(end(tx, &key, terms, None, Progress::Completed(b"1")).unwrap()),
+            4 => drop(end(tx, &key, terms, None, Progress::Failed("e")).unwrap()),
+            _ => drop(clear(tx, &prefix_of("s").unwrap(), None, usize::MAX).unwrap()),
+        }
+    });
+}
