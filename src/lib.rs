@@ -28,7 +28,7 @@ mod tables;
 
 pub use clock::{Clock, ClockPace, ManualClock, SystemClock};
 pub use durability::Durability;
-pub use engine::EngineStats;
+pub use engine::{CompactReport, EngineStats};
 pub use error::{Error, Result};
 pub use export::{DumpRow, ExportReport, ImportReport, TableInfo};
 pub use pending::Pending;

@@ -3,7 +3,7 @@
 use crate::clock::{Clock, SystemClock};
 use crate::durability::Durability;
 use crate::engine::access::Writer;
-use crate::engine::{Engine, EngineOptions, EngineStats, Threads};
+use crate::engine::{CompactReport, Engine, EngineOptions, EngineStats, Threads};
 use crate::error::{Error, Result};
 use crate::limits::{DEFAULT_CACHE_SIZE, DEFAULT_LOG_CAPACITY, MAX_LOG_CAPACITY, MIN_LOG_CAPACITY};
 use crate::pending::Pending;
@@ -161,6 +161,29 @@ impl Cloakroom {
     /// tried again when it is due. [`Error::Poisoned`], [`Error::Closed`].
     pub fn checkpoint(&self) -> Result<()> {
         self.engine.checkpoint()
+    }
+
+    /// Gives the room that the tables do not use any more back to the file system. This happens by itself when more than half
+    /// of it is free.
+    ///
+    /// Pages of rows move from the end of the file to free places before it, in small steps between which everything
+    /// goes on, and the file is cut behind the last one. It never becomes longer by this. Up to half the log's
+    /// capacity stays free, except in rooms whose tables use no more than 4 MiB: there redb moves all pages at
+    /// once, in some tens of flushes, for which reads of what is not in memory wait.
+    ///
+    /// # Errors
+    /// [`Error::DiskFull`] or [`Error::Io`]: no row is lost, and what was given back by then is. [`Error::Corrupted`]
+    /// when damage keeps it from knowing what is used; nothing was cut. [`Error::Poisoned`],
+    /// [`Error::OutcomeUnknown`], [`Error::Closed`], [`Error::NestedTransaction`].
+    ///
+    /// ```
+    /// # let room = cloakroom::Cloakroom::builder().open_in_memory()?;
+    /// let report = room.compact()?;
+    /// assert!(report.bytes_after <= report.bytes_before);
+    /// # Ok::<(), cloakroom::Error>(())
+    /// ```
+    pub fn compact(&self) -> Result<CompactReport> {
+        self.engine.compact()
     }
 
     /// What the engine counted since the room was opened.

@@ -13,11 +13,12 @@
 use super::open::keys_per_segment;
 use super::view::View;
 use super::{Core, Turn};
+use crate::base::ApplyError;
 use crate::durability::Durability;
 use crate::error::{Error, Result};
 use crate::limits::MAX_LOG_STALL;
 use crate::memtable::Memtable;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -80,6 +81,11 @@ impl Checkpointer {
         }
         state.requested = false;
         !state.stopped
+    }
+
+    /// Keeps checkpoints from running.
+    pub(super) fn lock_running(&self) -> MutexGuard<'_, ()> {
+        self.running.lock()
     }
 
     fn ended(&self, failure: Option<&Error>) {
@@ -168,12 +174,7 @@ impl Core {
             let lsn = frozen.newest_lsn().max(view.base.lsn());
             self.log.wait(lsn, Durability::Sync)?;
             let rows = frozen.newest().map(|((table, key), value)| Ok((table, key, value)));
-            let base = self.base.apply(lsn, rows).map_err(|failed| {
-                if failed.flush_failed {
-                    return self.log.poison(std::io::Error::other(failed.error));
-                }
-                failed.error
-            })?;
+            let base = self.base.apply(lsn, rows).map_err(|failed| self.base_failed(failed))?;
             let mut current = self.view.write();
             *current = Arc::new(View { active: Arc::clone(&current.active), frozen: None, base });
             self.counters.checkpointed();
@@ -182,6 +183,15 @@ impl Core {
             self.log.recycle_spare(self.view().base.lsn())?;
         }
         Ok(view.frozen.is_some().then_some(view))
+    }
+
+    /// The error of a change to the B-tree that failed. A failed flush poisons, because it may have lost frames of the
+    /// log.
+    pub(super) fn base_failed(&self, failed: ApplyError) -> Error {
+        if failed.flush_failed {
+            return self.log.poison(std::io::Error::other(failed.error));
+        }
+        failed.error
     }
 
     /// Moves everything that was written so far into the B-tree.

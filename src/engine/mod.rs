@@ -24,6 +24,7 @@
 pub(crate) mod access;
 mod background;
 mod checkpoint;
+mod compaction;
 mod open;
 mod prefetch;
 mod shared;
@@ -33,6 +34,7 @@ mod tx;
 mod view;
 mod watch;
 
+pub use compaction::CompactReport;
 pub(crate) use open::{EngineOptions, Threads};
 pub use stats::EngineStats;
 pub(crate) use tx::Tx;
@@ -48,6 +50,7 @@ use crate::pending::{Event, Pending};
 use crate::storage::Storage;
 use crate::tables::Table;
 use checkpoint::Checkpointer;
+use compaction::Compaction;
 use parking_lot::{Mutex, RwLock};
 use prefetch::Prefetched;
 use shared::SharedStates;
@@ -80,6 +83,7 @@ pub(crate) struct Core {
     /// The newest position whose rows are all in the view.
     published: AtomicU64,
     checkpointer: Checkpointer,
+    compaction: Compaction,
     /// Held for reading while a read runs, so that closing waits for it.
     reads: RwLock<()>,
     closed: AtomicBool,
@@ -197,6 +201,11 @@ impl Engine {
     /// Moves everything that was written so far into the B-tree, and waits for it.
     pub(crate) fn checkpoint(&self) -> Result<()> {
         self.core.checkpoint_now()
+    }
+
+    /// Gives what the B-tree does not use back to the file system.
+    pub(crate) fn compact(&self) -> Result<CompactReport> {
+        self.core.compact_now()
     }
 
     /// Makes durable what was called before, moves it into the B-tree, and ends the engine.

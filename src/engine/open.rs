@@ -12,6 +12,7 @@
 
 use super::background::Handles;
 use super::checkpoint::Checkpointer;
+use super::compaction::Compaction;
 use super::shared::SharedStates;
 use super::stats::Counters;
 use super::timer::Timer;
@@ -114,6 +115,7 @@ impl Engine {
             view: RwLock::new(Arc::new(view)),
             published: AtomicU64::new(plan.next_lsn - 1),
             checkpointer: Checkpointer::new(in_background),
+            compaction: Compaction::default(),
             reads: RwLock::new(()),
             closed: AtomicBool::new(false),
             counters: Counters::default(),
@@ -167,7 +169,12 @@ fn format(storage: Arc<dyn Storage>, options: &EngineOptions) -> Result<()> {
         let header = SegmentHeader { generation, index: index as u64, base_lsn: 0 };
         header.write(storage.as_ref(), layout.segment_offset(index), &file_id)?;
     }
-    let base = Base::create(Arc::clone(&storage), superblock.base_offset, options.cache_size)?;
+    let base = Base::create(
+        Arc::clone(&storage),
+        superblock.base_offset,
+        options.cache_size,
+        layout.max_frame_len(),
+    )?;
     base.close();
     storage.sync_data().map_err(|error| Error::io("flushing a new file", error))?;
     superblock.write(storage.as_ref())
