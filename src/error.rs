@@ -33,6 +33,17 @@ pub enum Error {
         reason: String,
     },
 
+    /// The target of a backup is another room, which is not replaced. Nothing was written to it.
+    #[error(
+        "{}: this is another room; a backup replaces only earlier backups of the same room \
+         (nothing was written to it)",
+        path.display()
+    )]
+    DifferentRoom {
+        /// The file that was left as it is.
+        path: PathBuf,
+    },
+
     /// The file was written by a newer version of this crate. Nothing was written to it.
     #[error(
         "{}: format version {found} is newer than {supported}, the newest this version reads; \
@@ -46,6 +57,38 @@ pub enum Error {
         found: u32,
         /// The newest version this build reads.
         supported: u32,
+    },
+
+    /// The file is of an older format version, and this opener may not make one of the present version out of it.
+    /// Nothing was written to it.
+    #[error(
+        "{}: format version {found} is older than {current}; open the file once for writing with this cloakroom, \
+         which brings it to version {current} (or do so with a copy); nothing was written to it",
+        path.display()
+    )]
+    OutdatedVersion {
+        /// The file that was refused.
+        path: PathBuf,
+        /// The version its superblock names.
+        found: u32,
+        /// The version this build writes.
+        current: u32,
+    },
+
+    /// The file is of a format version so old that this version of the crate does not know it any more. Nothing was
+    /// written to it.
+    #[error(
+        "{}: format version {found} is older than {oldest}, the oldest this version can migrate; \
+         open it with an earlier cloakroom first (nothing was written to it)",
+        path.display()
+    )]
+    VersionTooOld {
+        /// The file that was refused.
+        path: PathBuf,
+        /// The version its superblock names.
+        found: u32,
+        /// The oldest version this build migrates.
+        oldest: u32,
     },
 
     /// Bytes on the disk are not what was written there. Reads of other, intact rows go on.
@@ -146,6 +189,10 @@ pub enum Error {
     /// The room or store was closed before this call. Not applied.
     #[error("closed: this call came after the room or store was closed")]
     Closed,
+
+    /// The room was opened for reading only. Not applied; nothing is ever written to the file through such a room.
+    #[error("read-only: this room was opened for reading; open it for writing to change anything")]
+    ReadOnly,
 
     /// A write was made through a room or store handle from inside `atomically`, where it would wait for
     /// itself for ever. Not applied; use the transaction that the closure was given.

@@ -17,22 +17,28 @@ mod export;
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod histogram;
 pub mod limits;
 mod log;
 mod memtable;
+mod observe;
 mod pending;
 mod room;
+mod salvage;
 mod storage;
 mod stores;
 mod tables;
+mod verify;
 
 pub use clock::{Clock, ClockPace, ManualClock, SystemClock};
 pub use durability::Durability;
-pub use engine::{CompactReport, EngineStats};
+pub use engine::{BackupReport, CompactReport, EngineStats};
 pub use error::{Error, Result};
 pub use export::{DumpRow, ExportReport, ImportReport, TableInfo};
+pub use histogram::{Histogram, HistogramBucket};
 pub use pending::Pending;
 pub use room::{Builder, Cloakroom, Transaction};
+pub use salvage::{Loss, SalvageReport, salvage};
 pub use stores::adaptive_rate_limit::{
     AdaptiveConfig, AdaptiveRateLimit, AdaptiveRateLimitEntry, AdaptiveRateLimitStats,
     AdaptiveRateLimitStatus, AdaptiveRateLimitStore, AdaptiveRateLimitTx, Priority,
@@ -57,11 +63,35 @@ pub use stores::state::{
     StateEntry, StateError, StateRecord, StateStats, StateStore, StateTx, validate_identity,
     validate_list_kind, validate_record,
 };
-pub use stores::{Cursor, CursorParseError, Page};
+pub use stores::sweep::SweepReport;
+pub use stores::watch::{Change, ChangeKind, Watch, WatchError, WatchFilter};
+pub use stores::{Cursor, CursorParseError, Page, RoomStats, StoreKind, StoreStats};
+pub use verify::{Finding, VerifyReport, verify};
 
 /// The fault-injecting storage, for tests of this crate and of what is built on it. Not part of the stable interface.
 #[cfg(any(test, feature = "testing"))]
 pub mod testing {
     pub use crate::storage::sim::{CallKind, Fault, SimStorage};
     pub use crate::storage::{Storage, StorageView};
+    pub use crate::stores::migrations::made_up::write_version_0;
+
+    /// Salvages the bytes of a file.
+    ///
+    /// # Errors
+    /// As [`salvage`](crate::salvage()).
+    pub fn salvage_image(bytes: Vec<u8>, to: &std::path::Path) -> crate::Result<crate::SalvageReport> {
+        let storage: std::sync::Arc<dyn Storage> =
+            std::sync::Arc::new(crate::storage::MemoryStorage::from(bytes));
+        crate::salvage::salvage_storage(&storage, std::path::Path::new("(image)"), to)
+    }
+
+    /// Verifies the bytes of a file.
+    ///
+    /// # Errors
+    /// As [`verify`](crate::verify()).
+    pub fn verify_image(bytes: Vec<u8>) -> crate::Result<crate::VerifyReport> {
+        let storage: std::sync::Arc<dyn Storage> =
+            std::sync::Arc::new(crate::storage::MemoryStorage::from(bytes));
+        crate::verify::verify_storage(&storage, std::path::Path::new("(image)"))
+    }
 }

@@ -3,9 +3,11 @@
 use crate::clock::{Clock, SystemClock};
 use crate::durability::Durability;
 use crate::engine::access::Writer;
-use crate::engine::{CompactReport, Engine, EngineOptions, EngineStats, Threads};
+use crate::engine::{BackupReport, CompactReport, Engine, EngineOptions, EngineStats, Job, Threads};
 use crate::error::{Error, Result};
-use crate::limits::{DEFAULT_CACHE_SIZE, DEFAULT_LOG_CAPACITY, MAX_LOG_CAPACITY, MIN_LOG_CAPACITY};
+use crate::limits::{
+    DEFAULT_CACHE_SIZE, DEFAULT_LOG_CAPACITY, DEFAULT_SWEEP_INTERVAL, MAX_LOG_CAPACITY, MIN_LOG_CAPACITY,
+};
 use crate::pending::Pending;
 use crate::storage::MemoryStorage;
 use crate::stores::adaptive_rate_limit::{AdaptiveConfig, AdaptiveRateLimit, AdaptiveRateLimitTx};
@@ -13,13 +15,25 @@ use crate::stores::cache::{Cache, CacheTx, Turn};
 use crate::stores::dedupe::{Dedupe, DedupeTx};
 use crate::stores::form_token::{FormTokens, FormTokensTx};
 use crate::stores::handoff::{Handoff, HandoffTx};
+use crate::stores::migrations;
 use crate::stores::rate_limit::{RateLimit, RateLimitConfig, RateLimitTx};
 use crate::stores::state::{State, StateTx};
+use crate::stores::sweep::{Foreign, SweepJob, SweepReport, Sweeper};
+use crate::stores::watch::{Watch, WatchFilter};
+use crate::stores::{RoomStats, overview};
+use crate::verify::{self, VerifyReport};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// What sweeps the tables of the adapter for `codlet`, in a program that has it.
+#[cfg(feature = "codlet")]
+const SWEEP_FOREIGN: Option<Foreign> = Some(|tx, table, key| crate::codlet::sweep(tx, table, key));
+#[cfg(not(feature = "codlet"))]
+const SWEEP_FOREIGN: Option<Foreign> = None;
 
 /// An open cloakroom file. Cheap to clone; the file closes with [`close`](Cloakroom::close) or the last handle.
 ///
@@ -48,6 +62,15 @@ impl Cloakroom {
     /// As [`Builder::open`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::builder().open(path)
+    }
+
+    /// Opens the file at `path`, which must exist, for reading only: nothing is written to it, not even to settle what
+    /// a crash left. See [`Builder::read_only`].
+    ///
+    /// # Errors
+    /// As [`Builder::open`].
+    pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self> {
+        Self::builder().read_only(true).open(path)
     }
 
     /// Options for opening a room.
@@ -186,12 +209,129 @@ impl Cloakroom {
         self.engine.compact()
     }
 
-    /// What the engine counted since the room was opened.
+    /// Removes everything that has ended by now, in all stores, and answers what that was. This happens by itself, in
+    /// the background, unless [`Builder::sweep_interval`] says otherwise. No answer depends on it: what has ended is
+    /// absent whether or not it was removed.
+    ///
+    /// Other writers go on between its steps, each of which takes about a millisecond. A sweep that is under way is
+    /// waited for. What was removed is durable as soon as something written later is.
+    ///
+    /// # Errors
+    /// [`Error::NestedTransaction`] from inside a transaction of this room; [`Error::DiskFull`], [`Error::LogFull`],
+    /// [`Error::Poisoned`], [`Error::Io`], [`Error::ReadOnly`], [`Error::Closed`]; [`Error::Corrupted`] when the index of what ends is
+    /// damaged. What was removed before stays removed, and every entry is either gone whole or as it was.
+    ///
+    /// ```
+    /// # use cloakroom::{Cloakroom, HandoffStateStore, JsonObject, ManualClock};
+    /// # use std::{sync::Arc, time::Duration};
+    /// let clock = Arc::new(ManualClock::new(0));
+    /// let room = Cloakroom::builder().clock(clock.clone()).sweep_interval(None).open_in_memory()?;
+    /// room.handoff().set("order-7", &JsonObject::new(), 600).wait()?;
+    /// assert_eq!(room.sweep()?.total(), 0);
+    /// clock.advance(Duration::from_secs(600));
+    /// assert_eq!(room.sweep()?.handoff, 1);
+    /// # Ok::<(), cloakroom::Error>(())
+    /// ```
+    pub fn sweep(&self) -> Result<SweepReport> {
+        if self.engine.is_read_only() {
+            return Err(Error::ReadOnly);
+        }
+        let keeper = self.engine.keeper()?;
+        keeper.shared::<Sweeper>().sweep(&keeper, SWEEP_FOREIGN)
+    }
+
+    /// Writes the room as it is now to `path`, as a room file of its own, while reading and writing go on.
+    ///
+    /// The backup holds one consistent state: every transaction acknowledged before this call, each transaction
+    /// whole, and nothing a crash could still take away (what was written with a relaxed durability is flushed first). It is read
+    /// back and compared before it gets its name, in one step, with the permissions of the backup it replaces, or for the
+    /// owner alone. So at `path` there is, at any moment and after any crash, a whole backup or what was there before. To restore,
+    /// copy the backup to where the room was, or open it where it is.
+    ///
+    /// A restored backup is the room *at that moment*. What happened later has not happened there: form tokens that were consumed and
+    /// states that were handed over after it can be consumed and handed over again, and requests counted after it do not
+    /// count. Jobs that were pending count as failed, as after every opening. The backup is the same room by its id,
+    /// so it replaces earlier backups of it.
+    ///
+    /// A backup needs space for the live rows beside `path`. Until it has copied them the room keeps the versions that were current when
+    /// it began, so a room under heavy writing grows meanwhile.
+    ///
+    /// After the log has failed ([`Error::Poisoned`]) a backup can still be made: it holds what is known to be durable.
+    ///
+    /// # Errors
+    /// In all cases no temporary file is left, and what is at `path` is as it was:
+    /// - [`Error::DifferentRoom`]: another room is there. [`Error::NotCloakroom`], [`Error::UnsupportedVersion`],
+    ///   [`Error::Corrupted`]: something is there that cannot be told to be a backup of this room.
+    /// - [`Error::Locked`]: an earlier backup is there, and open.
+    /// - [`Error::InvalidConfig`]: `path` is the room itself.
+    /// - [`Error::Corrupted`]: a block of the room is damaged, or the backup is not read back as it was written.
+    /// - [`Error::DiskFull`], [`Error::Io`], and [`Error::Closed`], also when the room is closed meanwhile. One
+    ///   exception: when the directory cannot be flushed at the very end ([`Error::Io`]) the new backup may be in place, whole.
+    ///
+    /// ```
+    /// use cloakroom::{Cloakroom, HandoffStateStore};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let (path, copy) = (dir.path().join("edge.cloak"), dir.path().join("backup.cloak"));
+    /// let room = Cloakroom::open(&path)?;
+    /// room.handoff().set("order-7", &serde_json::from_str(r#"{"cart": [1]}"#).unwrap(), 600).wait()?;
+    /// let report = room.backup(&copy)?;
+    /// assert!(report.rows > 0);
+    /// assert!(Cloakroom::open(&copy)?.handoff().get("order-7").wait()?.is_some());
+    /// # Ok::<(), cloakroom::Error>(())
+    /// ```
+    pub fn backup(&self, path: impl AsRef<Path>) -> Result<BackupReport> {
+        self.engine.backup(path.as_ref(), &mut |_, _| {})
+    }
+
+    /// As [`backup`](Self::backup), telling `progress` from time to time how many rows are copied and about how many there are. It
+    /// should be quick; the backup waits for it.
+    ///
+    /// # Errors
+    /// As [`backup`](Self::backup).
+    pub fn backup_with_progress(
+        &self,
+        path: impl AsRef<Path>,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<BackupReport> {
+        self.engine.backup(path.as_ref(), progress)
+    }
+
+    /// Watches what changes in the stores of this room, from now on, as far as `filter` lets it pass.
+    ///
+    /// # Errors
+    /// [`Error::Closed`], [`Error::Poisoned`], and [`Error::NestedTransaction`] from inside a transaction of this room.
+    pub fn watch(&self, filter: WatchFilter) -> Result<Watch> {
+        Watch::new(&self.engine, filter)
+    }
+
+    /// What the room holds, store by store, and what its engine counted.
+    ///
+    /// Every row of the room is read, at one position: the cost grows with what is stored. Other callers do not wait
+    /// meanwhile, but [`close`](Self::close) does.
+    ///
+    /// # Errors
+    /// [`Error::Closed`]; [`Error::Io`] when the system fails a call, and [`Error::Corrupted`] when a row is damaged.
+    pub fn stats(&self) -> Result<RoomStats> {
+        let stores = self.engine.read(Durability::Os, overview::stores).wait()?;
+        Ok(RoomStats { engine: self.engine.stats()?, stores })
+    }
+
+    /// What the engine counted since the room was opened: the cheap part of [`stats`](Self::stats).
     ///
     /// # Errors
     /// [`Error::Closed`], or [`Error::Io`] when the system does not tell the length of the file.
-    pub fn stats(&self) -> Result<EngineStats> {
+    pub fn engine_stats(&self) -> Result<EngineStats> {
         self.engine.stats()
+    }
+
+    /// Checks everything that the room consists of: the rows of one position, the blocks, the log. Writers go on
+    /// meanwhile. See [`verify`](crate::verify()) for a file that nobody has open.
+    ///
+    /// # Errors
+    /// [`Error::Closed`], or [`Error::Io`] when the system fails a call. What is wrong with the file is in the report and
+    /// is no error.
+    pub fn verify(&self) -> Result<VerifyReport> {
+        verify::verify_open(&self.engine)
     }
 
     /// Makes durable what was called before, then closes the file and gives up its lock. Every call made after it
@@ -215,6 +355,55 @@ impl Cloakroom {
         self.durability
     }
 
+    /// Every row of the room: number of the table, key, value.
+    ///
+    /// # Errors
+    /// As [`Cloakroom::verify`], and [`Error::Corrupted`] when a row cannot be read.
+    #[cfg(any(test, feature = "testing"))]
+    #[doc(hidden)]
+    pub fn raw_rows(&self) -> Result<Vec<RawRow>> {
+        let mut rows = Vec::new();
+        self.engine.long_read()?.for_each(|table, key, value| {
+            rows.push(((table.number(), key.to_vec()), value.to_vec()));
+            Ok(())
+        })?;
+        Ok(rows)
+    }
+
+    /// Stores or removes one row as it is, past the stores: a deliberate fault, to see that verification notices.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] when there is no such table, and those of a transaction.
+    #[cfg(any(test, feature = "testing"))]
+    #[doc(hidden)]
+    pub fn set_raw_row(&self, table: u8, key: &[u8], value: Option<&[u8]>) -> Result<()> {
+        let table = crate::tables::Table::from_number(table)
+            .ok_or_else(|| Error::InvalidConfig(format!("no table has the number {table}")))?;
+        let change = |tx: &mut crate::engine::Tx<'_>| {
+            match value {
+                Some(value) => tx.put(table, key, value.to_vec()),
+                None => tx.delete(table, key),
+            }
+            Ok(())
+        };
+        self.engine.transact(self.durability, &[], change).wait()
+    }
+
+    /// How many rows each table has, expired ones and index rows too.
+    #[cfg(any(test, feature = "testing"))]
+    #[doc(hidden)]
+    pub fn row_counts(&self) -> Result<Vec<(&'static str, usize)>> {
+        use crate::engine::access::Reader;
+        use crate::tables::Table;
+        use std::ops::Bound::Unbounded;
+        let keeper = self.engine.keeper()?;
+        let count = |table: &Table| {
+            let rows = keeper.read(|rows| rows.scan(*table, Unbounded, Unbounded, usize::MAX))?;
+            Ok((table.name(), rows.len()))
+        };
+        Table::ALL.iter().map(count).collect()
+    }
+
     /// Acknowledges every write before it is flushed: a deliberate fault, to see that the crash simulation
     /// notices.
     #[cfg(any(test, feature = "testing"))]
@@ -223,6 +412,10 @@ impl Cloakroom {
         self.engine.acknowledge_before_flush();
     }
 }
+
+/// A row as it is: number of the table and key, value.
+#[cfg(any(test, feature = "testing"))]
+pub type RawRow = ((u8, Vec<u8>), Vec<u8>);
 
 /// The transaction that [`Cloakroom::atomically`] gives its closure.
 pub struct Transaction<'a> {
@@ -299,13 +492,17 @@ impl fmt::Debug for Transaction<'_> {
 /// | `log_capacity` | 16 MiB | bytes set aside for the log, when the file is created |
 /// | `cache_size` | 64 MiB | bytes of page cache |
 /// | `clock` | the system's | where the time comes from |
+/// | `read_only` | `false` | whether nothing may be written to the file |
+/// | `sweep_interval` | 30 s | how often the background looks for what has ended, at least |
 #[derive(Debug)]
 pub struct Builder {
     durability: Durability,
     log_capacity: u64,
     cache_size: usize,
     clock: Arc<dyn Clock>,
+    sweep_interval: Option<Duration>,
     threads: Threads,
+    read_only: bool,
 }
 
 impl Default for Builder {
@@ -315,7 +512,9 @@ impl Default for Builder {
             log_capacity: DEFAULT_LOG_CAPACITY,
             cache_size: DEFAULT_CACHE_SIZE,
             clock: Arc::new(SystemClock::new()),
+            sweep_interval: Some(DEFAULT_SWEEP_INTERVAL),
             threads: Threads::Background,
+            read_only: false,
         }
     }
 }
@@ -354,6 +553,30 @@ impl Builder {
         self
     }
 
+    /// Opens the file for reading only, which must exist. Nothing is ever written to it: it may lie on a medium, or have
+    /// permissions, that allow no writing. What a crash left is recovered in memory, with the answers that a
+    /// writing opener would give, and the file stays as it is. No threads are started.
+    ///
+    /// Any number of read-only openers may have a file open, and nobody can open it for writing as long. Whatever
+    /// would change something (a write of any store, `atomically`, `checkpoint`, `sweep`, `compact`) answers [`Error::ReadOnly`].
+    /// `log_capacity` and `durability` mean nothing.
+    #[must_use]
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
+        self
+    }
+
+    /// How often the background looks for entries that have ended, to remove them, at least; it sleeps until the next
+    /// one ends when that is sooner, and goes on without a pause while there are any. `None`: entries are removed only
+    /// by [`Cloakroom::sweep`]. 30 seconds by default; zero is an error.
+    ///
+    /// No answer depends on it. It decides how long what has ended takes up room.
+    #[must_use]
+    pub fn sweep_interval(mut self, every: impl Into<Option<Duration>>) -> Self {
+        self.sweep_interval = every.into();
+        self
+    }
+
     /// Runs without background threads: callers flush for themselves, and a checkpoint is run by the writer that
     /// needs one. What happens then depends on the calls alone. For simulations.
     #[cfg(any(test, feature = "testing"))]
@@ -365,15 +588,21 @@ impl Builder {
     }
 
     /// Opens the file at `path`, creating it (owner-only, atomically) when it is missing, and recovering what a
-    /// crash left.
+    /// crash left. With [`read_only`](Self::read_only) it is neither created nor changed.
+    ///
+    /// A file of an older format version is brought up to date first: its rows are copied into a new file beside it,
+    /// which is read back and then takes its place in one step. That needs space for a second file. Until it is done, and
+    /// when it fails, the old file is there untouched.
     ///
     /// # Errors
     /// In all cases the file is as it was before:
-    /// - [`Error::Locked`]: another opener has it.
-    /// - [`Error::NotCloakroom`], [`Error::UnsupportedVersion`]: not ours, or newer.
+    /// - [`Error::Locked`]: another opener has it; when reading only, one that may write.
+    /// - [`Error::NotCloakroom`], [`Error::UnsupportedVersion`]: not ours, or newer. [`Error::VersionTooOld`]: older than
+    ///   what can be brought up to date; [`Error::OutdatedVersion`]: older, and opened for reading only.
     /// - [`Error::Corrupted`]: something that was acknowledged is damaged or missing.
     /// - [`Error::InvalidConfig`]: an option is out of its range.
-    /// - [`Error::Io`], [`Error::DiskFull`]: the system failed a call.
+    /// - [`Error::Io`], [`Error::DiskFull`]: the system failed a call. A file that is missing and may not be created
+    ///   is an [`Error::Io`] whose source is `NotFound`.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Cloakroom> {
         let options = self.options()?;
         let engine = Engine::open_file(path.as_ref(), options)?;
@@ -383,9 +612,13 @@ impl Builder {
     /// Opens a room in memory: the same engine over a buffer that is gone when the last handle is.
     ///
     /// # Errors
-    /// [`Error::InvalidConfig`]: an option is out of its range.
+    /// [`Error::InvalidConfig`]: an option is out of its range, or the room shall be read-only, in which case it would
+    /// stay empty.
     pub fn open_in_memory(self) -> Result<Cloakroom> {
         let options = self.options()?;
+        if self.read_only {
+            return Err(Error::InvalidConfig("a new room in memory that is read-only".into()));
+        }
         let engine = Engine::create_on(Arc::new(MemoryStorage::new()), options)?;
         Ok(Cloakroom { engine, durability: self.durability })
     }
@@ -399,7 +632,7 @@ impl Builder {
     pub fn open_on(self, storage: Arc<dyn crate::storage::Storage>) -> Result<Cloakroom> {
         let options = self.options()?;
         let empty = storage.len().map_err(|error| Error::io("asking for the storage's length", error))? == 0;
-        let engine = if empty {
+        let engine = if empty && !self.read_only {
             Engine::create_on(storage, options)?
         } else {
             Engine::open_on(storage, Path::new("(storage)"), options)?
@@ -420,11 +653,18 @@ impl Builder {
         {
             return Err(Error::InvalidConfig("a flush interval of zero; use `Durability::Sync`".into()));
         }
+        if self.sweep_interval.is_some_and(|every| every.is_zero()) {
+            return Err(Error::InvalidConfig("a sweep interval of zero; it must be longer, or none".into()));
+        }
+        let sweep = |every| -> Arc<dyn Job> { Arc::new(SweepJob::new(every, SWEEP_FOREIGN)) };
         Ok(EngineOptions {
+            upkeep: self.sweep_interval.map(sweep),
             log_capacity: self.log_capacity,
             cache_size: self.cache_size,
             clock: Arc::clone(&self.clock),
             threads: self.threads,
+            read_only: self.read_only,
+            migrations: migrations::ALL,
         })
     }
 }

@@ -43,7 +43,7 @@ pub(super) const REGION_BLOCKS: std::ops::Range<usize> = 20..24;
 
 const MAGIC: [u8; 8] = *b"cloakbt1";
 
-const SECTOR: usize = 512;
+pub(super) const SECTOR: usize = 512;
 
 const _: () = assert!(MAGIC.len() + 8 + 8 + 8 + HEADER_LEN + 4 == SECTOR);
 

@@ -13,6 +13,7 @@
 //!
 //! [`window`] is the storage that redb works on, [`layout`] and [`checksums`] its bytes, [`view`] the read side.
 
+pub(crate) mod check;
 mod checksums;
 mod compact;
 mod fault;
@@ -35,6 +36,7 @@ pub(crate) use compact::{Plan, Space};
 pub(crate) use view::BaseView;
 
 use crate::error::{Error, Result};
+use crate::observe;
 use crate::storage::Storage;
 use crate::tables::{Table, Value};
 use fault::{Failure, from_io, from_panic, from_redb};
@@ -125,8 +127,18 @@ impl Base {
 
     /// Opens the base that begins at `offset` of the storage.
     pub(crate) fn open(storage: Arc<dyn Storage>, offset: u64, cache_size: usize) -> Result<Base> {
+        Self::open_as(storage, offset, cache_size, Mode::Writable)
+    }
+
+    /// Opens the base that begins at `offset` of the storage, to which nothing is written: not when it is opened and
+    /// not later. An apply, which nobody may ask for, would be the only exception.
+    pub(crate) fn open_read_only(storage: Arc<dyn Storage>, offset: u64, cache_size: usize) -> Result<Base> {
+        Self::open_as(storage, offset, cache_size, Mode::Frozen)
+    }
+
+    fn open_as(storage: Arc<dyn Storage>, offset: u64, cache_size: usize, mode: Mode) -> Result<Base> {
         let gauges = Arc::new(Gauges::default());
-        let window = Window::open(storage, offset, gauges.clone(), Mode::Writable).map_err(opening)?;
+        let window = Window::open(storage, offset, gauges.clone(), mode).map_err(opening)?;
         if window.data_len() == 0 {
             return Err(Error::corrupted(format!("B-tree (file offset {offset})"), "it was never written"));
         }
@@ -266,7 +278,8 @@ impl Shared {
     fn reopen(self: &Arc<Self>, mode: Mode) -> Result<Arc<Generation>, Failure> {
         let window = self.current_generation().window.succeed(mode).map_err(from_io)?;
         let generation = Arc::new(Generation::open(window, self.cache_size)?);
-        self.install(Snapshot::first(&generation)?);
+        let view = self.install(Snapshot::first(&generation)?);
+        observe::base_reopened(view.lsn());
         Ok(generation)
     }
 

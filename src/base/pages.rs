@@ -17,7 +17,7 @@
 //! Ends are offsets in the page, and are left out where all keys or values have one width. A branch's key i is an upper
 //! bound, inclusive, of what is below child i.
 
-use super::layout::{BLOCK, HEADER_LEN, REGION_BLOCKS, physical_len, to_usize};
+use super::layout::{BLOCK, HEADER_LEN, HeaderCopy, REGION_BLOCKS, physical_len, to_usize};
 use super::window::Window;
 use super::{LSN_KEY, META};
 use crate::error::{Error, Result};
@@ -207,6 +207,11 @@ impl Tree {
 pub(crate) struct Pages<'a> {
     window: &'a Window,
     roots: Roots,
+}
+
+/// Whether a block holds an intact copy of the header of a B-tree.
+pub(crate) fn header_at(block: &[u8]) -> bool {
+    HeaderCopy::decode(block).is_some()
 }
 
 /// Which of redb's two trees of tables.

@@ -6,7 +6,7 @@ use super::{LSN_KEY, META, Shared, definition};
 use crate::error::{Error, Result};
 use crate::tables::{Row, Table, Value};
 use parking_lot::RwLock;
-use redb::{Database, ReadOnlyTable, ReadableDatabase, TableError};
+use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTableMetadata, TableError};
 use std::io;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -195,6 +195,36 @@ impl BaseView {
                 .collect()
         })
         .map(Option::unwrap_or_default)
+    }
+
+    /// How many rows a table has, as redb counted them.
+    pub(crate) fn row_count(&self, table: Table) -> Result<u64> {
+        self.read(table, |rows| Ok(rows.len()?)).map(Option::unwrap_or_default)
+    }
+
+    /// The rows behind `from`, in key order, up to `max_rows` or until they have `max_bytes`, and whether these are
+    /// the last ones.
+    pub(crate) fn page(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        max_rows: usize,
+        max_bytes: usize,
+    ) -> Result<(Vec<Row>, bool)> {
+        let page = self.read(table, |rows| {
+            let (mut page, mut bytes) = (Vec::new(), 0);
+            for row in rows.range::<&[u8]>((from, Bound::Unbounded))? {
+                if page.len() >= max_rows || bytes >= max_bytes {
+                    return Ok((page, false));
+                }
+                let (key, value) = row?;
+                let (key, value) = (key.value().to_vec(), Value::from(value.value()));
+                bytes += key.len() + value.len();
+                page.push((key, value));
+            }
+            Ok((page, true))
+        })?;
+        Ok(page.unwrap_or((Vec::new(), true)))
     }
 
     pub(super) fn snapshot(&self) -> &Arc<Snapshot> {

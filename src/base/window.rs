@@ -331,6 +331,12 @@ impl Window {
         }
     }
 
+    /// What its blocks are checked with: the storage, where the window begins in it, and the checksums.
+    pub(super) fn parts(&self) -> (&dyn Storage, u64, &Checksums) {
+        let inner = &self.inner;
+        (inner.storage.as_ref(), inner.offset, &inner.checksums)
+    }
+
     /// Where a logical block lies, in words.
     pub(super) fn location(&self, block: u64) -> String {
         self.inner.location(block)

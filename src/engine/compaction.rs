@@ -51,11 +51,12 @@ pub(super) struct Compaction {
     running: Mutex<()>,
 }
 
-/// Bytes that the B-tree had written by then.
 #[derive(Debug, Default, Clone, Copy)]
 struct State {
-    looked: Option<u64>,
-    compacted: u64,
+    /// Bytes that the B-tree had written and the newest LSN when somebody looked last.
+    looked: Option<(u64, u64)>,
+    /// Bytes that the B-tree had written after the last compaction since the room was opened.
+    compacted: Option<u64>,
 }
 
 /// What is worth doing about free room.
@@ -109,21 +110,21 @@ impl Core {
         let Some(_one) = self.compaction.running.try_lock() else { return Ok(false) };
         let written = self.base.stats().bytes_written;
         let state = *self.compaction.state.lock();
-        let idle = state.looked == Some(written);
-        // An idle room is looked at twice: once it has become idle, and never again until it has written.
+        let looked = Some((written, self.log.appended()));
+        let idle = state.looked == looked;
         let space = match self.base.stats().space {
-            Some(space) if idle => space,
+            Some(space) if state.looked.is_some_and(|(at, _)| at == written) => space,
             _ => self.base.space()?,
         };
-        let since = written.saturating_sub(state.compacted);
+        let since = written.saturating_sub(state.compacted.unwrap_or_default());
         let work = by_itself(&space, since, idle);
-        self.compaction.state.lock().looked = Some(written);
-        if work == Work::Nothing || (idle && since == 0) {
+        self.compaction.state.lock().looked = looked;
+        // What a compaction left is as good as it gets.
+        if work == Work::Nothing || state.compacted == Some(written) {
             return Ok(false);
         }
         self.compact(work)?;
-        let written = self.base.stats().bytes_written;
-        *self.compaction.state.lock() = State { looked: Some(written), compacted: written };
+        *self.compaction.state.lock() = State { looked, compacted: Some(self.base.stats().bytes_written) };
         Ok(true)
     }
 

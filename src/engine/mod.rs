@@ -15,6 +15,12 @@
 //! [`Engine::await_row`] reads a row that has no answer yet, and answers when a transaction has changed it, a deadline
 //! has passed or the engine closes. See [`watch`] and [`timer`].
 //!
+//! # The way of a change to those who watch
+//! Each transaction is shown to the [`feed`] under the serial lock, and given out from there when it is durable.
+//!
+//! # What nobody asked for
+//! A thread does it in small steps, each of which takes the serial lock for a moment. See [`upkeep`].
+//!
 //! # Invariants
 //! 1. The order of frames is the order of decisions: both happen under the serial lock.
 //! 2. A position is published after all rows of its frame are in the in-memory table, so a reader sees whole frames.
@@ -23,21 +29,42 @@
 
 pub(crate) mod access;
 mod background;
+mod backup;
 mod checkpoint;
 mod compaction;
+#[cfg(test)]
+mod faulty;
+mod feed;
+mod format;
+mod long_read;
+mod migration;
+pub(crate) mod new_file;
 mod open;
+mod pages;
+mod parts;
 mod prefetch;
 mod shared;
 mod stats;
+mod still;
+mod tally;
 mod timer;
 mod tx;
+mod upkeep;
 mod view;
 mod watch;
 
+pub use backup::BackupReport;
 pub use compaction::CompactReport;
+pub(crate) use feed::{CommittedRows, NoMore, Selected, Selector, Subscription};
+pub(crate) use format::Geometry;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use migration::write_older;
+pub(crate) use migration::{Emit, Migration};
 pub(crate) use open::{EngineOptions, Threads};
+pub(crate) use prefetch::{Cost, Rehearsal};
 pub use stats::EngineStats;
 pub(crate) use tx::Tx;
+pub(crate) use upkeep::{Job, Keeper, Tick};
 pub(crate) use view::Snapshot;
 pub(crate) use watch::{Found, Judge};
 
@@ -46,11 +73,13 @@ use crate::clock::Clock;
 use crate::durability::Durability;
 use crate::error::{Error, Result};
 use crate::log::{AppendError, Log};
+use crate::observe;
 use crate::pending::{Event, Pending};
-use crate::storage::Storage;
+use crate::storage::{Storage, Superblock};
 use crate::tables::Table;
 use checkpoint::Checkpointer;
 use compaction::Compaction;
+use feed::Feed;
 use parking_lot::{Mutex, RwLock};
 use prefetch::Prefetched;
 use shared::SharedStates;
@@ -58,7 +87,9 @@ use stats::Counters;
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Waker;
 use timer::Timer;
+use upkeep::Upkeep;
 use view::View;
 use watch::Watches;
 
@@ -73,6 +104,7 @@ pub(crate) struct Engine {
 #[derive(Debug)]
 pub(crate) struct Core {
     storage: Arc<dyn Storage>,
+    superblock: Superblock,
     log: Arc<Log>,
     base: Base,
     clock: Arc<dyn Clock>,
@@ -87,12 +119,18 @@ pub(crate) struct Core {
     /// Held for reading while a read runs, so that closing waits for it.
     reads: RwLock<()>,
     closed: AtomicBool,
+    /// Whether every write is refused.
+    read_only: bool,
     counters: Counters,
     shared: SharedStates,
     /// Who waits for a row to change.
     watches: Arc<Watches>,
+    /// Who watches every change.
+    feed: Arc<Feed>,
     /// What is due at a time.
     timer: Arc<Timer>,
+    /// The thread that does what nobody asked for.
+    upkeep: Upkeep,
     /// Tells this opening of the file from every other.
     opening_id: u64,
 }
@@ -123,12 +161,16 @@ impl Engine {
         operation: impl FnOnce(&mut Tx<'_>) -> Result<R, E>,
     ) -> Pending<R, E> {
         match self.core.transact(durability, prefetch, operation) {
-            Ok(Done { answer, lsn, ended }) => {
+            Ok(Done { answer, lsn, ended, wakers }) => {
                 ended.iter().for_each(|event| event.announce());
+                wakers.into_iter().for_each(Waker::wake);
                 self.core.after_call();
                 self.pending(answer, lsn, durability)
             }
-            Err(error) => Pending::ready(Err(error.into())),
+            Err(error) => {
+                self.core.rouse_after_failure();
+                Pending::ready(Err(error.into()))
+            }
         }
     }
 
@@ -150,6 +192,28 @@ impl Engine {
         };
         core.after_call();
         self.answer_of_read(answer, lsn, durability)
+    }
+
+    /// Whether the room was opened for reading only.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.core.read_only
+    }
+
+    /// Runs `operation` like a transaction whose rows are thrown away: how a room that is read only answers a question
+    /// that would store what it had to compute.
+    pub(crate) fn rehearse<R, E: From<Error>>(
+        &self,
+        operation: impl FnOnce(&mut Tx<'_>) -> Result<R, E>,
+    ) -> Pending<R, E> {
+        let core = &self.core;
+        let _open = core.reads.read();
+        if core.closed.load(Ordering::Acquire) {
+            return Pending::ready(Err(Error::Closed.into()));
+        }
+        let view = core.view();
+        let prefetched = Prefetched::load(&view, &[]);
+        // Nothing is newer than what was recovered, so the answer rests on nothing that could be lost.
+        Pending::ready(operation(&mut Tx::new(view, &prefetched, core.clock.now_ms())))
     }
 
     /// The answer of a read that rests on `lsn`.
@@ -248,6 +312,8 @@ struct Done<R, E> {
     lsn: u64,
     /// What it ended and is to be announced when no lock is held.
     ended: Vec<Arc<Event>>,
+    /// Watchers to be woken then.
+    wakers: Vec<Waker>,
 }
 
 impl Core {
@@ -261,29 +327,36 @@ impl Core {
     ) -> Result<Done<R, E>> {
         let _turn = Turn::take(self)?;
         let prefetched = Prefetched::load(&self.view(), prefetch);
-        let mut scratch = self.serial.lock();
-        if self.closed.load(Ordering::Acquire) {
-            return Err(Error::Closed);
-        }
-        if let Some(source) = self.log.failure() {
-            return Err(Error::Poisoned { source: Arc::clone(source) });
-        }
-        let mut tx = Tx::new(self.view(), &prefetched, self.clock.now_ms());
+        self.run(&mut self.serial.lock(), durability, &prefetched, operation)
+    }
+
+    /// The part of a transaction that is under the serial lock, whose buffers are `scratch`.
+    fn run<R, E: From<Error>>(
+        &self,
+        scratch: &mut Scratch,
+        durability: Durability,
+        prefetched: &Prefetched<'_>,
+        operation: impl FnOnce(&mut Tx<'_>) -> Result<R, E>,
+    ) -> Result<Done<R, E>> {
+        self.check_writable()?;
+        let now_ms = self.clock.now_ms();
+        let mut tx = Tx::new(self.view(), prefetched, now_ms);
         let answer = operation(&mut tx);
         let rests_on = tx.rests_on();
         let (staged, changes) = tx.into_parts();
         // An error leaves nothing, but it too rests on what the operation saw.
         if answer.is_err() || staged.is_empty() {
-            return Ok(Done { answer, lsn: rests_on, ended: Vec::new() });
+            return Ok(Done { answer, lsn: rests_on, ended: Vec::new(), wakers: Vec::new() });
         }
         let lsn = self.append(&mut scratch.payload, &staged, durability)?;
+        let wakers = if self.feed.is_watched() { self.feed.show(&staged, lsn, now_ms) } else { Vec::new() };
         let view = self.view();
         for ((table, key), value) in staged {
             view.active.insert(table, key.into(), lsn, value);
         }
         self.published.store(lsn, Ordering::Release);
         let ended = self.watches.settle(changes, lsn);
-        Ok(Done { answer, lsn, ended })
+        Ok(Done { answer, lsn, ended, wakers })
     }
 
     /// Appends one frame with everything that was staged, going on in the other segment when this one is full.
@@ -303,6 +376,27 @@ impl Core {
                 Err(AppendError::SegmentFull) => self.rotate()?,
                 Err(AppendError::Poisoned(source)) => return Err(Error::Poisoned { source }),
             }
+        }
+    }
+
+    /// Refuses a write that nothing can come of. The caller holds the serial lock.
+    fn check_writable(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
+        if self.read_only {
+            return Err(Error::ReadOnly);
+        }
+        match self.log.failure() {
+            Some(source) => Err(Error::Poisoned { source: Arc::clone(source) }),
+            None => Ok(()),
+        }
+    }
+
+    /// Tells the watchers that the log failed, if it did.
+    fn rouse_after_failure(&self) {
+        if self.log.failure().is_some() {
+            self.feed.rouse(false);
         }
     }
 
@@ -363,6 +457,7 @@ impl CloseOnDrop {
             self.core.close()
         };
         self.core.watches.close().iter().for_each(|event| event.announce());
+        self.core.feed.rouse(true);
         self.core.timer.close();
         self.threads.lock().join();
         result
@@ -384,6 +479,11 @@ impl Core {
                 return Ok(());
             }
         }
+        if self.read_only {
+            self.close_storage();
+            return Ok(());
+        }
+        let _span = observe::closing();
         // No transaction begins any more. What was appended becomes durable, and moves into the B-tree so that the
         // next opening has nothing to replay; when that fails, the log still has it.
         let flushed = self.log.wait(self.log.appended(), Durability::Sync);
@@ -391,9 +491,15 @@ impl Core {
             let _ = self.checkpoint_all();
         }
         self.checkpointer.stop();
+        self.close_storage();
+        observe::closed(self.log.durable(), flushed.as_ref().err());
+        flushed
+    }
+
+    /// Waits for the reads under way and gives up the file.
+    fn close_storage(&self) {
         let _no_reads = self.reads.write();
         self.base.close();
         self.storage.close();
-        flushed
     }
 }

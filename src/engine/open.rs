@@ -9,34 +9,38 @@
 //! 3. a segment whose frames are all in the B-tree gets a new generation.
 //!
 //! A crash between any two of these leaves a file for which the same decisions are made again.
+//!
+//! A read-only opening makes the same decisions and stops there: what it replays is in memory, and the file stays as
+//! the crash left it.
 
 use super::background::Handles;
 use super::checkpoint::Checkpointer;
 use super::compaction::Compaction;
+use super::format::{Geometry, format, layout_of};
+use super::migration::{Migration, bring_up_to_date};
 use super::shared::SharedStates;
 use super::stats::Counters;
 use super::timer::Timer;
+use super::upkeep::{Job, Upkeep};
 use super::view::View;
 use super::{CloseOnDrop, Core, Engine, Scratch};
 use crate::base::Base;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::limits::BLOCK_SIZE;
 use crate::log::batch::decode_batch;
-use crate::log::plan::{RecoveryPlan, Spare, plan};
+use crate::log::plan::{Erase, RecoveryPlan, Spare, plan};
 use crate::log::scan::scan_segment;
 use crate::log::segment::SegmentHeader;
 use crate::log::{Log, LogLayout, SEGMENTS};
 use crate::memtable::Memtable;
+use crate::observe;
 use crate::storage::{FileStorage, Storage, Superblock};
 use crate::tables::Value;
 use parking_lot::{Mutex, RwLock};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-
-/// How much of a new log is zeroed with one write.
-const ZERO_CHUNK: usize = 1 << 20;
+use std::time::{Duration, Instant};
 
 /// The least that a frame takes in the log: its header, one row and its key.
 const MIN_FRAME_BYTES: u64 = 64;
@@ -49,7 +53,7 @@ pub(super) fn keys_per_segment(segment_size: u64) -> usize {
 /// Who does what nobody asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Threads {
-    /// Two background threads.
+    /// Background threads.
     Background,
     /// Nobody: callers flush for themselves, and the writer that needs a checkpoint runs it. For simulations.
     #[cfg_attr(
@@ -66,48 +70,92 @@ pub(crate) struct EngineOptions {
     pub(crate) cache_size: usize,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) threads: Threads,
+    /// Nothing is written to the file: what a crash left is recovered in memory alone, and every write is refused.
+    pub(crate) read_only: bool,
+    /// How files of older versions become files of this one, oldest first.
+    pub(crate) migrations: &'static [Migration],
+    /// What the upkeep thread does, if there are background threads.
+    pub(crate) upkeep: Option<Arc<dyn Job>>,
+}
+
+impl EngineOptions {
+    /// Writes an empty room.
+    fn format(&self, storage: Arc<dyn Storage>) -> Result<()> {
+        let like = Geometry::new(self.log_capacity, self.clock.now_ms());
+        format(storage, like, self.cache_size)
+    }
 }
 
 impl Engine {
-    /// Opens the file at `path`, creating it when it is missing.
+    /// Opens the file at `path`, creating it when it is missing unless it is to be read only.
     pub(crate) fn open_file(path: &Path, options: EngineOptions) -> Result<Self> {
+        if options.read_only {
+            return Self::open_on(Arc::new(FileStorage::open_read_only(path)?), path, options);
+        }
         let (storage, _created) =
-            FileStorage::open_or_create(path, |new| format(Arc::new(new.clone()), &options))?;
+            FileStorage::open_or_create(path, |new| options.format(Arc::new(new.clone())))?;
+        let storage = bring_up_to_date(storage, path, options.migrations)?;
         Self::open_on(Arc::new(storage), path, options)
     }
 
     /// Formats an empty storage and opens it.
     pub(crate) fn create_on(storage: Arc<dyn Storage>, options: EngineOptions) -> Result<Self> {
-        format(Arc::clone(&storage), &options)?;
+        options.format(Arc::clone(&storage))?;
         Self::open_on(storage, Path::new("(in memory)"), options)
     }
 
     /// Opens a storage that holds a room; `path` names it in errors.
     pub(crate) fn open_on(storage: Arc<dyn Storage>, path: &Path, options: EngineOptions) -> Result<Self> {
+        let _span = observe::opening(path);
+        let started = Instant::now();
+        let (engine, mut found) =
+            Self::recover_on(storage, path, options).inspect_err(observe::not_opened)?;
+        found.took = started.elapsed();
+        observe::opened(found);
+        Ok(engine)
+    }
+
+    fn recover_on(
+        storage: Arc<dyn Storage>,
+        path: &Path,
+        options: EngineOptions,
+    ) -> Result<(Self, observe::Opened)> {
         let superblock = Superblock::read(storage.as_ref(), path)?;
-        // A failed flush of the B-tree must not hide one of the log, nor the other way round.
-        let separate = storage.separate().map_err(|error| Error::io("opening the file again", error))?;
-        let of_base = separate.unwrap_or_else(|| Arc::clone(&storage));
-        let base = Base::open(of_base, superblock.base_offset, options.cache_size)?;
-        let layout = LogLayout {
-            file_id: superblock.file_id,
-            offset: superblock.log_offset,
-            segment_size: superblock.segment_size,
+        let read_only = options.read_only;
+        let base = if read_only {
+            Base::open_read_only(Arc::clone(&storage), superblock.base_offset, options.cache_size)?
+        } else {
+            // A failed flush of the B-tree must not hide one of the log, nor the other way round.
+            let separate = storage.separate().map_err(|error| Error::io("opening the file again", error))?;
+            let of_base = separate.unwrap_or_else(|| Arc::clone(&storage));
+            Base::open(of_base, superblock.base_offset, options.cache_size)?
         };
+        let layout = layout_of(&superblock);
         let recovered = recover(storage.as_ref(), &layout, base.view().lsn())?;
-        recovered.settle(storage.as_ref(), &layout)?;
-        superblock.repair(storage.as_ref())?;
+        if !read_only {
+            recovered.settle(storage.as_ref(), &layout)?;
+            superblock.repair(storage.as_ref())?;
+        }
 
         let plan = recovered.plan;
+        let torn_bytes = |erase: &Erase| erase.to.saturating_sub(erase.from) as u64;
+        let found = observe::Opened {
+            lsn: plan.next_lsn - 1,
+            base_lsn: recovered.base_lsn,
+            replayed: plan.replay.len() as u64,
+            torn_bytes: plan.erase.iter().map(torn_bytes).sum(),
+            took: Duration::ZERO,
+        };
         let log = Log::new(Arc::clone(&storage), layout, &plan);
         let view = View {
             active: Arc::new(recovered.active),
             frozen: recovered.frozen.map(Arc::new),
             base: base.view(),
         };
-        let in_background = options.threads == Threads::Background;
+        let in_background = options.threads == Threads::Background && !read_only;
         let core = Arc::new(Core {
             storage,
+            superblock,
             log: Arc::new(log),
             base,
             clock: options.clock,
@@ -118,14 +166,18 @@ impl Engine {
             compaction: Compaction::default(),
             reads: RwLock::new(()),
             closed: AtomicBool::new(false),
+            read_only,
             counters: Counters::default(),
             shared: SharedStates::default(),
             watches: Arc::default(),
+            feed: Arc::default(),
             timer: Arc::new(Timer::new(in_background)),
+            upkeep: Upkeep::default(),
             opening_id: random_u64(),
         });
         let threads = if in_background {
-            Handles::spawn(&core).map_err(|error| Error::io("starting the background threads", error))?
+            Handles::spawn(&core, options.upkeep)
+                .map_err(|error| Error::io("starting the background threads", error))?
         } else {
             Handles::default()
         };
@@ -134,7 +186,7 @@ impl Engine {
         }
         let close_on_drop =
             CloseOnDrop { core: Arc::clone(&core), closing: Mutex::new(()), threads: Mutex::new(threads) };
-        Ok(Self { core, close_on_drop: Arc::new(close_on_drop) })
+        Ok((Self { core, close_on_drop: Arc::new(close_on_drop) }, found))
     }
 }
 
@@ -144,56 +196,20 @@ fn random_u64() -> u64 {
     bytes.last_chunk::<8>().map_or(0, |random| u64::from_le_bytes(*random))
 }
 
-/// Writes an empty room: the log prewritten with zeros, both segment headers, an empty B-tree and, last, the
-/// superblock that makes it one.
-fn format(storage: Arc<dyn Storage>, options: &EngineOptions) -> Result<()> {
-    let segment_size = options.log_capacity.div_ceil(SEGMENTS as u64).next_multiple_of(BLOCK_SIZE as u64);
-    let file_id = ulid::Ulid::generate().to_bytes();
-    let superblock = Superblock::new(segment_size, options.clock.now_ms(), file_id);
-    let failed = |error| Error::io("writing the log of a new file", error);
-    storage.set_len(superblock.base_offset).map_err(failed)?;
-    let zeros = vec![0; ZERO_CHUNK];
-    let mut offset = superblock.log_offset;
-    while offset < superblock.base_offset {
-        let left = usize::try_from(superblock.base_offset - offset).unwrap_or(usize::MAX);
-        let chunk = zeros.get(..left.min(ZERO_CHUNK)).unwrap_or(&zeros);
-        storage.write_at(offset, chunk).map_err(failed)?;
-        offset += chunk.len() as u64;
-    }
-    let layout = LogLayout { file_id, offset: superblock.log_offset, segment_size };
-    // Generations begin at a random number, so that no caller's value can be made to look like a frame.
-    let random = file_id.last_chunk::<4>().copied().unwrap_or_default();
-    let first_generation = 1 + u64::from(u32::from_le_bytes(random));
-    for index in 0..SEGMENTS {
-        let generation = first_generation + index as u64;
-        let header = SegmentHeader { generation, index: index as u64, base_lsn: 0 };
-        header.write(storage.as_ref(), layout.segment_offset(index), &file_id)?;
-    }
-    let base = Base::create(
-        Arc::clone(&storage),
-        superblock.base_offset,
-        options.cache_size,
-        layout.max_frame_len(),
-    )?;
-    base.close();
-    storage.sync_data().map_err(|error| Error::io("flushing a new file", error))?;
-    superblock.write(storage.as_ref())
-}
-
 /// What the log says, decided and decoded; nothing is written yet.
-struct Recovered {
-    plan: RecoveryPlan,
+pub(super) struct Recovered {
+    pub(super) plan: RecoveryPlan,
     /// The newest header of each segment.
     headers: Vec<SegmentHeader>,
     base_lsn: u64,
     /// The rows of the segment that is appended to.
-    active: Memtable,
+    pub(super) active: Memtable,
     /// The rows of the other one, when the B-tree does not have them yet.
-    frozen: Option<Memtable>,
+    pub(super) frozen: Option<Memtable>,
 }
 
 /// Scans both segments, decides, and decodes the frames that the B-tree does not have.
-fn recover(storage: &dyn Storage, layout: &LogLayout, base_lsn: u64) -> Result<Recovered> {
+pub(super) fn recover(storage: &dyn Storage, layout: &LogLayout, base_lsn: u64) -> Result<Recovered> {
     let segment_len = usize::try_from(layout.segment_size)
         .map_err(|_| Error::corrupted("superblock", "the segment size does not fit this machine"))?;
     let mut segments = Vec::with_capacity(SEGMENTS);

@@ -67,6 +67,26 @@ pub fn open(data: &[u8]) {
     }
 }
 
+/// The bytes as a file, or damage to a good one that they describe.
+pub(super) fn damaged(data: &[u8]) -> Vec<u8> {
+    let mut input = Input::new(data);
+    let kind = input.below(8);
+    if kind == 0 {
+        return input.rest().to_vec();
+    }
+    let image = image(kind);
+    let mut bytes = image.bytes.clone();
+    match kind {
+        1 | 2 => {
+            let offset = place(&image.sectors, &mut input);
+            bytes[offset] ^= input.byte().max(1);
+        }
+        3..6 => scramble(&mut bytes, &image.sectors, &mut input),
+        _ => forge(&mut bytes, &mut input),
+    }
+    bytes
+}
+
 /// Errors that damage may give. `NotCloakroom` and the like are for what is no longer recognisable as a room.
 fn is_honest(error: &Error) -> bool {
     matches!(error, Error::Corrupted { .. })

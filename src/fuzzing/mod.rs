@@ -16,11 +16,13 @@ mod images;
 mod input;
 mod log_recovery;
 pub mod model;
+mod tools;
 
 pub use exports::import;
 pub use formats::{batch, frame, keys, rows};
 pub use images::open;
 pub use log_recovery::log_recovery;
+pub use tools::tools;
 
 /// The bytes are an operation tape: a room against the [model](mod@model), with reopenings, crashes and checkpoints.
 pub fn model(data: &[u8]) {
@@ -69,6 +71,11 @@ mod tests {
     #[test]
     fn damaged_files_answer_right_or_with_an_error() {
         over_seeded_inputs(5, 120, 60, open);
+    }
+
+    #[test]
+    fn damaged_files_are_verified_and_salvaged() {
+        over_seeded_inputs(8, 60, 80, tools);
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub(crate) use counters::{LogCounters, LogStats};
 use crate::durability::Durability;
 use crate::error::{Error, Result};
 use crate::limits::BLOCK_SIZE;
-use crate::storage::Storage;
+use crate::storage::{Storage, Superblock};
 use appender::{Appender, Chunk};
 use group_commit::{GroupCommit, Polled};
 use parking_lot::Mutex;
@@ -57,6 +57,12 @@ pub(crate) struct LogLayout {
 }
 
 impl LogLayout {
+    /// The layout that a file's superblock tells.
+    pub(crate) fn of(superblock: &Superblock) -> Self {
+        let Superblock { file_id, log_offset, segment_size, .. } = *superblock;
+        Self { file_id, offset: log_offset, segment_size }
+    }
+
     /// Where segment `index` begins in the file.
     pub(crate) fn segment_offset(&self, index: usize) -> u64 {
         self.offset + self.segment_size * index as u64
@@ -164,6 +170,22 @@ impl Log {
         self.group.failure()
     }
 
+    /// Both segments as they are in the file now. Nothing is written to the log meanwhile.
+    pub(crate) fn read_segments(&self) -> io::Result<Vec<Vec<u8>>> {
+        let _no_write = self.writer.lock();
+        let len = usize::try_from(self.layout.segment_size).map_err(io::Error::other)?;
+        let read = |index| {
+            let mut bytes = vec![0; len];
+            self.storage.read_at(self.layout.segment_offset(index), &mut bytes).map(|()| bytes)
+        };
+        (0..SEGMENTS).map(read).collect()
+    }
+
+    /// Where the log lies.
+    pub(crate) fn layout(&self) -> LogLayout {
+        self.layout
+    }
+
     /// What was counted so far.
     pub(crate) fn stats(&self) -> LogStats {
         self.counters.snapshot()
@@ -188,6 +210,11 @@ impl Log {
     /// Whether the other segment may take frames.
     pub(crate) fn spare_is_free(&self) -> bool {
         self.appender.lock().spare_is_free()
+    }
+
+    /// Whether so much of the log is free that work which nobody waits for may take some of it.
+    pub(crate) fn has_headroom(&self) -> bool {
+        self.appender.lock().has_headroom()
     }
 
     /// Whether the active segment has taken no frame yet.
@@ -329,7 +356,7 @@ impl Log {
     /// One group: everything appended so far goes into the file and is flushed. Tells `taking` the last position
     /// taken along, and answers the position reached.
     fn commit(&self, taking: &dyn Fn(u64)) -> io::Result<u64> {
-        let started = Instant::now();
+        let (started, durable) = (Instant::now(), self.durable());
         let writer = self.writer.lock();
         let unflushed = self.written() > self.durable();
         self.appender.lock().flush_begins();
@@ -350,7 +377,7 @@ impl Log {
             })?;
             self.written()
         };
-        self.counters.flushed(started.elapsed());
+        self.counters.flushed(reached.saturating_sub(durable), reached, started.elapsed());
         Ok(reached)
     }
 

@@ -33,7 +33,8 @@ const GENERATION: usize = 24;
 const INDEX: usize = 32;
 const BASE_LSN: usize = 40;
 const CRC: usize = 48;
-const HEADER_LEN: usize = 52;
+/// What of a slot says something; the rest is zero.
+pub(crate) const HEADER_LEN: usize = 52;
 
 /// What one use of a segment begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +89,19 @@ impl SegmentHeader {
                 (header.index == index && header.slot_offset() == offset).then_some(header)
             })
             .max_by_key(|header| header.generation)
+    }
+
+    /// The header of any file that a block holds, and the id of that file.
+    pub(crate) fn recognize(block: &[u8]) -> Option<(SegmentHeader, [u8; 16])> {
+        let file_id: [u8; 16] = block.get(FILE_ID..GENERATION)?.try_into().ok()?;
+        Some((Self::parse(block.get(..HEADER_LEN)?, &file_id)?, file_id))
+    }
+
+    /// The header in slot 0 or 1 of `segment`, or `None` when it is not intact.
+    pub(crate) fn read_slot(segment: &[u8], file_id: &[u8; 16], slot: usize) -> Option<SegmentHeader> {
+        let offset = slot * BLOCK_SIZE;
+        Self::parse(segment.get(offset..)?.get(..HEADER_LEN)?, file_id)
+            .filter(|header| header.slot_offset() == offset)
     }
 
     fn parse(slot: &[u8], file_id: &[u8; 16]) -> Option<SegmentHeader> {

@@ -9,12 +9,12 @@
 //! A crash before step 3 leaves a temporary that nobody has locked, and the next creator removes it. A crash after
 //! it leaves the whole file or, before step 4, perhaps the temporary.
 
-use super::file::{FileStorage, context, is_named, lock, open_regular};
+use super::file::{Access, FileStorage, context, is_named, lock, open_regular};
 use crate::error::{Error, Result};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What a temporary file ends in.
 const SUFFIX: &str = ".new";
@@ -61,29 +61,133 @@ impl FileStorage {
     /// Any error leaves no file behind. When something has that name already it is left alone, and the error is an
     /// [`Error::Io`] whose source is `AlreadyExists`: open that one instead.
     pub(crate) fn create(path: &Path, init: impl FnOnce(&FileStorage) -> Result<()>) -> Result<FileStorage> {
-        let failed = |error| Error::io(context("creating", path), error);
-        let (dir, name) = split(path).map_err(failed)?;
-        // Asked first only to spare the work; what decides is the rename below.
-        match fs::symlink_metadata(path) {
-            Ok(found) => return Err(failed(occupied(&found))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(failed(error)),
-        }
-        remove_orphans(dir, name);
+        check_vacant(path)?;
+        let creation = Creation::begin(path)?;
+        init(creation.storage())?;
+        creation.publish(Replace::Nothing)
+    }
+}
 
+/// What a new file may take the place of.
+#[derive(Debug)]
+pub(crate) enum Replace {
+    /// Nothing: when something has the name by then, the new file is given up.
+    Nothing,
+    /// This file, which its holder has locked and still has the name. Its owner and permissions are kept where the
+    /// system allows it. It stays whole until the new one has its name.
+    This(FileStorage),
+}
+
+/// A file that is being made. It has its name when it is published; dropped before, it leaves nothing.
+#[derive(Debug)]
+pub(crate) struct Creation {
+    // Before the temporary, so that nobody finds it without a lock.
+    storage: FileStorage,
+    temporary: tempfile::TempPath,
+    /// The name that was asked for.
+    path: PathBuf,
+    /// Where it leads, when it is a symbolic link to something.
+    resolved: PathBuf,
+}
+
+impl Creation {
+    /// An empty, locked temporary beside `path`, or beside what a symbolic link of that name leads to. Temporaries
+    /// of the same target that were left by creators that are gone are removed.
+    pub(crate) fn begin(path: &Path) -> Result<Self> {
+        let failed = |error| Error::io(context("creating", path), error);
+        let is_link = fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink());
+        let resolved = if is_link { fs::canonicalize(path).ok() } else { None };
+        let resolved = resolved.unwrap_or_else(|| path.to_path_buf());
+        let (dir, name) = split(&resolved).map_err(failed)?;
+        remove_orphans(dir, name);
         let (file, temporary) = locked_temporary(dir, name, path)?;
         let storage = FileStorage::from_locked(file, path)?;
-        init(&storage)?;
-        storage.sync_all().map_err(|error| Error::io(context("flushing the new", path), error))?;
-        temporary.persist_noclobber(path).map_err(|refused| failed(refused.error))?;
+        Ok(Self { storage, temporary, path: path.to_path_buf(), resolved })
+    }
+
+    /// The name it shall have.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the content goes.
+    pub(crate) fn storage(&self) -> &FileStorage {
+        &self.storage
+    }
+
+    /// Flushes the content, and gives the file its name. It is still locked.
+    ///
+    /// # Errors
+    /// Any error leaves no temporary. What has the name is as it was, with one exception: when the directory cannot be
+    /// flushed after a replacement, the new file has the name, and a crash may bring back the old one, whole.
+    /// When something has the name that must not be replaced, the error is an [`Error::Io`] whose source is
+    /// `AlreadyExists`.
+    pub(crate) fn publish(self, replace: Replace) -> Result<FileStorage> {
+        let Self { storage, temporary, path, resolved } = self;
+        let failed = |error| Error::io(context("creating", &path), error);
+        if let Replace::This(old) = &replace {
+            if !is_named(old.file(), &resolved) {
+                let detail = "the file that was to be replaced has lost its name meanwhile";
+                return Err(failed(io::Error::other(detail)));
+            }
+            keep_access(old.file(), storage.file()).map_err(failed)?;
+        }
+        storage.sync_all().map_err(|error| Error::io(context("flushing the new", &path), error))?;
+        let (dir, _) = split(&resolved).map_err(failed)?;
+        let replaces = match replace {
+            Replace::Nothing => {
+                temporary.persist_noclobber(&path).map_err(|refused| failed(refused.error))?;
+                false
+            }
+            Replace::This(old) => {
+                // Elsewhere an open file cannot be replaced.
+                let _old = cfg!(unix).then_some(old);
+                temporary.persist(&resolved).map_err(|refused| failed(refused.error))?;
+                true
+            }
+        };
         if let Err(error) = sync_dir(dir) {
-            // The name may not survive a crash, so the caller is told that there is no file, and that is made so.
-            // It is still locked, so nobody has begun to use it.
-            let _ = fs::remove_file(path);
-            return Err(Error::io(context("flushing the directory of the new", path), error));
+            if !replaces {
+                // The name may not survive a crash, so the caller is told that there is no file, and that is made
+                // so. It is still locked, so nobody has begun to use it.
+                let _ = fs::remove_file(&path);
+            }
+            return Err(Error::io(context("flushing the directory of the new", &path), error));
         }
         Ok(storage)
     }
+}
+
+/// Says early that the name is taken, to spare the work. What decides is the rename.
+///
+/// # Errors
+/// [`Error::Io`], whose source is `AlreadyExists` when something has the name, or `InvalidInput` for a symbolic link and
+/// for a path without a name.
+pub(crate) fn check_vacant(path: &Path) -> Result<()> {
+    let failed = |error| Error::io(context("creating", path), error);
+    split(path).map_err(failed)?;
+    match fs::symlink_metadata(path) {
+        Ok(found) => Err(failed(occupied(&found))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Gives the new file the owner and the permissions of the old one. Where the owner cannot be given, nobody but the
+/// new one gets in.
+#[cfg(unix)]
+fn keep_access(old: &File, new: &File) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+    let old = old.metadata()?;
+    let owned = fchown(new, Some(old.uid()), Some(old.gid())).is_ok();
+    let mode = old.permissions().mode() & if owned { 0o777 } else { 0o700 };
+    new.set_permissions(fs::Permissions::from_mode(mode | 0o600))
+}
+
+/// Owners and permissions are those that the directory gives here.
+#[cfg(not(unix))]
+fn keep_access(_old: &File, _new: &File) -> io::Result<()> {
+    Ok(())
 }
 
 fn has_kind(error: &Error, kind: io::ErrorKind) -> bool {
@@ -144,7 +248,7 @@ fn locked_temporary(dir: &Path, name: &OsStr, path: &Path) -> Result<(File, temp
         let created = builder.tempfile_in(dir);
         let (file, temporary) =
             created.map_err(|error| Error::io(context("creating", path), error))?.into_parts();
-        match lock(&file, path) {
+        match lock(&file, path, Access::Write) {
             // From here on no cleaner removes it, because a cleaner locks first.
             Ok(()) if is_named(&file, &temporary) => return Ok((file, temporary)),
             Ok(()) | Err(Error::Locked { .. }) => {}
@@ -165,8 +269,8 @@ fn remove_orphans(dir: &Path, name: &OsStr) {
             continue;
         }
         let orphan = entry.path();
-        let Ok(file) = open_regular(&orphan) else { continue };
-        if lock(&file, &orphan).is_ok() && is_named(&file, &orphan) {
+        let Ok(file) = open_regular(&orphan, Access::Write) else { continue };
+        if lock(&file, &orphan, Access::Write).is_ok() && is_named(&file, &orphan) {
             let _ = fs::remove_file(&orphan);
         }
     }

@@ -1,8 +1,9 @@
 //! A locked file.
 //!
 //! Invariants:
-//! 1. The whole file is locked for as long as a [`FileStorage`] lives, and the path named this very file when the
-//!    lock was taken. So nobody who respects the lock writes to it or truncates it.
+//! 1. The whole file is locked for as long as a [`FileStorage`] lives, exclusively by whoever may write and shared by
+//!    those who only read, and the path named this very file when the lock was taken. So nobody else who respects
+//!    the lock writes to it or truncates it.
 //! 2. `len` is the length of the file as this storage left it. A write is checked against it, because the system
 //!    would silently grow the file instead.
 
@@ -19,8 +20,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 /// round takes another process that replaces the file in that moment, so a few are plenty.
 const MAX_OPEN_ATTEMPTS: usize = 16;
 
-/// A file that is open for reading and writing and locked as a whole, until it is closed or the last clone of this
-/// is dropped.
+/// What a file is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Reading only, beside others who only read.
+    Read,
+    /// Reading and writing, alone.
+    Write,
+}
+
+/// A file that is open and locked as a whole, until it is closed or the last clone of this is dropped.
 #[derive(Debug, Clone)]
 pub(crate) struct FileStorage {
     shared: Arc<Shared>,
@@ -53,9 +62,22 @@ impl FileStorage {
     /// [`Error::Locked`] when somebody has it open, [`Error::NotCloakroom`] when it is not a regular file, and
     /// [`Error::Io`] otherwise; its source is `NotFound` when there is no such file.
     pub(crate) fn open(path: &Path) -> Result<Self> {
+        Self::open_for(path, Access::Write)
+    }
+
+    /// Opens the file at `path`, which must exist, without the right to write to it, and locks it against writers.
+    /// Any number of readers may have it open.
+    ///
+    /// # Errors
+    /// As [`FileStorage::open`]; [`Error::Locked`] when somebody has it open for writing.
+    pub(crate) fn open_read_only(path: &Path) -> Result<Self> {
+        Self::open_for(path, Access::Read)
+    }
+
+    fn open_for(path: &Path, access: Access) -> Result<Self> {
         for _ in 0..MAX_OPEN_ATTEMPTS {
-            let file = open_regular(path)?;
-            lock(&file, path)?;
+            let file = open_regular(path, access)?;
+            lock(&file, path, access)?;
             if is_named(&file, path) {
                 return Self::from_locked(file, path);
             }
@@ -78,6 +100,20 @@ impl FileStorage {
     /// The descriptor whose flushes this handle hears of.
     fn flushed(&self) -> &File {
         self.own.as_deref().unwrap_or(&self.shared.file)
+    }
+
+    /// The file itself, for those who give it a name.
+    pub(super) fn file(&self) -> &File {
+        &self.shared.file
+    }
+
+    /// Asks the system to forget what it keeps of the file in memory, so that it is read from the disk next. What is
+    /// not flushed stays. A system that does not know how goes on as before.
+    pub(crate) fn forget_cached(&self) {
+        #[cfg(target_os = "linux")]
+        {
+            let _ = rustix::fs::fadvise(&self.shared.file, 0, None, rustix::fs::Advice::DontNeed);
+        }
     }
 
     /// Makes the bytes, the length and every other attribute of the file durable.
@@ -156,7 +192,8 @@ impl Storage for FileStorage {
         options.offset(offset).len(len);
         // SAFETY: the map is read-only and lies within the file (checked above). Its bytes do not change and the
         // file is not shortened while it lives: within this process by the contract of `Storage::view`, and by
-        // others because the whole file is locked for as long as this storage is open.
+        // others because the whole file is locked for as long as this storage is open: exclusively, or shared
+        // with openers who cannot write.
         let map = unsafe { options.map(&self.shared.file) }?;
         Ok(StorageView::Mapped(map))
     }
@@ -166,6 +203,10 @@ impl Storage for FileStorage {
     fn separate(&self) -> io::Result<Option<Arc<dyn Storage>>> {
         let own = Arc::new(open_again(&self.shared.file)?);
         Ok(Some(Arc::new(Self { shared: Arc::clone(&self.shared), own: Some(own) })))
+    }
+
+    fn is_at(&self, path: &Path) -> bool {
+        is_named(&self.shared.file, path)
     }
 
     fn close(&self) {
@@ -179,17 +220,17 @@ pub(super) fn context(doing: &str, path: &Path) -> String {
     format!("{doing} {}", path.display())
 }
 
-/// Opens a regular file for reading and writing, or says why that cannot be.
-pub(super) fn open_regular(path: &Path) -> Result<File> {
+/// Opens a regular file, or says why that cannot be.
+pub(super) fn open_regular(path: &Path, access: Access) -> Result<File> {
+    let failed = |error| open_error(path, access, error);
     // Asked before opening, because opening some kinds of file (a tape, a serial line) is an act of its own.
-    let metadata = fs::metadata(path).map_err(|error| open_error(path, error))?;
+    let metadata = fs::metadata(path).map_err(failed)?;
     if !metadata.is_file() {
         return Err(not_regular(path, &metadata));
     }
-    let file =
-        OpenOptions::new().read(true).write(true).open(path).map_err(|error| open_error(path, error))?;
+    let file = OpenOptions::new().read(true).write(access == Access::Write).open(path).map_err(failed)?;
     // Asked again of what was opened, because the name may have changed hands.
-    let metadata = file.metadata().map_err(|error| open_error(path, error))?;
+    let metadata = file.metadata().map_err(failed)?;
     if !metadata.is_file() {
         return Err(not_regular(path, &metadata));
     }
@@ -201,20 +242,27 @@ fn not_regular(path: &Path, metadata: &fs::Metadata) -> Error {
     Error::NotCloakroom { path: path.to_path_buf(), reason: reason.to_owned() }
 }
 
-fn open_error(path: &Path, error: io::Error) -> Error {
-    let advice = match error.kind() {
-        io::ErrorKind::PermissionDenied => " (a room is read and written, so it needs both permissions)",
-        io::ErrorKind::ReadOnlyFilesystem => {
-            " (a room is read and written, but this filesystem is read-only; copy the file to one that is not)"
+fn open_error(path: &Path, access: Access, error: io::Error) -> Error {
+    let advice = match (error.kind(), access) {
+        (io::ErrorKind::PermissionDenied, Access::Write) => {
+            " (a room is read and written, so it needs both permissions, unless it is opened read-only)"
+        }
+        (io::ErrorKind::ReadOnlyFilesystem, Access::Write) => {
+            " (a room is read and written, but this filesystem is read-only; open it read-only, or copy the file to \
+             a filesystem that is not)"
         }
         _ => "",
     };
     Error::io(format!("{}{advice}", context("opening", path)), error)
 }
 
-/// Locks the whole file, without waiting.
-pub(super) fn lock(file: &File, path: &Path) -> Result<()> {
-    match file.try_lock() {
+/// Locks the whole file, without waiting: alone to write, together with others to read.
+pub(super) fn lock(file: &File, path: &Path, access: Access) -> Result<()> {
+    let locked = match access {
+        Access::Read => file.try_lock_shared(),
+        Access::Write => file.try_lock(),
+    };
+    match locked {
         Ok(()) => Ok(()),
         Err(TryLockError::WouldBlock) => Err(Error::Locked { path: path.to_path_buf() }),
         Err(TryLockError::Error(error)) => Err(Error::io(context("locking", path), error)),
@@ -397,6 +445,34 @@ mod tests {
     }
 
     #[test]
+    fn readers_share_a_file_that_writers_have_alone() {
+        let (_dir, path) = room(b"read by many");
+        let locked = |outcome: Result<FileStorage>| matches!(outcome, Err(Error::Locked { .. }));
+        let first = FileStorage::open_read_only(&path).unwrap();
+        let second = FileStorage::open_read_only(&path).unwrap();
+        assert!(locked(FileStorage::open(&path)));
+        drop(first);
+        assert!(locked(FileStorage::open(&path)), "the second reader is still there");
+        drop(second);
+        let writer = FileStorage::open(&path).unwrap();
+        assert!(locked(FileStorage::open_read_only(&path)));
+        drop(writer);
+        FileStorage::open_read_only(&path).unwrap();
+    }
+
+    #[test]
+    fn the_system_refuses_whatever_would_change_a_file_that_is_read() {
+        let (_dir, path) = room(b"read only");
+        let storage = FileStorage::open_read_only(&path).unwrap();
+        storage.write_at(0, b"R").unwrap_err();
+        storage.write_at_durable(0, b"R").unwrap_err();
+        storage.set_len(4).unwrap_err();
+        storage.set_len(4_096).unwrap_err();
+        assert_eq!(&storage.view(0, 9).unwrap()[..], b"read only");
+        assert_eq!(fs::read(&path).unwrap(), b"read only");
+    }
+
+    #[test]
     fn a_second_opener_is_told_the_path() {
         let (_dir, path) = room(b"x");
         let first = FileStorage::open(&path).unwrap();
@@ -440,9 +516,13 @@ mod tests {
             (io::ErrorKind::PermissionDenied, "both permissions"),
             (io::ErrorKind::ReadOnlyFilesystem, "copy the file"),
         ] {
-            let error = open_error(Path::new("edge.cloak"), kind.into());
+            let error = open_error(Path::new("edge.cloak"), Access::Write, kind.into());
             assert_eq!(source_kind(&error), kind);
             assert!(error.to_string().contains(advice), "{error}");
+            assert!(error.to_string().contains("read-only"), "{error}");
+            let reading = open_error(Path::new("edge.cloak"), Access::Read, kind.into());
+            assert!(!reading.to_string().contains("read-only, "), "{reading}");
+            assert!(!reading.to_string().contains(advice), "{reading}");
             assert!(error.to_string().contains("opening edge.cloak"), "{error}");
         }
     }
@@ -451,7 +531,7 @@ mod tests {
     #[test]
     fn a_file_that_was_replaced_is_no_longer_named_by_its_path() {
         let (_dir, path) = room(b"old");
-        let file = open_regular(&path).unwrap();
+        let file = open_regular(&path, Access::Write).unwrap();
         assert!(is_named(&file, &path));
         fs::rename(&path, path.with_extension("moved")).unwrap();
         assert!(!is_named(&file, &path));

@@ -11,9 +11,12 @@ mod memory;
 pub(crate) mod sim;
 mod superblock;
 
+pub(crate) use create::{Creation, Replace, check_vacant};
 pub(crate) use file::FileStorage;
 pub(crate) use memory::MemoryStorage;
-pub(crate) use superblock::Superblock;
+#[cfg(test)]
+pub(crate) use superblock::OLDEST_VERSION;
+pub(crate) use superblock::{FORMAT_VERSION, Superblock};
 
 use std::fmt;
 use std::io;
@@ -60,6 +63,11 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// of a failed flush then tells both. Closing is left to the first.
     fn separate(&self) -> io::Result<Option<Arc<dyn Storage>>> {
         Ok(None)
+    }
+
+    /// Whether it is the file that `path` names.
+    fn is_at(&self, _path: &std::path::Path) -> bool {
+        false
     }
 
     /// Lets others open it. Nothing is read or written afterwards.

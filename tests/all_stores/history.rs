@@ -7,8 +7,8 @@ use super::ops::{
 };
 use cloakroom::testing::SimStorage;
 use cloakroom::{
-    ClaimId, Cloakroom, Durability, EventId, JobId, ManualClock, Priority, RateLimitConfig, SlotExpectation,
-    StateRecord,
+    Builder, ClaimId, Cloakroom, Durability, EventId, JobId, ManualClock, Priority, RateLimitConfig,
+    SlotExpectation, StateRecord,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -22,12 +22,11 @@ const LOG_CAPACITY: u64 = 64 << 10;
 const MAX_WAITING: usize = 4;
 
 pub fn open(storage: &SimStorage, clock: &Arc<ManualClock>) -> cloakroom::Result<Cloakroom> {
-    Cloakroom::builder()
-        .without_threads()
-        .log_capacity(LOG_CAPACITY)
-        .cache_size(1 << 20)
-        .clock(clock.clone())
-        .open_on(Arc::new(storage.clone()))
+    builder(clock).open_on(Arc::new(storage.clone()))
+}
+
+pub fn builder(clock: &Arc<ManualClock>) -> Builder {
+    Cloakroom::builder().without_threads().log_capacity(LOG_CAPACITY).cache_size(1 << 20).clock(clock.clone())
 }
 
 pub fn new_clock() -> Arc<ManualClock> {
@@ -121,7 +120,12 @@ impl History {
                 }
             }
             2..4 => self.reopen(),
-            4..24 => {
+            4..9 => {
+                self.say("sweep");
+                let swept = self.room.sweep();
+                assert!(swept.is_ok() || self.storage.is_crashed(), "{swept:?}");
+            }
+            9..28 => {
                 let ops: Vec<_> = (0..self.rng.usize(2..6)).map(|_| self.any_op()).collect();
                 let fails = self.rng.u32(0..6) == 0;
                 self.say(format!("fails: {fails}, {ops:?}"));
@@ -154,7 +158,7 @@ impl History {
 
     /// The newest position of the log, if the room still tells.
     fn newest(&self) -> Option<u64> {
-        self.room.stats().ok().map(|stats| stats.newest_lsn)
+        self.room.engine_stats().ok().map(|stats| stats.newest_lsn)
     }
 
     /// Makes a call, and waits for it now, later or never.

@@ -69,7 +69,7 @@ impl AdaptiveRateLimit {
     }
 
     /// Answers from a snapshot, after it has stored the capacity of `resource` when that had to be computed. Only then
-    /// does it wait for writers.
+    /// does it wait for writers. A room that is read only computes it for the answer alone.
     fn ask<R>(
         &self,
         resource: &str,
@@ -80,10 +80,16 @@ impl AdaptiveRateLimit {
             self.engine.read(Durability::Os, |rows| ops::is_settled(rows, &self.adaptive(), resource));
         match is_settled.wait() {
             Ok(true) => self.engine.read(self.durability, ask),
-            Ok(false) => self.write(resource, |tx| {
-                ops::settle(tx, &self.adaptive(), resource)?;
-                settle_and_ask(tx)
-            }),
+            Ok(false) => {
+                let operation = |tx: &mut Tx<'_>| {
+                    ops::settle(tx, &self.adaptive(), resource)?;
+                    settle_and_ask(tx)
+                };
+                if self.engine.is_read_only() {
+                    return self.engine.rehearse(operation);
+                }
+                self.write(resource, operation)
+            }
             Err(error) => Pending::ready(Err(error)),
         }
     }

@@ -3,6 +3,7 @@
 pub(crate) mod capacity;
 mod handle;
 pub(crate) mod ops;
+pub(crate) mod sweep;
 mod tx;
 
 pub use capacity::AdaptiveConfig;

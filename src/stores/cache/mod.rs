@@ -7,6 +7,7 @@ mod recency;
 pub(crate) mod row;
 mod spec;
 mod state;
+pub(crate) mod sweep;
 mod tx;
 
 pub use handle::Cache;

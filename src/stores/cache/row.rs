@@ -85,14 +85,31 @@ pub(crate) fn tag_keys(key: &[u8], row: &TagsRow) -> Result<Vec<Vec<u8>>> {
     Ok(row.tags.iter().map(|tag| tag_key(prefix, tag, hash)).collect())
 }
 
-/// What the key of an entry begins with, and its hash.
+/// What the key of an entry, or of another row that a name begins, begins with, and its hash.
 pub(crate) fn split_key(table: Table, key: &[u8]) -> Result<(&[u8], &str)> {
     let damaged = || Error::corrupted(format!("a key of table {}", table.name()), "not a name and a hash");
-    let mut rest = key;
-    let name = key::take_bytes(&mut rest).ok_or_else(damaged)?;
-    std::str::from_utf8(&name).map_err(|_| damaged())?;
-    let prefix = key.get(..key.len() - rest.len()).ok_or_else(damaged)?;
+    let (prefix, _) = split_name(key).ok_or_else(damaged)?;
     Ok((prefix, hash_in(table, prefix, key)?))
+}
+
+/// What the key in [`Table::Cache`] of an entry begins with, one of its tags, and its hash, from a key of
+/// [`Table::CacheByTag`].
+pub(crate) fn split_tag_key(key: &[u8]) -> Result<(&[u8], String, &str)> {
+    let table = Table::CacheByTag;
+    let damaged =
+        || Error::corrupted(format!("a key of table {}", table.name()), "not a name, a tag and a hash");
+    let (prefix, _) = split_name(key).ok_or_else(damaged)?;
+    let mut rest = key.get(prefix.len()..).ok_or_else(damaged)?;
+    let tag = key::take_bytes(&mut rest).and_then(|tag| String::from_utf8(tag).ok()).ok_or_else(damaged)?;
+    Ok((prefix, tag, std::str::from_utf8(rest).map_err(|_| damaged())?))
+}
+
+/// The encoded name that a key begins with, and what follows it.
+fn split_name(key: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut rest = key;
+    let name = key::take_bytes(&mut rest)?;
+    std::str::from_utf8(&name).ok()?;
+    key.split_at_checked(key.len() - rest.len())
 }
 
 /// The hash at the end of a key of `table` that begins with `prefix`.

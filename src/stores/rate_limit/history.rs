@@ -86,6 +86,23 @@ fn decode_row_key(mut encoded: &[u8]) -> Result<(u64, u64)> {
     parts(&mut encoded).ok_or_else(|| damaged("a key that is too short"))
 }
 
+/// The number of the window that a request row belongs to, and its lane.
+pub(crate) fn place_of(mut encoded: &[u8]) -> Result<Place> {
+    let id = key::take_u64(&mut encoded).ok_or_else(|| damaged("a key that is too short"))?;
+    let lane = *encoded.first().ok_or_else(|| damaged("a key that is too short"))?;
+    Ok(Place { id, lane })
+}
+
+/// Refuses a row of requests that is none.
+pub(crate) fn check_row(encoded: &[u8], value: &[u8]) -> Result<()> {
+    let place = place_of(encoded)?;
+    let (epoch, ms) = decode_row_key(encoded)?;
+    if row_key(place, epoch, ms) != encoded {
+        return Err(damaged("a key that is too long"));
+    }
+    codec::decode_row::<u64>(Table::RateLimitRequest.name(), value).map(drop)
+}
+
 fn damaged(detail: &str) -> Error {
     Error::corrupted(format!("a row of table {}", Table::RateLimitRequest.name()), detail)
 }
@@ -99,6 +116,19 @@ impl History {
     /// Whether no request may still count.
     pub(crate) fn is_empty(&self) -> bool {
         self.first.is_none()
+    }
+
+    /// The key of a row that the history needs and that is missing or says something else.
+    pub(crate) fn lost<R: Reader + ?Sized>(&self, rows: &mut R, place: Place) -> Result<Option<Vec<u8>>> {
+        let Some(first) = self.first else { return Ok(None) };
+        let key = row_key(place, self.epoch, first.ms);
+        let number = rows.get(Table::RateLimitRequest, &key)?;
+        let number = number.map(|number| codec::decode_row::<u64>(Table::RateLimitRequest.name(), &number));
+        if number.transpose()? != Some(first.number) {
+            return Ok(Some(key));
+        }
+        let key = row_key(place, self.epoch, self.last_ms);
+        Ok(rows.get(Table::RateLimitRequest, &key)?.is_none().then_some(key))
     }
 
     /// Forgets every request.
@@ -149,23 +179,25 @@ impl History {
         Ok(())
     }
 
-    /// Removes up to `limit` rows that nobody counts any more.
+    /// Whether there may be rows that nobody counts any more.
+    pub(crate) fn has_garbage(&self) -> bool {
+        self.swept_to < self.garbage_end()
+    }
+
+    /// Removes up to `limit` rows that nobody counts any more, and answers how many there were. `limit` is not zero.
     pub(crate) fn remove_garbage<W: Writer + ?Sized>(
         &mut self,
         tx: &mut W,
         place: Place,
         limit: usize,
-    ) -> Result<()> {
-        let end = self.garbage_end();
-        if self.swept_to >= end {
-            return Ok(());
+    ) -> Result<usize> {
+        if !self.has_garbage() {
+            return Ok(0);
         }
+        let end = self.garbage_end();
         let from = row_key(place, self.swept_to.0, self.swept_to.1);
         let to = row_key(place, end.0, end.1);
         let found = tx.scan(Table::RateLimitRequest, Bound::Included(&from), Bound::Excluded(&to), limit)?;
-        for (key, _) in &found {
-            tx.delete(Table::RateLimitRequest, key);
-        }
         self.swept_to = match found.last() {
             Some((key, _)) if found.len() == limit => {
                 let (epoch, ms) = decode_row_key(key)?;
@@ -173,7 +205,10 @@ impl History {
             }
             _ => end,
         };
-        Ok(())
+        for (key, _) in &found {
+            tx.delete(Table::RateLimitRequest, key);
+        }
+        Ok(found.len())
     }
 
     /// The epoch and time from which on rows count.

@@ -1,0 +1,47 @@
+//! What is done to damaged files: verification and salvage, of anything at all.
+
+use super::images;
+use crate::error::Error;
+use crate::storage::{MemoryStorage, Storage};
+use crate::{salvage, verify};
+use std::path::Path;
+use std::sync::Arc;
+
+/// The bytes are a file, or damage to a good one. Verification and salvage never panic and answer only errors that
+/// damage may give; a file that is verified comes out of a salvage whole; what a salvage writes can be verified.
+pub fn tools(data: &[u8]) {
+    let bytes = images::damaged(data);
+    let path = Path::new("(image)");
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::from(bytes.clone()));
+    let verified = verify::verify_storage(&storage, path);
+    if let Err(error) = &verified {
+        assert!(is_honest(error), "{error}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let to = dir.path().join("new.cloak");
+    let salvaged = salvage::salvage_storage(&storage, path, &to);
+    let mut after = vec![0; bytes.len()];
+    storage.read_at(0, &mut after).unwrap();
+    assert!(
+        after == bytes && storage.len().unwrap() == bytes.len() as u64,
+        "nothing is written to the damaged file"
+    );
+    match salvaged {
+        Ok(salvaged) => {
+            let written = verify::verify(&to).unwrap();
+            assert!(written.is_ok() || !salvaged.is_complete(), "{written}");
+            if verified.is_ok_and(|report| report.is_ok()) {
+                assert!(salvaged.is_complete(), "{salvaged}");
+            }
+        }
+        Err(error) => {
+            assert!(is_honest(&error), "{error}");
+            assert!(!to.exists(), "an error leaves no file");
+        }
+    }
+}
+
+/// Errors that damage may give, also damage to what tells a room and its version.
+fn is_honest(error: &Error) -> bool {
+    matches!(error, Error::Corrupted { .. } | Error::NotCloakroom { .. } | Error::UnsupportedVersion { .. })
+}

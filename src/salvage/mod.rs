@@ -1,0 +1,294 @@
+//! Salvage: whatever is intact in a damaged file, in a new one.
+//!
+//! The damaged file is only read. What can be read of it comes out in four steps:
+//!
+//! 1. **Where its parts lie** ([`geometry`]): a copy of the superblock, or the parts themselves, which can be recognized.
+//! 2. **Its rows**, into a file that never gets a name: those of every leaf of the B-tree that is intact, page by page
+//!    and past redb, under those of the log ([`log`]). Rows of derived tables are left where they are.
+//! 3. **What fits together** ([`rows`]), into the new file: rows that no store writes, and rows whose other half is
+//!    lost, stay behind; rows of derived tables are derived anew.
+//! 4. **The new file is verified**, and gets its name.
+//!
+//! What stays behind is in the report, as are the ranges of keys and of operations in which something is missing.
+
+mod geometry;
+mod log;
+mod report;
+mod rows;
+
+pub use report::{Loss, SalvageReport};
+
+use crate::base::check::{FaultKind, check_window, in_use};
+use crate::base::pages::{Depth, KeyRange, TableRoot, Tables, Tree, Visit};
+use crate::clock::ManualClock;
+use crate::durability::Durability;
+use crate::engine::new_file::NewFile;
+use crate::engine::{Engine, EngineOptions, Geometry, Threads};
+use crate::error::{Error, Result};
+use crate::limits::BLOCK_SIZE;
+use crate::log::LogLayout;
+use crate::storage::{FileStorage, Replace, Storage, Superblock, check_vacant};
+use crate::stores::secondary;
+use crate::tables::Table;
+use crate::verify::{location, verify_storage};
+use log::LogRows;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Bytes of page cache for each of the files that are built.
+const CACHE_SIZE: usize = 8 << 20;
+
+/// Copies what is intact in the file `from`, which nobody has open for writing, into a new file `to`, which must not
+/// exist. Nothing is written to `from`. The report says what is lost, as far as that can be known.
+///
+/// Space for twice the rows is needed beside `to` for as long as it lasts.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let (path, whole) = (dir.path().join("edge.cloak"), dir.path().join("whole.cloak"));
+/// cloakroom::Cloakroom::open(&path)?.close()?;
+/// let report = cloakroom::salvage(&path, &whole)?;
+/// assert!(report.is_complete(), "{report}");
+/// assert!(cloakroom::verify(&whole)?.is_ok());
+/// # Ok::<(), cloakroom::Error>(())
+/// ```
+///
+/// # Errors
+/// In all cases there is no file `to`, or the one that was there is as it was:
+/// - [`Error::Io`] with `AlreadyExists`: something has the name `to`. With `NotFound`: there is no file `from`.
+/// - [`Error::Locked`]: somebody has `from` open for writing.
+/// - [`Error::NotCloakroom`], [`Error::UnsupportedVersion`]: not ours, or newer.
+/// - [`Error::Corrupted`]: so little is left that it cannot even be told where the parts of the file lie.
+/// - [`Error::Io`], [`Error::DiskFull`]: the new file could not be written.
+pub fn salvage(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<SalvageReport> {
+    let (from, to) = (from.as_ref(), to.as_ref());
+    check_vacant(to)?;
+    let storage: Arc<dyn Storage> = Arc::new(FileStorage::open_read_only(from)?);
+    salvage_storage(&storage, from, to)
+}
+
+/// Copies what is intact in a storage that nobody writes to into a new file `to`. `from` names it in errors.
+pub(crate) fn salvage_storage(storage: &Arc<dyn Storage>, from: &Path, to: &Path) -> Result<SalvageReport> {
+    let mut report = SalvageReport::default();
+    let superblock = geometry::find(storage.as_ref(), from, &mut report)?;
+    note_damaged_blocks(storage, &superblock, &mut report)?;
+    let tree = newest_tree(storage, &superblock, &mut report);
+    let base_lsn = tree.as_ref().and_then(|tree| tree.lsn().ok().flatten());
+    if tree.is_some() && base_lsn.is_none() {
+        report.note("the B-tree does not tell any more which operations it has");
+    }
+    let layout = LogLayout::of(&superblock);
+    let replayed = log::read(storage.as_ref(), &layout, base_lsn, &mut report)?;
+
+    let like = Geometry {
+        file_id: Geometry::new(0, 0).file_id,
+        lsn: replayed.lsn,
+        ..Geometry::of(&superblock, replayed.lsn)
+    };
+    let mut gathered = NewFile::create(to, like, CACHE_SIZE)?;
+    let mut unsure = Vec::new();
+    if let Some(tree) = &tree {
+        gather(tree, &replayed.rows, &mut gathered, &mut unsure, &mut report)?;
+    }
+    for ((table, key), value) in &replayed.rows {
+        if let Some(value) = value
+            && !secondary::is_derived(*table)
+        {
+            gathered.put(*table, key, value)?;
+        }
+    }
+    drop(replayed);
+    let gathered = gathered.seal()?;
+    let mut new = NewFile::create(to, like, CACHE_SIZE)?;
+    let engine = open(Arc::new(gathered.storage().clone()), to)?;
+    engine.read(Durability::Os, |snapshot| rows::rebuild(snapshot, &unsure, &mut new, &mut report)).wait()?;
+    drop((engine, gathered));
+
+    let whole = new.seal()?;
+    let written: Arc<dyn Storage> = Arc::new(whole.storage().clone());
+    for finding in verify_storage(&written, to)?.findings {
+        report.lose(format!("the new file, {}", finding.location), finding.problem);
+    }
+    report.bytes = whole.len()?;
+    whole.publish(Replace::Nothing)?;
+    Ok(report)
+}
+
+/// The rows that were gathered, to look things up in.
+fn open(storage: Arc<dyn Storage>, path: &Path) -> Result<Engine> {
+    let options = EngineOptions {
+        log_capacity: 0,
+        cache_size: CACHE_SIZE,
+        clock: Arc::new(ManualClock::new(0)),
+        threads: Threads::None,
+        upkeep: None,
+        read_only: true,
+        migrations: &[],
+    };
+    Engine::open_on(storage, path, options)
+}
+
+/// As much of `len` bytes from `offset` on as the file has. What cannot be read is zero.
+fn read_what_is_there(storage: &dyn Storage, offset: u64, len: usize) -> Vec<u8> {
+    let available = storage.len().unwrap_or_default().saturating_sub(offset);
+    let len = len.min(usize::try_from(available).unwrap_or(usize::MAX));
+    let mut bytes = vec![0; len];
+    if storage.read_at(offset, &mut bytes).is_ok() {
+        return bytes;
+    }
+    // One by one, so that a sector that the disk cannot read costs no other block.
+    for (block, at) in bytes.chunks_mut(BLOCK_SIZE).zip((offset..).step_by(BLOCK_SIZE)) {
+        if storage.read_at(at, block).is_err() {
+            block.fill(0);
+        }
+    }
+    bytes
+}
+
+fn note_damaged_blocks(
+    storage: &Arc<dyn Storage>,
+    superblock: &Superblock,
+    report: &mut SalvageReport,
+) -> Result<()> {
+    let offset = superblock.base_offset;
+    let mut damaged = BTreeSet::new();
+    check_window(storage, offset, &mut |fault| match fault.kind {
+        FaultKind::Block(block) => drop(damaged.insert(block)),
+        FaultKind::HeaderCopy => report.note(format!("file offset {}: {}", fault.offset, fault.detail)),
+        FaultKind::Whole => report.lose(format!("B-tree (file offset {})", fault.offset), fault.detail),
+        FaultKind::Harmless => {}
+    })?;
+    let all = damaged.clone();
+    for block in in_use(storage, offset, damaged).unwrap_or(all) {
+        report.damaged(block);
+    }
+    Ok(())
+}
+
+/// The newest state of the B-tree of which anything can be read.
+fn newest_tree(
+    storage: &Arc<dyn Storage>,
+    superblock: &Superblock,
+    report: &mut SalvageReport,
+) -> Option<Tree> {
+    let trees = Tree::open(storage, superblock.base_offset).unwrap_or_default();
+    let count = trees.len();
+    for (index, tree) in trees.into_iter().enumerate() {
+        let tables = tree.pages().tables(Tables::User, &mut |_| Ok(()));
+        if tables.is_ok_and(|tables| !tables.is_empty()) {
+            if index > 0 {
+                report.lose("B-tree", "its newest state cannot be read; the one before it was used");
+            }
+            return Some(tree);
+        }
+    }
+    let what = if count == 0 { "both copies of its header" } else { "the list of its tables" };
+    report.lose("B-tree", format!("{what}; nothing of it came out"));
+    None
+}
+
+/// Puts every row of the B-tree that can be read and is not newer in the log into `gathered`. What of the uses of form
+/// tokens is lost goes into `unsure`.
+fn gather(
+    tree: &Tree,
+    newer: &LogRows,
+    gathered: &mut NewFile,
+    unsure: &mut Vec<KeyRange>,
+    report: &mut SalvageReport,
+) -> Result<()> {
+    let pages = tree.pages();
+    let roots = pages.tables(Tables::User, &mut |visit| {
+        if let Visit::Lost { error, .. } = visit {
+            report.lose("B-tree, the list of its tables", error.to_string());
+        }
+        Ok(())
+    })?;
+    for &table in Table::ALL.iter().filter(|table| !secondary::is_derived(**table)) {
+        let Some(root) = roots.iter().find(|root| root.name == table.name()) else {
+            report.lose(format!("table {}", table.name()), format!("all of it: {}", meaning(table)));
+            if table == Table::FormTokenUse {
+                unsure.push((None, None));
+            }
+            continue;
+        };
+        let seen = gather_table(&pages, table, root, newer, gathered, unsure, report)?;
+        if seen < root.rows {
+            let what = format!("{} rows: {}", root.rows - seen, meaning(table));
+            report.lose(format!("table {}", table.name()), what);
+        }
+    }
+    Ok(())
+}
+
+/// The same for one table. Returns how many rows there were, those included that are newer in the log.
+fn gather_table(
+    pages: &crate::base::pages::Pages<'_>,
+    table: Table,
+    root: &TableRoot,
+    newer: &LogRows,
+    gathered: &mut NewFile,
+    unsure: &mut Vec<KeyRange>,
+    report: &mut SalvageReport,
+) -> Result<u64> {
+    let mut seen = 0;
+    pages.visit(root, Depth::Rows, &mut |visit| {
+        match visit {
+            Visit::Page { .. } => {}
+            Visit::Row { key, value } => {
+                seen += 1;
+                if !newer.contains_key(&(table, key.to_vec())) {
+                    gathered.put(table, key, value)?;
+                }
+            }
+            Visit::Lost { error, keys, .. } => {
+                report.lose(range(table, &keys), format!("rows behind damage ({error})"));
+                if table == Table::FormTokenUse {
+                    unsure.push(keys);
+                }
+            }
+        }
+        Ok(())
+    })?;
+    Ok(seen)
+}
+
+/// A range of keys, in words.
+fn range(table: Table, (after, to): &KeyRange) -> String {
+    let key = |key: &[u8]| location(table, key);
+    match (after, to) {
+        (None, None) => format!("table {}", table.name()),
+        (Some(after), None) => format!("{} and all greater ones", key(after)),
+        (None, Some(to)) => format!("{} and all smaller ones", key(to)),
+        (Some(after), Some(to)) => format!("behind {} up to {}", key(after), key(to)),
+    }
+}
+
+/// What it means that rows of a table are lost.
+fn meaning(table: Table) -> &'static str {
+    match table {
+        Table::FormToken => "such tokens are unknown",
+        Table::FormTokenUse => "tokens that were consumed are unconsumed again",
+        Table::Handoff => "such states are gone",
+        Table::HandoffClaim => "such claims have ended, and their states can be claimed again",
+        Table::Cache | Table::CacheTags => "such values are no longer cached",
+        Table::DedupeJob => "such jobs are forgotten",
+        Table::RateLimit | Table::AdaptiveRateLimit | Table::RateLimitRequest => {
+            "such requests are forgotten"
+        }
+        Table::RateLimitStore => {
+            "what was forgotten by a clear may count again, and other counts are forgotten"
+        }
+        Table::RateLimitConfig => "such resources have the configuration of their limiter",
+        Table::RateLimitCooldown => "such cooldowns have ended",
+        Table::State => "such states are gone",
+        Table::CodletCode | Table::CodletSession => "such codes and sessions are unknown",
+        Table::CodletFailures => "such failures are forgotten",
+        _ => "it is derived anew",
+    }
+}
+
+/// Whether an error tells of damage; any other ends the salvage.
+fn is_damage(error: &Error) -> bool {
+    matches!(error, Error::Corrupted { .. })
+}
