@@ -59,6 +59,38 @@ pub enum Error {
         supported: u32,
     },
 
+    /// The file is of an older format version, and this opener may not make one of the present version out of it.
+    /// Nothing was written to it.
+    #[error(
+        "{}: format version {found} is older than {current}; open the file once for writing with this cloakroom, \
+         which brings it to version {current} (or do so with a copy); nothing was written to it",
+        path.display()
+    )]
+    OutdatedVersion {
+        /// The file that was refused.
+        path: PathBuf,
+        /// The version its superblock names.
+        found: u32,
+        /// The version this build writes.
+        current: u32,
+    },
+
+    /// The file is of a format version so old that this version of the crate does not know it any more. Nothing was
+    /// written to it.
+    #[error(
+        "{}: format version {found} is older than {oldest}, the oldest this version can migrate; \
+         open it with an earlier cloakroom first (nothing was written to it)",
+        path.display()
+    )]
+    VersionTooOld {
+        /// The file that was refused.
+        path: PathBuf,
+        /// The version its superblock names.
+        found: u32,
+        /// The oldest version this build migrates.
+        oldest: u32,
+    },
+
     /// Bytes on the disk are not what was written there. Reads of other, intact rows go on.
     #[error("corrupted: {location}: {detail}")]
     Corrupted {
@@ -108,6 +140,25 @@ pub enum Error {
     /// A live record with this key exists. It is untouched.
     #[error("a live record with this key exists already; it was left as it is")]
     AlreadyExists,
+
+    /// An import met a row in its room, which must have none. Nothing was changed.
+    #[error("the room is not empty, there are rows in its table {table}; import into a new file")]
+    NotEmpty {
+        /// The first table with a row.
+        table: &'static str,
+    },
+
+    /// An import stopped at a line. The entries before that line are in the room, durably, and nothing else of the import
+    /// is; but when the source is [`Error::OutcomeUnknown`], entries of this line and some behind it may be, too.
+    #[error("line {line}: {detail}")]
+    Import {
+        /// The number of the line, from 1.
+        line: u64,
+        /// What is wrong with it, or what went wrong when it was to be written.
+        detail: String,
+        /// The failure, when it was not the line's fault: a full disk, for one.
+        source: Option<Arc<Error>>,
+    },
 
     /// A configuration contradicts itself or the file. Nothing was applied.
     #[error("invalid configuration: {0}")]

@@ -13,12 +13,15 @@ pub mod drivers;
 mod durability;
 mod engine;
 mod error;
+mod export;
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod histogram;
 pub mod limits;
 mod log;
 mod memtable;
+mod observe;
 mod pending;
 mod room;
 mod salvage;
@@ -29,8 +32,10 @@ mod verify;
 
 pub use clock::{Clock, ClockPace, ManualClock, SystemClock};
 pub use durability::Durability;
-pub use engine::{BackupReport, EngineStats};
+pub use engine::{BackupReport, CompactReport, EngineStats};
 pub use error::{Error, Result};
+pub use export::{DumpRow, ExportReport, ImportReport, TableInfo};
+pub use histogram::{Histogram, HistogramBucket};
 pub use pending::Pending;
 pub use room::{Builder, Cloakroom, Transaction};
 pub use salvage::{Loss, SalvageReport, salvage};
@@ -58,7 +63,9 @@ pub use stores::state::{
     StateEntry, StateError, StateRecord, StateStats, StateStore, StateTx, validate_identity,
     validate_list_kind, validate_record,
 };
-pub use stores::{Cursor, CursorParseError, Page};
+pub use stores::sweep::SweepReport;
+pub use stores::watch::{Change, ChangeKind, Watch, WatchError, WatchFilter};
+pub use stores::{Cursor, CursorParseError, Page, RoomStats, StoreKind, StoreStats};
 pub use verify::{Finding, VerifyReport, verify};
 
 /// The fault-injecting storage, for tests of this crate and of what is built on it. Not part of the stable interface.
@@ -66,6 +73,7 @@ pub use verify::{Finding, VerifyReport, verify};
 pub mod testing {
     pub use crate::storage::sim::{CallKind, Fault, SimStorage};
     pub use crate::storage::{Storage, StorageView};
+    pub use crate::stores::migrations::made_up::write_version_0;
 
     /// Salvages the bytes of a file.
     ///

@@ -47,9 +47,17 @@ pub const DEFAULT_JOB_TIMEOUT: Duration = Duration::from_secs(300);
 /// The most rows one page of a listing holds.
 pub const MAX_LIST_LIMIT: usize = 1_000;
 
+/// How many changes are kept for a watcher that does not take them in time, unless its filter says otherwise: about a
+/// megabyte with short keys, and several groups of the busiest room.
+pub const DEFAULT_WATCH_BUFFER: usize = 8_192;
+
 /// How long a writer waits for a checkpoint when both log segments are full, before it answers
 /// [`Error::LogFull`](crate::Error::LogFull).
 pub const MAX_LOG_STALL: Duration = Duration::from_secs(30);
+
+/// How often the background looks for what has ended, at least, unless the builder says otherwise. Long enough to cost
+/// nothing on a device that does nothing, short enough that what has ended takes up little room.
+pub const DEFAULT_SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Four copies of a slot of five strings, each at twice its length because every byte of zero is escaped, and three
 /// event ids (the one that is saved as a key and in the state, the one that it replaces), and a megabyte of state.

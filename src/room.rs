@@ -3,9 +3,11 @@
 use crate::clock::{Clock, SystemClock};
 use crate::durability::Durability;
 use crate::engine::access::Writer;
-use crate::engine::{BackupReport, Engine, EngineOptions, EngineStats, Threads};
+use crate::engine::{BackupReport, CompactReport, Engine, EngineOptions, EngineStats, Job, Threads};
 use crate::error::{Error, Result};
-use crate::limits::{DEFAULT_CACHE_SIZE, DEFAULT_LOG_CAPACITY, MAX_LOG_CAPACITY, MIN_LOG_CAPACITY};
+use crate::limits::{
+    DEFAULT_CACHE_SIZE, DEFAULT_LOG_CAPACITY, DEFAULT_SWEEP_INTERVAL, MAX_LOG_CAPACITY, MIN_LOG_CAPACITY,
+};
 use crate::pending::Pending;
 use crate::storage::MemoryStorage;
 use crate::stores::adaptive_rate_limit::{AdaptiveConfig, AdaptiveRateLimit, AdaptiveRateLimitTx};
@@ -13,14 +15,25 @@ use crate::stores::cache::{Cache, CacheTx, Turn};
 use crate::stores::dedupe::{Dedupe, DedupeTx};
 use crate::stores::form_token::{FormTokens, FormTokensTx};
 use crate::stores::handoff::{Handoff, HandoffTx};
+use crate::stores::migrations;
 use crate::stores::rate_limit::{RateLimit, RateLimitConfig, RateLimitTx};
 use crate::stores::state::{State, StateTx};
+use crate::stores::sweep::{Foreign, SweepJob, SweepReport, Sweeper};
+use crate::stores::watch::{Watch, WatchFilter};
+use crate::stores::{RoomStats, overview};
 use crate::verify::{self, VerifyReport};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// What sweeps the tables of the adapter for `codlet`, in a program that has it.
+#[cfg(feature = "codlet")]
+const SWEEP_FOREIGN: Option<Foreign> = Some(|tx, table, key| crate::codlet::sweep(tx, table, key));
+#[cfg(not(feature = "codlet"))]
+const SWEEP_FOREIGN: Option<Foreign> = None;
 
 /// An open cloakroom file. Cheap to clone; the file closes with [`close`](Cloakroom::close) or the last handle.
 ///
@@ -173,6 +186,60 @@ impl Cloakroom {
         self.engine.checkpoint()
     }
 
+    /// Gives the room that the tables do not use any more back to the file system. This happens by itself when more than half
+    /// of it is free.
+    ///
+    /// Pages of rows move from the end of the file to free places before it, in small steps between which everything
+    /// goes on, and the file is cut behind the last one. It never becomes longer by this. Up to half the log's
+    /// capacity stays free, except in rooms whose tables use no more than 4 MiB: there redb moves all pages at
+    /// once, in some tens of flushes, for which reads of what is not in memory wait.
+    ///
+    /// # Errors
+    /// [`Error::DiskFull`] or [`Error::Io`]: no row is lost, and what was given back by then is. [`Error::Corrupted`]
+    /// when damage keeps it from knowing what is used; nothing was cut. [`Error::Poisoned`],
+    /// [`Error::OutcomeUnknown`], [`Error::Closed`], [`Error::NestedTransaction`].
+    ///
+    /// ```
+    /// # let room = cloakroom::Cloakroom::builder().open_in_memory()?;
+    /// let report = room.compact()?;
+    /// assert!(report.bytes_after <= report.bytes_before);
+    /// # Ok::<(), cloakroom::Error>(())
+    /// ```
+    pub fn compact(&self) -> Result<CompactReport> {
+        self.engine.compact()
+    }
+
+    /// Removes everything that has ended by now, in all stores, and answers what that was. This happens by itself, in
+    /// the background, unless [`Builder::sweep_interval`] says otherwise. No answer depends on it: what has ended is
+    /// absent whether or not it was removed.
+    ///
+    /// Other writers go on between its steps, each of which takes about a millisecond. A sweep that is under way is
+    /// waited for. What was removed is durable as soon as something written later is.
+    ///
+    /// # Errors
+    /// [`Error::NestedTransaction`] from inside a transaction of this room; [`Error::DiskFull`], [`Error::LogFull`],
+    /// [`Error::Poisoned`], [`Error::Io`], [`Error::ReadOnly`], [`Error::Closed`]. What was removed before stays removed, and every entry is
+    /// either gone whole or as it was.
+    ///
+    /// ```
+    /// # use cloakroom::{Cloakroom, HandoffStateStore, JsonObject, ManualClock};
+    /// # use std::{sync::Arc, time::Duration};
+    /// let clock = Arc::new(ManualClock::new(0));
+    /// let room = Cloakroom::builder().clock(clock.clone()).sweep_interval(None).open_in_memory()?;
+    /// room.handoff().set("order-7", &JsonObject::new(), 600).wait()?;
+    /// assert_eq!(room.sweep()?.total(), 0);
+    /// clock.advance(Duration::from_secs(600));
+    /// assert_eq!(room.sweep()?.handoff, 1);
+    /// # Ok::<(), cloakroom::Error>(())
+    /// ```
+    pub fn sweep(&self) -> Result<SweepReport> {
+        if self.engine.is_read_only() {
+            return Err(Error::ReadOnly);
+        }
+        let keeper = self.engine.keeper()?;
+        keeper.shared::<Sweeper>().sweep(&keeper, SWEEP_FOREIGN)
+    }
+
     /// Writes the room as it is now to `path`, as a room file of its own, while reading and writing go on.
     ///
     /// The backup holds one consistent state: every transaction acknowledged before this call, each transaction
@@ -229,11 +296,31 @@ impl Cloakroom {
         self.engine.backup(path.as_ref(), progress)
     }
 
-    /// What the engine counted since the room was opened.
+    /// Watches what changes in the stores of this room, from now on, as far as `filter` lets it pass.
+    ///
+    /// # Errors
+    /// [`Error::Closed`], [`Error::Poisoned`], and [`Error::NestedTransaction`] from inside a transaction of this room.
+    pub fn watch(&self, filter: WatchFilter) -> Result<Watch> {
+        Watch::new(&self.engine, filter)
+    }
+
+    /// What the room holds, store by store, and what its engine counted.
+    ///
+    /// Every row of the room is read, at one position: the cost grows with what is stored. Other callers do not wait
+    /// meanwhile, but [`close`](Self::close) does.
+    ///
+    /// # Errors
+    /// [`Error::Closed`]; [`Error::Io`] when the system fails a call, and [`Error::Corrupted`] when a row is damaged.
+    pub fn stats(&self) -> Result<RoomStats> {
+        let stores = self.engine.read(Durability::Os, overview::stores).wait()?;
+        Ok(RoomStats { engine: self.engine.stats()?, stores })
+    }
+
+    /// What the engine counted since the room was opened: the cheap part of [`stats`](Self::stats).
     ///
     /// # Errors
     /// [`Error::Closed`], or [`Error::Io`] when the system does not tell the length of the file.
-    pub fn stats(&self) -> Result<EngineStats> {
+    pub fn engine_stats(&self) -> Result<EngineStats> {
         self.engine.stats()
     }
 
@@ -258,14 +345,12 @@ impl Cloakroom {
         self.engine.close()
     }
 
-    /// The engine, for the stores that are built on a room.
-    #[cfg(feature = "codlet")]
+    /// The engine, for what is built on a room.
     pub(crate) fn engine(&self) -> &Engine {
         &self.engine
     }
 
     /// The room's own durability.
-    #[cfg(feature = "codlet")]
     pub(crate) fn durability(&self) -> Durability {
         self.durability
     }
@@ -302,6 +387,21 @@ impl Cloakroom {
             Ok(())
         };
         self.engine.transact(self.durability, &[], change).wait()
+    }
+
+    /// How many rows each table has, expired ones and index rows too.
+    #[cfg(any(test, feature = "testing"))]
+    #[doc(hidden)]
+    pub fn row_counts(&self) -> Result<Vec<(&'static str, usize)>> {
+        use crate::engine::access::Reader;
+        use crate::tables::Table;
+        use std::ops::Bound::Unbounded;
+        let keeper = self.engine.keeper()?;
+        let count = |table: &Table| {
+            let rows = keeper.read(|rows| rows.scan(*table, Unbounded, Unbounded, usize::MAX))?;
+            Ok((table.name(), rows.len()))
+        };
+        Table::ALL.iter().map(count).collect()
     }
 
     /// Acknowledges every write before it is flushed: a deliberate fault, to see that the crash simulation
@@ -393,12 +493,14 @@ impl fmt::Debug for Transaction<'_> {
 /// | `cache_size` | 64 MiB | bytes of page cache |
 /// | `clock` | the system's | where the time comes from |
 /// | `read_only` | `false` | whether nothing may be written to the file |
+/// | `sweep_interval` | 30 s | how often the background looks for what has ended, at least |
 #[derive(Debug)]
 pub struct Builder {
     durability: Durability,
     log_capacity: u64,
     cache_size: usize,
     clock: Arc<dyn Clock>,
+    sweep_interval: Option<Duration>,
     threads: Threads,
     read_only: bool,
 }
@@ -410,6 +512,7 @@ impl Default for Builder {
             log_capacity: DEFAULT_LOG_CAPACITY,
             cache_size: DEFAULT_CACHE_SIZE,
             clock: Arc::new(SystemClock::new()),
+            sweep_interval: Some(DEFAULT_SWEEP_INTERVAL),
             threads: Threads::Background,
             read_only: false,
         }
@@ -455,11 +558,22 @@ impl Builder {
     /// writing opener would give, and the file stays as it is. No threads are started.
     ///
     /// Any number of read-only openers may have a file open, and nobody can open it for writing as long. Whatever
-    /// would change something (a write of any store, `atomically`, `checkpoint`) answers [`Error::ReadOnly`].
+    /// would change something (a write of any store, `atomically`, `checkpoint`, `sweep`) answers [`Error::ReadOnly`].
     /// `log_capacity` and `durability` mean nothing.
     #[must_use]
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
+        self
+    }
+
+    /// How often the background looks for entries that have ended, to remove them, at least; it sleeps until the next
+    /// one ends when that is sooner, and goes on without a pause while there are any. `None`: entries are removed only
+    /// by [`Cloakroom::sweep`]. 30 seconds by default; zero is an error.
+    ///
+    /// No answer depends on it. It decides how long what has ended takes up room.
+    #[must_use]
+    pub fn sweep_interval(mut self, every: impl Into<Option<Duration>>) -> Self {
+        self.sweep_interval = every.into();
         self
     }
 
@@ -476,10 +590,15 @@ impl Builder {
     /// Opens the file at `path`, creating it (owner-only, atomically) when it is missing, and recovering what a
     /// crash left. With [`read_only`](Self::read_only) it is neither created nor changed.
     ///
+    /// A file of an older format version is brought up to date first: its rows are copied into a new file beside it,
+    /// which is read back and then takes its place in one step. That needs space for a second file. Until it is done, and
+    /// when it fails, the old file is there untouched.
+    ///
     /// # Errors
     /// In all cases the file is as it was before:
     /// - [`Error::Locked`]: another opener has it; when reading only, one that may write.
-    /// - [`Error::NotCloakroom`], [`Error::UnsupportedVersion`]: not ours, or newer.
+    /// - [`Error::NotCloakroom`], [`Error::UnsupportedVersion`]: not ours, or newer. [`Error::VersionTooOld`]: older than
+    ///   what can be brought up to date; [`Error::OutdatedVersion`]: older, and opened for reading only.
     /// - [`Error::Corrupted`]: something that was acknowledged is damaged or missing.
     /// - [`Error::InvalidConfig`]: an option is out of its range.
     /// - [`Error::Io`], [`Error::DiskFull`]: the system failed a call. A file that is missing and may not be created
@@ -534,12 +653,18 @@ impl Builder {
         {
             return Err(Error::InvalidConfig("a flush interval of zero; use `Durability::Sync`".into()));
         }
+        if self.sweep_interval.is_some_and(|every| every.is_zero()) {
+            return Err(Error::InvalidConfig("a sweep interval of zero; it must be longer, or none".into()));
+        }
+        let sweep = |every| -> Arc<dyn Job> { Arc::new(SweepJob::new(every, SWEEP_FOREIGN)) };
         Ok(EngineOptions {
+            upkeep: self.sweep_interval.map(sweep),
             log_capacity: self.log_capacity,
             cache_size: self.cache_size,
             clock: Arc::clone(&self.clock),
             threads: self.threads,
             read_only: self.read_only,
+            migrations: migrations::ALL,
         })
     }
 }

@@ -21,7 +21,7 @@ fn furnished() -> Cloakroom {
 fn contents(room: &Cloakroom) -> (Vec<cloakroom::FormTokenEntry>, Vec<cloakroom::HandoffEntry>, u64) {
     let tokens = room.form_tokens().list(None, 100).wait().unwrap().items;
     let states = room.handoff().list(None, 100).wait().unwrap().items;
-    (tokens, states, room.stats().unwrap().newest_lsn)
+    (tokens, states, room.engine_stats().unwrap().newest_lsn)
 }
 
 /// Changes both stores in every way.
@@ -39,9 +39,9 @@ fn change_everything(tx: &mut cloakroom::Transaction<'_>) -> Result<(), Error> {
 #[test]
 fn both_stores_change_together_in_one_frame() {
     let room = furnished();
-    let before = room.stats().unwrap().newest_lsn;
+    let before = room.engine_stats().unwrap().newest_lsn;
     room.atomically(change_everything).wait().unwrap();
-    assert_eq!(room.stats().unwrap().newest_lsn, before + 1);
+    assert_eq!(room.engine_stats().unwrap().newest_lsn, before + 1);
     assert_eq!(
         consume(&room.form_tokens(), "t").wait().unwrap(),
         (TokenConsumeOutcome::Replay, Some("receipt".to_owned()))
@@ -134,7 +134,7 @@ fn a_panic_leaves_nothing_and_the_room_goes_on() {
     thread::scope(|scope| {
         scope.spawn(|| insert(&room.form_tokens(), "other").wait().unwrap());
     });
-    assert!(!room.stats().unwrap().poisoned);
+    assert!(!room.engine_stats().unwrap().poisoned);
 }
 
 #[test]
@@ -265,10 +265,10 @@ fn a_read_never_sees_half_of_a_transaction() {
 #[test]
 fn a_transaction_without_writes_takes_no_place_in_the_log() {
     let room = furnished();
-    let before = room.stats().unwrap();
+    let before = room.engine_stats().unwrap();
     let seen = room.atomically(|tx| tx.handoff().get("s")).wait().unwrap();
     assert_eq!(seen, Some(state(1)));
-    assert_eq!(room.stats().unwrap().newest_lsn, before.newest_lsn);
+    assert_eq!(room.engine_stats().unwrap().newest_lsn, before.newest_lsn);
 }
 
 #[cfg(feature = "testing")]

@@ -62,7 +62,7 @@ fn a_backup_of_every_store_holds_what_the_room_held() {
         for _ in 0..12 {
             history.run(25);
             let report = history.room.backup(&backup).unwrap();
-            assert_eq!(report.lsn, history.room.stats().unwrap().newest_lsn);
+            assert_eq!(report.lsn, history.room.engine_stats().unwrap().newest_lsn);
             assert_eq!(report.bytes, fs::metadata(&backup).unwrap().len());
             let held = Dump::of(&history.room).unwrap();
             let clock = Arc::new(ManualClock::new(*history.times_ms.last().unwrap()));
@@ -177,7 +177,7 @@ fn backups_under_writers_are_whole_transactions_with_everything_acknowledged() {
     let counted = check_counters(&room, WRITERS);
     let expected: Vec<_> = acknowledged.iter().map(|number| number.load(Ordering::Acquire)).collect();
     assert_eq!(counted, expected);
-    assert!(room.stats().unwrap().checkpoints > 0, "no checkpoint came between");
+    assert!(room.engine_stats().unwrap().checkpoints > 0, "no checkpoint came between");
     assert_eq!(names(dir.path()), ["backup.cloak", "edge.cloak"]);
 }
 
@@ -198,7 +198,7 @@ fn what_a_backup_holds_survives_a_crash_of_the_room_however_relaxed_it_was_writt
     for number in 1..20 {
         room.handoff().set("number", &state(number), 1_000).wait().unwrap();
     }
-    assert!(room.stats().unwrap().durable_lsn < 19, "somebody flushed already");
+    assert!(room.engine_stats().unwrap().durable_lsn < 19, "somebody flushed already");
     let report = room.backup(&backup).unwrap();
     assert_eq!((report.lsn, number_in(&backup)), (19, Some(19)));
     // The power fails, and takes whatever it may.
@@ -373,7 +373,7 @@ fn a_poisoned_room_is_backed_up_as_far_as_it_is_durable() {
         room.handoff().set("number", &state(2), 1_000).wait(),
         Err(Error::OutcomeUnknown { .. })
     ));
-    assert!(room.stats().unwrap().poisoned);
+    assert!(room.engine_stats().unwrap().poisoned);
     let report = room.backup(&backup).unwrap();
     assert_eq!((report.lsn, number_in(&backup)), (1, Some(1)));
 }
@@ -446,5 +446,5 @@ fn a_backup_is_as_small_as_its_rows() {
     let log = cloakroom::limits::LONGEST_KEYS_LOG_CAPACITY;
     // About 150 bytes of rows for each token, in pages that are filled in order.
     assert!(report.bytes < log + (12 << 20), "{} bytes", report.bytes);
-    assert!(report.bytes <= room.stats().unwrap().file_bytes);
+    assert!(report.bytes <= room.engine_stats().unwrap().file_bytes);
 }

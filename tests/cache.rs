@@ -99,12 +99,12 @@ fn hits_and_misses_write_nothing() {
     let room = small().open_in_memory().unwrap();
     let cache = room.cache::<u64>("http").with_max_entries(3);
     cache.set("a", &1, 0).wait().unwrap();
-    let before = room.stats().unwrap().newest_lsn;
+    let before = room.engine_stats().unwrap().newest_lsn;
     for _ in 0..10_000 {
         assert_eq!(cache.get("a").wait().unwrap(), Some(1));
     }
     assert_eq!(cache.get("b").wait().unwrap(), None);
-    assert_eq!(room.stats().unwrap().newest_lsn, before);
+    assert_eq!(room.engine_stats().unwrap().newest_lsn, before);
     let stats = cache.stats().wait().unwrap();
     assert_eq!((stats.live, stats.hits, stats.misses, stats.bytes), (1, 10_000, 1, 2));
 }

@@ -48,6 +48,7 @@ enum Op {
     Together(Vec<(usize, CacheOp)>, Ending),
     Advance(u64),
     Checkpoint,
+    Sweep,
     Compare,
     Reopen,
 }
@@ -294,6 +295,7 @@ impl Run {
             Op::Together(ops, ending) => self.together(ops, *ending),
             Op::Advance(by_ms) => self.advance(*by_ms),
             Op::Checkpoint => self.room.checkpoint().unwrap(),
+            Op::Sweep => drop(self.room.sweep().unwrap()),
             Op::Compare => self.compare(),
             Op::Reopen => {
                 let Some(path) = &self.path else { return };
@@ -414,6 +416,7 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (prop::collection::vec(named(), 0..6), ending).prop_map(|(ops, ending)| Op::Together(ops, ending)),
         2 => (0u64..20_000).prop_map(Op::Advance),
         1 => Just(Op::Checkpoint),
+        2 => Just(Op::Sweep),
         1 => Just(Op::Compare),
         1 => Just(Op::Reopen),
     ]

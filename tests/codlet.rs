@@ -4,7 +4,7 @@ mod rooms;
 
 use cloakroom::codlet::{CodletClock, CodletStore};
 use cloakroom::limits::MAX_KEY_LEN;
-use cloakroom::{Cloakroom, Durability, Error, ManualClock};
+use cloakroom::{ChangeKind, Cloakroom, Durability, Error, ManualClock, StoreKind, WatchFilter};
 use codlet::admin::{CodeAdminStore, CodeListFilter};
 use codlet::audit::CollectingAuditSink;
 use codlet::store::{
@@ -778,4 +778,40 @@ mod beside_the_in_memory_stores {
             )?;
         }
     }
+}
+
+#[test]
+fn what_the_adapter_keeps_is_counted_and_watched() {
+    let place = Place::new();
+    let mut watch = place.room.watch(WatchFilter::all()).unwrap();
+    block_on(place.store().insert_code(code_record("c", "secret"))).unwrap();
+    block_on(place.store().insert_session(session_record("s", "secret"))).unwrap();
+    block_on(place.store().record_failure(&guest(), &limit(3))).unwrap();
+    block_on(place.store().clear_failures(&guest())).unwrap();
+    block_on(place.store().record_failure(&guest(), &limit(3))).unwrap();
+    let codes = (StoreKind::CodletCodes, "c".to_owned(), ChangeKind::Put);
+    let sessions = (StoreKind::CodletSessions, "s".to_owned(), ChangeKind::Put);
+    let failures = |kind| (StoreKind::CodletFailures, guest().as_str().to_owned(), kind);
+    let expected = [
+        codes,
+        sessions,
+        failures(ChangeKind::Put),
+        failures(ChangeKind::Removed),
+        failures(ChangeKind::Put),
+    ];
+    for expected in expected {
+        let change = watch.recv_timeout(DAY).unwrap().unwrap();
+        assert_eq!((change.store, change.key, change.kind), expected);
+    }
+    let figures = || {
+        let stores = place.room.stats().unwrap().stores;
+        stores.iter().map(|stats| (stats.store, stats.live, stats.expired, stats.rows)).collect::<Vec<_>>()
+    };
+    // Each record has a row by id, one by lookup key and one in the expiry index; failures have no lookup key.
+    let kept = |kind, rows| (kind, 1, 0, rows);
+    let ended = |kind, rows| (kind, 0, 1, rows);
+    let kinds = [(StoreKind::CodletCodes, 3), (StoreKind::CodletSessions, 3), (StoreKind::CodletFailures, 2)];
+    assert_eq!(figures(), kinds.map(|(kind, rows)| kept(kind, rows)));
+    place.clock.advance(DAY * 365);
+    assert_eq!(figures(), kinds.map(|(kind, rows)| ended(kind, rows)));
 }

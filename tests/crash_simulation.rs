@@ -353,7 +353,9 @@ fn a_full_disk_refuses_writes_when_the_log_is_full_and_heals_without_reopening()
         assert!(acknowledged * shape.max_len as u64 > shape.log_capacity / 2, "after only {acknowledged}");
         let again = set(&room, acknowledged).unwrap_err();
         assert!(matches!(again, Error::DiskFull { .. }), "{again}");
-        assert!(room.stats().unwrap().checkpoint_failures > 0 && !room.stats().unwrap().poisoned);
+        assert!(
+            room.engine_stats().unwrap().checkpoint_failures > 0 && !room.engine_stats().unwrap().poisoned
+        );
         check(&room, acknowledged);
         for image in [storage.crash_image(0), storage.crash_image(2), storage.process_crash_image()] {
             check(&open(&SimStorage::from_image(image, 3), shape, &clock).unwrap(), acknowledged);

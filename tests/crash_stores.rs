@@ -8,12 +8,13 @@
 
 mod all_stores;
 
-use all_stores::dump::{Dump, go_on};
+use all_stores::dump::{Dump, check_swept, go_on};
 use all_stores::history::{History, builder, new_clock, open};
 use cloakroom::testing::SimStorage;
 use cloakroom::{Cloakroom, ManualClock};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Steps of one history.
 const STEPS: usize = 100;
@@ -57,8 +58,10 @@ fn crash(seed: u64, every: u64, lying: bool) -> Result<u64, Violation> {
         }
         let chance = fastrand::Rng::with_seed(seed << 32 ^ event).u64(2..);
         for image in [0, 1, chance] {
-            let survived = survive(&history, history.storage.crash_image(image), &dumps);
-            survived.map_err(|what| {
+            let bytes = history.storage.crash_image(image);
+            let swept = if image == chance { sweep(bytes.clone()) } else { Ok(()) };
+            let survived = survive(&history, bytes, &dumps);
+            swept.and(survived).map_err(|what| {
                 let (what, trail) = (format!("image {image}: {what}"), history.trail.clone());
                 Violation { event, what, trail }
             })?;
@@ -66,6 +69,14 @@ fn crash(seed: u64, every: u64, lying: bool) -> Result<u64, Violation> {
         crashes += 1;
     }
     Ok(crashes)
+}
+
+/// When everything that is in `image` has ended, a sweep leaves no row without the one that it belongs to.
+fn sweep(image: Vec<u8>) -> Result<(), String> {
+    let (storage, clock) = (SimStorage::from_image(image, 7), new_clock());
+    let room = open(&storage, &clock).map_err(|error| format!("it does not open: {error}"))?;
+    clock.advance(Duration::from_secs(10 * 24 * 3_600));
+    check_swept(&room)
 }
 
 /// What `image` holds is what the history held after one step that may survive, and goes on from there.
@@ -141,7 +152,7 @@ fn a_history_fills_every_store_and_is_moved_out_of_the_log() {
         for dump in history.run_and_look(STEPS) {
             filled.iter_mut().zip(dump.filled()).for_each(|(sum, rows)| *sum += rows);
         }
-        checkpoints += history.room.stats().unwrap().checkpoints;
+        checkpoints += history.room.engine_stats().unwrap().checkpoints;
     }
     assert!(
         filled.iter().all(|sum| *sum > STEPS) && checkpoints > 0,

@@ -99,9 +99,9 @@ fn a_durable_answer_waits_for_the_disk_after_the_end_of_the_job() {
     relaxed.complete("h", &7).wait().unwrap();
     assert_eq!(wakes.count(), 1);
     assert!(at_once.is_ready() && !waiting.is_ready() && !task.is_ready());
-    assert!(room.stats().unwrap().durable_lsn < room.stats().unwrap().newest_lsn);
+    assert!(room.engine_stats().unwrap().durable_lsn < room.engine_stats().unwrap().newest_lsn);
     assert_eq!(waiting.wait().unwrap(), Some(7));
-    assert_eq!(room.stats().unwrap().durable_lsn, room.stats().unwrap().newest_lsn);
+    assert_eq!(room.engine_stats().unwrap().durable_lsn, room.engine_stats().unwrap().newest_lsn);
     assert_eq!(poll(&mut task, &wakes), Poll::Ready(Some(7)));
     assert_eq!(at_once.wait().unwrap(), Some(7));
 }
@@ -158,7 +158,7 @@ fn jobs_of_a_dead_process_have_failed_and_finished_ones_are_kept() {
     room.close().unwrap();
     drop((room, jobs));
 
-    let room = small().clock(clock.clone()).open(&path).unwrap();
+    let room = small().clock(clock.clone()).sweep_interval(None).open(&path).unwrap();
     let jobs = room.dedupe::<u64>("http");
     let states: Vec<_> = jobs.list(None, 10).wait().unwrap().items.into_iter().map(|job| job.state).collect();
     let error = "left pending by an earlier opening of the file".to_owned();

@@ -26,6 +26,7 @@ enum Op {
     },
     DropWaiter(usize),
     Advance(u64),
+    Sweep,
     Compare,
     Reopen,
 }
@@ -333,6 +334,7 @@ impl Run {
                 self.clock.advance(Duration::from_millis(*ms));
                 self.model.now_ms += ms;
             }
+            Op::Sweep => drop(self.room.sweep().unwrap()),
             Op::Compare => self.compare(),
             Op::Reopen => {
                 let Some(path) = self.path.clone() else { return };
@@ -424,6 +426,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
             .prop_map(|(name, hash)| Op::WaitFor { name, hash }),
         1 => any::<usize>().prop_map(Op::DropWaiter),
         4 => prop_oneof![0..40u64, Just(100), Just(50)].prop_map(Op::Advance),
+        2 => Just(Op::Sweep),
         2 => Just(Op::Compare),
         1 => Just(Op::Reopen),
     ];

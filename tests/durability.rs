@@ -52,7 +52,7 @@ fn relaxed_writes_are_answered_without_a_flush_and_survive_a_killed_process() {
         assert_eq!(room.handoff().get("s").wait().unwrap(), Some(state(1)));
         room.atomically(|tx| tx.handoff().set("u", &state(2), 600)).wait().unwrap();
         assert_eq!(flushes(&sim), before, "{durability:?}");
-        assert!(room.stats().unwrap().durable_lsn < room.stats().unwrap().newest_lsn);
+        assert!(room.engine_stats().unwrap().durable_lsn < room.engine_stats().unwrap().newest_lsn);
 
         let [lost, kept] = after(&sim);
         assert_eq!(lost.handoff().get("s").wait().unwrap(), None);
@@ -160,8 +160,8 @@ fn an_interval_write_is_durable_by_itself_after_its_interval() {
     for round in 0..3 {
         let called = Instant::now();
         room.handoff().set("s", &state(round), 600).wait().unwrap();
-        let newest = room.stats().unwrap().newest_lsn;
-        until("the interval is over", || room.stats().unwrap().durable_lsn >= newest);
+        let newest = room.engine_stats().unwrap().newest_lsn;
+        until("the interval is over", || room.engine_stats().unwrap().durable_lsn >= newest);
         // Far less than the next larger interval that anybody would choose, on the slowest machine.
         assert!(called.elapsed() < Duration::from_secs(20));
     }
@@ -174,12 +174,12 @@ fn a_long_interval_is_not_flushed_at_once_and_the_shorter_of_two_counts() {
     for number in 0..200 {
         room.handoff().set("s", &state(number), 600).wait().unwrap();
     }
-    let stats = room.stats().unwrap();
+    let stats = room.engine_stats().unwrap();
     assert_eq!((stats.durable_lsn, stats.flushes), (0, 0));
     let brisk = room.handoff().with_durability(Durability::Interval(Duration::from_millis(1)));
     brisk.set("s", &state(200), 600).wait().unwrap();
     room.handoff().set("s", &state(201), 600).wait().unwrap();
-    until("the shorter interval is over", || room.stats().unwrap().durable_lsn >= 201);
+    until("the shorter interval is over", || room.engine_stats().unwrap().durable_lsn >= 201);
 }
 
 #[test]
@@ -202,7 +202,7 @@ fn relaxed_writes_reach_the_system_by_themselves() {
         let killed = small().without_threads().open_on(Arc::new(image)).unwrap();
         killed.handoff().get("s").wait().unwrap().is_some()
     });
-    assert_eq!(room.stats().unwrap().flushes, 0);
+    assert_eq!(room.engine_stats().unwrap().flushes, 0);
 }
 
 #[test]
@@ -222,5 +222,5 @@ fn a_handle_with_an_interval_of_zero_is_flushed_as_soon_as_can_be() {
     let room = small().open(dir.path().join("edge.cloak")).unwrap();
     let hasty = room.handoff().with_durability(Durability::Interval(Duration::ZERO));
     hasty.set("s", &state(1), 600).wait().unwrap();
-    until("it is durable", || room.stats().unwrap().durable_lsn >= 1);
+    until("it is durable", || room.engine_stats().unwrap().durable_lsn >= 1);
 }

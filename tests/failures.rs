@@ -68,7 +68,7 @@ fn everybody_in_flight_learns_that_the_outcome_is_unknown() {
         // Those who come to wait only now, too; and a read that was called in time rests on the same.
         pending.into_iter().for_each(|pending| unknown(pending.wait()));
         unknown(reader.wait());
-        assert!(room.stats().unwrap().poisoned);
+        assert!(room.engine_stats().unwrap().poisoned);
         for seed in 0..6 {
             let room = after_crash(&sim, seed);
             assert_eq!(get(&room, "durable").unwrap(), Some(state(1)), "{fault:?}, seed {seed}");
@@ -109,7 +109,7 @@ fn a_dropped_write_that_fails_in_the_background_poisons_too() {
     let room = open(small(), &sim);
     fail_the_next_flush(&sim, Fault::Eio);
     drop(set(&room, "s", 1));
-    until("the room is poisoned", || room.stats().unwrap().poisoned);
+    until("the room is poisoned", || room.engine_stats().unwrap().poisoned);
     poisoned(set(&room, "s", 2).wait());
 }
 
@@ -249,7 +249,7 @@ fn a_full_disk_refuses_writes_only_when_the_log_is_full_and_heals_without_reopen
         let (acknowledged, error) = fill(&room, 0);
         assert!(matches!(error, Error::DiskFull { .. }), "background: {background}: {error}");
         assert!(acknowledged > 10, "{acknowledged}");
-        let stats = room.stats().unwrap();
+        let stats = room.engine_stats().unwrap();
         assert!(stats.checkpoint_failures > 0 && stats.stalls > 0 && !stats.poisoned, "{stats:?}");
         // A write that was refused was not applied; what was acknowledged can be read.
         assert_eq!(get(&room, &format!("fill{acknowledged}")).unwrap(), None);
@@ -318,7 +318,7 @@ fn a_failed_checkpoint_keeps_answering_and_the_next_one_succeeds() {
                 assert!(kind == CallKind::SetLen, "{kind:?} {nth}");
                 continue;
             }
-            let stats = room.stats().unwrap();
+            let stats = room.engine_stats().unwrap();
             assert_eq!(stats.checkpoint_failures, 1, "{kind:?} {nth}");
             assert!(!stats.poisoned, "{kind:?} {fault:?} {nth}: {failed:?}");
             let holds = |room: &Cloakroom| {
@@ -331,7 +331,7 @@ fn a_failed_checkpoint_keeps_answering_and_the_next_one_succeeds() {
             room.handoff().delete("while it fails").wait().unwrap();
             room.checkpoint().unwrap();
             holds(&room);
-            let stats = room.stats().unwrap();
+            let stats = room.engine_stats().unwrap();
             assert_eq!((stats.checkpoint_lsn, stats.memory_rows), (stats.newest_lsn, 0));
             holds(&after_crash(&sim, 0));
         }
@@ -352,7 +352,7 @@ fn a_checkpoint_that_failed_in_the_background_is_tried_again_when_the_log_needs_
             assert!(refused < 10, "it does not heal");
         }
     }
-    assert_eq!(room.stats().unwrap().checkpoint_failures, 1);
+    assert_eq!(room.engine_stats().unwrap().checkpoint_failures, 1);
     assert_eq!(room.handoff().list(None, 1_000).wait().unwrap().items.len(), 400);
 }
 
@@ -363,7 +363,7 @@ fn a_flush_that_fails_in_a_checkpoint_poisons_the_room() {
     sim.fail_call(CallKind::Sync, 0, Fault::Eio);
     assert!(room.checkpoint().is_err());
     poisoned(set(&room, "later", 2).wait());
-    assert!(room.stats().unwrap().poisoned);
+    assert!(room.engine_stats().unwrap().poisoned);
     assert_eq!(get(&room, "s").unwrap(), Some(state(1)));
     let events = sim.events();
     poisoned(room.checkpoint());
@@ -397,7 +397,7 @@ fn a_failed_read_is_an_error_for_its_caller_alone() {
     assert_eq!(failed, 1);
     set(&room, "new", 1).wait().unwrap();
     room.checkpoint().unwrap();
-    assert!(!room.stats().unwrap().poisoned);
+    assert!(!room.engine_stats().unwrap().poisoned);
 }
 
 #[test]
@@ -441,7 +441,7 @@ fn a_panic_in_a_closure_on_the_disk_leaves_no_frame() {
         })
     }));
     assert!(panicked.is_err());
-    assert_eq!((sim.events(), room.stats().unwrap().newest_lsn), (events, 0));
+    assert_eq!((sim.events(), room.engine_stats().unwrap().newest_lsn), (events, 0));
     set(&room, "whole", 2).wait().unwrap();
     let room = after_crash(&sim, 0);
     assert_eq!(get(&room, "half").unwrap(), None);

@@ -35,7 +35,7 @@ fn too_large<T: std::fmt::Debug>(answer: Result<T>) {
 }
 
 fn is_empty(room: &Cloakroom) -> bool {
-    room.stats().unwrap().newest_lsn == 0
+    room.engine_stats().unwrap().newest_lsn == 0
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn a_token_string_one_byte_longer_is_too_large_wherever_it_stands() {
 
     insert(&tokens, "t").wait().unwrap();
     consume(&tokens, "t").wait().unwrap();
-    let before = room.stats().unwrap().newest_lsn;
+    let before = room.engine_stats().unwrap().newest_lsn;
     let (key, anybody) = (LookupKey::new("t"), TokenSubject::Anonymous);
     too_large(consume(&tokens, &long()).wait());
     too_large(tokens.consume_form_token(&key, &TokenSubject::Flow(long()), "pay", None, 1).wait());
@@ -144,7 +144,7 @@ fn a_token_string_one_byte_longer_is_too_large_wherever_it_stands() {
     );
     too_large(tokens.set_token_result(&key, &long()).wait());
     too_large(tokens.set_token_result(&LookupKey::new(long()), "r").wait());
-    assert_eq!(room.stats().unwrap().newest_lsn, before);
+    assert_eq!(room.engine_stats().unwrap().newest_lsn, before);
     assert_eq!(consume(&tokens, "t").wait().unwrap(), (Replay, None));
 }
 
@@ -173,10 +173,10 @@ fn a_state_may_have_exactly_the_maximum_and_one_byte_more_leaves_the_old_one() {
     let room = in_memory();
     let handoff = room.handoff().with_max_state_bytes(1_000).unwrap();
     handoff.set("s", &state_of(1_000), 600).wait().unwrap();
-    let before = room.stats().unwrap().newest_lsn;
+    let before = room.engine_stats().unwrap().newest_lsn;
     let refused = handoff.set("s", &state_of(1_001), 600).wait();
     assert!(matches!(refused, Err(Error::TooLarge { size: 1_001, limit: 1_000, .. })), "{refused:?}");
-    assert_eq!(room.stats().unwrap().newest_lsn, before);
+    assert_eq!(room.engine_stats().unwrap().newest_lsn, before);
     assert_eq!(room.handoff().get("s").wait().unwrap(), Some(state_of(1_000)));
     let in_tx = room.atomically(|tx| {
         let mut handoff = tx.handoff().with_max_state_bytes(1_000)?;

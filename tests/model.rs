@@ -64,6 +64,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => Just(Op::Settle),
         3 => (0u16..20_000).prop_map(Op::Advance),
         1 => Just(Op::Checkpoint),
+        2 => Just(Op::Sweep),
         1 => any::<u8>().prop_map(Op::Compare),
         2 => reopening.prop_map(Op::Reopen),
     ]

@@ -136,7 +136,7 @@ fn closing_frees_the_lock_while_old_handles_and_answers_live() {
     // The old handles stay closed, and do not disturb the new room.
     assert!(matches!(handoff.set("kept", &state(8), 600).wait(), Err(Error::Closed)));
     assert!(matches!(consume(&tokens, "t").wait(), Err(Error::Closed)));
-    assert!(matches!(clone.stats(), Err(Error::Closed)));
+    assert!(matches!(clone.engine_stats(), Err(Error::Closed)));
     drop((room, clone, handoff, tokens));
     assert!(matches!(small().open(place.path()), Err(Error::Locked { .. })));
     holds_the_state(&next);

@@ -62,7 +62,7 @@ fn waiting_and_awaiting_give_the_same_answer() {
     });
     assert_eq!(both.unwrap(), Some(state(1)));
     assert!(matches!(block_on(insert(&tokens, "000000")), Err(Error::AlreadyExists)));
-    assert_eq!(room.stats().unwrap().durable_lsn, room.stats().unwrap().newest_lsn);
+    assert_eq!(room.engine_stats().unwrap().durable_lsn, room.engine_stats().unwrap().newest_lsn);
 }
 
 #[test]
@@ -121,11 +121,11 @@ fn polling_again_after_the_answer_panics() {
 #[test]
 fn a_dropped_answer_does_not_undo_the_change_and_it_becomes_durable_by_itself() {
     let (room, _dir) = room_with(1);
-    let before = room.stats().unwrap();
+    let before = room.engine_stats().unwrap();
     drop(consume(&room.form_tokens(), "000000"));
-    let newest = room.stats().unwrap().newest_lsn;
+    let newest = room.engine_stats().unwrap().newest_lsn;
     assert_eq!(newest, before.newest_lsn + 1);
-    until("the dropped write is durable", || room.stats().unwrap().durable_lsn >= newest);
+    until("the dropped write is durable", || room.engine_stats().unwrap().durable_lsn >= newest);
     assert_eq!(consume(&room.form_tokens(), "000000").wait().unwrap().0, TokenConsumeOutcome::Replay);
 }
 
@@ -148,12 +148,12 @@ fn a_thousand_consumes_in_flight_share_a_few_flushes() {
     let (room, _dir) = room_with(1_000);
     let tokens = room.form_tokens();
     for awaited in [false, true] {
-        let before = room.stats().unwrap().flushes;
+        let before = room.engine_stats().unwrap().flushes;
         let pending: Vec<_> = (0..1_000).map(|number| consume(&tokens, &format!("{number:06x}"))).collect();
         for pending in pending {
             let _ = if awaited { block_on(pending) } else { pending.wait() }.unwrap();
         }
-        let flushes = room.stats().unwrap().flushes - before;
+        let flushes = room.engine_stats().unwrap().flushes - before;
         assert!(flushes <= 100, "{flushes} flushes");
     }
 }
@@ -208,7 +208,7 @@ fn answers_from_before_a_close_are_good_and_calls_after_it_are_refused() {
     closed(handoff.claim("s", std::time::Duration::from_secs(1)).wait().map(drop));
     closed(room.atomically(|_| Ok(())).wait());
     closed(room.checkpoint());
-    closed(room.stats().map(drop));
+    closed(room.engine_stats().map(drop));
 }
 
 #[test]
@@ -220,7 +220,7 @@ fn closing_twice_is_fine_in_turn_and_at_once() {
             scope.spawn(|| {
                 room.close().unwrap();
                 // Whichever closer this was, the file is closed when its call returns.
-                assert!(matches!(room.stats(), Err(Error::Closed)));
+                assert!(matches!(room.engine_stats(), Err(Error::Closed)));
             });
         }
     });

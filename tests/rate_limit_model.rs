@@ -28,6 +28,7 @@ enum Op {
     ClearCooldown(usize),
     Rollback(usize),
     Advance(u64),
+    Sweep,
     Reopen,
 }
 
@@ -43,6 +44,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => resource().prop_map(Op::ClearCooldown),
         1 => resource().prop_map(Op::Rollback),
         10 => prop_oneof![0u64..20, 30u64..120].prop_map(Op::Advance),
+        3 => Just(Op::Sweep),
         1 => Just(Op::Reopen),
     ]
 }
@@ -156,6 +158,7 @@ fn run_plain(ops: &[Op]) {
                 clock.advance(Duration::from_millis(by_ms));
                 now_ms += by_ms;
             }
+            Op::Sweep => drop(room.sweep().unwrap()),
             Op::Reopen => {
                 drop(store);
                 room.close().unwrap();
@@ -294,6 +297,7 @@ fn run_adaptive(ops: &[Op]) {
                 clock.advance(Duration::from_millis(by_ms));
                 now_ms += by_ms;
             }
+            Op::Sweep => drop(room.sweep().unwrap()),
             Op::Reopen => {
                 drop(store);
                 room.close().unwrap();

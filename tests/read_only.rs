@@ -107,7 +107,7 @@ fn reading_and_closing_leave_every_byte_and_the_time_of_the_file() {
     let before = picture(&place.path());
     let room = place.read();
     let read = answers(&room);
-    assert!(room.stats().unwrap().newest_lsn > 0);
+    assert!(room.engine_stats().unwrap().newest_lsn > 0);
     room.close().unwrap();
     drop(room);
     drop(place.read());
@@ -158,6 +158,7 @@ fn whatever_would_change_something_is_refused_and_changes_nothing() {
         adaptive(&room).acquire("search", Priority::User).wait().err(),
         room.atomically(|tx| tx.handoff().get("state-01")).wait().err(),
         room.checkpoint().err(),
+        room.sweep().err(),
     ];
     for (number, refusal) in refusals.into_iter().enumerate() {
         assert!(matches!(refusal, Some(Error::ReadOnly)), "call {number} answered {refusal:?}");

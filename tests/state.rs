@@ -54,7 +54,7 @@ fn state_is_saved_together_with_other_stores_or_not_at_all() {
     assert_eq!(room.handoff().get("h").wait().unwrap(), None);
     assert!(matches!(room.state().load(&whose(), "a").wait(), Err(StateError::NotFound)));
 
-    let before = room.stats().unwrap().newest_lsn;
+    let before = room.engine_stats().unwrap().newest_lsn;
     let done = room.atomically(|tx| {
         tx.state().save(record("e1", "a"))?;
         tx.state().save(record("e2", "a"))?;
@@ -66,7 +66,7 @@ fn state_is_saved_together_with_other_stores_or_not_at_all() {
         tx.handoff().set("h", &rooms::state(1), 60)
     });
     done.wait().unwrap();
-    assert_eq!(room.stats().unwrap().newest_lsn, before + 1);
+    assert_eq!(room.engine_stats().unwrap().newest_lsn, before + 1);
     assert_eq!(room.state().load_by_event_id(&"e4".into()).wait().unwrap().kind, "a");
     let refused: Error = room.atomically(|tx| Ok(tx.state().save(record("e4", "b"))?)).wait().unwrap_err();
     assert!(matches!(StateError::from(refused), StateError::IdempotencyConflict));

@@ -2,6 +2,7 @@
 
 use super::window::Window;
 use crate::error::Error;
+use crate::observe;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -72,6 +73,9 @@ pub(super) fn from_redb(window: &Window, error: redb::Error) -> Failure {
 /// The failure that an error of the window stands for: the one that it carries, if any.
 pub(super) fn from_io(error: io::Error) -> Failure {
     if let Some(own) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+        if let Error::Corrupted { location, detail } = own {
+            observe::corruption(location, detail);
+        }
         return Failure::Failed(own.clone());
     }
     if error.kind() == io::ErrorKind::BrokenPipe {
@@ -82,8 +86,7 @@ pub(super) fn from_io(error: io::Error) -> Failure {
 
 /// Damage, at the place where the window found it if it did.
 fn damaged(window: &Window, detail: String) -> Error {
-    match window.damage() {
-        Some((location, found)) => Error::corrupted(location, found),
-        None => Error::corrupted("B-tree", detail),
-    }
+    let (location, detail) = window.damage().unwrap_or_else(|| ("B-tree".to_owned(), detail));
+    observe::corruption(&location, &detail);
+    Error::corrupted(location, detail)
 }

@@ -38,6 +38,9 @@ const HEADER_BLOCKS: u64 = 2;
 /// How much of redb's block 0 is kept.
 pub(super) const HEADER_LEN: usize = 476;
 
+/// Where redb's header has the number of blocks of a region, as u32.
+pub(super) const REGION_BLOCKS: std::ops::Range<usize> = 20..24;
+
 const MAGIC: [u8; 8] = *b"cloakbt1";
 
 pub(super) const SECTOR: usize = 512;

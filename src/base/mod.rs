@@ -15,6 +15,7 @@
 
 pub(crate) mod check;
 mod checksums;
+mod compact;
 mod fault;
 mod layout;
 pub(crate) mod pages;
@@ -31,17 +32,19 @@ mod testing;
 #[expect(clippy::cast_possible_truncation, reason = "the numbers of these tests are small")]
 mod tests;
 
+pub(crate) use compact::{Plan, Space};
 pub(crate) use view::BaseView;
 
 use crate::error::{Error, Result};
+use crate::observe;
 use crate::storage::Storage;
 use crate::tables::{Table, Value};
 use fault::{Failure, from_io, from_panic, from_redb};
 use parking_lot::{Mutex, RwLock};
 use redb::{Database, TableDefinition};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use view::{Generation, Snapshot};
 use window::{Gauges, Mode, Window};
 
@@ -71,6 +74,10 @@ struct Shared {
     current: RwLock<Arc<BaseView>>,
     /// Held by whoever applies rows or opens another database.
     writer: Mutex<Writer>,
+    /// The snapshots that views were made with and that may still be read.
+    snapshots: Mutex<Vec<Weak<Snapshot>>>,
+    /// What the last survey found.
+    last_space: Mutex<Option<Space>>,
 }
 
 #[derive(Default)]
@@ -96,13 +103,22 @@ pub(crate) struct BaseStats {
     pub(crate) bytes_written: u64,
     /// The bytes of the B-tree that the file has room for, free pages included, checksums not.
     pub(crate) len: u64,
+    /// What was used for what when somebody looked last, if anybody did.
+    pub(crate) space: Option<Space>,
 }
 
 impl Base {
-    /// Creates an empty base on a storage whose length is `offset`.
-    pub(crate) fn create(storage: Arc<dyn Storage>, offset: u64, cache_size: usize) -> Result<Base> {
+    /// Creates an empty base on a storage whose length is `offset`. No row, with its key, will be larger than
+    /// `max_row_bytes`.
+    pub(crate) fn create(
+        storage: Arc<dyn Storage>,
+        offset: u64,
+        cache_size: usize,
+        max_row_bytes: u64,
+    ) -> Result<Base> {
         let gauges = Arc::new(Gauges::default());
-        let window = Window::create(storage, offset, gauges.clone()).map_err(opening)?;
+        let region_blocks = compact::region_blocks(max_row_bytes);
+        let window = Window::create(storage, offset, gauges.clone(), region_blocks).map_err(opening)?;
         let generation = Generation::open(window, cache_size).map_err(Failure::into_error)?;
         write_rows(&generation, 0, std::iter::empty::<Result<(Table, &[u8], Option<Value>)>>())
             .map_err(Failure::into_error)?;
@@ -137,6 +153,8 @@ impl Base {
             gauges,
             current: RwLock::new(BaseView::new(snapshot, shared.clone())),
             writer: Mutex::default(),
+            snapshots: Mutex::default(),
+            last_space: Mutex::default(),
         });
         Ok(Base { shared })
     }
@@ -156,6 +174,16 @@ impl Base {
         lsn: u64,
         rows: impl Iterator<Item = Result<(Table, K, Option<Value>)>>,
     ) -> Result<Arc<BaseView>, ApplyError> {
+        self.write(Some(lsn), |generation| write_rows(generation, lsn, rows))
+    }
+
+    /// Has `commit` write to a database that can be written, and shows what it wrote. `lsn` is the one that it
+    /// records, if it does.
+    fn write(
+        &self,
+        lsn: Option<u64>,
+        commit: impl FnOnce(&Generation) -> Result<(), Failure>,
+    ) -> Result<Arc<BaseView>, ApplyError> {
         let shared = &self.shared;
         let mut writer = shared.writer.lock();
         if let Some(error) = &writer.flush_failure {
@@ -173,7 +201,7 @@ impl Base {
                 attempts += 1;
                 continue;
             }
-            let applied = write_rows(&generation, lsn, rows);
+            let applied = commit(&generation);
             drop(turn);
             break (generation, applied);
         };
@@ -184,7 +212,11 @@ impl Base {
                 let refused = shared.give_up(&mut writer, failure);
                 let view = self.view();
                 // What failed may have come after the commit, which is then durable.
-                if view.lsn() == lsn && before != lsn { Ok(view) } else { Err(refused) }
+                if lsn.is_some_and(|lsn| view.lsn() == lsn && before != lsn) {
+                    Ok(view)
+                } else {
+                    Err(refused)
+                }
             }
         }
     }
@@ -194,6 +226,7 @@ impl Base {
         BaseStats {
             bytes_written: self.shared.gauges.written.load(Ordering::Relaxed),
             len: self.view().snapshot().generation.window.present_len(),
+            space: *self.shared.last_space.lock(),
         }
     }
 }
@@ -224,16 +257,29 @@ impl Shared {
 
     fn install(self: &Arc<Self>, snapshot: Snapshot) -> Arc<BaseView> {
         let view = BaseView::new(snapshot, Arc::downgrade(self));
+        let mut snapshots = self.snapshots.lock();
+        snapshots.retain(|snapshot| snapshot.strong_count() > 0);
         let replaced = std::mem::replace(&mut *self.current.write(), view.clone());
+        snapshots.push(Arc::downgrade(replaced.snapshot()));
+        drop(snapshots);
         drop(replaced);
         view
+    }
+
+    /// Whether another snapshot than this one is still read.
+    fn older_views_live(&self, newest: &Arc<Snapshot>) -> bool {
+        let is_other = |snapshot: &Weak<Snapshot>| {
+            snapshot.strong_count() > 0 && !std::ptr::eq(snapshot.as_ptr(), Arc::as_ptr(newest))
+        };
+        self.snapshots.lock().iter().any(is_other)
     }
 
     /// Opens redb afresh on what is durable. The caller holds the writer lock.
     fn reopen(self: &Arc<Self>, mode: Mode) -> Result<Arc<Generation>, Failure> {
         let window = self.current_generation().window.succeed(mode).map_err(from_io)?;
         let generation = Arc::new(Generation::open(window, self.cache_size)?);
-        self.install(Snapshot::first(&generation)?);
+        let view = self.install(Snapshot::first(&generation)?);
+        observe::base_reopened(view.lsn());
         Ok(generation)
     }
 

@@ -17,7 +17,7 @@
 //! Ends are offsets in the page, and are left out where all keys or values have one width. A branch's key i is an upper
 //! bound, inclusive, of what is below child i.
 
-use super::layout::{BLOCK, HEADER_LEN, HeaderCopy, physical_len, to_usize};
+use super::layout::{BLOCK, HEADER_LEN, HeaderCopy, REGION_BLOCKS, physical_len, to_usize};
 use super::window::Window;
 use super::{LSN_KEY, META};
 use crate::error::{Error, Result};
@@ -113,7 +113,6 @@ impl Roots {
     pub(super) fn of(header: &[u8; HEADER_LEN]) -> Result<Roots> {
         const GOD_BYTE: usize = 9;
         const REGION_HEADER_PAGES: usize = 16;
-        const REGION_MAX_PAGES: usize = 20;
         const SLOTS: usize = 64;
         const SLOT_LEN: usize = 128;
         let damaged = |detail: &str| Error::corrupted("header of the B-tree", detail);
@@ -132,7 +131,7 @@ impl Roots {
             user: root(has_user, 8),
             system: root(has_system, 40),
             region_header_bytes,
-            region_bytes: region_header_bytes + pages(REGION_MAX_PAGES) * BLOCK,
+            region_bytes: region_header_bytes + pages(REGION_BLOCKS.start) * BLOCK,
         })
     }
 
@@ -229,6 +228,16 @@ impl<'a> Pages<'a> {
     /// newest one, or one that a snapshot holds.
     pub(super) fn new(window: &'a Window, roots: Roots) -> Pages<'a> {
         Pages { window, roots }
+    }
+
+    /// The pages of the newest commit. Nothing is committed while they are walked.
+    pub(super) fn newest(window: &'a Window) -> Result<Pages<'a>> {
+        Ok(Pages { window, roots: Roots::of(&window.header())? })
+    }
+
+    /// How many bytes of redb's storage the file has room for.
+    pub(super) fn present_len(&self) -> u64 {
+        self.window.present_len()
     }
 
     /// The tables. `visitor` is shown the pages of the tree that lists them, and what of it is lost.

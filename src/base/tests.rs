@@ -16,7 +16,7 @@ pub(super) type Changes = BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>;
 
 pub(super) fn create() -> (Arc<TestStorage>, Base) {
     let storage = TestStorage::with(vec![0xAB; OFFSET as usize]);
-    let base = Base::create(storage.clone(), OFFSET, CACHE).unwrap();
+    let base = Base::create(storage.clone(), OFFSET, CACHE, 1 << 20).unwrap();
     (storage, base)
 }
 
@@ -128,7 +128,11 @@ fn values_of_many_pages_come_back_and_free_pages_are_used_again() {
         apply(&base, lsn, &puts(&big)).unwrap();
         lengths.push(base.stats().len);
     }
-    assert_eq!(lengths[4], lengths[9], "the file grows with every overwrite");
+    let longest = |of: &[u64]| of.iter().copied().max();
+    assert!(
+        longest(&lengths[5..]) <= longest(&lengths[..5]),
+        "the file grows with every overwrite: {lengths:?}"
+    );
 }
 
 #[test]

@@ -31,6 +31,22 @@ impl Generation {
         Ok(Generation { db: Some(db), window })
     }
 
+    /// Has redb move its pages together and close. Nobody has begun to read from this database. What it leaves is
+    /// in the window that succeeds this one's.
+    pub(super) fn compact(mut self) -> Result<(), Failure> {
+        let mut db = self.db.take().ok_or(Error::Closed)?;
+        guarded(&self.window, move || {
+            let compacted = match db.compact() {
+                Ok(_) => Ok(()),
+                Err(redb::CompactionError::Storage(error)) => Err(error.into()),
+                Err(other) => Err(redb::Error::Corrupted(other.to_string())),
+            };
+            // Closing trims the file once more and records what is free.
+            drop(db);
+            compacted
+        })
+    }
+
     /// The database.
     pub(super) fn db(&self) -> Result<&Database> {
         self.db.as_ref().ok_or(Error::Closed)

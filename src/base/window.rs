@@ -7,7 +7,7 @@
 //! 1. A flush writes, after the data blocks, the changed checksum blocks, then *one* copy of the header over the
 //!    copy that is not the newest durable one, then flushes the storage once. A crash before that flush ends
 //!    finds the other copy, whole, and with it the state before.
-//! 2. redb commits in two phases here, always: the first flush carries the pages and the inactive commit slot while
+//! 2. redb commits in two phases here, always (but for its own compaction: see [`Mode::Compacting`]): the first flush carries the pages and the inactive commit slot while
 //!    the active slot is still the old one, so that whichever copy survives it names the old commit; the
 //!    second flips the active slot, when everything the new commit reaches is durable.
 //! 3. The pages of the last durable commit are never overwritten, nor do their checksums change (see
@@ -29,7 +29,7 @@ mod blocks;
 
 use super::checksums::Checksums;
 use super::fault::from_io;
-use super::layout::{BLOCK, HEADER_LEN, HeaderCopy, copy_position, physical_len, to_usize};
+use super::layout::{BLOCK, HEADER_LEN, HeaderCopy, REGION_BLOCKS, copy_position, physical_len, to_usize};
 use crate::error::{Error, Result};
 use crate::limits::BLOCK_SIZE;
 use crate::storage::Storage;
@@ -48,6 +48,13 @@ use std::thread::ThreadId;
 pub(super) enum Mode {
     /// Everything.
     Writable,
+    /// Everything, and redb's storage gets regions of this many blocks. redb writes the size of a region into its
+    /// header once, when it creates a database, and takes it from there ever after. It offers no way to choose it,
+    /// so the window puts it there.
+    Creating { region_blocks: u32 },
+    /// Everything, and a header is written only when all that it may refer to is durable: redb's own compaction commits
+    /// in one phase.
+    Compacting,
     /// Only reads reach the storage. What redb writes to its header when it opens stays in memory.
     Frozen,
 }
@@ -100,6 +107,8 @@ pub(super) struct Gauges {
     pub(super) written: AtomicU64,
     /// Whether a flush of the storage failed. Nothing is known then about what it covered.
     pub(super) flush_failed: AtomicBool,
+    /// What the last of the windows made durable.
+    durable: Mutex<Option<Durable>>,
 }
 
 /// Reads and writes go through.
@@ -143,14 +152,20 @@ enum Strict {
 }
 
 impl Window {
-    /// An empty window at the end of the storage.
-    pub(super) fn create(storage: Arc<dyn Storage>, offset: u64, gauges: Arc<Gauges>) -> io::Result<Window> {
+    /// An empty window at the end of the storage. redb will divide its storage into regions of `region_blocks`.
+    pub(super) fn create(
+        storage: Arc<dyn Storage>,
+        offset: u64,
+        gauges: Arc<Gauges>,
+        region_blocks: u32,
+    ) -> io::Result<Window> {
         storage
             .set_len(offset + physical_len(0))
             .map_err(|error| in_context("making room for the B-tree", error))?;
         let copy = HeaderCopy { sequence: 0, len: 0, present: 0, header: [0; HEADER_LEN] };
         let durable = Durable { copy, slot: 1 };
-        Ok(Self::with(storage, offset, gauges, durable, physical_len(0), Mode::Writable))
+        let mode = Mode::Creating { region_blocks };
+        Ok(Self::with(storage, offset, gauges, durable, physical_len(0), mode))
     }
 
     /// The window as the storage holds it. A frozen one writes nothing.
@@ -273,7 +288,8 @@ impl Window {
     fn end(&self) -> Durable {
         self.inner.life.store(DEAD, Ordering::SeqCst);
         drop(self.inner.writes.write());
-        self.inner.header.lock().durable.clone()
+        let newest = self.inner.gauges.durable.lock().clone();
+        newest.unwrap_or_else(|| self.inner.header.lock().durable.clone())
     }
 
     /// Whether redb may go on writing through this window.
@@ -443,6 +459,9 @@ impl StorageBackend for Window {
             .map_err(|error| in_context("writing the checksums of the B-tree", error))?;
         inner.gauges.written.fetch_add(written, Ordering::Relaxed);
         if state.dirty {
+            if inner.mode == Mode::Compacting {
+                inner.flush_storage()?;
+            }
             let (header, len, present) = (state.pending, self.data_len(), inner.present());
             inner.write_header(&mut state, header, len, present)?;
             state.dirty = false;
@@ -458,7 +477,7 @@ impl StorageBackend for Window {
         let _writing = inner.writes.read();
         let (front, rest) = split_block_zero(offset, data.len());
         let (front_data, rest_data) = data.split_at(front);
-        if inner.mode == Mode::Writable || !rest_data.is_empty() {
+        if inner.mode != Mode::Frozen || !rest_data.is_empty() {
             inner.check_writable()?;
         }
         inner.check_range(offset, data.len())?;
@@ -474,6 +493,11 @@ impl StorageBackend for Window {
             let mut header = inner.header.lock();
             for (to, from) in header.pending.iter_mut().skip(skip).zip(kept) {
                 *to = *from;
+            }
+            if let Mode::Creating { region_blocks } = inner.mode
+                && let Some(place) = header.pending.get_mut(REGION_BLOCKS)
+            {
+                place.copy_from_slice(&region_blocks.to_le_bytes());
             }
             header.dirty = true;
         }
@@ -570,7 +594,7 @@ mod tests {
 
     fn create() -> (Arc<TestStorage>, Window) {
         let storage = TestStorage::with(vec![]);
-        let window = Window::create(storage.clone(), 0, Arc::default()).unwrap();
+        let window = Window::create(storage.clone(), 0, Arc::default(), 512).unwrap();
         window.set_len(1030 * BLOCK).unwrap();
         (storage, window)
     }

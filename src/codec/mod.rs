@@ -7,6 +7,7 @@
 pub(crate) mod key;
 
 use crate::error::{Error, Result};
+use crate::observe;
 use bincode::config::{self, Configuration};
 
 /// The most bytes one decoded value may claim, so that a damaged length cannot ask for all the memory there is.
@@ -46,7 +47,11 @@ pub(crate) fn decode_row<'a, T: bincode::BorrowDecode<'a, ()>>(
     table: &'static str,
     bytes: &'a [u8],
 ) -> Result<T> {
-    decode(bytes).map_err(|detail| Error::corrupted(format!("a row of table {table}"), detail))
+    decode(bytes).map_err(|detail| {
+        let location = format!("a row of table {table}");
+        observe::corruption(&location, &detail);
+        Error::corrupted(location, detail)
+    })
 }
 
 #[cfg(test)]

@@ -53,7 +53,6 @@ pub use tx::CodletTx;
 
 /// Removes what stands at `key` of `table` when its time is over, as a row of the expiry index suggests. Answers whether
 /// it did; what is of another store is left alone.
-#[cfg_attr(not(test), expect(dead_code, reason = "for the sweeper"))]
 pub(crate) fn sweep<W: Writer + ?Sized>(tx: &mut W, table: Table, key: &[u8]) -> Result<bool> {
     match table {
         Table::CodletCode => records::sweep(tx, Kind::Code, key),

@@ -1,10 +1,11 @@
-//! The two background threads of an engine.
+//! The background threads of an engine.
 //!
 //! The *committer* leads when only tasks wait, writes what callers with relaxed durability left in the buffer,
 //! flushes for those who never wait, and marks the log when it falls idle. It sleeps while nothing is appended.
-//! The *checkpointer* moves full segments into the B-tree.
+//! The *checkpointer* moves full segments into the B-tree. The third one does the [upkeep](super::upkeep).
 
 use super::Core;
+use super::upkeep::{self, Job};
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::thread::{self, JoinHandle};
@@ -18,10 +19,12 @@ const TICK: Duration = Duration::from_millis(4);
 pub(super) struct Handles {
     committer: Option<JoinHandle<()>>,
     checkpointer: Option<JoinHandle<()>>,
+    upkeep: Option<JoinHandle<()>>,
 }
 
 impl Handles {
-    pub(super) fn spawn(core: &Arc<Core>) -> std::io::Result<Self> {
+    /// Starts them, the one that does the upkeep only when there is something for it to do.
+    pub(super) fn spawn(core: &Arc<Core>, job: Option<Arc<dyn Job>>) -> std::io::Result<Self> {
         let committer = {
             let core = Arc::clone(core);
             thread::Builder::new().name("cloakroom-commit".into()).spawn(move || commit(&core))?
@@ -36,12 +39,19 @@ impl Handles {
                 }
             })?
         };
-        Ok(Self { committer: Some(committer), checkpointer: Some(checkpointer) })
+        let upkeep = job.map(|job| {
+            let core = Arc::clone(core);
+            thread::Builder::new().name("cloakroom-upkeep".into()).spawn(move || upkeep::run(&core, &*job))
+        });
+        let upkeep = upkeep.transpose()?;
+        Ok(Self { committer: Some(committer), checkpointer: Some(checkpointer), upkeep })
     }
 
     /// Waits for the threads of an engine that was closed.
     pub(super) fn join(&mut self) {
-        for thread in [self.committer.take(), self.checkpointer.take()].into_iter().flatten() {
+        for thread in
+            [self.committer.take(), self.checkpointer.take(), self.upkeep.take()].into_iter().flatten()
+        {
             thread.thread().unpark();
             // One of them may be what drops the last handle; it ends by itself.
             if thread.thread().id() != thread::current().id() {
@@ -91,4 +101,5 @@ fn commit(core: &Core) {
         }
         core.counters.committer_idle.store(false, Ordering::Release);
     }
+    core.rouse_after_failure();
 }

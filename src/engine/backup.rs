@@ -79,7 +79,8 @@ impl Engine {
             }
             Err(error) => return Err(error),
         };
-        if Superblock::read(&old, path)?.file_id != self.core.superblock.file_id {
+        // An earlier backup may be of an earlier version.
+        if Superblock::read_any(&old, path)?.file_id != self.core.superblock.file_id {
             return Err(Error::DifferentRoom { path: path.to_path_buf() });
         }
         Ok(Replace::This(old))

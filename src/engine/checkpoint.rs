@@ -13,13 +13,16 @@
 use super::open::keys_per_segment;
 use super::view::View;
 use super::{Core, Turn};
+use crate::base::ApplyError;
 use crate::durability::Durability;
 use crate::error::{Error, Result};
 use crate::limits::MAX_LOG_STALL;
 use crate::memtable::Memtable;
-use parking_lot::{Condvar, Mutex};
+use crate::observe;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// How long after a failed checkpoint the next one is tried, when no writer asks for it sooner.
@@ -81,6 +84,11 @@ impl Checkpointer {
         !state.stopped
     }
 
+    /// Keeps checkpoints from running.
+    pub(super) fn lock_running(&self) -> MutexGuard<'_, ()> {
+        self.running.lock()
+    }
+
     fn ended(&self, failure: Option<&Error>) {
         let mut state = self.state.lock();
         state.attempts += 1;
@@ -106,6 +114,7 @@ impl Core {
                 base: Arc::clone(&view.base),
             });
         }
+        observe::rotated(self.log.appended());
         self.checkpointer.request();
         Ok(())
     }
@@ -114,32 +123,47 @@ impl Core {
     fn wait_for_spare(&self) -> Result<()> {
         let started = Instant::now();
         self.counters.stalled();
+        let result = self.wait_for_checkpoint(started, || self.log.spare_is_free());
+        self.counters.stall_ended(started.elapsed());
+        result
+    }
+
+    /// Waits until upkeep may write without taking the room that callers need. The caller holds no lock.
+    pub(super) fn wait_for_headroom(&self) -> Result<()> {
+        if self.log.has_headroom() {
+            return Ok(());
+        }
+        self.wait_for_checkpoint(Instant::now(), || self.log.has_headroom())
+    }
+
+    /// Waits until a checkpoint has brought about what is wanted, or until a whole attempt has failed.
+    fn wait_for_checkpoint(&self, started: Instant, is_done: impl Fn() -> bool) -> Result<()> {
         if !self.checkpointer.in_background {
             return self.run_checkpoint().map_err(|error| full(error, started));
         }
         let deadline = started + MAX_LOG_STALL;
         let mut state = self.checkpointer.state.lock();
         let attempts = state.attempts;
-        let result = loop {
-            if self.log.spare_is_free() {
-                break Ok(());
+        loop {
+            if is_done() {
+                return Ok(());
             }
             if let Some(source) = self.log.failure() {
-                break Err(Error::Poisoned { source: Arc::clone(source) });
+                return Err(Error::Poisoned { source: Arc::clone(source) });
+            }
+            if self.closed.load(Ordering::Acquire) {
+                return Err(Error::Closed);
             }
             if let (true, Some(failure)) = (state.attempts > attempts, &state.last_failure) {
-                break Err(full(failure.clone(), started));
+                return Err(full(failure.clone(), started));
             }
             state.requested = true;
             self.checkpointer.changed.notify_all();
             if self.checkpointer.changed.wait_until(&mut state, deadline).timed_out() {
                 let cause = "the checkpoint is still running".to_owned();
-                break Err(Error::LogFull { waited: started.elapsed(), cause });
+                return Err(Error::LogFull { waited: started.elapsed(), cause });
             }
-        };
-        drop(state);
-        self.counters.stall_ended(started.elapsed());
-        result
+        }
     }
 
     /// Moves the frozen table, if there is one, into the B-tree and frees its segment.
@@ -148,16 +172,22 @@ impl Core {
         // A panic in the B-tree is a failed attempt: the frozen table is still there.
         let result = catch_unwind(AssertUnwindSafe(|| self.move_frozen()))
             .unwrap_or_else(|_| Err(Error::corrupted("the B-tree", "a checkpoint into it panicked")));
-        if result.is_err() {
-            self.counters.checkpoint_failed();
+        if let Err(error) = &result {
+            self.counters.checkpoint_failed(error);
         }
         self.checkpointer.ended(result.as_ref().err());
         drop(running);
+        if result.is_err() {
+            self.rouse_after_failure();
+        }
         result.map(|replaced| replaced.into_iter().for_each(release))
     }
 
     /// Answers the view that was replaced, if one was.
     fn move_frozen(&self) -> Result<Option<Arc<View>>> {
+        if self.read_only {
+            return Err(Error::ReadOnly);
+        }
         if let Some(source) = self.log.failure() {
             // Closing comes here too. Nothing may be flushed any more, not even what needs no more of the log.
             return Err(Error::Poisoned { source: Arc::clone(source) });
@@ -165,22 +195,36 @@ impl Core {
         let view = self.view();
         if let Some(frozen) = &view.frozen {
             let lsn = frozen.newest_lsn().max(view.base.lsn());
+            let _span = observe::checkpointing(lsn);
+            let (started, bytes_before) = (Instant::now(), self.base.stats().bytes_written);
+            let mut count = 0;
             self.log.wait(lsn, Durability::Sync)?;
-            let rows = frozen.newest().map(|((table, key), value)| Ok((table, key, value)));
-            let base = self.base.apply(lsn, rows).map_err(|failed| {
-                if failed.flush_failed {
-                    return self.log.poison(std::io::Error::other(failed.error));
-                }
-                failed.error
-            })?;
+            let rows = frozen.newest().map(|((table, key), value)| {
+                count += 1;
+                Ok((table, key, value))
+            });
+            let base = self.base.apply(lsn, rows).map_err(|failed| self.base_failed(failed))?;
             let mut current = self.view.write();
             *current = Arc::new(View { active: Arc::clone(&current.active), frozen: None, base });
-            self.counters.checkpointed();
+            drop(current);
+            let after = self.base.stats();
+            self.counters.checkpointed(started.elapsed());
+            let bytes = after.bytes_written.saturating_sub(bytes_before);
+            observe::checkpointed(lsn, count, bytes, after.len, started.elapsed());
         }
         if !self.log.spare_is_free() {
             self.log.recycle_spare(self.view().base.lsn())?;
         }
         Ok(view.frozen.is_some().then_some(view))
+    }
+
+    /// The error of a change to the B-tree that failed. A failed flush poisons, because it may have lost frames of the
+    /// log.
+    pub(super) fn base_failed(&self, failed: ApplyError) -> Error {
+        if failed.flush_failed {
+            return self.log.poison(std::io::Error::other(failed.error));
+        }
+        failed.error
     }
 
     /// Moves everything that was written so far into the B-tree.

@@ -19,6 +19,10 @@ const ZERO_CHUNK: usize = 1 << 20;
 /// How many bytes of rows are gathered before they are applied to the B-tree in one transaction.
 const BATCH_BYTES: usize = 16 << 20;
 
+/// Free pages are worth moving the others for when they are more than this part of those, and this many bytes.
+const FREE_DIVISOR: u64 = 8;
+const MIN_FREE_BYTES: u64 = 256 << 10;
+
 /// What a row that is gathered takes beside its key and value.
 const ROW_OVERHEAD: usize = 80;
 
@@ -73,7 +77,8 @@ impl Unfinished {
             storage.write_at(offset, chunk).map_err(failed)?;
             offset += chunk.len() as u64;
         }
-        let base = Base::create(Arc::clone(&storage), superblock.base_offset, cache_size)?;
+        let max_row_bytes = layout_of(&superblock).max_frame_len();
+        let base = Base::create(Arc::clone(&storage), superblock.base_offset, cache_size, max_row_bytes)?;
         Ok(Self { storage, superblock, base, lsn: like.lsn, rows: Vec::new(), gathered: 0 })
     }
 
@@ -95,15 +100,24 @@ impl Unfinished {
         self.base.apply(lsn, rows).map(drop).map_err(|failed| failed.error)
     }
 
+    /// Gives back what the B-tree does not use. Batches leave pages behind that later ones replaced.
+    fn trim(&self) -> Result<()> {
+        let space = self.base.space()?;
+        if space.free_bytes() > space.used_bytes / FREE_DIVISOR + MIN_FREE_BYTES {
+            self.base.compact_whole().map_err(|failed| failed.error)?;
+        }
+        self.base.trim().map(drop).map_err(|failed| failed.error)
+    }
+
     /// Makes it a room: the last rows, the headers of the segments, a flush, and the superblock.
     pub(super) fn finish(mut self) -> Result<Superblock> {
         if self.lsn != 0 || !self.rows.is_empty() {
             self.apply(self.lsn)?;
         }
+        self.trim()?;
         self.base.close();
         let Self { storage, superblock, lsn, .. } = self;
-        let (file_id, segment_size) = (superblock.file_id, superblock.segment_size);
-        let layout = LogLayout { file_id, offset: superblock.log_offset, segment_size };
+        let layout = layout_of(&superblock);
         // Generations begin at a random number, so that no caller's value can be made to look like a frame. They are
         // drawn for each file, because a copy of a room goes on with frames of its own.
         let random = ulid::Ulid::generate().to_bytes().last_chunk::<4>().copied().unwrap_or_default();
@@ -111,12 +125,18 @@ impl Unfinished {
         for index in 0..SEGMENTS {
             let generation = first_generation + index as u64;
             let header = SegmentHeader { generation, index: index as u64, base_lsn: lsn };
-            header.write(storage.as_ref(), layout.segment_offset(index), &file_id)?;
+            header.write(storage.as_ref(), layout.segment_offset(index), &layout.file_id)?;
         }
         storage.sync_data().map_err(|error| Error::io("flushing a new file", error))?;
         superblock.write(storage.as_ref())?;
         Ok(superblock)
     }
+}
+
+/// Where the log of a file lies.
+pub(super) fn layout_of(superblock: &Superblock) -> LogLayout {
+    let Superblock { file_id, log_offset, segment_size, .. } = *superblock;
+    LogLayout { file_id, offset: log_offset, segment_size }
 }
 
 /// Writes an empty room.

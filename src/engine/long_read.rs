@@ -131,7 +131,9 @@ mod tests {
             cache_size: 1 << 20,
             clock: Arc::new(SystemClock::new()),
             threads: Threads::None,
+            upkeep: None,
             read_only: false,
+            migrations: &[],
         }
     }
 

@@ -15,6 +15,12 @@
 //! [`Engine::await_row`] reads a row that has no answer yet, and answers when a transaction has changed it, a deadline
 //! has passed or the engine closes. See [`watch`] and [`timer`].
 //!
+//! # The way of a change to those who watch
+//! Each transaction is shown to the [`feed`] under the serial lock, and given out from there when it is durable.
+//!
+//! # What nobody asked for
+//! A thread does it in small steps, each of which takes the serial lock for a moment. See [`upkeep`].
+//!
 //! # Invariants
 //! 1. The order of frames is the order of decisions: both happen under the serial lock.
 //! 2. A position is published after all rows of its frame are in the in-memory table, so a reader sees whole frames.
@@ -25,10 +31,13 @@ pub(crate) mod access;
 mod background;
 mod backup;
 mod checkpoint;
+mod compaction;
 #[cfg(test)]
 mod faulty;
+mod feed;
 mod format;
 mod long_read;
+mod migration;
 pub(crate) mod new_file;
 mod open;
 mod pages;
@@ -40,15 +49,22 @@ mod still;
 mod tally;
 mod timer;
 mod tx;
+mod upkeep;
 mod view;
 mod watch;
 
 pub use backup::BackupReport;
+pub use compaction::CompactReport;
+pub(crate) use feed::{CommittedRows, NoMore, Selected, Selector, Subscription};
 pub(crate) use format::Geometry;
-pub(crate) use long_read::LongRead;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use migration::write_older;
+pub(crate) use migration::{Emit, Migration};
 pub(crate) use open::{EngineOptions, Threads};
+pub(crate) use prefetch::{Cost, Rehearsal};
 pub use stats::EngineStats;
 pub(crate) use tx::Tx;
+pub(crate) use upkeep::{Job, Keeper, Tick};
 pub(crate) use view::Snapshot;
 pub(crate) use watch::{Found, Judge};
 
@@ -57,10 +73,13 @@ use crate::clock::Clock;
 use crate::durability::Durability;
 use crate::error::{Error, Result};
 use crate::log::{AppendError, Log};
+use crate::observe;
 use crate::pending::{Event, Pending};
 use crate::storage::{Storage, Superblock};
 use crate::tables::Table;
 use checkpoint::Checkpointer;
+use compaction::Compaction;
+use feed::Feed;
 use parking_lot::{Mutex, RwLock};
 use prefetch::Prefetched;
 use shared::SharedStates;
@@ -68,7 +87,9 @@ use stats::Counters;
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Waker;
 use timer::Timer;
+use upkeep::Upkeep;
 use view::View;
 use watch::Watches;
 
@@ -94,6 +115,7 @@ pub(crate) struct Core {
     /// The newest position whose rows are all in the view.
     published: AtomicU64,
     checkpointer: Checkpointer,
+    compaction: Compaction,
     /// Held for reading while a read runs, so that closing waits for it.
     reads: RwLock<()>,
     closed: AtomicBool,
@@ -103,8 +125,12 @@ pub(crate) struct Core {
     shared: SharedStates,
     /// Who waits for a row to change.
     watches: Arc<Watches>,
+    /// Who watches every change.
+    feed: Arc<Feed>,
     /// What is due at a time.
     timer: Arc<Timer>,
+    /// The thread that does what nobody asked for.
+    upkeep: Upkeep,
     /// Tells this opening of the file from every other.
     opening_id: u64,
 }
@@ -135,12 +161,16 @@ impl Engine {
         operation: impl FnOnce(&mut Tx<'_>) -> Result<R, E>,
     ) -> Pending<R, E> {
         match self.core.transact(durability, prefetch, operation) {
-            Ok(Done { answer, lsn, ended }) => {
+            Ok(Done { answer, lsn, ended, wakers }) => {
                 ended.iter().for_each(|event| event.announce());
+                wakers.into_iter().for_each(Waker::wake);
                 self.core.after_call();
                 self.pending(answer, lsn, durability)
             }
-            Err(error) => Pending::ready(Err(error.into())),
+            Err(error) => {
+                self.core.rouse_after_failure();
+                Pending::ready(Err(error.into()))
+            }
         }
     }
 
@@ -237,6 +267,11 @@ impl Engine {
         self.core.checkpoint_now()
     }
 
+    /// Gives what the B-tree does not use back to the file system.
+    pub(crate) fn compact(&self) -> Result<CompactReport> {
+        self.core.compact_now()
+    }
+
     /// Makes durable what was called before, moves it into the B-tree, and ends the engine.
     pub(crate) fn close(&self) -> Result<()> {
         self.close_on_drop.close()
@@ -277,6 +312,8 @@ struct Done<R, E> {
     lsn: u64,
     /// What it ended and is to be announced when no lock is held.
     ended: Vec<Arc<Event>>,
+    /// Watchers to be woken then.
+    wakers: Vec<Waker>,
 }
 
 impl Core {
@@ -290,24 +327,36 @@ impl Core {
     ) -> Result<Done<R, E>> {
         let _turn = Turn::take(self)?;
         let prefetched = Prefetched::load(&self.view(), prefetch);
-        let mut scratch = self.serial.lock();
+        self.run(&mut self.serial.lock(), durability, &prefetched, operation)
+    }
+
+    /// The part of a transaction that is under the serial lock, whose buffers are `scratch`.
+    fn run<R, E: From<Error>>(
+        &self,
+        scratch: &mut Scratch,
+        durability: Durability,
+        prefetched: &Prefetched<'_>,
+        operation: impl FnOnce(&mut Tx<'_>) -> Result<R, E>,
+    ) -> Result<Done<R, E>> {
         self.check_writable()?;
-        let mut tx = Tx::new(self.view(), &prefetched, self.clock.now_ms());
+        let now_ms = self.clock.now_ms();
+        let mut tx = Tx::new(self.view(), prefetched, now_ms);
         let answer = operation(&mut tx);
         let rests_on = tx.rests_on();
         let (staged, changes) = tx.into_parts();
         // An error leaves nothing, but it too rests on what the operation saw.
         if answer.is_err() || staged.is_empty() {
-            return Ok(Done { answer, lsn: rests_on, ended: Vec::new() });
+            return Ok(Done { answer, lsn: rests_on, ended: Vec::new(), wakers: Vec::new() });
         }
         let lsn = self.append(&mut scratch.payload, &staged, durability)?;
+        let wakers = if self.feed.is_watched() { self.feed.show(&staged, lsn, now_ms) } else { Vec::new() };
         let view = self.view();
         for ((table, key), value) in staged {
             view.active.insert(table, key.into(), lsn, value);
         }
         self.published.store(lsn, Ordering::Release);
         let ended = self.watches.settle(changes, lsn);
-        Ok(Done { answer, lsn, ended })
+        Ok(Done { answer, lsn, ended, wakers })
     }
 
     /// Appends one frame with everything that was staged, going on in the other segment when this one is full.
@@ -341,6 +390,13 @@ impl Core {
         match self.log.failure() {
             Some(source) => Err(Error::Poisoned { source: Arc::clone(source) }),
             None => Ok(()),
+        }
+    }
+
+    /// Tells the watchers that the log failed, if it did.
+    fn rouse_after_failure(&self) {
+        if self.log.failure().is_some() {
+            self.feed.rouse(false);
         }
     }
 
@@ -401,6 +457,7 @@ impl CloseOnDrop {
             self.core.close()
         };
         self.core.watches.close().iter().for_each(|event| event.announce());
+        self.core.feed.rouse(true);
         self.core.timer.close();
         self.threads.lock().join();
         result
@@ -426,6 +483,7 @@ impl Core {
             self.close_storage();
             return Ok(());
         }
+        let _span = observe::closing();
         // No transaction begins any more. What was appended becomes durable, and moves into the B-tree so that the
         // next opening has nothing to replay; when that fails, the log still has it.
         let flushed = self.log.wait(self.log.appended(), Durability::Sync);
@@ -434,6 +492,7 @@ impl Core {
         }
         self.checkpointer.stop();
         self.close_storage();
+        observe::closed(self.log.durable(), flushed.as_ref().err());
         flushed
     }
 

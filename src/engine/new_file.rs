@@ -114,7 +114,9 @@ impl Whole {
         let differs = |detail: String| Error::corrupted("the new file, read back", detail);
         let superblock = Superblock::read(storage.as_ref(), self.creation.path())?;
         let still = Still::open(&storage, &superblock, VERIFY_CACHE_SIZE)?;
-        if Geometry::of(&superblock, still.lsn()) != self.like || !still.is_settled() {
+        let as_written =
+            superblock.is_whole_on(storage.as_ref())? && Geometry::of(&superblock, still.lsn()) == self.like;
+        if !as_written || !still.is_settled() {
             return Err(differs("its headers are not those that were written".to_owned()));
         }
         check_pages(&storage, &superblock)?;
@@ -174,7 +176,9 @@ mod tests {
             cache_size: CACHE,
             clock: Arc::new(SystemClock::new()),
             threads: Threads::None,
+            upkeep: None,
             read_only: false,
+            migrations: &[],
         }
     }
 

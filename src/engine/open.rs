@@ -15,27 +15,32 @@
 
 use super::background::Handles;
 use super::checkpoint::Checkpointer;
-use super::format::{Geometry, format};
+use super::compaction::Compaction;
+use super::format::{Geometry, format, layout_of};
+use super::migration::{Migration, bring_up_to_date};
 use super::shared::SharedStates;
 use super::stats::Counters;
 use super::timer::Timer;
+use super::upkeep::{Job, Upkeep};
 use super::view::View;
 use super::{CloseOnDrop, Core, Engine, Scratch};
 use crate::base::Base;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::log::batch::decode_batch;
-use crate::log::plan::{RecoveryPlan, Spare, plan};
+use crate::log::plan::{Erase, RecoveryPlan, Spare, plan};
 use crate::log::scan::scan_segment;
 use crate::log::segment::SegmentHeader;
 use crate::log::{Log, LogLayout, SEGMENTS};
 use crate::memtable::Memtable;
+use crate::observe;
 use crate::storage::{FileStorage, Storage, Superblock};
 use crate::tables::Value;
 use parking_lot::{Mutex, RwLock};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::{Duration, Instant};
 
 /// The least that a frame takes in the log: its header, one row and its key.
 const MIN_FRAME_BYTES: u64 = 64;
@@ -48,7 +53,7 @@ pub(super) fn keys_per_segment(segment_size: u64) -> usize {
 /// Who does what nobody asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Threads {
-    /// Two background threads.
+    /// Background threads.
     Background,
     /// Nobody: callers flush for themselves, and the writer that needs a checkpoint runs it. For simulations.
     #[cfg_attr(
@@ -67,6 +72,10 @@ pub(crate) struct EngineOptions {
     pub(crate) threads: Threads,
     /// Nothing is written to the file: what a crash left is recovered in memory alone, and every write is refused.
     pub(crate) read_only: bool,
+    /// How files of older versions become files of this one, oldest first.
+    pub(crate) migrations: &'static [Migration],
+    /// What the upkeep thread does, if there are background threads.
+    pub(crate) upkeep: Option<Arc<dyn Job>>,
 }
 
 impl EngineOptions {
@@ -85,6 +94,7 @@ impl Engine {
         }
         let (storage, _created) =
             FileStorage::open_or_create(path, |new| options.format(Arc::new(new.clone())))?;
+        let storage = bring_up_to_date(storage, path, options.migrations)?;
         Self::open_on(Arc::new(storage), path, options)
     }
 
@@ -96,6 +106,20 @@ impl Engine {
 
     /// Opens a storage that holds a room; `path` names it in errors.
     pub(crate) fn open_on(storage: Arc<dyn Storage>, path: &Path, options: EngineOptions) -> Result<Self> {
+        let _span = observe::opening(path);
+        let started = Instant::now();
+        let (engine, mut found) =
+            Self::recover_on(storage, path, options).inspect_err(observe::not_opened)?;
+        found.took = started.elapsed();
+        observe::opened(found);
+        Ok(engine)
+    }
+
+    fn recover_on(
+        storage: Arc<dyn Storage>,
+        path: &Path,
+        options: EngineOptions,
+    ) -> Result<(Self, observe::Opened)> {
         let superblock = Superblock::read(storage.as_ref(), path)?;
         let read_only = options.read_only;
         let base = if read_only {
@@ -114,6 +138,14 @@ impl Engine {
         }
 
         let plan = recovered.plan;
+        let torn_bytes = |erase: &Erase| erase.to.saturating_sub(erase.from) as u64;
+        let found = observe::Opened {
+            lsn: plan.next_lsn - 1,
+            base_lsn: recovered.base_lsn,
+            replayed: plan.replay.len() as u64,
+            torn_bytes: plan.erase.iter().map(torn_bytes).sum(),
+            took: Duration::ZERO,
+        };
         let log = Log::new(Arc::clone(&storage), layout, &plan);
         let view = View {
             active: Arc::new(recovered.active),
@@ -131,17 +163,21 @@ impl Engine {
             view: RwLock::new(Arc::new(view)),
             published: AtomicU64::new(plan.next_lsn - 1),
             checkpointer: Checkpointer::new(in_background),
+            compaction: Compaction::default(),
             reads: RwLock::new(()),
             closed: AtomicBool::new(false),
             read_only,
             counters: Counters::default(),
             shared: SharedStates::default(),
             watches: Arc::default(),
+            feed: Arc::default(),
             timer: Arc::new(Timer::new(in_background)),
+            upkeep: Upkeep::default(),
             opening_id: random_u64(),
         });
         let threads = if in_background {
-            Handles::spawn(&core).map_err(|error| Error::io("starting the background threads", error))?
+            Handles::spawn(&core, options.upkeep)
+                .map_err(|error| Error::io("starting the background threads", error))?
         } else {
             Handles::default()
         };
@@ -150,7 +186,7 @@ impl Engine {
         }
         let close_on_drop =
             CloseOnDrop { core: Arc::clone(&core), closing: Mutex::new(()), threads: Mutex::new(threads) };
-        Ok(Self { core, close_on_drop: Arc::new(close_on_drop) })
+        Ok((Self { core, close_on_drop: Arc::new(close_on_drop) }, found))
     }
 }
 
@@ -158,12 +194,6 @@ impl Engine {
 fn random_u64() -> u64 {
     let bytes = ulid::Ulid::generate().to_bytes();
     bytes.last_chunk::<8>().map_or(0, |random| u64::from_le_bytes(*random))
-}
-
-/// Where the log of a file lies.
-pub(super) fn layout_of(superblock: &Superblock) -> LogLayout {
-    let Superblock { file_id, log_offset, segment_size, .. } = *superblock;
-    LogLayout { file_id, offset: log_offset, segment_size }
 }
 
 /// What the log says, decided and decoded; nothing is written yet.

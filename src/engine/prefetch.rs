@@ -1,29 +1,36 @@
 //! Rows looked up before the serial lock is taken.
 //!
 //! A lookup in the B-tree may touch the disk. The rows that an operation will probably read are therefore fetched
-//! beforehand; under the lock they are used if the B-tree is still the same one.
+//! beforehand; under the lock they are used if the B-tree is still the same one. They are named by the caller
+//! ([`Prefetched::load`]), or they are those that the operation read when it was [rehearsed](Rehearsal).
 
-use super::access::Value;
-use super::view::View;
+use super::access::{Reader, Row, Value, Writer};
+use super::view::{Snapshot, View};
 use crate::base::BaseView;
+use crate::error::Result;
 use crate::tables::Table;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
 /// What the B-tree holds at some keys.
 #[derive(Debug)]
-pub(super) struct Prefetched<'a> {
+pub(crate) struct Prefetched<'a> {
     base: Arc<BaseView>,
-    rows: Vec<(Table, &'a [u8], Option<Value>)>,
+    /// In the order of tables and keys.
+    rows: Vec<(Table, Cow<'a, [u8]>, Option<Value>)>,
 }
 
 impl<'a> Prefetched<'a> {
     /// Looks up the `wanted` rows that are not in memory. A lookup that fails is left to the operation.
     pub(super) fn load(view: &View, wanted: &[(Table, &'a [u8])]) -> Self {
-        let rows = wanted
+        let mut rows: Vec<_> = wanted
             .iter()
             .filter(|(table, key)| view.in_memory(*table, key, u64::MAX).is_none())
-            .filter_map(|&(table, key)| Some((table, key, view.base.get(table, key).ok()?)))
+            .filter_map(|&(table, key)| Some((table, Cow::Borrowed(key), view.base.get(table, key).ok()?)))
             .collect();
+        rows.sort_unstable_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
         Self { base: Arc::clone(&view.base), rows }
     }
 
@@ -32,7 +39,91 @@ impl<'a> Prefetched<'a> {
         if !Arc::ptr_eq(base, &self.base) {
             return None;
         }
-        let row = self.rows.iter().find(|row| row.0 == table && row.1 == key)?;
-        Some(row.2.clone())
+        let at = self.rows.binary_search_by(|row| (row.0, &*row.1).cmp(&(table, key))).ok()?;
+        self.rows.get(at).map(|row| row.2.clone())
+    }
+}
+
+/// What an operation did when it was rehearsed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Cost {
+    /// Rows staged, absences too.
+    pub(crate) changes: usize,
+    /// What those take in a frame at most.
+    pub(crate) frame_bytes: usize,
+    /// Bytes of the rows that were read.
+    pub(crate) read_bytes: usize,
+}
+
+/// What a row takes in a frame beside its key and value: its table and its lengths, amply.
+const FRAME_ROW_OVERHEAD: usize = 16;
+
+/// A transaction that never happens: it reads one position without a lock, stages nothing, and remembers what it
+/// read from the B-tree and what the operation would have cost. What is staged is not read back.
+#[derive(Debug)]
+pub(crate) struct Rehearsal {
+    snapshot: Snapshot,
+    rows: BTreeMap<(Table, Vec<u8>), Option<Value>>,
+    cost: Cost,
+}
+
+impl Rehearsal {
+    pub(super) fn new(snapshot: Snapshot) -> Self {
+        Self { snapshot, rows: BTreeMap::new(), cost: Cost::default() }
+    }
+
+    /// What the operation would have cost so far.
+    pub(crate) fn cost(&self) -> Cost {
+        self.cost
+    }
+
+    /// What was read from the B-tree, for the transaction itself.
+    pub(super) fn into_prefetched(self) -> Prefetched<'static> {
+        let rows = self.rows.into_iter().map(|((table, key), value)| (table, Cow::Owned(key), value));
+        Prefetched { rows: rows.collect(), base: Arc::clone(self.snapshot.base()) }
+    }
+
+    fn stage(&mut self, bytes: usize) {
+        self.cost.changes += 1;
+        self.cost.frame_bytes += bytes + FRAME_ROW_OVERHEAD;
+    }
+}
+
+impl Reader for Rehearsal {
+    fn now_ms(&self) -> u64 {
+        self.snapshot.now_ms()
+    }
+
+    fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<Value>> {
+        let value = match self.snapshot.in_memory(table, key) {
+            Some(value) => value,
+            None => {
+                let at = (table, key.to_vec());
+                if let Some(known) = self.rows.get(&at) {
+                    return Ok(known.clone());
+                }
+                let value = self.snapshot.base().get(table, key)?;
+                self.rows.insert(at, value.clone());
+                value
+            }
+        };
+        self.cost.read_bytes += value.as_ref().map_or(0, |value| value.len());
+        Ok(value)
+    }
+
+    fn scan(&mut self, table: Table, from: Bound<&[u8]>, to: Bound<&[u8]>, limit: usize) -> Result<Vec<Row>> {
+        let rows = self.snapshot.scan(table, from, to, limit)?;
+        self.cost.read_bytes += rows.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
+        Ok(rows)
+    }
+}
+
+impl Writer for Rehearsal {
+    fn put(&mut self, _: Table, key: &[u8], value: Vec<u8>) {
+        self.stage(key.len() + value.len());
+    }
+
+    fn delete(&mut self, _: Table, key: &[u8]) {
+        self.stage(key.len());
     }
 }

@@ -1,93 +1,208 @@
 //! What the engine counts, and what it shows.
 
 use super::Core;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::histogram::{Histogram, HistogramRecorder};
+use crate::observe;
+use serde::ser::{Serialize, SerializeStruct, Serializer};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Counters that the engine's threads advance.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Counters {
+    opened_at: Instant,
     stalls: AtomicU64,
     stall_ns: AtomicU64,
-    checkpoints: AtomicU64,
+    checkpoint_ns: HistogramRecorder,
+    /// Nanoseconds from the opening to the end of the last checkpoint; zero when there was none.
+    checkpointed_ns: AtomicU64,
     checkpoint_failures: AtomicU64,
     /// Whether the committer sleeps until it is woken.
     pub(super) committer_idle: AtomicBool,
     appended_at_tick: AtomicU64,
 }
 
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            opened_at: Instant::now(),
+            stalls: AtomicU64::default(),
+            stall_ns: AtomicU64::default(),
+            checkpoint_ns: HistogramRecorder::default(),
+            checkpointed_ns: AtomicU64::default(),
+            checkpoint_failures: AtomicU64::default(),
+            committer_idle: AtomicBool::default(),
+            appended_at_tick: AtomicU64::default(),
+        }
+    }
+}
+
 impl Counters {
     pub(super) fn stalled(&self) {
         self.stalls.fetch_add(1, Ordering::Relaxed);
+        observe::stalls();
     }
 
     pub(super) fn stall_ended(&self, took: Duration) {
-        self.stall_ns.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.stall_ns.fetch_add(nanos(took), Ordering::Relaxed);
+        observe::stalled(took);
     }
 
-    pub(super) fn checkpointed(&self) {
-        self.checkpoints.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn checkpointed(&self, took: Duration) {
+        self.checkpoint_ns.record_time(took);
+        self.checkpointed_ns.store(nanos(self.opened_at.elapsed()).max(1), Ordering::Relaxed);
     }
 
-    pub(super) fn checkpoint_failed(&self) {
+    pub(super) fn checkpoint_failed(&self, error: &Error) {
         self.checkpoint_failures.fetch_add(1, Ordering::Relaxed);
+        observe::checkpoint_failed(error);
     }
 
     /// Whether anything was appended since this was asked last.
     pub(super) fn appends_since_tick(&self, appended: u64) -> bool {
         self.appended_at_tick.swap(appended, Ordering::Relaxed) != appended
     }
+
+    fn since_checkpoint(&self) -> Option<Duration> {
+        match self.checkpointed_ns.load(Ordering::Relaxed) {
+            0 => None,
+            at_ns => Some(self.opened_at.elapsed().saturating_sub(Duration::from_nanos(at_ns))),
+        }
+    }
 }
 
-/// A picture of the engine at one moment. Counters begin at zero when the room is opened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct EngineStats {
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Declares the figures: each a field, and a member of the JSON object, under the name that follows it.
+macro_rules! figures {
+    ($($(#[$doc:meta])* $field:ident: $type:ty => $name:literal;)*) => {
+        /// A picture of the engine at one moment. Counters and histograms begin empty when the room is opened.
+        ///
+        /// Taking one costs the same however much the room holds. Writers go on meanwhile, so two counters may be of
+        /// moments a little apart.
+        ///
+        /// As JSON it is an object with a member for each field, under the field's name; times are whole nanoseconds,
+        /// and their names end in `_ns`. Members are added in later versions, and none is renamed.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct EngineStats {
+            $($(#[$doc])* pub $field: $type,)*
+        }
+
+        impl Serialize for EngineStats {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let count = [$($name),*].len();
+                let mut fields = serializer.serialize_struct("EngineStats", count)?;
+                $(fields.serialize_field($name, &self.$field.figure())?;)*
+                fields.end()
+            }
+        }
+    };
+}
+
+/// What stands for a field in the JSON.
+trait Figure {
+    fn figure(&self) -> impl Serialize + '_;
+}
+
+macro_rules! plain_figures {
+    ($($type:ty)*) => {
+        $(impl Figure for $type {
+            fn figure(&self) -> impl Serialize + '_ {
+                self
+            }
+        })*
+    };
+}
+
+plain_figures!(u64 bool Histogram);
+
+impl Figure for Duration {
+    fn figure(&self) -> impl Serialize + '_ {
+        nanos(*self)
+    }
+}
+
+impl Figure for Option<Duration> {
+    fn figure(&self) -> impl Serialize + '_ {
+        self.map(nanos)
+    }
+}
+
+figures! {
     /// The position (LSN) of the newest transaction. Every transaction that wrote something has one, counted up.
-    pub newest_lsn: u64,
+    newest_lsn: u64 => "newest_lsn";
     /// The newest position known to be on the disk.
-    pub durable_lsn: u64,
+    durable_lsn: u64 => "durable_lsn";
     /// The position up to which transactions have been moved into the B-tree.
-    pub checkpoint_lsn: u64,
+    checkpoint_lsn: u64 => "checkpoint_lsn";
     /// Groups of transactions that were written to the log and flushed.
-    pub flushes: u64,
+    flushes: u64 => "flushes";
     /// Time spent writing and flushing groups.
-    pub flush_time: Duration,
+    flush_time: Duration => "flush_time_ns";
+    /// How long each group took to be written and flushed, in nanoseconds.
+    flush_ns: Histogram => "flush_ns";
+    /// How many transactions each group had. A flush that took none along is not counted here.
+    group_frames: Histogram => "group_frames";
     /// Bytes written to the log.
-    pub log_bytes_written: u64,
+    log_bytes_written: u64 => "log_bytes_written";
     /// Bytes written to the B-tree, its checksums and header included.
-    pub base_bytes_written: u64,
+    base_bytes_written: u64 => "base_bytes_written";
+    /// The bytes of the B-tree that the file has room for, free pages included, checksums not.
+    base_bytes: u64 => "base_bytes";
     /// Checkpoints that moved a segment of the log into the B-tree.
-    pub checkpoints: u64,
+    checkpoints: u64 => "checkpoints";
+    /// How long each of these took, in nanoseconds, the wait for the log included.
+    checkpoint_ns: Histogram => "checkpoint_ns";
+    /// How long ago the last of them ended. `None` when there was none since the room was opened.
+    since_checkpoint: Option<Duration> => "since_checkpoint_ns";
     /// Checkpoints that failed. Each is tried again.
-    pub checkpoint_failures: u64,
+    checkpoint_failures: u64 => "checkpoint_failures";
     /// Writers that found both log segments full and waited.
-    pub stalls: u64,
+    stalls: u64 => "stalls";
     /// How long they waited, together.
-    pub stall_time: Duration,
+    stall_time: Duration => "stall_time_ns";
     /// Rows, and absences of rows, in memory and not yet in the B-tree, counted by version.
-    pub memory_rows: u64,
+    memory_rows: u64 => "memory_rows";
     /// The length of the file in bytes.
-    pub file_bytes: u64,
+    file_bytes: u64 => "file_bytes";
+    /// Watchers of changes ([`Cloakroom::watch`](crate::Cloakroom::watch)) that are open.
+    watchers: u64 => "watchers";
+    /// Changed rows that are kept for them because they have not taken them yet.
+    watch_buffered: u64 => "watch_buffered";
+    /// How far the one that is furthest behind is behind, in transactions of the room.
+    watch_lag: u64 => "watch_lag";
+    /// How often a watcher was too slow and missed transactions.
+    watch_overtaken: u64 => "watch_overtaken";
     /// Whether the log failed, so that nothing can be written until the file is opened again.
-    pub poisoned: bool,
+    poisoned: bool => "poisoned";
 }
 
 pub(super) fn collect(core: &Core) -> Result<EngineStats> {
     let view = core.view();
-    let log = core.log.stats();
+    let (log, base) = (core.log.stats(), core.base.stats());
     let counters = &core.counters;
+    let checkpoint_ns = counters.checkpoint_ns.snapshot();
+    let newest_lsn = core.log.appended();
+    let feed = core.feed.stats(newest_lsn);
     let rows = |table: &crate::memtable::Memtable| table.len() as u64;
     Ok(EngineStats {
-        newest_lsn: core.log.appended(),
+        newest_lsn,
         durable_lsn: core.log.durable(),
         checkpoint_lsn: view.base.lsn(),
-        flushes: log.flushes,
-        flush_time: log.flush_time,
+        flushes: log.flush_ns.count(),
+        flush_time: Duration::from_nanos(log.flush_ns.sum()),
+        flush_ns: log.flush_ns,
+        group_frames: log.group_frames,
         log_bytes_written: log.bytes_written,
-        base_bytes_written: core.base.stats().bytes_written,
-        checkpoints: counters.checkpoints.load(Ordering::Relaxed),
+        base_bytes_written: base.bytes_written,
+        base_bytes: base.len,
+        checkpoints: checkpoint_ns.count(),
+        checkpoint_ns,
+        since_checkpoint: counters.since_checkpoint(),
         checkpoint_failures: counters.checkpoint_failures.load(Ordering::Relaxed),
         stalls: counters.stalls.load(Ordering::Relaxed),
         stall_time: Duration::from_nanos(counters.stall_ns.load(Ordering::Relaxed)),
@@ -95,7 +210,11 @@ pub(super) fn collect(core: &Core) -> Result<EngineStats> {
         file_bytes: core
             .storage
             .len()
-            .map_err(|error| crate::error::Error::io("asking for the length of the file", error))?,
+            .map_err(|error| Error::io("asking for the length of the file", error))?,
+        watchers: feed.watchers,
+        watch_buffered: feed.buffered,
+        watch_lag: feed.lag,
+        watch_overtaken: feed.overtaken,
         poisoned: core.log.failure().is_some(),
     })
 }

@@ -2,7 +2,8 @@
 //!
 //! This is how a new file is checked before it gets its name, and how the file of an older version is read.
 
-use super::open::{layout_of, recover};
+use super::format::layout_of;
+use super::open::recover;
 use super::pages::Pages;
 use super::view::View;
 use crate::base::Base;

@@ -95,6 +95,11 @@ impl Timer {
         Some(sleep(earliest, pace, now_ms))
     }
 
+    /// How the clock moves, once it was asked.
+    pub(super) fn pace(&self) -> Option<ClockPace> {
+        self.state.lock().pace.as_ref().map(|(pace, _)| *pace)
+    }
+
     fn wake(&self) {
         if let Some(thread) = &self.state.lock().thread {
             thread.thread().unpark();
@@ -169,7 +174,7 @@ pub(super) fn add(core: &Arc<Core>, at_ms: u64, due: Arc<dyn Due>) -> Result<Tim
 }
 
 /// Has the clock tell of its moves. A second listener, if two calls come here at once, does no harm: it is dropped.
-fn listen(core: &Arc<Core>) {
+pub(super) fn listen(core: &Arc<Core>) {
     if core.timer.state.lock().pace.is_some() {
         return;
     }
@@ -177,6 +182,7 @@ fn listen(core: &Arc<Core>) {
     let listener: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
         if let Some(core) = weak.upgrade() {
             core.timer.wake();
+            core.upkeep.wake();
             core.after_call();
         }
     });

@@ -36,6 +36,11 @@ impl<'a> Tx<'a> {
         self.rests_on
     }
 
+    /// How many rows were staged, absences too.
+    pub(crate) fn staged_rows(&self) -> usize {
+        self.staged.len()
+    }
+
     /// What is to be applied, and what watchers are to be told.
     pub(super) fn into_parts(self) -> (Staged, Changes) {
         (self.staged, self.changes)
@@ -76,7 +81,13 @@ impl Reader for Tx<'_> {
         let staged: Vec<_> = self
             .staged
             .iter()
-            .filter(|((of, key), _)| *of == table && (from, to).contains(key.as_slice()))
+            .filter(|((of, key), _)| {
+                *of == table
+                    && <(Bound<&[u8]>, Bound<&[u8]>) as RangeBounds<[u8]>>::contains(
+                        &(from, to),
+                        key.as_slice(),
+                    )
+            })
             .map(|((_, key), value)| (key, value))
             .collect();
         // Each staged row hides at most one committed row, so this many committed rows are enough.

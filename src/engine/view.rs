@@ -46,6 +46,9 @@ impl View {
     }
 }
 
+/// How many rows of the B-tree are read at once, when none of the rows before was to be seen.
+const MAX_HIDDEN_PAGE: usize = 256;
+
 /// Merges what is in memory over what is in the B-tree, in key order, up to `limit` rows. `rests_on` becomes the
 /// greatest position among the versions touched, tombstones too.
 pub(super) fn scan(
@@ -58,8 +61,12 @@ pub(super) fn scan(
     let (table, from, to) = range;
     let mut rows: Vec<Row> = Vec::new();
     let mut start: Bound<Vec<u8>> = from.map(<[u8]>::to_vec);
+    let mut page = 0;
     while rows.len() < limit {
-        let wanted = limit - rows.len();
+        // Where everything is hidden by tombstones, pages grow, so that a run of them costs a walk and not a search for
+        // each.
+        page = (page * 2).clamp(limit - rows.len(), MAX_HIDDEN_PAGE.max(limit - rows.len()));
+        let wanted = page;
         let below = view.base.scan(table, bound(&start), to, wanted)?;
         // A short page is the last one; behind a full one there may be more rows, which come with the next.
         let exhausted = below.len() < wanted;
@@ -118,6 +125,18 @@ impl Snapshot {
     pub(super) fn rests_on(&self) -> u64 {
         self.rests_on
     }
+
+    /// The row or its absence, if that is in memory.
+    pub(super) fn in_memory(&mut self, table: Table, key: &[u8]) -> Option<Option<Value>> {
+        let found = self.view.in_memory(table, key, self.lsn)?;
+        self.rests_on = self.rests_on.max(found.lsn);
+        Some(found.value)
+    }
+
+    /// The B-tree below.
+    pub(super) fn base(&self) -> &Arc<BaseView> {
+        &self.view.base
+    }
 }
 
 impl Reader for Snapshot {
@@ -126,11 +145,10 @@ impl Reader for Snapshot {
     }
 
     fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<Value>> {
-        if let Some(found) = self.view.in_memory(table, key, self.lsn) {
-            self.rests_on = self.rests_on.max(found.lsn);
-            return Ok(found.value);
+        match self.in_memory(table, key) {
+            Some(value) => Ok(value),
+            None => self.view.base.get(table, key),
         }
-        self.view.base.get(table, key)
     }
 
     fn scan(&mut self, table: Table, from: Bound<&[u8]>, to: Bound<&[u8]>, limit: usize) -> Result<Vec<Row>> {

@@ -10,6 +10,7 @@
     reason = "assertions about the crate: a panic is how they report"
 )]
 
+mod exports;
 mod formats;
 mod images;
 mod input;
@@ -17,6 +18,7 @@ mod log_recovery;
 pub mod model;
 mod tools;
 
+pub use exports::import;
 pub use formats::{batch, frame, keys, rows};
 pub use images::open;
 pub use log_recovery::log_recovery;
@@ -79,6 +81,11 @@ mod tests {
     #[test]
     fn a_log_recovers_what_was_acknowledged_or_says_that_it_is_damaged() {
         over_seeded_inputs(6, 400, 300, log_recovery);
+    }
+
+    #[test]
+    fn exports_are_refused_or_come_back() {
+        over_seeded_inputs(8, 100, 200, import);
     }
 
     #[test]

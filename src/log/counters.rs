@@ -1,23 +1,25 @@
 //! What the log counts.
 
+use crate::histogram::{Histogram, HistogramRecorder};
+use crate::observe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Counters that the log's writers advance.
+/// Counters that the log's writers advance: a few relaxed additions for each group, and none for each frame.
 #[derive(Debug, Default)]
 pub(crate) struct LogCounters {
-    flushes: AtomicU64,
-    flush_ns: AtomicU64,
+    flush_ns: HistogramRecorder,
+    group_frames: HistogramRecorder,
     bytes_written: AtomicU64,
 }
 
 /// What was counted at one moment.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct LogStats {
-    /// Groups written and flushed.
-    pub(crate) flushes: u64,
-    /// Time spent writing and flushing groups.
-    pub(crate) flush_time: Duration,
+    /// How long groups took to be written and flushed, in nanoseconds.
+    pub(crate) flush_ns: Histogram,
+    /// How many frames the groups had that were not empty.
+    pub(crate) group_frames: Histogram,
     /// Bytes handed to the storage, headers and marks included.
     pub(crate) bytes_written: u64,
 }
@@ -25,17 +27,22 @@ pub(crate) struct LogStats {
 impl LogCounters {
     pub(crate) fn wrote(&self, bytes: u64) {
         self.bytes_written.fetch_add(bytes, Ordering::Relaxed);
+        observe::log_written(bytes);
     }
 
-    pub(crate) fn flushed(&self, took: Duration) {
-        self.flushes.fetch_add(1, Ordering::Relaxed);
-        self.flush_ns.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    /// A group of so many frames was written and flushed, the last of them at `durable_lsn`.
+    pub(crate) fn flushed(&self, frames: u64, durable_lsn: u64, took: Duration) {
+        self.flush_ns.record_time(took);
+        if frames > 0 {
+            self.group_frames.record(frames);
+        }
+        observe::flushed(frames, durable_lsn, took);
     }
 
     pub(crate) fn snapshot(&self) -> LogStats {
         LogStats {
-            flushes: self.flushes.load(Ordering::Relaxed),
-            flush_time: Duration::from_nanos(self.flush_ns.load(Ordering::Relaxed)),
+            flush_ns: self.flush_ns.snapshot(),
+            group_frames: self.group_frames.snapshot(),
             bytes_written: self.bytes_written.load(Ordering::Relaxed),
         }
     }

@@ -24,6 +24,7 @@
 //! 5. After a failure nobody leads again: every waiter, present and future, gets the failure.
 
 use super::company::Company;
+use crate::observe;
 use parking_lot::Mutex;
 use std::cell::OnceCell;
 use std::io;
@@ -339,7 +340,10 @@ impl GroupCommit {
 
     /// Ends all commits: every waiter gets `failure`.
     pub(crate) fn fail(&self, failure: io::Error) {
-        let _ = self.failure.set(Arc::new(failure));
+        let failure = Arc::new(failure);
+        if self.failure.set(Arc::clone(&failure)).is_ok() {
+            observe::poisoned(&failure);
+        }
         let opened = {
             let mut state = self.state.lock();
             [Door::Left, Door::Right].map(|door| self.open(&mut state, door))

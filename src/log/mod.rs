@@ -212,6 +212,11 @@ impl Log {
         self.appender.lock().spare_is_free()
     }
 
+    /// Whether so much of the log is free that work which nobody waits for may take some of it.
+    pub(crate) fn has_headroom(&self) -> bool {
+        self.appender.lock().has_headroom()
+    }
+
     /// Whether the active segment has taken no frame yet.
     pub(crate) fn active_is_empty(&self) -> bool {
         self.appender.lock().active_is_empty()
@@ -351,7 +356,7 @@ impl Log {
     /// One group: everything appended so far goes into the file and is flushed. Tells `taking` the last position
     /// taken along, and answers the position reached.
     fn commit(&self, taking: &dyn Fn(u64)) -> io::Result<u64> {
-        let started = Instant::now();
+        let (started, durable) = (Instant::now(), self.durable());
         let writer = self.writer.lock();
         let unflushed = self.written() > self.durable();
         self.appender.lock().flush_begins();
@@ -372,7 +377,7 @@ impl Log {
             })?;
             self.written()
         };
-        self.counters.flushed(started.elapsed());
+        self.counters.flushed(reached.saturating_sub(durable), reached, started.elapsed());
         Ok(reached)
     }
 

@@ -122,7 +122,9 @@ fn open(storage: Arc<dyn Storage>, path: &Path) -> Result<Engine> {
         cache_size: CACHE_SIZE,
         clock: Arc::new(ManualClock::new(0)),
         threads: Threads::None,
+        upkeep: None,
         read_only: true,
+        migrations: &[],
     };
     Engine::open_on(storage, path, options)
 }

@@ -14,7 +14,9 @@ mod superblock;
 pub(crate) use create::{Creation, Replace, check_vacant};
 pub(crate) use file::FileStorage;
 pub(crate) use memory::MemoryStorage;
-pub(crate) use superblock::Superblock;
+#[cfg(test)]
+pub(crate) use superblock::OLDEST_VERSION;
+pub(crate) use superblock::{FORMAT_VERSION, Superblock};
 
 use std::fmt;
 use std::io;

@@ -23,12 +23,16 @@
 use super::Storage;
 use crate::error::{Error, Result};
 use crate::limits::BLOCK_SIZE;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 const MAGIC: [u8; 8] = *b"CLOAKRM\0";
 
 /// The format this build writes, and the newest it reads.
-const FORMAT_VERSION: u32 = 1;
+pub(crate) const FORMAT_VERSION: u32 = 1;
+
+/// The oldest format that this build makes one of its own out of. Tests have made-up older ones.
+pub(crate) const OLDEST_VERSION: u32 = if cfg!(any(test, feature = "testing")) { 0 } else { FORMAT_VERSION };
 
 /// The block size as a superblock records it.
 const RECORDED_BLOCK_SIZE: u32 = 4096;
@@ -45,6 +49,8 @@ type Block = [u8; BLOCK_SIZE];
 /// The identity and geometry of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Superblock {
+    /// The format version of everything else in the file.
+    pub(crate) version: u32,
     /// Tells this file from every other.
     pub(crate) file_id: [u8; 16],
     /// Where the first log segment begins.
@@ -64,8 +70,10 @@ enum Copy {
     Foreign,
     /// The magic is there, but the block is cut off or its checksum is wrong.
     Damaged(&'static str),
-    /// Intact, and of a version that this build does not know.
+    /// Intact, and of a version that this build does not know yet.
     Newer(u32),
+    /// Intact, and of a version that this build does not know any more.
+    TooOld(u32),
     /// Intact, but it contradicts itself.
     Invalid(String),
     /// Intact.
@@ -76,6 +84,7 @@ impl Superblock {
     /// The superblock of a new file. The segment size is a multiple of the block size and not zero.
     pub(crate) fn new(segment_size: u64, created_at_ms: u64, file_id: [u8; 16]) -> Self {
         Self {
+            version: FORMAT_VERSION,
             file_id,
             log_offset: LOG_OFFSET,
             segment_size,
@@ -94,7 +103,22 @@ impl Superblock {
         Ok(())
     }
 
-    /// Reads the superblock of the file at `path`, which the errors name. Nothing is written.
+    /// Reads the superblock of the file at `path`, which the errors name, if the file is of this version. Nothing is
+    /// written.
+    ///
+    /// # Errors
+    /// [`Error::OutdatedVersion`] when it is of an older one that opening it for writing makes one of this version, and
+    /// those of [`read_any`](Self::read_any).
+    pub(crate) fn read(storage: &dyn Storage, path: &Path) -> Result<Superblock> {
+        let superblock = Self::read_any(storage, path)?;
+        let (found, current) = (superblock.version, FORMAT_VERSION);
+        if found != current {
+            return Err(Error::OutdatedVersion { path: path.to_path_buf(), found, current });
+        }
+        Ok(superblock)
+    }
+
+    /// The same for a file of any version from [`OLDEST_VERSION`] on.
     ///
     /// # Errors
     /// The first row that applies decides:
@@ -103,13 +127,14 @@ impl Superblock {
     /// |---|---|
     /// | the file is empty | [`Error::NotCloakroom`] |
     /// | one is intact and newer | [`Error::UnsupportedVersion`] |
+    /// | one is intact and too old | [`Error::VersionTooOld`] |
     /// | neither has the magic | [`Error::NotCloakroom`] |
     /// | one is intact but contradicts itself | [`Error::Corrupted`] |
     /// | both are intact and differ | [`Error::Corrupted`] |
     /// | one or both are intact, but the file ends before the base | [`Error::Corrupted`] |
     /// | one or both are intact | that superblock |
     /// | none is intact | [`Error::Corrupted`] |
-    pub(crate) fn read(storage: &dyn Storage, path: &Path) -> Result<Superblock> {
+    pub(crate) fn read_any(storage: &dyn Storage, path: &Path) -> Result<Superblock> {
         let failed = |error| Error::io(format!("reading the superblock of {}", path.display()), error);
         let file_len = storage.len().map_err(failed)?;
         let mut copies = Vec::with_capacity(2);
@@ -124,6 +149,14 @@ impl Superblock {
             copies.push(Self::decode(&bytes));
         }
         decide(file_len, copies, path)
+    }
+
+    /// Whether both copies are this superblock.
+    pub(crate) fn is_whole_on(&self, storage: &dyn Storage) -> Result<bool> {
+        let mut found = [0; 2 * BLOCK_SIZE];
+        storage.read_at(0, &mut found).map_err(|error| Error::io("reading the superblock", error))?;
+        let block = self.encode();
+        Ok(found.chunks(BLOCK_SIZE).all(|copy| copy == block))
     }
 
     /// Rewrites each copy that is not this superblock, and says whether there was one. Call it when the file may be
@@ -156,7 +189,9 @@ impl Superblock {
                 Copy::Foreign => Err("it does not begin like one".to_owned()),
                 Copy::Damaged(detail) => Err(detail.to_owned()),
                 Copy::Invalid(detail) => Err(detail),
-                Copy::Newer(version) => Err(format!("it is of format version {version}")),
+                Copy::Newer(version) | Copy::TooOld(version) => {
+                    Err(format!("it is of format version {version}"))
+                }
             }
         })
     }
@@ -165,7 +200,7 @@ impl Superblock {
         let mut block = [0; BLOCK_SIZE];
         let fields: [&[u8]; 9] = [
             &MAGIC,
-            &FORMAT_VERSION.to_le_bytes(),
+            &self.version.to_le_bytes(),
             &RECORDED_BLOCK_SIZE.to_le_bytes(),
             &self.file_id,
             &self.log_offset.to_le_bytes(),
@@ -184,6 +219,11 @@ impl Superblock {
 
     /// Judges one copy on its own.
     fn decode(bytes: &[u8]) -> Copy {
+        Self::decode_version(bytes, OLDEST_VERSION..=FORMAT_VERSION)
+    }
+
+    /// The same for a build that knows these versions.
+    fn decode_version(bytes: &[u8], known: RangeInclusive<u32>) -> Copy {
         if bytes.get(..MAGIC.len()) != Some(&MAGIC) {
             return Copy::Foreign;
         }
@@ -195,8 +235,11 @@ impl Superblock {
             return Copy::Damaged("checksum mismatch");
         }
         let version = u32_at(block, 8);
-        if version > FORMAT_VERSION {
+        if version > *known.end() {
             return Copy::Newer(version);
+        }
+        if version < *known.start() {
+            return Copy::TooOld(version);
         }
         match Self::decode_fields(version, block) {
             Ok(superblock) => Copy::Good(superblock),
@@ -210,13 +253,13 @@ impl Superblock {
             if found == expected { Ok(()) } else { Err(format!("{what} is {found} instead of {expected}")) }
         };
         let superblock = Superblock {
+            version,
             file_id: bytes_at(block, 16),
             log_offset: u64_at(block, 32),
             segment_size: u64_at(block, 40),
             base_offset: u64_at(block, 56),
             created_at_ms: u64_at(block, 64),
         };
-        expect("the format version", version.into(), FORMAT_VERSION.into())?;
         expect("the block size", u32_at(block, 12).into(), RECORDED_BLOCK_SIZE.into())?;
         expect("the offset of the log", superblock.log_offset, LOG_OFFSET)?;
         expect("the number of log segments", u64_at(block, 48), SEGMENTS)?;
@@ -248,6 +291,11 @@ fn decide(file_len: u64, copies: Vec<Copy>, path: &Path) -> Result<Superblock> {
     if let Some(found) = newest.max() {
         return Err(Error::UnsupportedVersion { path: path.to_path_buf(), found, supported: FORMAT_VERSION });
     }
+    let oldest =
+        copies.iter().filter_map(|copy| if let Copy::TooOld(found) = copy { Some(*found) } else { None });
+    if let Some(found) = oldest.max() {
+        return Err(Error::VersionTooOld { path: path.to_path_buf(), found, oldest: OLDEST_VERSION });
+    }
     if copies.iter().all(|copy| *copy == Copy::Foreign) {
         return Err(refused("it does not begin like one"));
     }
@@ -263,7 +311,9 @@ fn decide(file_len: u64, copies: Vec<Copy>, path: &Path) -> Result<Superblock> {
                 _ => good = Some(superblock),
             },
             Copy::Damaged(detail) => damage.push(format!("copy {name}: {detail}")),
-            Copy::Foreign | Copy::Newer(_) => damage.push(format!("copy {name}: not a superblock")),
+            Copy::Foreign | Copy::Newer(_) | Copy::TooOld(_) => {
+                damage.push(format!("copy {name}: not a superblock"))
+            }
         }
     }
     let good = good.ok_or_else(|| corrupted(damage.join("; ")))?;
@@ -453,6 +503,34 @@ mod tests {
     }
 
     #[test]
+    fn an_older_version_is_read_only_by_those_who_ask_for_it() {
+        let old = sealed(|block| block[8] = 0);
+        match read([old, old]) {
+            Err(Error::OutdatedVersion { path, found: 0, current: 1 }) => {
+                assert_eq!(path, Path::new("edge.cloak"))
+            }
+            other => panic!("{other:?}"),
+        }
+        let found = Superblock::read_any(&file([old, damaged()]), Path::new("edge.cloak")).unwrap();
+        assert_eq!(found, Superblock { version: 0, ..superblock() });
+        assert_eq!(found.encode(), old);
+        assert!(Superblock { version: 0, ..superblock() }.is_whole_on(&file([old, old])).unwrap());
+        assert!(!found.is_whole_on(&file([old, good()])).unwrap());
+    }
+
+    #[test]
+    fn a_version_that_is_known_no_more_is_refused_whatever_the_other_copy_is() {
+        let old = || Superblock::decode_version(&sealed(|block| block[8] = 0), 1..=1);
+        assert_eq!(old(), Copy::TooOld(0));
+        for other in [old(), Copy::Foreign, Copy::Damaged("checksum mismatch"), Copy::Good(superblock())] {
+            match decide(1 << 20, vec![other, old()], Path::new("edge.cloak")) {
+                Err(Error::VersionTooOld { found: 0, .. }) => {}
+                outcome => panic!("{outcome:?}"),
+            }
+        }
+    }
+
+    #[test]
     fn a_version_without_a_good_checksum_is_damage_and_not_a_newer_file() {
         let mut block = good();
         block[8] = 2;
@@ -487,7 +565,6 @@ mod tests {
         let set =
             |at: usize, value: u64| sealed(|block| block[at..at + 8].copy_from_slice(&value.to_le_bytes()));
         for (block, part) in [
-            (sealed(|block| block[8] = 0), "format version is 0"),
             (sealed(|block| block[13] = 0x20), "block size is 8192"),
             (set(32, 4096), "offset of the log is 4096"),
             (set(40, 0), "segment size 0"),

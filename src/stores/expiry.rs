@@ -29,6 +29,11 @@ pub(crate) fn decode_key(mut encoded: &[u8]) -> Option<(u64, Table, &[u8])> {
     Some((time_ms, Table::from_number(number)?, primary))
 }
 
+/// The first key that an index row for `time_ms` can have.
+pub(crate) fn first_key(time_ms: u64) -> [u8; 8] {
+    time_ms.to_be_bytes()
+}
+
 /// Files the row at `primary` of `table` under `time_ms`.
 pub(crate) fn put<W: Writer + ?Sized>(tx: &mut W, time_ms: u64, table: Table, primary: &[u8]) {
     tx.put(Table::Expiry, &encode_key(time_ms, table, primary), Vec::new());

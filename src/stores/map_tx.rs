@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 /// Rows in a map, and a time that a test sets. What is staged is seen at once.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct MapTx {
     rows: BTreeMap<(Table, Vec<u8>), Value>,
     /// The room's time.

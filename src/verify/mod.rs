@@ -181,7 +181,9 @@ fn check_rows(storage: &Arc<dyn Storage>, path: &Path, report: &mut VerifyReport
         // The time makes no difference: what has ended is checked like everything else.
         clock: Arc::new(ManualClock::new(0)),
         threads: Threads::None,
+        upkeep: None,
         read_only: true,
+        migrations: &[],
     };
     let engine = match Engine::open_on(Arc::clone(storage), path, options) {
         Ok(engine) => engine,

@@ -120,7 +120,12 @@ impl History {
                 }
             }
             2..4 => self.reopen(),
-            4..24 => {
+            4..9 => {
+                self.say("sweep");
+                let swept = self.room.sweep();
+                assert!(swept.is_ok() || self.storage.is_crashed(), "{swept:?}");
+            }
+            9..28 => {
                 let ops: Vec<_> = (0..self.rng.usize(2..6)).map(|_| self.any_op()).collect();
                 let fails = self.rng.u32(0..6) == 0;
                 self.say(format!("fails: {fails}, {ops:?}"));
@@ -153,7 +158,7 @@ impl History {
 
     /// The newest position of the log, if the room still tells.
     fn newest(&self) -> Option<u64> {
-        self.room.stats().ok().map(|stats| stats.newest_lsn)
+        self.room.engine_stats().ok().map(|stats| stats.newest_lsn)
     }
 
     /// Makes a call, and waits for it now, later or never.

@@ -140,11 +140,11 @@ pub fn adaptive(room: &Cloakroom, durability: Durability) -> AdaptiveRateLimit {
 
 const JOB_TIMEOUT: Duration = Duration::from_secs(50);
 
-fn rate() -> RateLimitConfig {
+pub fn rate() -> RateLimitConfig {
     RateLimitConfig { limit: 5, window: Duration::from_secs(30) }
 }
 
-fn sharing() -> AdaptiveConfig {
+pub fn sharing() -> AdaptiveConfig {
     AdaptiveConfig { recalculation_interval: Duration::from_secs(5), ..AdaptiveConfig::default() }
 }
 

@@ -118,7 +118,7 @@ impl World {
         model: Model,
     ) -> cloakroom::Result<Self> {
         let room = open(&storage, shape, &clock)?;
-        let stats = room.stats()?;
+        let stats = room.engine_stats()?;
         Ok(Self {
             storage,
             shape,
@@ -178,7 +178,7 @@ impl World {
 
     /// Keeps the positions that were seen to be durable, and looks for a failure of the log.
     fn observe(&mut self) {
-        let Ok(stats) = self.room.stats() else { return };
+        let Ok(stats) = self.room.engine_stats() else { return };
         if self.durable_lsns.last() != Some(&stats.durable_lsn) {
             self.durable_lsns.push(stats.durable_lsn);
         }
@@ -376,7 +376,7 @@ impl World {
 
     fn push(&mut self, after: Model, op: &Op) {
         self.models.push(after);
-        let newest_lsn = self.room.stats().map_or(u64::MAX, |stats| stats.newest_lsn);
+        let newest_lsn = self.room.engine_stats().map_or(u64::MAX, |stats| stats.newest_lsn);
         self.lsns.push(newest_lsn);
         if !matches!(op, Op::Get { .. }) {
             let (tokens, states) = op.names();

@@ -49,7 +49,7 @@ impl Inner {
 
     pub(super) fn check_writable(&self) -> io::Result<()> {
         match (self.life.load(Ordering::SeqCst), self.mode) {
-            (LIVE, Mode::Writable) => Ok(()),
+            (LIVE, Mode::Writable | Mode::Creating { .. } | Mode::Compacting) => Ok(()),
             _ => Err(io::Error::new(io::ErrorKind::BrokenPipe, "the B-tree takes no writes any more")),
         }
     }
@@ -196,6 +196,7 @@ impl Inner {
         self.flush_storage()?;
         let older = state.durable.slot;
         state.durable = Durable { copy, slot };
+        *self.gauges.durable.lock() = Some(state.durable.clone());
         // The twin is a precaution against damage. When it cannot be written the header is durable all the same,
         // and the next one goes over the twin.
         let _ = self.write_storage(self.offset + copy_position(older), &bytes);

@@ -1,6 +1,8 @@
 //! The consume benchmark: hand in tokens, consume them from many threads at once, reopen, count.
 
 use crate::disk;
+use crate::problem::{Kind, Problem};
+use crate::progress::bar as progress;
 use crate::report::Report;
 use clap::{Args, ValueEnum};
 use cloakroom::limits::{DEFAULT_CACHE_SIZE, DEFAULT_LOG_CAPACITY, MAX_LIST_LIMIT};
@@ -8,7 +10,6 @@ use cloakroom::{
     Cloakroom, Durability, Error, FormTokenRecord, FormTokenStore, FormTokens, LookupKey, Pending,
     TokenConsumeOutcome, TokenSubject,
 };
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::VecDeque;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -55,9 +56,6 @@ pub struct Options {
     /// Bytes of page cache.
     #[arg(long, default_value_t = DEFAULT_CACHE_SIZE, value_name = "BYTES")]
     cache_size: usize,
-    /// Print one JSON object to standard output instead of a table.
-    #[arg(long)]
-    pub json: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -117,6 +115,17 @@ impl From<Error> for Failure {
     }
 }
 
+impl From<Failure> for Problem {
+    fn from(failure: Failure) -> Self {
+        let kind = match &failure {
+            Failure::Exists(_) => Kind::Exists,
+            Failure::Io(..) => Kind::System,
+            Failure::Room(_) => Kind::Failed,
+        };
+        Problem::new(kind, failure.to_string())
+    }
+}
+
 /// The file of a run, deleted afterwards unless it was asked for.
 struct Target {
     path: PathBuf,
@@ -159,13 +168,13 @@ pub fn run(options: &Options) -> Result<Report, Failure> {
     preload(&room, &keys)?;
     room.checkpoint()?;
 
-    let before = room.stats()?;
+    let before = room.engine_stats()?;
     let contest = Contest::new(options, &keys);
     let run = contest.run(&room)?;
-    let at_end = room.stats()?;
+    let at_end = room.engine_stats()?;
     // What the measured consumes still owe to the B-tree is theirs, though not part of the time.
     room.checkpoint()?;
-    let settled = room.stats()?;
+    let settled = room.engine_stats()?;
     room.close()?;
     drop(room);
 
@@ -259,14 +268,6 @@ fn preload(room: &Cloakroom, keys: &[LookupKey]) -> Result<(), Error> {
     pending.into_iter().try_for_each(Pending::wait)?;
     bar.finish_and_clear();
     Ok(())
-}
-
-fn progress(len: u64, what: &'static str) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(len), ProgressDrawTarget::stderr());
-    if let Ok(style) = ProgressStyle::with_template("{msg:>12} {wide_bar} {human_pos}/{human_len} {eta}") {
-        bar.set_style(style);
-    }
-    bar.with_message(what)
 }
 
 /// Threads that consume tokens until the time is over or none are left.

@@ -1,25 +1,56 @@
 //! The `cloakroom` command.
 
+#[macro_use]
+mod help;
+
+mod backup;
+mod completions;
 mod consume;
 mod disk;
+mod dump;
+mod export;
+mod holder;
+mod import;
+mod output;
+mod problem;
+mod progress;
 mod report;
+mod room;
+mod salvage;
+mod stats;
+mod sweep;
+mod units;
+mod verify;
 
 use clap::{Args, Parser, Subcommand};
+use output::Output;
+use problem::{Problem, Verdict};
 use std::process::ExitCode;
 
-/// One-file storage for what is handed over once and must not be handed over twice.
+/// Looks at, maintains, copies and rescues cloakroom files.
 ///
-/// Exit codes: 0 all is well; 1 a check failed (something was consumed twice, or was lost); 2 the command could not
-/// be carried out.
+/// A cloakroom file (a "room") is a store of one file: what is handed over once and must not be handed over twice,
+/// lost, or kept too long.
 #[derive(Debug, Parser)]
-#[command(name = "cloakroom", version)]
+#[command(name = "cloakroom", version, after_long_help = help::OVERVIEW, max_term_width = 100)]
 struct Cli {
+    /// Print one JSON object per line to standard output, and an error as one on standard error.
+    #[arg(long, global = true)]
+    json: bool,
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Stats(stats::Options),
+    Verify(verify::Options),
+    Sweep(sweep::Options),
+    Dump(dump::Options),
+    Export(export::Options),
+    Import(import::Options),
+    Backup(backup::Options),
+    Completions(completions::Options),
     /// Measure the store on this machine and check what it promises.
     Bench(BenchArgs),
 }
@@ -34,24 +65,57 @@ struct BenchArgs {
 enum Workload {
     /// Consume form tokens from many threads at once, then reopen the file and check that each was consumed
     /// exactly once.
+    ///
+    /// Exit codes: 0 each was; 1 something was consumed twice or changed by reopening; 2 the benchmark could not be
+    /// carried out.
     Consume(consume::Options),
 }
 
 fn main() -> ExitCode {
-    let Command::Bench(BenchArgs { workload: Workload::Consume(options) }) = Cli::parse().command;
-    match consume::run(&options) {
-        Ok(report) => {
-            report.print(options.json);
+    let Cli { json, command } = Cli::parse();
+    let mut out = Output::new(json);
+    let ended = run(&command, &mut out).and_then(|verdict| out.finish().map(|()| verdict));
+    // What was printed before the problem comes before it.
+    drop(out);
+    match ended {
+        Ok(Verdict::Fine) => ExitCode::SUCCESS,
+        Ok(Verdict::Wrong) => ExitCode::FAILURE,
+        Err(problem) => {
+            problem.print(json);
+            ExitCode::from(problem.exit_code())
+        }
+    }
+}
+
+fn run(command: &Command, out: &mut Output) -> Result<Verdict, Problem> {
+    match command {
+        Command::Stats(options) => stats::run(options, out),
+        Command::Verify(options) => verify::run(options, out),
+        Command::Sweep(options) => sweep::run(options, out),
+        Command::Dump(options) => dump::run(options, out),
+        Command::Export(options) => export::run(options, out),
+        Command::Import(options) => import::run(options, out),
+        Command::Backup(options) => backup::run(options, out),
+        Command::Completions(options) => completions::run(options, out),
+        Command::Bench(BenchArgs { workload: Workload::Consume(options) }) => {
+            let report = consume::run(options)?;
+            report.print(out)?;
             if report.holds() {
-                ExitCode::SUCCESS
-            } else {
-                eprintln!("cloakroom: the check failed: {}", report.failure());
-                ExitCode::FAILURE
+                return Ok(Verdict::Fine);
             }
+            eprintln!("cloakroom: the check failed: {}", report.failure());
+            Ok(Verdict::Wrong)
         }
-        Err(error) => {
-            eprintln!("cloakroom: {error}");
-            ExitCode::from(2)
-        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_do_not_contradict_one_another() {
+        Cli::command().debug_assert();
     }
 }

@@ -1,5 +1,7 @@
 //! What a run found, as a table for people or one JSON object for programs.
 
+use crate::output::Output;
+use crate::problem::Problem;
 use serde_json::json;
 
 /// The result of one run of the consume benchmark.
@@ -51,12 +53,8 @@ impl Report {
     }
 
     /// Prints it to standard output.
-    pub fn print(&self, as_json: bool) {
-        if as_json {
-            println!("{}", self.to_json());
-        } else {
-            print!("{}", self.to_table());
-        }
+    pub fn print(&self, out: &mut Output) -> Result<(), Problem> {
+        if out.is_json() { out.line(&self.to_json()) } else { out.text(&self.to_table()) }
     }
 
     /// One object, with its keys in the documented order.

@@ -125,6 +125,8 @@ pub enum Op {
     Advance(u16),
     /// Moves the log into the B-tree.
     Checkpoint,
+    /// Removes what has ended. Callers' clocks are no longer behind the room's from then on.
+    Sweep,
     /// Compares everything that is stored; pages hold so many rows.
     Compare(u8),
     /// Leaves the room and opens it again.
@@ -139,7 +141,7 @@ pub fn decode(data: &[u8]) -> (Vec<Op>, bool) {
     let threads = input.byte() == 255;
     let mut ops = Vec::new();
     while !input.is_empty() && ops.len() < OPS_MAX {
-        ops.push(match input.below(16) {
+        ops.push(match input.below(17) {
             0..8 => Op::Store(store_op(&mut input)),
             8 => Op::Settle,
             9 => Op::Forget(store_op(&mut input)),
@@ -152,6 +154,7 @@ pub fn decode(data: &[u8]) -> (Vec<Op>, bool) {
                 2 | 3 => Reopening::Kill,
                 _ => Reopening::PowerCut(input.byte()),
             }),
+            14 => Op::Sweep,
             _ => {
                 let ending = [Ending::Commit, Ending::Commit, Ending::Err, Ending::Panic][input.below(4)];
                 let ops = (0..input.below(6)).map(|_| store_op(&mut input)).collect();

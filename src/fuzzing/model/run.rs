@@ -50,6 +50,8 @@ pub struct Run {
     /// The claims so far by number; `None` for those whose answer nobody saw.
     claims: Vec<Option<ClaimId>>,
     unsettled: Vec<Unsettled>,
+    /// Whether anything was swept, at what time at the latest.
+    swept_ms: Option<u64>,
 }
 
 /// Why a transaction of several operations left nothing.
@@ -98,6 +100,7 @@ impl Run {
             model: Model::default(),
             claims: Vec::new(),
             unsettled: Vec::new(),
+            swept_ms: None,
         };
         run.open();
         run
@@ -115,7 +118,9 @@ impl Run {
     }
 
     fn builder(&self) -> Builder {
-        let builder = Cloakroom::builder().log_capacity(LOG_CAPACITY).clock(self.clock.clone());
+        // Sweeps are operations, so that a caller's clock is behind the room's only while nothing was swept.
+        let builder =
+            Cloakroom::builder().log_capacity(LOG_CAPACITY).clock(self.clock.clone()).sweep_interval(None);
         if self.threads { builder } else { builder.without_threads() }
     }
 
@@ -150,8 +155,34 @@ impl Run {
                 self.clock.set(self.now_ms);
             }
             Op::Checkpoint => self.room().checkpoint().unwrap(),
+            Op::Sweep => {
+                self.room().sweep().unwrap();
+                self.swept_ms = Some(self.now_ms);
+            }
             Op::Compare(limit) => self.compare(usize::from(*limit).max(1)),
             Op::Reopen(how) => self.reopen(*how),
+        }
+    }
+
+    /// The operation as a caller makes it whose clock is not behind a sweep: a token that was swept is gone, also for
+    /// those to whom it would still be there.
+    fn not_behind_a_sweep(&self, op: &StoreOp) -> StoreOp {
+        match op {
+            StoreOp::Consume { candidates, binding, skew_seconds, grace }
+                if self.swept_ms.is_some_and(|swept_ms| {
+                    caller_seconds(self.now_ms, *skew_seconds).saturating_mul(1_000) < swept_ms
+                }) =>
+            {
+                // The second after a sweep within one.
+                let ahead = i8::from(!self.now_ms.is_multiple_of(1_000));
+                StoreOp::Consume {
+                    candidates: candidates.clone(),
+                    binding: *binding,
+                    skew_seconds: ahead,
+                    grace: *grace,
+                }
+            }
+            op => op.clone(),
         }
     }
 
@@ -164,6 +195,7 @@ impl Run {
     }
 
     fn store(&mut self, op: &StoreOp) {
+        let op = &self.not_behind_a_sweep(op);
         // Which claim is meant is known when all claims so far are.
         if matches!(op, StoreOp::Ack { .. } | StoreOp::Release { .. } | StoreOp::Claim { .. }) {
             self.settle();
@@ -196,12 +228,13 @@ impl Run {
 
     fn together(&mut self, ops: &[StoreOp], ending: Ending) {
         self.settle();
+        let ops: Vec<_> = ops.iter().map(|op| self.not_behind_a_sweep(op)).collect();
         let (now_ms, room) = (self.now_ms, self.room().clone());
         let mut after = self.model.clone();
         let mut staged_bytes = 0;
         let answer = catch_unwind(AssertUnwindSafe(|| {
             let closure = |tx: &mut Transaction<'_>| {
-                for op in ops {
+                for op in &ops {
                     let claim_id = match op {
                         StoreOp::Ack { nth } | StoreOp::Release { nth } => match self.claim_id(*nth) {
                             Some(claim_id) => claim_id,

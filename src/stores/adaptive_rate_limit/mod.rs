@@ -1,8 +1,9 @@
 //! Rate limits that are shared between users and the background, by what users have been doing.
 
-mod capacity;
+pub(crate) mod capacity;
 mod handle;
 pub(crate) mod ops;
+pub(crate) mod sweep;
 mod tx;
 
 pub use capacity::AdaptiveConfig;

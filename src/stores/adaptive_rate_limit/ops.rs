@@ -94,22 +94,47 @@ impl ResourceRow {
         history.count(rows, self.place(lane), now_ms, window_ms.min(self.keep_ms))
     }
 
-    fn reset(&mut self) {
+    /// Forgets everything, as if the row were not there.
+    pub(super) fn reset(&mut self) {
         for history in [&mut self.user, &mut self.background, &mut self.admitted] {
             history.reset();
         }
         self.capacity = None;
+        self.keep_ms = 0;
+    }
+
+    /// The histories, and where their rows are.
+    pub(super) fn histories(&mut self) -> [(Place, &mut History); 3] {
+        let place = |lane| Place { id: self.id, lane };
+        [
+            (place(USER), &mut self.user),
+            (place(BACKGROUND), &mut self.background),
+            (place(ADMITTED), &mut self.admitted),
+        ]
+    }
+
+    /// Whether and when there was a request is remembered, or a capacity.
+    pub(super) fn remembers(&self) -> bool {
+        self.last_ms().is_some() || self.capacity.is_some()
+    }
+
+    /// The time of the last request of any priority.
+    fn last_ms(&self) -> Option<u64> {
+        self.user.last_ms().max(self.background.last_ms())
+    }
+
+    /// When the last request is forgotten; `keep_ms` from `now_ms` on when there is none.
+    pub(super) fn ends_at_ms(&self, now_ms: u64) -> u64 {
+        self.last_ms().unwrap_or(now_ms).saturating_add(self.keep_ms)
     }
 
     /// Forgets what is out of every window, and remembers from now on for at least `keep_ms`.
-    fn forget<R: Reader + ?Sized>(&mut self, rows: &mut R, keep_ms: u64) -> Result<()> {
-        let (now_ms, id) = (rows.now_ms(), self.id);
-        let lanes =
-            [(USER, &mut self.user), (BACKGROUND, &mut self.background), (ADMITTED, &mut self.admitted)];
-        for (lane, history) in lanes {
-            history.forget(rows, Place { id, lane }, now_ms, self.keep_ms)?;
+    pub(super) fn forget<R: Reader + ?Sized>(&mut self, rows: &mut R, keep_ms: u64) -> Result<()> {
+        let (now_ms, kept_ms) = (rows.now_ms(), self.keep_ms);
+        for (place, history) in self.histories() {
+            history.forget(rows, place, now_ms, kept_ms)?;
         }
-        self.keep_ms = self.keep_ms.max(keep_ms);
+        self.keep_ms = kept_ms.max(keep_ms);
         Ok(())
     }
 
@@ -160,9 +185,14 @@ impl ResourceRow {
             self.id = Limiter::new_id(tx)?;
         }
         let filed_at_ms = self.filed_at_ms;
-        let last_ms = self.user.last_ms().max(self.background.last_ms());
-        let ends_at_ms = last_ms.unwrap_or(tx.now_ms()).saturating_add(self.keep_ms);
-        let file_at_ms = file_at(filed_at_ms, ends_at_ms, self.keep_ms);
+        let has_rows =
+            self.histories().iter().any(|(_, history)| !history.is_empty() || history.has_garbage());
+        if !has_rows && self.remembers() {
+            // There is nothing that a sweeper could remove. One that has it in the index takes it from there.
+            tx.put(Table::AdaptiveRateLimit, key, self.encode()?);
+            return Ok(());
+        }
+        let file_at_ms = file_at(filed_at_ms, self.ends_at_ms(tx.now_ms()), self.keep_ms);
         self.filed_at_ms = Some(file_at_ms);
         let value = self.encode()?;
         tx.put(Table::AdaptiveRateLimit, key, value);

@@ -7,6 +7,7 @@ mod recency;
 pub(crate) mod row;
 mod spec;
 mod state;
+pub(crate) mod sweep;
 mod tx;
 
 pub use handle::Cache;
@@ -14,7 +15,14 @@ pub(crate) use state::Turn;
 pub use tx::CacheTx;
 
 use crate::Pending;
+use crate::engine::Engine;
 use std::sync::Arc;
+
+/// Lets the order of use of the cache called `name` be read from the rows again: some were written past its operations.
+/// Only under the engine's serial lock.
+pub(crate) fn forget_order(engine: &Engine, name: &str) {
+    engine.shared::<state::CacheState>(name).forget_order();
+}
 
 /// A cache of values of one type.
 ///

@@ -102,7 +102,7 @@ fn old<R: Reader + ?Sized>(rows: &mut R, key: &[u8]) -> Result<Option<Old>> {
     Ok(Some(Old { expires_at_ms: row.expires_at_ms, live: row.is_live(now_ms), tags }))
 }
 
-fn tags_of<R: Reader + ?Sized>(rows: &mut R, key: &[u8]) -> Result<Vec<String>> {
+pub(super) fn tags_of<R: Reader + ?Sized>(rows: &mut R, key: &[u8]) -> Result<Vec<String>> {
     let bytes = rows.get(Table::CacheTags, key)?;
     Ok(bytes.map(|bytes| TagsRow::decode(&bytes)).transpose()?.map_or_else(Vec::new, |row| row.tags))
 }

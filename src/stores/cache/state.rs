@@ -106,6 +106,11 @@ impl CacheState {
         hits.push(hash.into());
     }
 
+    /// Forgets the order of use: it is read from the rows again when somebody wants to know it.
+    pub(super) fn forget_order(&self) {
+        self.order.lock().recency = None;
+    }
+
     /// Whether the next change through a handle with these limits reads the whole cache.
     pub(super) fn will_load(&self, spec: &Spec) -> bool {
         spec.is_limited() && self.order.try_lock().is_some_and(|order| order.recency.is_none())

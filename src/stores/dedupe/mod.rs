@@ -4,6 +4,7 @@ mod handle;
 mod job;
 mod ops;
 pub(crate) mod row;
+pub(crate) mod sweep;
 mod tx;
 
 pub use handle::Dedupe;

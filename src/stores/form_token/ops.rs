@@ -14,6 +14,7 @@ use super::record::{
 use super::row::{self, Phase, SubjectRow, TokenKey, TokenRow, UseRow};
 use crate::engine::access::{Reader, Value, Writer};
 use crate::error::{Error, Result};
+use crate::observe;
 use crate::stores::expiry;
 use crate::stores::page::{Cursor, Page, check_limit};
 use crate::stores::side_by_side::visit;
@@ -42,12 +43,12 @@ impl Binding<'_> {
 }
 
 /// The bytes of a token's two rows. Nothing when the token has none.
-fn load<R: Reader + ?Sized>(rows: &mut R, key: &TokenKey) -> Result<Option<(Value, Option<Value>)>> {
-    let Some(token) = rows.get(Table::FormToken, key.as_bytes())? else { return Ok(None) };
-    Ok(Some((token, rows.get(Table::FormTokenUse, key.as_bytes())?)))
+pub(super) fn load<R: Reader + ?Sized>(rows: &mut R, key: &[u8]) -> Result<Option<(Value, Option<Value>)>> {
+    let Some(token) = rows.get(Table::FormToken, key)? else { return Ok(None) };
+    Ok(Some((token, rows.get(Table::FormTokenUse, key)?)))
 }
 
-fn decode_use(bytes: Option<&Value>) -> Result<Option<UseRow<'_>>> {
+pub(super) fn decode_use(bytes: Option<&Value>) -> Result<Option<UseRow<'_>>> {
     bytes.map(|bytes| UseRow::decode(bytes)).transpose()
 }
 
@@ -58,7 +59,7 @@ pub(crate) fn insert<W: Writer + ?Sized>(tx: &mut W, record: &FormTokenRecord) -
     let value = new.encode()?;
 
     let mut filed_at_ms = None;
-    if let Some((old, consumed)) = load(tx, &key)? {
+    if let Some((old, consumed)) = load(tx, key.as_bytes())? {
         let old = TokenRow::decode(&old)?;
         let consumed = decode_use(consumed.as_ref())?;
         if old.phase(consumed.as_ref(), tx.now_ms().into()) != Phase::Absent {
@@ -68,7 +69,7 @@ pub(crate) fn insert<W: Writer + ?Sized>(tx: &mut W, record: &FormTokenRecord) -
         if let Some(consumed) = consumed {
             tx.delete(Table::FormTokenUse, key.as_bytes());
             // A sweeper that came by within the grace has filed it there.
-            let refiled_at_ms = old.expiry_ms().saturating_add(consumed.grace_ms);
+            let refiled_at_ms = old.grace_ends_ms(&consumed);
             if refiled_at_ms != old.expiry_ms() {
                 expiry::delete(tx, refiled_at_ms, Table::FormToken, key.as_bytes());
             }
@@ -93,7 +94,7 @@ pub(crate) fn consume<W: Writer + ?Sized>(
     row::check_binding(binding.subject.into(), binding.purpose, binding.bound_resource)?;
     let now_ms = u128::from(now) * 1_000;
     for key in candidates {
-        let Some((token, consumed)) = load(tx, key)? else { continue };
+        let Some((token, consumed)) = load(tx, key.as_bytes())? else { continue };
         let token = TokenRow::decode(&token)?;
         let consumed = decode_use(consumed.as_ref())?;
         let phase = token.phase(consumed.as_ref(), now_ms);
@@ -108,13 +109,25 @@ pub(crate) fn consume<W: Writer + ?Sized>(
             changed = 1;
         }
         let outcome = classify_token_consume(changed, true, phase == Phase::Consumed, binding_ok);
+        observe::consumed(label(outcome));
         let result_ref = match outcome {
             TokenConsumeOutcome::Replay => consumed.and_then(|used| used.result_ref).map(Into::into),
             _ => None,
         };
         return Ok((outcome, result_ref));
     }
-    Ok((classify_token_consume(0, false, false, false), None))
+    let outcome = classify_token_consume(0, false, false, false);
+    observe::consumed(label(outcome));
+    Ok((outcome, None))
+}
+
+/// What an outcome is called where outcomes are counted.
+fn label(outcome: TokenConsumeOutcome) -> &'static str {
+    match outcome {
+        TokenConsumeOutcome::Proceed => "proceed",
+        TokenConsumeOutcome::Replay => "replay",
+        TokenConsumeOutcome::Invalid => "invalid",
+    }
 }
 
 /// Stores what a replay answers, at the first of `candidates` that is consumed and within its grace.
@@ -125,7 +138,7 @@ pub(crate) fn set_result<W: Writer + ?Sized>(
 ) -> Result<()> {
     check_len("the result", result_ref)?;
     for key in candidates {
-        let Some((token, Some(consumed))) = load(tx, key)? else { continue };
+        let Some((token, Some(consumed))) = load(tx, key.as_bytes())? else { continue };
         let consumed = UseRow::decode(&consumed)?;
         if TokenRow::decode(&token)?.phase(Some(&consumed), tx.now_ms().into()) != Phase::Consumed {
             continue;

@@ -166,6 +166,11 @@ impl<'a> TokenRow<'a> {
         self.expires_at.saturating_mul(1_000)
     }
 
+    /// Where a sweeper files the token when it was consumed, in milliseconds.
+    pub(crate) fn grace_ends_ms(&self, consumed: &UseRow<'_>) -> u64 {
+        self.expiry_ms().saturating_add(consumed.grace_ms)
+    }
+
     /// What the token is at `now_ms`. Compared in 128 bits, so that no time a caller can write overflows or is
     /// rounded.
     pub(crate) fn phase(&self, consumed: Option<&UseRow<'_>>, now_ms: u128) -> Phase {

@@ -5,6 +5,7 @@ mod handle;
 pub(crate) mod json;
 mod ops;
 pub(crate) mod row;
+pub(crate) mod sweep;
 mod tx;
 
 pub use claim::{Claim, ClaimId, ClaimIdParseError};

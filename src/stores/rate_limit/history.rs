@@ -13,6 +13,10 @@
 //!    more of it than it can add.
 //! 3. Rows before `swept_to` are gone. Removing begins there, so that it does not walk over what was removed before.
 
+mod logical;
+
+pub(crate) use logical::Requests;
+
 use crate::codec::{self, key};
 use crate::engine::access::{Reader, Writer};
 use crate::error::{Error, Result};
@@ -175,23 +179,25 @@ impl History {
         Ok(())
     }
 
-    /// Removes up to `limit` rows that nobody counts any more.
+    /// Whether there may be rows that nobody counts any more.
+    pub(crate) fn has_garbage(&self) -> bool {
+        self.swept_to < self.garbage_end()
+    }
+
+    /// Removes up to `limit` rows that nobody counts any more, and answers how many there were. `limit` is not zero.
     pub(crate) fn remove_garbage<W: Writer + ?Sized>(
         &mut self,
         tx: &mut W,
         place: Place,
         limit: usize,
-    ) -> Result<()> {
-        let end = self.garbage_end();
-        if self.swept_to >= end {
-            return Ok(());
+    ) -> Result<usize> {
+        if !self.has_garbage() {
+            return Ok(0);
         }
+        let end = self.garbage_end();
         let from = row_key(place, self.swept_to.0, self.swept_to.1);
         let to = row_key(place, end.0, end.1);
         let found = tx.scan(Table::RateLimitRequest, Bound::Included(&from), Bound::Excluded(&to), limit)?;
-        for (key, _) in &found {
-            tx.delete(Table::RateLimitRequest, key);
-        }
         self.swept_to = match found.last() {
             Some((key, _)) if found.len() == limit => {
                 let (epoch, ms) = decode_row_key(key)?;
@@ -199,7 +205,10 @@ impl History {
             }
             _ => end,
         };
-        Ok(())
+        for (key, _) in &found {
+            tx.delete(Table::RateLimitRequest, key);
+        }
+        Ok(found.len())
     }
 
     /// The epoch and time from which on rows count.

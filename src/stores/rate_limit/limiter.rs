@@ -89,9 +89,7 @@ impl Limiter<'_> {
 
     /// How often the limiter was cleared.
     pub(crate) fn clears<R: Reader + ?Sized>(&self, rows: &mut R) -> Result<u64> {
-        let Some(value) = rows.get(Table::RateLimitStore, &self.store_key()?)? else { return Ok(0) };
-        let row: StoreRow = codec::decode_row(Table::RateLimitStore.name(), &value)?;
-        Ok(row.clears)
+        clears_at(rows, &self.store_key()?)
     }
 
     /// The configuration of a resource: its own, or else the limiter's.
@@ -146,6 +144,10 @@ impl Limiter<'_> {
         let clears = self.clears(tx)?.saturating_add(1);
         let value = codec::encode(&StoreRow { clears })?;
         tx.put(Table::RateLimitStore, &key, value);
+        if self.kind == Kind::Adaptive {
+            // Resources without requests stand nowhere else in the index.
+            expiry::put(tx, tx.now_ms(), Table::RateLimitStore, &key);
+        }
         Ok(())
     }
 
@@ -190,6 +192,23 @@ impl Limiter<'_> {
         }
         Ok(())
     }
+}
+
+/// How often the limiter at `store_key` was cleared.
+fn clears_at<R: Reader + ?Sized>(rows: &mut R, store_key: &[u8]) -> Result<u64> {
+    let Some(value) = rows.get(Table::RateLimitStore, store_key)? else { return Ok(0) };
+    let row: StoreRow = codec::decode_row(Table::RateLimitStore.name(), &value)?;
+    Ok(row.clears)
+}
+
+/// How often the limiter was cleared that the row at `key` of `table` belongs to.
+pub(crate) fn clears_around<R: Reader + ?Sized>(rows: &mut R, table: Table, key: &[u8]) -> Result<u64> {
+    let store_key = key.split_first().and_then(|(&kind, mut rest)| {
+        let name = key::take_bytes(&mut rest)?;
+        Some([&[kind], &*name].concat())
+    });
+    let damaged = || Error::corrupted(format!("a key of table {}", table.name()), "it names no limiter");
+    clears_at(rows, &store_key.ok_or_else(damaged)?)
 }
 
 /// The rest of `key` behind `prefix`, as the text that it was.

@@ -47,7 +47,7 @@ impl WindowRow {
         codec::decode_row(Table::RateLimit.name(), bytes)
     }
 
-    fn place(&self) -> Place {
+    pub(super) fn place(&self) -> Place {
         Place { id: self.id, lane: LANE }
     }
 
@@ -67,10 +67,15 @@ impl WindowRow {
         Ok(())
     }
 
+    /// When the last request is forgotten; at `now_ms` when there is none.
+    pub(super) fn ends_at_ms(&self, now_ms: u64) -> u64 {
+        self.history.last_ms().map_or(now_ms, |ms| ms.saturating_add(self.keep_ms))
+    }
+
     /// Stages the row, and its index row where that has to move.
     fn store<W: Writer + ?Sized>(&mut self, tx: &mut W, key: &[u8]) -> Result<()> {
         let filed_at_ms = self.filed_at_ms;
-        let ends_at_ms = self.history.last_ms().map_or(tx.now_ms(), |ms| ms.saturating_add(self.keep_ms));
+        let ends_at_ms = self.ends_at_ms(tx.now_ms());
         let file_at_ms = file_at(filed_at_ms, ends_at_ms, self.keep_ms);
         self.filed_at_ms = Some(file_at_ms);
         let value = self.encode()?;

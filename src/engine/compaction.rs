@@ -1,0 +1,250 @@
+//! Compaction: giving the room that the B-tree does not use back to the file system, while everything goes on.
+//!
+//! Pages move in steps, each a transaction of the B-tree with the rows and the position of the last checkpoint, between
+//! which checkpoints run and readers and writers never wait. The one exception are rooms so small that moving all
+//! pages at once takes no time worth mentioning: see [`Work::Whole`].
+
+use super::view::View;
+use super::{Core, Turn};
+use crate::base::{Plan, Space};
+use crate::error::{Error, Result};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Less free room than this is never worth the work.
+const MIN_FREE_BYTES: u64 = 1 << 20;
+
+/// The most that is used in a B-tree whose pages are all moved at once. That takes some tens of flushes and as long as
+/// writing this much.
+const MAX_WHOLE_BYTES: u64 = 4 << 20;
+
+/// By itself a busy room is compacted only when the B-tree has written this many times its own size since the last time, so
+/// that moving pages adds little to what is written anyway.
+const BUSY_FACTOR: u64 = 2;
+
+/// Moving pages between regions is given up after so many rounds; each but the last gives room back.
+const MAX_ROUNDS: usize = 32;
+
+/// How often, and how long apart, a cut of the file is tried while an older view is read.
+const CUT_ATTEMPTS: usize = 20;
+const CUT_PAUSE: Duration = Duration::from_millis(1);
+
+/// What a compaction did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CompactReport {
+    /// The length of the file before, in bytes.
+    pub bytes_before: u64,
+    /// The length of the file after, in bytes. Greater only when others wrote meanwhile.
+    pub bytes_after: u64,
+    /// Pages of rows that were moved. Zero when there was nothing worth moving, and when all pages were moved at once.
+    pub pages_moved: u64,
+}
+
+/// When it was looked last, and when there was last something to do.
+#[derive(Debug, Default)]
+pub(super) struct Compaction {
+    state: Mutex<State>,
+    /// One compaction at a time.
+    running: Mutex<()>,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct State {
+    /// Bytes that the B-tree had written and the newest LSN when somebody looked last.
+    looked: Option<(u64, u64)>,
+    /// Bytes that the B-tree had written after the last compaction since the room was opened.
+    compacted: Option<u64>,
+}
+
+/// What is worth doing about free room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Work {
+    Nothing,
+    /// Moving pages out of the last regions.
+    Move,
+    /// Moving all pages at once: readers of rows that are not in memory wait for it.
+    Whole,
+}
+
+/// What to do by itself about a B-tree that has written `written` bytes, `since` of them since the last compaction.
+fn by_itself(space: &Space, since: u64, idle: bool) -> Work {
+    let mostly_free = space.free_bytes() > space.used_bytes.max(MIN_FREE_BYTES);
+    if !mostly_free || (!idle && since < BUSY_FACTOR * space.present_bytes) {
+        return Work::Nothing;
+    }
+    // Nobody waits for what happens to an idle room.
+    if idle && space.used_bytes <= MAX_WHOLE_BYTES { Work::Whole } else { Work::Move }
+}
+
+/// What to do when somebody asks for it.
+fn by_hand(space: &Space) -> Work {
+    match space {
+        space if space.free_bytes() <= space.used_bytes / 8 + MIN_FREE_BYTES => Work::Nothing,
+        space if space.used_bytes <= MAX_WHOLE_BYTES => Work::Whole,
+        _ => Work::Move,
+    }
+}
+
+impl Core {
+    /// Gives back what is free, now.
+    pub(super) fn compact_now(&self) -> Result<CompactReport> {
+        drop(Turn::take(self)?);
+        // What was deleted and is not in the B-tree yet takes its room until it is.
+        self.checkpoint_now()?;
+        let _one = self.compaction.running.lock();
+        let before = self.file_bytes()?;
+        let work = by_hand(&self.base.space()?);
+        let pages_moved = self.compact(work)?;
+        Ok(CompactReport { bytes_before: before, bytes_after: self.file_bytes()?, pages_moved })
+    }
+
+    /// Gives back what is free if that is worth it. For the upkeep thread, from time to time. Says whether it did
+    /// something.
+    pub(super) fn compact_if_worthwhile(&self) -> Result<bool> {
+        if self.closed.load(Ordering::Acquire) || self.log.failure().is_some() {
+            return Ok(false);
+        }
+        let Some(_one) = self.compaction.running.try_lock() else { return Ok(false) };
+        let written = self.base.stats().bytes_written;
+        let state = *self.compaction.state.lock();
+        let looked = Some((written, self.log.appended()));
+        let idle = state.looked == looked;
+        let space = match self.base.stats().space {
+            Some(space) if state.looked.is_some_and(|(at, _)| at == written) => space,
+            _ => self.base.space()?,
+        };
+        let since = written.saturating_sub(state.compacted.unwrap_or_default());
+        let work = by_itself(&space, since, idle);
+        self.compaction.state.lock().looked = looked;
+        // What a compaction left is as good as it gets.
+        if work == Work::Nothing || state.compacted == Some(written) {
+            return Ok(false);
+        }
+        self.compact(work)?;
+        *self.compaction.state.lock() = State { looked, compacted: Some(self.base.stats().bytes_written) };
+        Ok(true)
+    }
+
+    fn compact(&self, work: Work) -> Result<u64> {
+        let mut moved = 0;
+        if work == Work::Nothing {
+            return Ok(moved);
+        }
+        if work == Work::Whole {
+            let done = self.with_base(|base| base.compact_whole())?;
+            if done {
+                self.cut()?;
+                return Ok(moved);
+            }
+            // Somebody reads an older view. Moving pages does not disturb that.
+        }
+        let mut present = self.base.stats().len;
+        for _ in 0..MAX_ROUNDS {
+            let mut plan = self.base.plan_compaction()?;
+            while plan.len() > 0 {
+                moved += self.compact_step(&mut plan)?;
+            }
+            let left = self.cut()?.present_bytes;
+            if left >= present {
+                break;
+            }
+            present = left;
+        }
+        Ok(moved)
+    }
+
+    fn compact_step(&self, plan: &mut Plan) -> Result<u64> {
+        let mut moved = 0;
+        self.with_base(|base| {
+            let (view, pages) = base.compact_step(plan)?;
+            moved = pages as u64;
+            Ok(Some(view))
+        })?;
+        Ok(moved)
+    }
+
+    /// Has `change` change the B-tree between two checkpoints, and shows readers what it leaves. Says whether it did
+    /// something.
+    fn with_base(
+        &self,
+        change: impl FnOnce(
+            &crate::base::Base,
+        ) -> Result<Option<Arc<crate::base::BaseView>>, crate::base::ApplyError>,
+    ) -> Result<bool> {
+        let running = self.checkpointer.lock_running();
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
+        if let Some(source) = self.log.failure() {
+            return Err(Error::Poisoned { source: Arc::clone(source) });
+        }
+        let changed = change(&self.base).map_err(|failed| self.base_failed(failed))?;
+        let Some(base) = changed else { return Ok(false) };
+        let replaced = {
+            let mut current = self.view.write();
+            let (active, frozen) = (Arc::clone(&current.active), current.frozen.clone());
+            std::mem::replace(&mut *current, Arc::new(View { active, frozen, base }))
+        };
+        drop(running);
+        drop(replaced);
+        Ok(true)
+    }
+
+    /// Cuts the file behind what is used. Reads that just began may look into an older view, for a moment.
+    fn cut(&self) -> Result<Space> {
+        let mut space = self.base.trim().map_err(|failed| self.base_failed(failed))?;
+        for _ in 0..CUT_ATTEMPTS {
+            if space.is_cut() {
+                break;
+            }
+            std::thread::sleep(CUT_PAUSE);
+            space = self.base.trim().map_err(|failed| self.base_failed(failed))?;
+        }
+        Ok(space)
+    }
+
+    fn file_bytes(&self) -> Result<u64> {
+        self.storage.len().map_err(|error| Error::io("asking for the length of the file", error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn a_room_is_compacted_by_itself_when_most_of_it_is_free_and_that_is_much() {
+        for (present_bytes, used_bytes, since, idle, expected) in [
+            (10 * MIB, 6 * MIB, 100 * MIB, true, Work::Nothing),
+            (100 * MIB, 49 * MIB, 0, true, Work::Move),
+            (100 * MIB, 51 * MIB, 0, true, Work::Nothing),
+            (100 * MIB, 49 * MIB, 199 * MIB, false, Work::Nothing),
+            (100 * MIB, 49 * MIB, 200 * MIB, false, Work::Move),
+            (8 * MIB, 3 * MIB, 0, true, Work::Whole),
+            (8 * MIB, 3 * MIB, 16 * MIB, false, Work::Move),
+            (MIB, 4096, 16 * MIB, true, Work::Nothing),
+            (2 * MIB, 4096, 16 * MIB, true, Work::Whole),
+        ] {
+            let space = Space { present_bytes, used_bytes, ..Space::default() };
+            assert_eq!(by_itself(&space, since, idle), expected, "{space:?} {since} {idle}");
+        }
+    }
+
+    #[test]
+    fn by_hand_less_is_worth_it() {
+        for (present_bytes, used_bytes, expected) in [
+            (10 * MIB, 9 * MIB, Work::Nothing),
+            (100 * MIB, 80 * MIB, Work::Move),
+            (5 * MIB, 3 * MIB, Work::Whole),
+            (MIB, 4096, Work::Nothing),
+        ] {
+            let space = Space { present_bytes, used_bytes, ..Space::default() };
+            assert_eq!(by_hand(&space), expected, "{space:?}");
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Claim-check states, each with the claim on it.
+
+use super::{Entry, said, text_of, ulid_of, ulid_text};
+use crate::error::Result;
+use crate::export::line::{Fields, LineWriter, Problem};
+use crate::stores::handoff::row::{ClaimRow, StateRow, key_of};
+use crate::tables::Table;
+
+pub(in crate::export) const ENTRY: &str = "handoff";
+
+pub(in crate::export) fn write(
+    line: &mut LineWriter,
+    key: &[u8],
+    state: &[u8],
+    claim: Option<&[u8]>,
+) -> Result<()> {
+    let row = StateRow::decode(state)?;
+    line.begin(ENTRY);
+    line.text("state_id", text_of(Table::Handoff, key)?);
+    line.number("expires_at_ms", row.expires_at_ms);
+    match claim.map(ClaimRow::decode).transpose()? {
+        Some(claim) => {
+            line.open("claim");
+            line.text("ulid", &ulid_text(claim.ulid));
+            line.number("lease_until_ms", claim.lease_until_ms);
+            line.close();
+        }
+        None => line.null("claim"),
+    }
+    line.json("state", "state_base64", row.json);
+    Ok(())
+}
+
+pub(in crate::export) fn read(fields: &mut Fields<'_>) -> Result<Entry, Problem> {
+    let state_id = fields.text("state_id")?;
+    let key = key_of(&state_id).map_err(said)?.to_vec();
+    let json = fields.json("state", "state_base64")?;
+    let row = StateRow { expires_at_ms: fields.number("expires_at_ms")?, json: &json };
+    // Only an object is a state. The answer names a row of the table, which there is none of yet.
+    row.state().map_err(|_| "the state is no JSON object, or is nested too deeply".to_owned())?;
+    let entry = Entry::new(Table::Handoff, key.clone(), row.encode().map_err(said)?);
+    let Some(mut claim) = fields.optional_object("claim")? else { return Ok(entry) };
+    let row = ClaimRow {
+        ulid: ulid_of("ulid", &claim.text("ulid")?)?,
+        lease_until_ms: claim.number("lease_until_ms")?,
+    };
+    claim.finish()?;
+    Ok(entry.and(Table::HandoffClaim, key, row.encode().map_err(said)?))
+}

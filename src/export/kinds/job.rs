@@ -1,0 +1,70 @@
+//! Jobs of the deduplicating stores.
+
+use super::{Entry, check_depth, name_and_text, said, ulid_of, ulid_text};
+use crate::error::Result;
+use crate::export::line::{Fields, LineWriter, Problem, must_be};
+use crate::stores::dedupe::row::{JobRow, Progress, key_of};
+use crate::stores::text::check_len;
+use crate::tables::Table;
+
+pub(in crate::export) const ENTRY: &str = "dedupe_job";
+
+pub(in crate::export) fn write(line: &mut LineWriter, key: &[u8], value: &[u8]) -> Result<()> {
+    let row = JobRow::decode(value)?;
+    let (store, hash) = name_and_text(Table::DedupeJob, key)?;
+    line.begin(ENTRY);
+    line.text("store", &store);
+    line.text("hash", &hash);
+    line.text("job_id", &ulid_text(row.job));
+    line.text("opening_id", &opening_text(row.opening_id));
+    line.optional_number("ends_at_ms", row.ends_at_ms);
+    match row.progress {
+        Progress::Pending => line.text("status", "pending"),
+        Progress::Completed(json) => {
+            line.text("status", "completed");
+            line.json("value", "value_base64", json);
+        }
+        Progress::Failed(error) => {
+            line.text("status", "failed");
+            line.text("error", error);
+        }
+    }
+    Ok(())
+}
+
+pub(in crate::export) fn read(fields: &mut Fields<'_>) -> Result<Entry, Problem> {
+    let (store, hash) = (fields.text("store")?, fields.text("hash")?);
+    let key = key_of(&store, &hash).map_err(said)?;
+    let job = ulid_of("job_id", &fields.text("job_id")?)?;
+    let opening_id = opening_of(&fields.text("opening_id")?)?;
+    let ends_at_ms = fields.optional_number("ends_at_ms")?;
+    let (json, error);
+    let progress = match fields.text("status")?.as_str() {
+        "pending" => Progress::Pending,
+        "completed" => {
+            json = fields.json("value", "value_base64")?;
+            check_depth("value", &json)?;
+            Progress::Completed(&json)
+        }
+        "failed" => {
+            error = fields.text("error")?;
+            check_len("the error", &error).map_err(said)?;
+            Progress::Failed(&error)
+        }
+        _ => return Err(must_be("status", "\"pending\", \"completed\" or \"failed\"")),
+    };
+    let row = JobRow { job, opening_id, ends_at_ms, progress };
+    Ok(Entry::new(Table::DedupeJob, key, row.encode().map_err(said)?))
+}
+
+/// The id of an opening: a random number, which many readers of JSON would round.
+pub(in crate::export) fn opening_text(opening_id: u64) -> String {
+    format!("{opening_id:016x}")
+}
+
+fn opening_of(text: &str) -> Result<u64, Problem> {
+    let opening_id = u64::from_str_radix(text, 16).ok();
+    opening_id
+        .filter(|opening_id| opening_text(*opening_id) == text)
+        .ok_or_else(|| must_be("opening_id", "16 digits of lowercase hex"))
+}

@@ -1,0 +1,290 @@
+//! The windows of limiters: one line for the window, then lines with its requests.
+//!
+//! A line says what a window answers and not how its rows say it: how often its limiter was cleared, the numbers of
+//! windows and requests, epochs and garbage are left out, and are counted anew by an import.
+
+use super::limit::Place;
+use super::{Entry, said};
+use crate::codec;
+use crate::engine::access::Reader;
+use crate::error::Result;
+use crate::export::line::{Fields, LineWriter, Problem, must_be};
+use crate::stores::adaptive_rate_limit::capacity::Reason;
+use crate::stores::adaptive_rate_limit::ops::{ADMITTED, BACKGROUND, CapacityRow, ResourceRow, USER};
+use crate::stores::rate_limit::history::{self, History, Requests};
+use crate::stores::rate_limit::limiter::{Kind, LAST_ID_KEY};
+use crate::stores::rate_limit::ops::{LANE, WindowRow};
+use crate::tables::Table;
+
+pub(in crate::export) const PLAIN: &str = "rate_limit";
+pub(in crate::export) const PLAIN_REQUESTS: &str = "rate_limit_requests";
+pub(in crate::export) const ADAPTIVE: &str = "adaptive_rate_limit";
+pub(in crate::export) const ADAPTIVE_REQUESTS: &str = "adaptive_rate_limit_requests";
+
+/// The most pairs in one line of requests.
+const PAIRS_PER_LINE: usize = 1_024;
+
+/// The lanes of an adaptive window, and where a line has them.
+const LANES: [(u8, &str, &str); 3] = [
+    (USER, "user", "user_idle_since_ms"),
+    (BACKGROUND, "background", "background_idle_since_ms"),
+    (ADMITTED, "admitted", "admitted_idle_since_ms"),
+];
+
+const REASONS: [(Reason, &str); 8] = [
+    (Reason::High, "high"),
+    (Reason::HighIncreasing, "high_increasing"),
+    (Reason::Moderate, "moderate"),
+    (Reason::NothingRecorded, "nothing_recorded"),
+    (Reason::NoUserEver, "no_user_ever"),
+    (Reason::SustainedInactivity, "sustained_inactivity"),
+    (Reason::NoRecentUser, "no_recent_user"),
+    (Reason::Low, "low"),
+];
+
+/// The name of a reason in lines.
+pub(in crate::export) fn reason_text(reason: Reason) -> &'static str {
+    REASONS.iter().find(|(other, _)| *other == reason).map_or("", |(_, text)| text)
+}
+
+/// Writes the lines of a plain window; `emit` takes each when it is finished.
+pub(in crate::export) fn write_plain<R: Reader + ?Sized>(
+    line: &mut LineWriter,
+    rows: &mut R,
+    key: &[u8],
+    value: &[u8],
+    emit: &mut dyn FnMut(&mut LineWriter) -> Result<()>,
+) -> Result<()> {
+    let place = Place::decode(Table::RateLimit, key)?;
+    let row = WindowRow::decode(value)?;
+    let is_cleared = row.clears != place.limiter().clears(rows)?;
+    let history = if is_cleared { History::idle(None) } else { row.history };
+    line.begin(PLAIN);
+    write_window(line, &place, row.keep_ms, row.filed_at_ms);
+    line.optional_number("idle_since_ms", history.idle_since_ms());
+    emit(line)?;
+    write_requests(line, rows, &place, (&history, history::Place { id: row.id, lane: LANE }), emit)
+}
+
+/// Writes the lines of an adaptive window; `emit` takes each when it is finished.
+pub(in crate::export) fn write_adaptive<R: Reader + ?Sized>(
+    line: &mut LineWriter,
+    rows: &mut R,
+    key: &[u8],
+    value: &[u8],
+    emit: &mut dyn FnMut(&mut LineWriter) -> Result<()>,
+) -> Result<()> {
+    let place = Place::decode(Table::AdaptiveRateLimit, key)?;
+    let mut row = ResourceRow::decode(value)?;
+    if row.clears != place.limiter().clears(rows)? {
+        row = ResourceRow { keep_ms: row.keep_ms, filed_at_ms: row.filed_at_ms, ..ResourceRow::default() };
+    }
+    line.begin(ADAPTIVE);
+    write_window(line, &place, row.keep_ms, row.filed_at_ms);
+    for (lane, _, idle_since) in LANES {
+        line.optional_number(idle_since, lane_of(&row, lane).idle_since_ms());
+    }
+    match &row.capacity {
+        Some(capacity) => {
+            line.open("capacity");
+            line.number("computed_at_ms", capacity.computed_at_ms);
+            line.number("limit", capacity.limit);
+            line.number("user_reserved", capacity.user_reserved);
+            line.number("background_max", capacity.background_max);
+            line.number("recent_user_requests", capacity.recent);
+            line.text("reason", reason_text(capacity.reason));
+            line.close();
+        }
+        None => line.null("capacity"),
+    }
+    emit(line)?;
+    for (lane, ..) in LANES {
+        let history = lane_of(&row, lane);
+        write_requests(line, rows, &place, (history, history::Place { id: row.id, lane }), emit)?;
+    }
+    Ok(())
+}
+
+fn lane_of(row: &ResourceRow, lane: u8) -> &History {
+    match lane {
+        USER => &row.user,
+        BACKGROUND => &row.background,
+        _ => &row.admitted,
+    }
+}
+
+fn write_window(line: &mut LineWriter, place: &Place, keep_ms: u64, filed_at_ms: Option<u64>) {
+    line.text("limiter", &place.limiter);
+    line.text("resource", &place.of);
+    line.number("keep_ms", keep_ms);
+    line.optional_number("filed_at_ms", filed_at_ms);
+}
+
+/// Writes the lines with the requests of one history.
+fn write_requests<R: Reader + ?Sized>(
+    line: &mut LineWriter,
+    rows: &mut R,
+    place: &Place,
+    (history, at): (&History, history::Place),
+    emit: &mut dyn FnMut(&mut LineWriter) -> Result<()>,
+) -> Result<()> {
+    let mut after_ms = None;
+    loop {
+        let page = history.requests(rows, at, after_ms, PAIRS_PER_LINE)?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after_ms = Some(last.at_ms);
+        match place.kind {
+            Kind::Plain => line.begin(PLAIN_REQUESTS),
+            Kind::Adaptive => line.begin(ADAPTIVE_REQUESTS),
+        }
+        line.text("limiter", &place.limiter);
+        line.text("resource", &place.of);
+        if place.kind == Kind::Adaptive {
+            let lane = LANES.iter().find(|(lane, ..)| *lane == at.lane);
+            line.text("lane", lane.map_or("", |(_, name, _)| name));
+        }
+        line.pairs("requests", page.iter().map(|requests| (requests.at_ms, requests.count)));
+        emit(line)?;
+        if page.len() < PAIRS_PER_LINE {
+            return Ok(());
+        }
+    }
+}
+
+/// What reading windows needs to remember from line to line.
+#[derive(Debug, Default)]
+pub(in crate::export) struct Windows {
+    /// The last number that was given to a window.
+    last_id: u64,
+    /// The window that lines of requests may go on with.
+    open: Option<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    place: Place,
+    row: Row,
+}
+
+#[derive(Debug)]
+enum Row {
+    Plain(WindowRow),
+    Adaptive(Box<ResourceRow>),
+}
+
+impl Open {
+    /// The entry with the window as it is now.
+    fn entry(&self) -> Result<Entry, Problem> {
+        let key = self.place.encode().map_err(said)?;
+        let (table, value) = match &self.row {
+            Row::Plain(row) => (Table::RateLimit, row.encode()),
+            Row::Adaptive(row) => (Table::AdaptiveRateLimit, row.encode()),
+        };
+        Ok(Entry::new(table, key, value.map_err(said)?))
+    }
+}
+
+impl Windows {
+    /// Ends the window that was open: another line has come.
+    pub(in crate::export) fn end(&mut self) {
+        self.open = None;
+    }
+
+    /// Begins a window.
+    fn begin(&mut self, place: Place, row: impl FnOnce(u64) -> Row) -> Result<Entry, Problem> {
+        self.last_id += 1;
+        let last_id = codec::encode(&self.last_id).map_err(said)?;
+        let open = Open { place, row: row(self.last_id) };
+        let entry = open.entry()?.and(Table::RateLimitStore, LAST_ID_KEY.to_vec(), last_id);
+        self.open = Some(open);
+        Ok(entry)
+    }
+
+    pub(in crate::export) fn read_plain(&mut self, fields: &mut Fields<'_>) -> Result<Entry, Problem> {
+        let place = read_place(fields, Kind::Plain)?;
+        let keep_ms = fields.number("keep_ms")?;
+        let filed_at_ms = fields.optional_number("filed_at_ms")?;
+        let history = History::idle(fields.optional_number("idle_since_ms")?);
+        self.begin(place, |id| Row::Plain(WindowRow { clears: 0, id, keep_ms, filed_at_ms, history }))
+    }
+
+    pub(in crate::export) fn read_adaptive(&mut self, fields: &mut Fields<'_>) -> Result<Entry, Problem> {
+        let place = read_place(fields, Kind::Adaptive)?;
+        let keep_ms = fields.number("keep_ms")?;
+        let filed_at_ms = fields.optional_number("filed_at_ms")?;
+        let mut lane = |name: &str| fields.optional_number(name).map(History::idle);
+        let user = lane("user_idle_since_ms")?;
+        let background = lane("background_idle_since_ms")?;
+        let admitted = lane("admitted_idle_since_ms")?;
+        let capacity = fields.optional_object("capacity")?.map(read_capacity).transpose()?;
+        self.begin(place, |id| {
+            let row =
+                ResourceRow { clears: 0, id, keep_ms, filed_at_ms, user, background, admitted, capacity };
+            Row::Adaptive(Box::new(row))
+        })
+    }
+
+    /// Adds requests to the window that the lines before are about. A problem leaves nothing of the line.
+    pub(in crate::export) fn read_requests(
+        &mut self,
+        fields: &mut Fields<'_>,
+        kind: Kind,
+    ) -> Result<Entry, Problem> {
+        let place = read_place(fields, kind)?;
+        let lane = match kind {
+            Kind::Plain => LANE,
+            Kind::Adaptive => {
+                let name = fields.text("lane")?;
+                let lane = LANES.into_iter().find(|(_, lane, _)| *lane == name);
+                lane.ok_or_else(|| must_be("lane", "\"user\", \"background\" or \"admitted\""))?.0
+            }
+        };
+        let requests = fields.pairs("requests")?;
+        if !(1..=PAIRS_PER_LINE).contains(&requests.len()) {
+            return Err(must_be("requests", &format!("1 to {PAIRS_PER_LINE} pairs")));
+        }
+        let open = self.open.as_mut().filter(|open| open.place == place);
+        let open = open.ok_or("requests stand right behind the window that they are of")?;
+        let (id, history) = match &mut open.row {
+            Row::Plain(row) => (row.id, &mut row.history),
+            Row::Adaptive(row) => match lane {
+                USER => (row.id, &mut row.user),
+                BACKGROUND => (row.id, &mut row.background),
+                _ => (row.id, &mut row.admitted),
+            },
+        };
+        let at = history::Place { id, lane };
+        let mut added = Vec::with_capacity(requests.len());
+        for (at_ms, count) in requests {
+            let row = history.append(at, Requests { at_ms, count });
+            let (key, value) = row.map_err(|what| format!("field \"requests\": {what}"))?;
+            added.push((Table::RateLimitRequest, key, value));
+        }
+        let mut entry = Entry { is_new: false, ..open.entry()? };
+        entry.rows.extend(added);
+        Ok(entry)
+    }
+}
+
+fn read_place(fields: &mut Fields<'_>, kind: Kind) -> Result<Place, Problem> {
+    Ok(Place { kind, limiter: fields.text("limiter")?, of: fields.text("resource")? })
+}
+
+fn read_capacity(mut fields: Fields<'_>) -> Result<CapacityRow, Problem> {
+    let reason = fields.text("reason")?;
+    let reason = REASONS.iter().find(|(_, text)| *text == reason);
+    let capacity = CapacityRow {
+        computed_at_ms: fields.number("computed_at_ms")?,
+        limit: fields.number("limit")?,
+        user_reserved: fields.number("user_reserved")?,
+        background_max: fields.number("background_max")?,
+        recent: fields.number("recent_user_requests")?,
+        reason: reason.ok_or_else(|| must_be("reason", "one of those in DESIGN.md"))?.0,
+    };
+    fields.finish()?;
+    // The shares of a limit, of which nothing is left over.
+    if capacity.limit.checked_sub(capacity.user_reserved) != Some(capacity.background_max) {
+        return Err(must_be("background_max", "what \"user_reserved\" leaves of \"limit\""));
+    }
+    Ok(capacity)
+}

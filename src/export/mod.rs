@@ -1,0 +1,187 @@
+//! A room as text: everything in it as lines of JSON, and back; and its rows in a form that can be read.
+//!
+//! What this folder promises (DESIGN.md has the lines themselves):
+//!
+//! 1. An export of what was imported is the same bytes, and every call answers in both rooms as it would in the other.
+//! 2. A line does not depend on the version of the program, on how it was built, or on when it was written.
+//! 3. What an import refuses, it refuses before any row of that line is written, and says in which line it was and what is wrong
+//!    with it.
+//! 4. An export shows one commit, and neither stops writers nor holds more than a page of rows in memory.
+
+mod dump;
+mod kinds;
+mod line;
+mod read;
+mod text;
+mod write;
+
+pub use dump::{DumpRow, TableInfo};
+
+use crate::error::{Error, Result};
+use crate::room::Cloakroom;
+use std::collections::BTreeMap;
+use std::io::{BufRead, Write};
+
+/// The version of the lines. A file of a newer one is refused.
+const FORMAT: u64 = 1;
+/// The only field of the first line: the version of the lines.
+const HEADER: &str = "cloakroom_export";
+/// The only field of the last line: how many entries stand before it.
+const END: &str = "cloakroom_export_end";
+
+/// What an export wrote.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct ExportReport {
+    /// Lines between the first and the last one.
+    pub entries: u64,
+    /// Bytes of all lines.
+    pub bytes: u64,
+    /// Lines of each kind, by their field `entry`.
+    pub by_kind: BTreeMap<&'static str, u64>,
+}
+
+/// What an import read.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct ImportReport {
+    /// Lines between the first and the last one. All of them are durable in the room.
+    pub entries: u64,
+    /// Bytes of all lines.
+    pub bytes: u64,
+    /// Lines of each kind, by their field `entry`.
+    pub by_kind: BTreeMap<&'static str, u64>,
+}
+
+impl Cloakroom {
+    /// Writes everything in the room to `to`, as lines of JSON: what [`import`](Self::import) makes the same room of, in
+    /// any version of this crate that knows the lines. Their fields are in DESIGN.md.
+    ///
+    /// It shows the room as it was at one moment, whatever is written meanwhile, and answers when all of that is
+    /// durable. Entries that have expired and were not swept yet are written too. Lookup keys, states and values stand in it
+    /// as they are; it is as secret as the room. Closing the room waits for it.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::DiskFull`] when `to` fails, and [`Error::Corrupted`] for a row that is damaged: what was written ends
+    /// without the last line, which an import notices. [`Error::Closed`], and [`Error::Poisoned`] or
+    /// [`Error::OutcomeUnknown`] when the log failed, so that what was written may not be durable. The room is never
+    /// changed.
+    ///
+    /// ```
+    /// use cloakroom::{CacheStore, Cloakroom};
+    /// let room = Cloakroom::builder().open_in_memory()?;
+    /// room.cache::<u32>("primes").set_with_tags("third", &5, 0, &["odd"]).wait()?;
+    ///
+    /// let mut lines = Vec::new();
+    /// let report = room.export(&mut lines)?;
+    /// assert_eq!(report.entries, 1);
+    /// assert!(lines.starts_with(b"{\"cloakroom_export\":1}\n{\"entry\":\"cache\",\"cache\":\"primes\""));
+    ///
+    /// let copy = Cloakroom::builder().open_in_memory()?;
+    /// copy.import(&mut lines.as_slice())?;
+    /// assert_eq!(copy.cache::<u32>("primes").get("third").wait()?, Some(5));
+    /// # Ok::<(), cloakroom::Error>(())
+    /// ```
+    pub fn export(&self, to: &mut dyn Write) -> Result<ExportReport> {
+        self.export_with_progress(to, &mut |_| {})
+    }
+
+    /// As [`export`](Self::export); `progress` is shown what was written so far, again and again.
+    ///
+    /// # Errors
+    /// As [`export`](Self::export).
+    pub fn export_with_progress(
+        &self,
+        to: &mut dyn Write,
+        progress: &mut dyn FnMut(&ExportReport),
+    ) -> Result<ExportReport> {
+        self.engine().read(self.durability(), |rows| write::export(rows, to, progress)).wait()
+    }
+
+    /// Reads the lines that [`export`](Self::export) wrote into this room, which must be empty. An export of the room
+    /// is then the same bytes, and everything that was imported is durable.
+    ///
+    /// Lines may stand in any order, but for the first, the last, and those of requests, which stand right behind the window that they are
+    /// of. Each is checked as the store of its entry checks what it is given. Nobody else should use the room meanwhile.
+    ///
+    /// # Errors
+    /// - [`Error::NotEmpty`] when there is any row in the room, be it of something that has expired. Nothing was changed.
+    /// - [`Error::Import`] says which line stopped it, and why. **What stood before that line is in the room**, durably,
+    ///   and nothing else is; to get all or nothing, import into a new file and give it its name afterwards.
+    /// - [`Error::Io`] when `from` fails: what it gave before is in the room.
+    ///
+    /// ```
+    /// use cloakroom::{Cloakroom, Error};
+    /// let room = Cloakroom::builder().open_in_memory()?;
+    /// let lines = b"{\"cloakroom_export\":1}\n{\"entry\":\"hat\"}\n";
+    /// let error = room.import(&mut lines.as_slice()).unwrap_err();
+    /// assert!(matches!(error, Error::Import { line: 2, .. }));
+    /// assert!(error.to_string().contains("line 2: "), "{error}");
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn import(&self, from: &mut dyn BufRead) -> Result<ImportReport> {
+        self.import_with_progress(from, &mut |_| {})
+    }
+
+    /// As [`import`](Self::import); `progress` is shown what is durable so far, again and again.
+    ///
+    /// # Errors
+    /// As [`import`](Self::import).
+    pub fn import_with_progress(
+        &self,
+        from: &mut dyn BufRead,
+        progress: &mut dyn FnMut(&ImportReport),
+    ) -> Result<ImportReport> {
+        read::Import::new(self.engine(), progress).run(from)
+    }
+
+    /// The tables of the room, in the order of their numbers, each with how much is in it at one moment. It reads every
+    /// row.
+    ///
+    /// # Errors
+    /// [`Error::Closed`], or [`Error::Corrupted`] or [`Error::Io`] when a page cannot be read.
+    ///
+    /// ```
+    /// use cloakroom::{Cloakroom, HandoffStateStore};
+    /// let room = Cloakroom::builder().open_in_memory()?;
+    /// room.handoff().set("order-7", &Default::default(), 600).wait()?;
+    /// let full: Vec<_> = room.tables()?.into_iter().filter(|table| table.rows > 0).collect();
+    /// assert_eq!([full[0].name, full[1].name], ["handoff", "expiry"]);
+    /// # Ok::<(), cloakroom::Error>(())
+    /// ```
+    pub fn tables(&self) -> Result<Vec<TableInfo>> {
+        self.engine().read(self.durability(), dump::tables).wait()
+    }
+
+    /// Shows `each` every row of the table called `table` as it was at one moment, in the order of their keys, until it answers
+    /// `false`. Answers how many rows it showed.
+    ///
+    /// It is for people who look into their own file: lookup keys, states and values are shown whole. A row that does not decode is
+    /// shown as hex, with a note. What the fields are called may change with the format of the file; an
+    /// [`export`](Self::export) is for programs.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] for a name that no table has. [`Error::Closed`], or [`Error::Corrupted`] or [`Error::Io`]
+    /// when a page cannot be read.
+    ///
+    /// ```
+    /// use cloakroom::{CacheStore, Cloakroom};
+    /// let room = Cloakroom::builder().open_in_memory()?;
+    /// room.cache::<u32>("primes").set("third", &5, 0).wait()?;
+    /// room.dump("cache", &mut |row| {
+    ///     assert_eq!(row.key["hash"], "third");
+    ///     assert_eq!(row.value["value"], 5);
+    ///     true
+    /// })?;
+    /// # Ok::<(), cloakroom::Error>(())
+    /// ```
+    pub fn dump(&self, table: &str, each: &mut dyn FnMut(DumpRow) -> bool) -> Result<u64> {
+        let table = dump::table_called(table)?;
+        self.engine().read(self.durability(), |rows| dump::rows(rows, table, each)).wait()
+    }
+}
+
+/// That the line with this number could not be imported.
+fn bad_line(line: u64, detail: impl Into<String>) -> Error {
+    Error::Import { line, detail: detail.into(), source: None }
+}

@@ -1,0 +1,146 @@
+//! Writing every entry of a room.
+
+use super::kinds::{cache, codlet, handoff, job, limit, state, token, window};
+use super::line::LineWriter;
+use super::{END, ExportReport, FORMAT, HEADER};
+use crate::engine::access::{Reader, Value};
+use crate::error::{Error, Result};
+use crate::stores::side_by_side::visit;
+use crate::tables::Table;
+use std::io::{BufWriter, Write};
+use std::ops::Bound;
+
+/// How many rows one step reads from a table of small rows.
+const SMALL_SLICE: usize = 256;
+/// How many rows one step reads from a table whose rows may have megabytes.
+const LARGE_SLICE: usize = 16;
+
+/// How many rows one step reads from `table`.
+pub(super) fn slice_of(table: Table) -> usize {
+    match table {
+        Table::Handoff | Table::Cache | Table::DedupeJob | Table::State => LARGE_SLICE,
+        _ => SMALL_SLICE,
+    }
+}
+/// How many bytes may be gathered before they are written.
+const BUFFER_BYTES: usize = 64 << 10;
+
+/// Where lines go.
+struct Output<'a> {
+    to: BufWriter<&'a mut dyn Write>,
+    report: ExportReport,
+    progress: &'a mut dyn FnMut(&ExportReport),
+}
+
+impl Output<'_> {
+    fn write(&mut self, line: &[u8]) -> Result<()> {
+        self.report.bytes += line.len() as u64;
+        self.to.write_all(line).map_err(|error| Error::io("writing an export", error))
+    }
+
+    /// Writes a line of the kind `entry`.
+    fn entry(&mut self, entry: &'static str, line: &mut LineWriter) -> Result<()> {
+        self.write(line.end())?;
+        self.report.entries += 1;
+        *self.report.by_kind.entry(entry).or_default() += 1;
+        (self.progress)(&self.report);
+        Ok(())
+    }
+}
+
+/// Writes everything that `rows` shows to `to`.
+pub(super) fn export<R: Reader + ?Sized>(
+    rows: &mut R,
+    to: &mut dyn Write,
+    progress: &mut dyn FnMut(&ExportReport),
+) -> Result<ExportReport> {
+    let mut out =
+        Output { to: BufWriter::with_capacity(BUFFER_BYTES, to), report: ExportReport::default(), progress };
+    out.write(format!("{{\"{HEADER}\":{FORMAT}}}\n").as_bytes())?;
+    entries(rows, &mut out)?;
+    let entries = out.report.entries;
+    out.write(format!("{{\"{END}\":{entries}}}\n").as_bytes())?;
+    out.to.flush().map_err(|error| Error::io("writing an export", error))?;
+    Ok(out.report)
+}
+
+/// Writes the entries, in the order of their tables and keys.
+fn entries<R: Reader + ?Sized>(rows: &mut R, out: &mut Output<'_>) -> Result<()> {
+    let line = &mut LineWriter::default();
+    let tables = (Table::FormToken, Table::FormTokenUse);
+    visit(rows, tables, slice_of(tables.0), None, |key, token, used| {
+        token::write(line, key, token, used.map(|used| &**used))?;
+        out.entry(token::ENTRY, line).map(|()| true)
+    })?;
+    let tables = (Table::Handoff, Table::HandoffClaim);
+    visit(rows, tables, slice_of(tables.0), None, |key, state, claim| {
+        handoff::write(line, key, state, claim.map(|claim| &**claim))?;
+        out.entry(handoff::ENTRY, line).map(|()| true)
+    })?;
+    let tables = (Table::Cache, Table::CacheTags);
+    visit(rows, tables, slice_of(tables.0), None, |key, value, tags| {
+        cache::write(line, key, value, tags.map(|tags| &**tags))?;
+        out.entry(cache::ENTRY, line).map(|()| true)
+    })?;
+    walk(rows, Table::DedupeJob, |_, key, value| {
+        job::write(line, key, value)?;
+        out.entry(job::ENTRY, line)
+    })?;
+    limiters(rows, line, out)?;
+    walk(rows, Table::State, |_, key, value| {
+        state::write(line, key, value)?;
+        out.entry(state::ENTRY, line)
+    })?;
+    for table in codlet::TABLES {
+        walk(rows, table, |_, key, value| {
+            codlet::write(line, table, key, value)?;
+            out.entry(codlet::ENTRY, line)
+        })?;
+    }
+    Ok(())
+}
+
+fn limiters<R: Reader + ?Sized>(rows: &mut R, line: &mut LineWriter, out: &mut Output<'_>) -> Result<()> {
+    walk(rows, Table::RateLimit, |rows, key, value| {
+        let mut kind = window::PLAIN;
+        window::write_plain(line, rows, key, value, &mut |line| {
+            out.entry(std::mem::replace(&mut kind, window::PLAIN_REQUESTS), line)
+        })
+    })?;
+    walk(rows, Table::RateLimitConfig, |_, key, value| {
+        limit::write_config(line, key, value)?;
+        out.entry(limit::CONFIG, line)
+    })?;
+    walk(rows, Table::RateLimitCooldown, |rows, key, value| {
+        match limit::write_cooldown(line, rows, key, value)? {
+            true => out.entry(limit::COOLDOWN, line),
+            false => Ok(()),
+        }
+    })?;
+    walk(rows, Table::AdaptiveRateLimit, |rows, key, value| {
+        let mut kind = window::ADAPTIVE;
+        window::write_adaptive(line, rows, key, value, &mut |line| {
+            out.entry(std::mem::replace(&mut kind, window::ADAPTIVE_REQUESTS), line)
+        })
+    })
+}
+
+/// Shows `each` every row of `table`, in key order.
+pub(super) fn walk<R: Reader + ?Sized>(
+    rows: &mut R,
+    table: Table,
+    mut each: impl FnMut(&mut R, &[u8], &Value) -> Result<()>,
+) -> Result<()> {
+    let (slice, mut after): (_, Option<Vec<u8>>) = (slice_of(table), None);
+    loop {
+        let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let found = rows.scan(table, from, Bound::Unbounded, slice)?;
+        for (key, value) in &found {
+            each(rows, key, value)?;
+        }
+        if found.len() < slice {
+            return Ok(());
+        }
+        after = found.into_iter().next_back().map(|(key, _)| key);
+    }
+}

@@ -1,0 +1,130 @@
+//! What a sweeper does to cached values.
+//!
+//! The order of use needs no word of it: it forgets what has expired by itself, before a change looks at it.
+
+use super::ops::tags_of;
+use super::row::{CacheRow, NEVER, TagsRow, hash_in, tag_key};
+use super::spec::row_cost;
+use crate::codec::key;
+use crate::engine::access::Writer;
+use crate::error::{Error, Result};
+use crate::stores::sweep::{Budget, Due, Verdict};
+use crate::tables::Table;
+
+/// Removes the entry that is due, with its tags, when it has expired. One with more tags than the budget has room for
+/// loses some of them first.
+pub(crate) fn sweep<W: Writer + ?Sized>(tx: &mut W, due: &Due<'_>, budget: Budget) -> Result<Verdict> {
+    let Some(bytes) = tx.get(Table::Cache, due.key)? else { return Ok(Verdict::Stale) };
+    let row = CacheRow::decode(&bytes)?;
+    if row.expires_at_ms == NEVER {
+        return Ok(Verdict::Stale);
+    }
+    if row.is_live(tx.now_ms()) {
+        return Ok(Verdict::Keep { until_ms: row.expires_at_ms });
+    }
+    let mut tags = if row.tagged { tags_of(tx, due.key)? } else { Vec::new() };
+    let prefix = name_in(due.key)?;
+    let hash = hash_in(Table::Cache, prefix, due.key)?;
+    let (mut gone, mut cost) = (Vec::new(), 0);
+    while let Some(tag) = tags.pop() {
+        let tag_key = tag_key(prefix, &tag, hash);
+        cost += row_cost(tag_key.len());
+        let is_too_much = cost > budget.frame_bytes || gone.len() >= budget.changes;
+        if is_too_much && !gone.is_empty() {
+            tags.push(tag);
+            break;
+        }
+        gone.push(tag_key);
+    }
+    let some_left = !tags.is_empty();
+    let left = if some_left { Some(TagsRow { tags }.encode()?) } else { None };
+    for tag_key in &gone {
+        tx.delete(Table::CacheByTag, tag_key);
+    }
+    if let Some(left) = left {
+        tx.put(Table::CacheTags, due.key, left);
+        return Ok(Verdict::Partly);
+    }
+    if row.tagged {
+        tx.delete(Table::CacheTags, due.key);
+    }
+    tx.delete(Table::Cache, due.key);
+    due.unfile(tx, row.expires_at_ms);
+    Ok(Verdict::Removed)
+}
+
+/// What the key of an entry begins with: the name of its cache.
+fn name_in(entry_key: &[u8]) -> Result<&[u8]> {
+    let mut hash = entry_key;
+    key::take_bytes(&mut hash).and_then(|_| entry_key.strip_suffix(hash)).ok_or_else(|| {
+        Error::corrupted(format!("a key of table {}", Table::Cache.name()), "it names no cache")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stores::cache::ops::{New, set};
+    use crate::stores::cache::spec::Spec;
+    use crate::stores::cache::state::Turn;
+    use crate::stores::map_tx::MapTx;
+    use crate::stores::sweep::{sweep_all, sweep_all_within};
+    use std::sync::Arc;
+
+    fn put(tx: &mut MapTx, name: &str, hash: &str, ttl_seconds: i64, tags: &[&str]) {
+        let spec = Spec::of_state(name, Arc::default(), 1 << 20);
+        let new = New { json: b"1", ttl_seconds, tags: Some(tags) };
+        set(tx, &spec, Turn::alone(), hash, new).unwrap();
+    }
+
+    #[test]
+    fn an_expired_entry_goes_with_its_tags_and_others_stay() {
+        let mut tx = MapTx::at(0);
+        put(&mut tx, "a\0", "h\0", 10, &["x", "y\0"]);
+        put(&mut tx, "", "", 10, &[]);
+        put(&mut tx, "a\0", "never", 0, &["x"]);
+        put(&mut tx, "a", "\0h", 11, &["x"]);
+        tx.now_ms = 10_000;
+        assert_eq!(sweep_all(&mut tx).cache, 2);
+        assert_eq!(tx.keys(Table::Cache).len(), 2);
+        assert_eq!((tx.keys(Table::CacheTags).len(), tx.keys(Table::CacheByTag).len()), (2, 2));
+        tx.now_ms = 11_000;
+        assert_eq!(sweep_all(&mut tx).cache, 1);
+        assert_eq!((tx.snapshot().len(), tx.keys(Table::Expiry).len()), (3, 0));
+    }
+
+    #[test]
+    fn an_entry_with_many_tags_goes_in_parts_each_of_which_keeps_tags_and_entries_together() {
+        let mut tx = MapTx::at(0);
+        let tags: Vec<_> = (0..25).map(|tag| format!("tag {tag:02}")).collect();
+        let tags: Vec<_> = tags.iter().map(String::as_str).collect();
+        put(&mut tx, "a", "h", 10, &tags);
+        tx.now_ms = 10_000;
+        let mut steps = 0;
+        for budget in [Budget { changes: 10, frame_bytes: 10_000 }, Budget { changes: 99, frame_bytes: 1 }] {
+            let mut tx = tx.clone();
+            let report = sweep_all_within(&mut tx, budget, |tx| {
+                steps += 1;
+                let left = tx.get(Table::CacheTags, b"a\0\0h").unwrap();
+                let left = left.map_or(0, |left| TagsRow::decode(&left).unwrap().tags.len());
+                assert_eq!(tx.keys(Table::CacheByTag).len(), left);
+                assert_eq!(tx.keys(Table::Cache).is_empty(), left == 0);
+            });
+            assert_eq!(report.cache, 1);
+            assert!(tx.snapshot().is_empty());
+        }
+        assert_eq!(steps, 3 + 25);
+    }
+
+    use crate::engine::access::Reader;
+
+    #[test]
+    fn a_key_without_a_name_is_damage() {
+        let mut tx = MapTx::at(10);
+        let row = CacheRow { expires_at_ms: 1, stored_at_ms: 0, tagged: false, json: b"1" };
+        tx.put(Table::Cache, b"name", row.encode().unwrap());
+        let due = Due { at_ms: 1, table: Table::Cache, key: b"name" };
+        assert!(matches!(sweep(&mut tx, &due, Budget::SLICE), Err(Error::Corrupted { .. })));
+        assert_eq!(tx.writes, 1);
+    }
+}

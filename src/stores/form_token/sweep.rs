@@ -1,0 +1,132 @@
+//! What a sweeper does to form tokens.
+
+use super::ops::{decode_use, load};
+use super::row::{Phase, TokenRow};
+use crate::engine::access::Writer;
+use crate::error::Result;
+use crate::stores::sweep::{Due, Verdict};
+use crate::tables::Table;
+
+/// Removes the token that is due, with its use, when it is absent. One that is consumed stays until its grace ends.
+pub(crate) fn sweep<W: Writer + ?Sized>(tx: &mut W, due: &Due<'_>) -> Result<Verdict> {
+    let Some((token, used)) = load(tx, due.key)? else { return Ok(Verdict::Stale) };
+    let token = TokenRow::decode(&token)?;
+    let used = decode_use(used.as_ref())?;
+    let grace_ends_ms = used.as_ref().map(|used| token.grace_ends_ms(used));
+    match token.phase(used.as_ref(), tx.now_ms().into()) {
+        Phase::Unconsumed => return Ok(Verdict::Keep { until_ms: token.expiry_ms() }),
+        Phase::Consumed => {
+            return Ok(Verdict::Keep { until_ms: grace_ends_ms.unwrap_or_else(|| token.expiry_ms()) });
+        }
+        Phase::Absent => {}
+    }
+    tx.delete(Table::FormToken, due.key);
+    if used.is_some() {
+        tx.delete(Table::FormTokenUse, due.key);
+    }
+    if grace_ends_ms != Some(due.at_ms) {
+        // It is filed at its expiry, or nobody knows where.
+        due.unfile(tx, token.expiry_ms());
+        if let Some(grace_ends_ms) = grace_ends_ms.filter(|_| token.expiry_ms() != due.at_ms) {
+            due.unfile(tx, grace_ends_ms);
+        }
+    }
+    Ok(Verdict::Removed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stores::form_token::ops::{Binding, consume, insert};
+    use crate::stores::form_token::row::TokenKey;
+    use crate::stores::form_token::{FormTokenRecord, LookupKey, TokenConsumeOutcome, TokenSubject};
+    use crate::stores::map_tx::MapTx;
+    use crate::stores::sweep::sweep_all;
+
+    const BINDING: Binding<'_> =
+        Binding { subject: &TokenSubject::Anonymous, purpose: "pay", bound_resource: None };
+
+    fn token(expires_at: u64) -> FormTokenRecord {
+        FormTokenRecord {
+            lookup_key: LookupKey::new("0a"),
+            key_version: "1".into(),
+            subject: TokenSubject::Anonymous,
+            purpose: "pay".into(),
+            bound_resource: None,
+            issued_at: 0,
+            expires_at,
+        }
+    }
+
+    fn consume_at(tx: &mut MapTx, now: u64, grace_ms: u64) -> TokenConsumeOutcome {
+        let key = TokenKey::encode(&LookupKey::new("0a")).unwrap();
+        consume(tx, &[key], BINDING, now, grace_ms).unwrap().0
+    }
+
+    #[test]
+    fn a_token_goes_at_its_end_and_not_before() {
+        let mut tx = MapTx::at(0);
+        insert(&mut tx, &token(10)).unwrap();
+        tx.now_ms = 9_999;
+        assert_eq!(sweep_all(&mut tx).total(), 0);
+        assert_eq!(tx.snapshot().len(), 2);
+        tx.now_ms = 10_000;
+        assert_eq!(sweep_all(&mut tx).form_tokens, 1);
+        assert!(tx.snapshot().is_empty());
+    }
+
+    #[test]
+    fn a_consumed_token_is_filed_again_under_the_end_of_its_grace() {
+        let mut tx = MapTx::at(0);
+        insert(&mut tx, &token(10)).unwrap();
+        assert_eq!(consume_at(&mut tx, 5, 7_000), TokenConsumeOutcome::Proceed);
+        tx.now_ms = 16_999;
+        let report = sweep_all(&mut tx);
+        assert_eq!((report.form_tokens, report.refiled), (0, 1));
+        assert_eq!(consume_at(&mut tx, 16, 7_000), TokenConsumeOutcome::Replay);
+        assert_eq!(tx.keys(Table::Expiry).len(), 1);
+        assert_eq!(sweep_all(&mut tx).refiled, 0, "it is met again only when it is due");
+        tx.now_ms = 17_000;
+        assert_eq!(sweep_all(&mut tx).form_tokens, 1);
+        assert!(tx.snapshot().is_empty());
+    }
+
+    #[test]
+    fn a_consumed_token_that_was_never_filed_again_goes_whole() {
+        let mut tx = MapTx::at(0);
+        insert(&mut tx, &token(10)).unwrap();
+        consume_at(&mut tx, 5, 7_000);
+        tx.now_ms = 17_000;
+        assert_eq!(sweep_all(&mut tx).form_tokens, 1);
+        assert!(tx.snapshot().is_empty());
+    }
+
+    #[test]
+    fn an_insert_over_a_token_that_was_filed_again_leaves_one_index_row() {
+        let mut tx = MapTx::at(0);
+        insert(&mut tx, &token(10)).unwrap();
+        consume_at(&mut tx, 5, 7_000);
+        tx.now_ms = 11_000;
+        sweep_all(&mut tx);
+        tx.now_ms = 17_000;
+        insert(&mut tx, &token(30)).unwrap();
+        assert_eq!(tx.keys(Table::Expiry).len(), 1);
+        assert_eq!(sweep_all(&mut tx).total(), 0);
+        tx.now_ms = 30_000;
+        sweep_all(&mut tx);
+        assert!(tx.snapshot().is_empty());
+    }
+
+    #[test]
+    fn a_grace_without_end_is_never_met_again() {
+        let mut tx = MapTx::at(0);
+        insert(&mut tx, &token(10)).unwrap();
+        consume_at(&mut tx, 5, u64::MAX);
+        tx.now_ms = 11_000;
+        assert_eq!(sweep_all(&mut tx).refiled, 1);
+        tx.now_ms = u64::MAX;
+        let report = sweep_all(&mut tx);
+        assert_eq!((report.total(), report.refiled), (0, 0));
+        assert_eq!(tx.keys(Table::FormTokenUse).len(), 1);
+    }
+}

@@ -1,0 +1,65 @@
+//! What a sweeper does to claim checks.
+
+use super::row::StateRow;
+use crate::engine::access::Writer;
+use crate::error::Result;
+use crate::stores::sweep::{Due, Verdict};
+use crate::tables::Table;
+
+/// Removes the state that is due, and a claim on it, when it has expired. Nobody holds a claim on an expired state.
+pub(crate) fn sweep<W: Writer + ?Sized>(tx: &mut W, due: &Due<'_>) -> Result<Verdict> {
+    let Some(state) = tx.get(Table::Handoff, due.key)? else { return Ok(Verdict::Stale) };
+    let state = StateRow::decode(&state)?;
+    if state.is_live(tx.now_ms()) {
+        return Ok(Verdict::Keep { until_ms: state.expires_at_ms });
+    }
+    let claimed = tx.get(Table::HandoffClaim, due.key)?.is_some();
+    tx.delete(Table::Handoff, due.key);
+    due.unfile(tx, state.expires_at_ms);
+    if claimed {
+        tx.delete(Table::HandoffClaim, due.key);
+    }
+    Ok(Verdict::Removed)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::stores::expiry;
+    use crate::stores::handoff::ops::{claim, get, set};
+    use crate::stores::map_tx::MapTx;
+    use crate::stores::sweep::sweep_all;
+    use crate::tables::Table;
+    use std::time::Duration;
+
+    #[test]
+    fn an_expired_state_goes_with_the_claim_on_it() {
+        let mut tx = MapTx::at(0);
+        set(&mut tx, "a", b"{}", 10).unwrap();
+        set(&mut tx, "b", b"{}", 10).unwrap();
+        set(&mut tx, "c", b"{}", 11).unwrap();
+        assert!(claim(&mut tx, "a", Duration::from_secs(60), 1).unwrap().is_some());
+        tx.now_ms = 9_999;
+        assert_eq!(sweep_all(&mut tx).total(), 0);
+        tx.now_ms = 10_000;
+        let report = sweep_all(&mut tx);
+        assert_eq!((report.handoff, report.total(), report.refiled), (2, 2, 0));
+        assert!(get(&mut tx, "c").unwrap().is_some());
+        assert_eq!(tx.snapshot().len(), 2);
+    }
+
+    #[test]
+    fn a_stale_index_row_goes_and_the_real_one_stays() {
+        let mut tx = MapTx::at(0);
+        set(&mut tx, "a", b"{}", 10).unwrap();
+        expiry::put(&mut tx, 5, Table::Handoff, b"a");
+        expiry::put(&mut tx, 5, Table::Handoff, b"nobody");
+        tx.now_ms = 6;
+        sweep_all(&mut tx);
+        assert_eq!(tx.keys(Table::Expiry), [expiry::encode_key(10_000, Table::Handoff, b"a")]);
+        assert!(get(&mut tx, "a").unwrap().is_some());
+        expiry::put(&mut tx, 7, Table::Handoff, b"a");
+        tx.now_ms = 10_000;
+        assert_eq!(sweep_all(&mut tx).handoff, 1);
+        assert!(tx.snapshot().is_empty());
+    }
+}

@@ -1,0 +1,213 @@
+//! What becomes of the rows that an index row leads to: decided over a reader or a transaction, without a clock, a lock or
+//! a file of its own.
+
+use super::SweepReport;
+use crate::engine::access::Writer;
+use crate::error::{Error, Result};
+use crate::stores::{adaptive_rate_limit, cache, dedupe, expiry, form_token, handoff, rate_limit};
+use crate::tables::Table;
+use std::ops::Bound;
+
+/// What one slice may do under the serial lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Budget {
+    /// Rows staged, absences too.
+    pub(crate) changes: usize,
+    /// What those take in a frame.
+    pub(crate) frame_bytes: usize,
+}
+
+impl Budget {
+    /// About a millisecond of work.
+    pub(crate) const SLICE: Self = Self { changes: 256, frame_bytes: 64 << 10 };
+
+    /// The same in a log whose frames hold no more than so many bytes.
+    pub(super) fn of_frame(max_frame_bytes: usize) -> Self {
+        Self { frame_bytes: Self::SLICE.frame_bytes.min(max_frame_bytes / 4), ..Self::SLICE }
+    }
+}
+
+/// What a row of the expiry index says.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Due<'a> {
+    pub(crate) at_ms: u64,
+    /// Where the primary row is, if there still is one.
+    pub(crate) table: Table,
+    pub(crate) key: &'a [u8],
+}
+
+impl Due<'_> {
+    /// Takes the entry from where the index has it, unless that is this very row, which goes anyway.
+    pub(crate) fn unfile<W: Writer + ?Sized>(&self, tx: &mut W, at_ms: u64) {
+        if at_ms != self.at_ms {
+            expiry::delete(tx, at_ms, self.table, self.key);
+        }
+    }
+}
+
+/// What a store says of an entry that is due. What becomes of the index row follows from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Nothing stands there, or it is filed elsewhere. The index row goes.
+    Stale,
+    /// The entry is gone, with every row of it. So is the index row.
+    Removed,
+    /// What must stay of the entry stays for good, all else is gone, and so is the index row.
+    Emptied,
+    /// The entry goes on, and is filed under this time instead.
+    Keep {
+        /// In milliseconds since the Unix epoch.
+        until_ms: u64,
+    },
+    /// Some of its rows are gone. The index row stays, and leads to the rest.
+    Partly,
+}
+
+/// Sweeps what stands at a key of a table that the stores do not know. Answers whether an entry was removed; if not, the
+/// index row is stale.
+pub(crate) type Foreign = fn(&mut dyn Writer, Table, &[u8]) -> Result<bool>;
+
+/// Where a sweep goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) from: Bound<Vec<u8>>,
+    /// How far the first entry has been walked through, if it is a limiter that was cleared.
+    walked: Option<Vec<u8>>,
+}
+
+impl Place {
+    /// The first index row of a time.
+    pub(super) fn at(time_ms: u64) -> Self {
+        Self { from: Bound::Included(expiry::first_key(time_ms).to_vec()), walked: None }
+    }
+
+    /// Behind an index row.
+    pub(super) fn behind(key: Vec<u8>) -> Self {
+        Self { from: Bound::Excluded(key), walked: None }
+    }
+}
+
+/// What became of one index row.
+enum Step {
+    Done,
+    /// It leads to more, which is the next thing to do.
+    More {
+        walked: Option<Vec<u8>>,
+    },
+}
+
+/// Does what the index rows at `keys` suggest, the first of which is at `place`. Answers where to go on, which is before
+/// the last of them when an entry goes in parts.
+pub(super) fn sweep_rows<W: Writer>(
+    tx: &mut W,
+    keys: &[Vec<u8>],
+    mut place: Place,
+    budget: Budget,
+    foreign: Option<Foreign>,
+) -> Result<(Place, SweepReport)> {
+    let mut report = SweepReport::default();
+    for key in keys {
+        match sweep_row(tx, key, place.walked.take(), budget, foreign, &mut report) {
+            Ok(Step::Done) => {}
+            Ok(Step::More { walked }) => {
+                return Ok((Place { from: Bound::Included(key.clone()), walked }, report));
+            }
+            // Damage stops nobody from removing what is behind it.
+            Err(Error::Corrupted { .. }) => report.stepped_over += 1,
+            Err(error) => return Err(error),
+        }
+        place = Place::behind(key.clone());
+    }
+    Ok((place, report))
+}
+
+fn sweep_row<W: Writer>(
+    tx: &mut W,
+    index_key: &[u8],
+    walked: Option<Vec<u8>>,
+    budget: Budget,
+    foreign: Option<Foreign>,
+    report: &mut SweepReport,
+) -> Result<Step> {
+    if tx.get(Table::Expiry, index_key)?.is_none() {
+        // It was refreshed or removed since the index was read.
+        return Ok(Step::Done);
+    }
+    let Some((at_ms, table, key)) = expiry::decode_key(index_key) else {
+        report.stepped_over += 1;
+        return Ok(Step::Done);
+    };
+    let due = Due { at_ms, table, key };
+    let verdict = match table {
+        Table::FormToken => form_token::sweep::sweep(tx, &due)?,
+        Table::Handoff => handoff::sweep::sweep(tx, &due)?,
+        Table::Cache => cache::sweep::sweep(tx, &due, budget)?,
+        Table::DedupeJob => dedupe::sweep::sweep(tx, &due)?,
+        Table::RateLimit => rate_limit::sweep::sweep_window(tx, &due, budget)?,
+        Table::RateLimitCooldown => rate_limit::sweep::sweep_cooldown(tx, &due)?,
+        Table::AdaptiveRateLimit => adaptive_rate_limit::sweep::sweep(tx, &due, budget)?,
+        Table::RateLimitStore => {
+            let walk = adaptive_rate_limit::sweep::sweep_cleared(tx, key, walked.as_deref(), budget)?;
+            report.removed(table, walk.removed);
+            if walk.after.is_some() {
+                return Ok(Step::More { walked: walk.after });
+            }
+            Verdict::Stale
+        }
+        Table::CodletCode | Table::CodletSession | Table::CodletFailures => match foreign {
+            Some(foreign) if foreign(tx, table, key)? => Verdict::Removed,
+            Some(_) => Verdict::Stale,
+            None => {
+                report.stepped_over += 1;
+                return Ok(Step::Done);
+            }
+        },
+        _ => {
+            report.stepped_over += 1;
+            return Ok(Step::Done);
+        }
+    };
+    match verdict {
+        Verdict::Partly => return Ok(Step::More { walked: None }),
+        // It would be met again at once. There is no later time than the last one.
+        Verdict::Keep { until_ms } if until_ms <= at_ms => return Ok(Step::Done),
+        Verdict::Keep { until_ms } => {
+            expiry::put(tx, until_ms, table, key);
+            report.refiled += 1;
+        }
+        Verdict::Removed | Verdict::Emptied => report.removed(table, 1),
+        Verdict::Stale => {}
+    }
+    tx.delete(Table::Expiry, index_key);
+    Ok(Step::Done)
+}
+
+/// Sweeps everything that is due in `tx`, one index row after the other.
+#[cfg(test)]
+pub(crate) fn sweep_all(tx: &mut crate::stores::map_tx::MapTx) -> SweepReport {
+    sweep_all_within(tx, Budget::SLICE, |_| {})
+}
+
+/// The same with a budget, and a look after each step.
+#[cfg(test)]
+pub(crate) fn sweep_all_within(
+    tx: &mut crate::stores::map_tx::MapTx,
+    budget: Budget,
+    mut look: impl FnMut(&mut crate::stores::map_tx::MapTx),
+) -> SweepReport {
+    use crate::engine::access::Reader;
+    let (mut place, mut report) = (Place::at(0), SweepReport::default());
+    let horizon = tx.now_ms.checked_add(1).map(expiry::first_key);
+    loop {
+        let to = horizon.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(end.as_slice()));
+        let found = tx.scan(Table::Expiry, place.from.as_ref().map(Vec::as_slice), to, 1).unwrap();
+        let keys: Vec<_> = found.into_iter().map(|(key, _)| key).collect();
+        if keys.is_empty() {
+            return report;
+        }
+        let (next, swept) = sweep_rows(tx, &keys, place, budget, None).unwrap();
+        place = next;
+        report.add(&swept);
+        look(tx);
+    }
+}

@@ -1,0 +1,281 @@
+//! Slice after slice, by the upkeep thread or by hand.
+
+use super::SweepReport;
+use super::decide::{Budget, Foreign, Place, sweep_rows};
+use crate::engine::access::Reader;
+use crate::engine::{Cost, Job, Keeper, Rehearsal, Tick};
+use crate::error::{Error, Result};
+use crate::stores::expiry;
+use crate::tables::Table;
+use parking_lot::Mutex;
+use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// How many index rows one slice looks at.
+pub(super) const SLICE_ROWS: usize = 128;
+
+/// How many bytes of rows one slice reads at the most, beside its first entry: what was read before the lock is held in
+/// memory until the slice is over.
+const SLICE_READ_BYTES: usize = 1 << 20;
+
+/// How many rows a count of the backlog reads at once.
+const COUNT_ROWS: usize = 1_024;
+
+/// From so many tombstones on, rounds that follow each other closely do not begin at the beginning.
+const MANY_TOMBSTONES: u64 = 10_000;
+
+/// The one sweeper of an engine. Sweeps by hand and those of the thread take turns.
+#[derive(Debug, Default)]
+pub(crate) struct Sweeper {
+    round: Mutex<Round>,
+    counters: Counters,
+}
+
+/// What the sweeper did since the room was opened.
+#[derive(Debug, Default)]
+struct Counters {
+    swept: AtomicU64,
+    rounds: AtomicU64,
+    slices: AtomicU64,
+    /// The most index rows, and the most changes, that one slice had.
+    most_rows: AtomicU64,
+    most_changes: AtomicU64,
+}
+
+/// A picture of the sweeper's work since the room was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct SweepCounts {
+    /// Entries removed, over all stores.
+    pub(crate) swept: u64,
+    /// How often it went through everything that was due.
+    pub(crate) rounds: u64,
+    /// Transactions, each of which held the serial lock once.
+    pub(crate) slices: u64,
+    /// The most index rows of one slice.
+    pub(crate) most_rows: u64,
+    /// The most rows that one slice staged, absences too.
+    pub(crate) most_changes: u64,
+}
+
+/// How far the thread has come.
+#[derive(Debug, Default)]
+struct Round {
+    under_way: Option<(Place, u64)>,
+    /// When the last one ended that had begun at the beginning.
+    last_whole: Option<Instant>,
+    /// Everything before this time has been looked at since then.
+    looked_at_to_ms: u64,
+    /// Index rows removed since the B-tree has been at this position.
+    tombstones: u64,
+    checkpoint_lsn: u64,
+}
+
+/// What a slice is going to do.
+struct Plan {
+    keys: Vec<Vec<u8>>,
+    /// Whether these are the last index rows that are due.
+    is_last: bool,
+}
+
+impl Sweeper {
+    /// Sweeps everything that is due now.
+    pub(crate) fn sweep(&self, keeper: &Keeper<'_>, foreign: Option<Foreign>) -> Result<SweepReport> {
+        // Whoever sweeps at the same time waits, and then finds little to do.
+        let mut round = self.round.lock();
+        let horizon_ms = keeper.now_ms();
+        let (mut place, mut report) = (Place::at(0), SweepReport::default());
+        while self.slice(keeper, horizon_ms, &mut place, foreign, &mut report)? {}
+        round.tombstones += report.total() + report.refiled;
+        self.counters.rounds.fetch_add(1, Ordering::Relaxed);
+        Ok(report)
+    }
+
+    /// One slice of a round. What a round has met is not met again before the next one.
+    fn step(&self, keeper: &Keeper<'_>, foreign: Option<Foreign>, every: Duration) -> Result<Tick> {
+        let mut round = self.round.lock();
+        let (mut place, horizon_ms) = match round.under_way.take() {
+            Some(under_way) => under_way,
+            None => (round.begin(keeper.checkpoint_lsn(), every), keeper.now_ms()),
+        };
+        let mut report = SweepReport::default();
+        let more = self.slice(keeper, horizon_ms, &mut place, foreign, &mut report)?;
+        round.tombstones += report.total() + report.refiled;
+        if more {
+            round.under_way = Some((place, horizon_ms));
+            return Ok(Tick::Again);
+        }
+        round.looked_at_to_ms = horizon_ms.saturating_add(1);
+        self.counters.rounds.fetch_add(1, Ordering::Relaxed);
+        Ok(Tick::IdleUntil(first_due_from(keeper, horizon_ms.saturating_add(1))?))
+    }
+
+    /// One transaction. Answers whether there may be more to do up to `horizon_ms`.
+    fn slice(
+        &self,
+        keeper: &Keeper<'_>,
+        horizon_ms: u64,
+        place: &mut Place,
+        foreign: Option<Foreign>,
+        report: &mut SweepReport,
+    ) -> Result<bool> {
+        let budget = Budget::of_frame(keeper.max_frame_bytes());
+        let mut most_rows = SLICE_ROWS;
+        loop {
+            let (Plan { mut keys, is_last }, prefetched) =
+                keeper.rehearse(|rows| plan(rows, horizon_ms, place, budget, most_rows, foreign))?;
+            if keys.is_empty() {
+                return Ok(false);
+            }
+            let done = keeper.transact(&prefetched, |tx| {
+                let (next, swept) = sweep_rows(tx, &keys, place.clone(), budget, foreign)?;
+                Ok((next, swept, tx.staged_rows()))
+            });
+            match done {
+                Ok(Some((next, swept, changes))) => {
+                    self.counters.count(&swept, keys.len(), changes);
+                    report.add(&swept);
+                    *place = next;
+                    // An entry that goes in parts is there still.
+                    return Ok(!is_last || !matches!(place.from, Bound::Excluded(_)));
+                }
+                Ok(None) => keeper.wait_for_headroom()?,
+                Err(Error::TooLarge { .. }) if keys.len() > 1 => most_rows = 1,
+                Err(Error::TooLarge { .. }) => {
+                    report.stepped_over += 1;
+                    *place = Place::behind(keys.swap_remove(0));
+                    return Ok(true);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// What was done since the room was opened.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the statistics"))]
+    pub(crate) fn counts(&self) -> SweepCounts {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let Counters { swept, rounds, slices, most_rows, most_changes } = &self.counters;
+        SweepCounts {
+            swept: load(swept),
+            rounds: load(rounds),
+            slices: load(slices),
+            most_rows: load(most_rows),
+            most_changes: load(most_changes),
+        }
+    }
+}
+
+impl Counters {
+    fn count(&self, swept: &SweepReport, rows: usize, changes: usize) {
+        self.swept.fetch_add(swept.total(), Ordering::Relaxed);
+        self.slices.fetch_add(1, Ordering::Relaxed);
+        self.most_rows.fetch_max(rows as u64, Ordering::Relaxed);
+        self.most_changes.fetch_max(changes as u64, Ordering::Relaxed);
+    }
+}
+
+impl Round {
+    /// Where the next round begins. At the beginning, as a rule, because a row may be filed under a time that has passed.
+    /// After many removals the beginning is full of tombstones until the next checkpoint, and is looked at only now and
+    /// then.
+    fn begin(&mut self, checkpoint_lsn: u64, every: Duration) -> Place {
+        if self.checkpoint_lsn != checkpoint_lsn {
+            (self.checkpoint_lsn, self.tombstones) = (checkpoint_lsn, 0);
+        }
+        let is_fresh = self.last_whole.is_some_and(|last| last.elapsed() < every);
+        if is_fresh && self.tombstones >= MANY_TOMBSTONES {
+            return Place::at(self.looked_at_to_ms);
+        }
+        self.last_whole = Some(Instant::now());
+        Place::at(0)
+    }
+}
+
+/// Rehearses what is due from `place` on, and takes as much of it as a slice may do, at least one index row.
+fn plan(
+    rows: &mut Rehearsal,
+    horizon_ms: u64,
+    place: &Place,
+    budget: Budget,
+    most_rows: usize,
+    foreign: Option<Foreign>,
+) -> Result<Plan> {
+    let end = horizon_ms.checked_add(1).map(expiry::first_key);
+    let to = end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(end.as_slice()));
+    let found = rows.scan(Table::Expiry, place.from.as_ref().map(Vec::as_slice), to, most_rows)?;
+    let mut is_last = found.len() < most_rows;
+    let mut keys: Vec<_> = found.into_iter().map(|(key, _)| key).collect();
+    let before = rows.cost();
+    let mut place = place.clone();
+    for taken in 0..keys.len() {
+        let Some(key) = keys.get(taken..=taken) else { break };
+        let (next, _) = sweep_rows(rows, key, place, budget, foreign)?;
+        let is_over = matches!(next.from, Bound::Excluded(_));
+        let too_much = exceeds(rows.cost(), before, budget);
+        if too_much || !is_over {
+            is_last &= taken + 1 == keys.len() && !too_much;
+            // One that is too much by itself is the first of its slice, and its only one.
+            keys.truncate(if taken > 0 && too_much { taken } else { taken + 1 });
+            break;
+        }
+        place = next;
+    }
+    Ok(Plan { keys, is_last })
+}
+
+fn exceeds(cost: Cost, before: Cost, budget: Budget) -> bool {
+    cost.changes - before.changes > budget.changes
+        || cost.frame_bytes - before.frame_bytes > budget.frame_bytes
+        || cost.read_bytes - before.read_bytes > SLICE_READ_BYTES
+}
+
+/// When the first row is due that is due at `from_ms` or later.
+fn first_due_from(keeper: &Keeper<'_>, from_ms: u64) -> Result<Option<u64>> {
+    let from = expiry::first_key(from_ms);
+    let found = keeper.read(|rows| rows.scan(Table::Expiry, Bound::Included(&from), Bound::Unbounded, 1))?;
+    Ok(found.first().and_then(|(key, _)| expiry::decode_key(key)).map(|(at_ms, ..)| at_ms))
+}
+
+/// How many index rows are due now, counted up to `most`.
+#[cfg_attr(not(test), expect(dead_code, reason = "for the statistics"))]
+pub(crate) fn backlog(keeper: &Keeper<'_>, most: u64) -> Result<u64> {
+    let end = keeper.now_ms().checked_add(1).map(expiry::first_key);
+    keeper.read(|rows| {
+        let (mut count, mut from) = (0, Bound::Unbounded);
+        while count < most {
+            let to = end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(end.as_slice()));
+            let found = rows.scan(Table::Expiry, from.as_ref().map(Vec::as_slice), to, COUNT_ROWS)?;
+            count += found.len() as u64;
+            match found.into_iter().next_back() {
+                Some((key, _)) => from = Bound::Excluded(key),
+                None => break,
+            }
+        }
+        Ok(count.min(most))
+    })
+}
+
+/// What the upkeep thread does for the sweeper.
+#[derive(Debug)]
+pub(crate) struct SweepJob {
+    every: Duration,
+    foreign: Option<Foreign>,
+}
+
+impl SweepJob {
+    /// Looks at least that often.
+    pub(crate) fn new(every: Duration, foreign: Option<Foreign>) -> Self {
+        Self { every, foreign }
+    }
+}
+
+impl Job for SweepJob {
+    fn tick(&self, keeper: &Keeper<'_>) -> Result<Tick> {
+        keeper.shared::<Sweeper>().step(keeper, self.foreign, self.every)
+    }
+
+    fn every(&self) -> Duration {
+        self.every
+    }
+}

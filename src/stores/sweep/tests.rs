@@ -1,0 +1,394 @@
+//! Sweeps of whole rooms.
+
+use super::sweeper::{SLICE_ROWS, SweepCounts, Sweeper, backlog};
+use super::{Budget, SweepJob};
+use crate::durability::Durability;
+use crate::engine::access::{Reader, Writer};
+use crate::engine::{Job, Tick};
+use crate::limits::MIN_LOG_CAPACITY;
+use crate::stores::expiry;
+use crate::tables::Table;
+use crate::{
+    AdaptiveConfig, AdaptiveRateLimitStore, Builder, CacheStore, Cloakroom, Clock, DedupeStore, Error,
+    FormTokenRecord, FormTokenStore, HandoffStateStore, JsonObject, LookupKey, ManualClock, Priority,
+    RateLimitConfig, RateLimitStore, TokenConsumeOutcome, TokenSubject,
+};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+const NOW_MS: u64 = 1_000_000;
+const TTL: u64 = 100;
+
+fn options(clock: &Arc<ManualClock>) -> Builder {
+    Cloakroom::builder().clock(clock.clone()).sweep_interval(None)
+}
+
+fn clock() -> Arc<ManualClock> {
+    Arc::new(ManualClock::new(NOW_MS))
+}
+
+fn room() -> (Cloakroom, Arc<ManualClock>) {
+    let clock = clock();
+    (options(&clock).without_threads().open_in_memory().unwrap(), clock)
+}
+
+fn token(key: &str) -> FormTokenRecord {
+    FormTokenRecord {
+        lookup_key: LookupKey::new(key),
+        key_version: "1".into(),
+        subject: TokenSubject::Anonymous,
+        purpose: "pay".into(),
+        bound_resource: None,
+        issued_at: 0,
+        expires_at: NOW_MS / 1_000 + TTL,
+    }
+}
+
+fn consume(room: &Cloakroom, key: &str) -> TokenConsumeOutcome {
+    let tokens = room.form_tokens();
+    let consumed =
+        tokens.consume_form_token(&LookupKey::new(key), &TokenSubject::Anonymous, "pay", None, 1_000);
+    consumed.wait().unwrap().0
+}
+
+/// The tables that are not empty.
+fn left(room: &Cloakroom) -> BTreeMap<&'static str, usize> {
+    room.row_counts().unwrap().into_iter().filter(|(_, rows)| *rows > 0).collect()
+}
+
+fn counts(room: &Cloakroom) -> SweepCounts {
+    room.engine().keeper().unwrap().shared::<Sweeper>().counts()
+}
+
+fn rate() -> RateLimitConfig {
+    RateLimitConfig { limit: 1_000_000, window: Duration::from_secs(TTL) }
+}
+
+/// Leaves something in every store.
+fn fill(room: &Cloakroom, names: std::ops::Range<u32>) {
+    let os = Durability::Os;
+    let (tokens, handoff) = (room.form_tokens().with_durability(os), room.handoff().with_durability(os));
+    let (cache, jobs) = (room.cache::<u32>("c").with_durability(os), room.dedupe::<u32>("d"));
+    let rates = room.rate_limit("r", rate()).unwrap().with_durability(os);
+    let adaptive = room.adaptive_rate_limit("a", rate(), AdaptiveConfig::default()).unwrap();
+    for number in names {
+        let name = format!("{number:08x}");
+        drop(tokens.insert_form_token(token(&name)));
+        drop(handoff.set(&name, &JsonObject::new(), TTL));
+        drop(cache.set_with_tags(&name, &number, TTL as i64, &["tag", &name]));
+        drop(jobs.register(&name));
+        drop(rates.record(&name));
+        drop(rates.set_cooldown(&name, NOW_MS + 10));
+        drop(adaptive.record(&name, Priority::User));
+        if number % 2 == 0 {
+            consume(room, &name);
+            drop(handoff.claim(&name, Duration::from_secs(9_999)));
+            drop(jobs.complete(&name, &number));
+            drop(adaptive.acquire(&name, Priority::Background));
+        }
+    }
+}
+
+#[test]
+fn nothing_is_left_of_what_has_ended_but_what_must_stay() {
+    let (room, clock) = room();
+    fill(&room, 0..40);
+    room.cache::<u32>("c").set_with_tags("never", &1, 0, &["tag"]).wait().unwrap();
+    room.rate_limit("r", rate()).unwrap().set_resource_config("configured", rate()).wait().unwrap();
+    room.checkpoint().unwrap();
+    fill(&room, 40..80);
+    clock.advance(Duration::from_secs(TTL));
+    let report = room.sweep().unwrap();
+    assert_eq!((report.form_tokens, report.handoff, report.cache), (40, 80, 80), "{report:?}");
+    assert_eq!((report.dedupe, report.rate_limit, report.cooldowns), (0, 80, 80), "{report:?}");
+    assert_eq!(report.refiled, 40);
+    clock.advance(Duration::from_secs(24 * 3_600));
+    let report = room.sweep().unwrap();
+    assert_eq!((report.form_tokens, report.dedupe, report.adaptive_rate_limit), (40, 80, 80), "{report:?}");
+    assert_eq!((report.refiled, report.stepped_over), (0, 0));
+    let stays = [
+        ("adaptive_rate_limit", 80),
+        ("cache", 1),
+        ("cache_by_tag", 1),
+        ("cache_tags", 1),
+        ("rate_limit_config", 1),
+        ("rate_limit_store", 1),
+    ];
+    assert_eq!(left(&room), BTreeMap::from(stays));
+    assert_eq!(room.sweep().unwrap(), super::SweepReport::default());
+    room.adaptive_rate_limit("a", rate(), AdaptiveConfig::default()).unwrap().clear().wait().unwrap();
+    assert_eq!(room.sweep().unwrap().adaptive_rate_limit, 80);
+    assert_eq!(left(&room).get("adaptive_rate_limit"), None);
+    room.checkpoint().unwrap();
+    assert_eq!(left(&room).get("expiry"), None);
+}
+
+#[test]
+fn a_great_many_rows_at_once_are_removed_in_small_slices_that_stall_nobody() {
+    const ROWS: u32 = 30_000;
+    let clock = clock();
+    // A log that holds a fraction of what the sweep writes.
+    let room = options(&clock).log_capacity(1 << 20).open_in_memory().unwrap();
+    fill(&room, 0..ROWS / 6);
+    room.checkpoint().unwrap();
+    let before = room.engine_stats().unwrap();
+    clock.advance(Duration::from_secs(48 * 3_600));
+    let swept = AtomicBool::new(false);
+    let written = thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let mut written = 0;
+            while !swept.load(Ordering::Acquire) {
+                room.handoff()
+                    .set(&format!("new {}", written % 100), &JsonObject::new(), TTL)
+                    .wait()
+                    .unwrap();
+                written += 1;
+            }
+            written
+        });
+        let report = room.sweep().unwrap();
+        swept.store(true, Ordering::Release);
+        assert_eq!(report.total(), 7 * u64::from(ROWS / 6));
+        writer.join().unwrap()
+    });
+    assert!(written > 0);
+    let counts = counts(&room);
+    assert!(counts.most_rows <= SLICE_ROWS as u64, "{counts:?}");
+    assert!(counts.most_changes <= Budget::SLICE.changes as u64, "{counts:?}");
+    assert!(counts.slices >= 7 * u64::from(ROWS / 6) / SLICE_ROWS as u64, "{counts:?}");
+    assert!(room.engine_stats().unwrap().checkpoints > before.checkpoints, "the sweep was to fill the log");
+}
+
+#[test]
+fn a_sweep_alone_never_finds_the_log_full() {
+    let clock = clock();
+    let room = options(&clock).log_capacity(MIN_LOG_CAPACITY).open_in_memory().unwrap();
+    fill(&room, 0..300);
+    room.checkpoint().unwrap();
+    let before = room.engine_stats().unwrap();
+    clock.advance(Duration::from_secs(48 * 3_600));
+    assert_eq!(room.sweep().unwrap().total(), 7 * 300);
+    let after = room.engine_stats().unwrap();
+    assert_eq!(after.stalls, before.stalls);
+    assert!(after.checkpoints > before.checkpoints + 1);
+}
+
+#[test]
+fn long_keys_are_swept_through_a_small_log() {
+    let clock = clock();
+    let room = options(&clock).without_threads().log_capacity(MIN_LOG_CAPACITY).open_in_memory().unwrap();
+    let key = |number: u32| format!("{number} {}", "x".repeat(4_000));
+    for number in 0..40 {
+        room.form_tokens().insert_form_token(token(&key(number))).wait().unwrap();
+        assert_eq!(consume(&room, &key(number)), TokenConsumeOutcome::Proceed);
+    }
+    clock.advance(Duration::from_secs(48 * 3_600));
+    assert_eq!(room.sweep().unwrap().form_tokens, 40);
+    assert_eq!(left(&room), BTreeMap::new());
+    assert!(counts(&room).slices >= 40 / 2);
+}
+
+#[test]
+fn a_window_with_a_great_many_requests_goes_in_slices() {
+    let (room, clock) = room();
+    let rates = room.rate_limit("r", rate()).unwrap().with_durability(Durability::Os);
+    for _ in 0..5_000 {
+        clock.advance(Duration::from_millis(1));
+        drop(rates.record("busy"));
+    }
+    clock.advance(Duration::from_secs(TTL));
+    assert_eq!(room.sweep().unwrap().rate_limit, 1);
+    assert_eq!(left(&room), BTreeMap::from([("rate_limit_store", 1)]));
+    let counts = counts(&room);
+    assert!(counts.slices >= 5_000 / Budget::SLICE.changes as u64);
+    assert!(counts.most_changes <= Budget::SLICE.changes as u64 + 3, "{counts:?}");
+}
+
+#[test]
+fn what_is_refreshed_while_it_is_swept_survives() {
+    let clock = clock();
+    let room = options(&clock).log_capacity(1 << 20).open_in_memory().unwrap();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for thread in 0..3 {
+            let (room, clock, done) = (&room, &clock, &done);
+            scope.spawn(move || {
+                let handoff = room.handoff().with_durability(Durability::Os);
+                let cache = room.cache::<u32>("c").with_durability(Durability::Os);
+                let mut looked = 0;
+                while !done.load(Ordering::Acquire) || looked < 50 {
+                    let key = format!("{thread} {}", looked % 5);
+                    let before_ms = clock.now_ms();
+                    drop(handoff.set(&key, &JsonObject::new(), 10));
+                    drop(cache.set_with_tags(&key, &looked, 10, &["tag"]));
+                    let state = handoff.get(&key).wait().unwrap();
+                    let value = cache.get(&key).wait().unwrap();
+                    if clock.now_ms() < before_ms + 10_000 {
+                        assert!(state.is_some() && value == Some(looked), "{key} was swept");
+                    }
+                    looked += 1;
+                }
+            });
+        }
+        for _ in 0..300 {
+            clock.advance(Duration::from_secs(4));
+            room.sweep().unwrap();
+        }
+        done.store(true, Ordering::Release);
+    });
+    clock.advance(Duration::from_secs(10));
+    room.sweep().unwrap();
+    assert_eq!(left(&room), BTreeMap::new());
+}
+
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    for _ in 0..200_000 {
+        if done() {
+            return;
+        }
+        thread::park_timeout(Duration::from_micros(50));
+    }
+    panic!("it never happened: {what}");
+}
+
+#[test]
+fn the_background_sweeps_when_the_clock_is_moved_and_is_idle_otherwise() {
+    let clock = clock();
+    let room = Cloakroom::builder().clock(clock.clone()).open_in_memory().unwrap();
+    until("the first look", || counts(&room).rounds > 0);
+    fill(&room, 0..50);
+    for _ in 0..2 {
+        clock.advance(Duration::from_secs(TTL));
+    }
+    until("they are swept", || left(&room).get("handoff").is_none());
+    clock.advance(Duration::from_secs(24 * 3_600));
+    until("the tokens are swept", || !left(&room).contains_key("expiry"));
+    assert_eq!(left(&room), BTreeMap::from([("adaptive_rate_limit", 50), ("rate_limit_store", 1)]));
+    // A last look may be under way.
+    let rounds = counts(&room).rounds;
+    clock.advance(Duration::from_millis(1));
+    until("it has looked", || counts(&room).rounds > rounds);
+    let settled = counts(&room);
+    fill(&room, 100..200);
+    room.checkpoint().unwrap();
+    assert!(counts(&room).rounds <= settled.rounds + 1);
+    assert_eq!(counts(&room).slices, settled.slices);
+    room.close().unwrap();
+}
+
+#[test]
+fn a_room_whose_last_handle_is_dropped_closes_at_once_although_it_sweeps() {
+    let (storage, clock) = (crate::storage::sim::SimStorage::new(1), clock());
+    for round in 0..20 {
+        let builder = Cloakroom::builder().clock(clock.clone()).log_capacity(1 << 20);
+        let room = builder.open_on(Arc::new(storage.clone())).unwrap();
+        fill(&room, round * 20..round * 20 + 20);
+        clock.advance(Duration::from_secs(48 * 3_600));
+        let weak = Arc::downgrade(&room.engine().keeper().unwrap().shared::<Sweeper>());
+        drop(room);
+        assert_eq!(weak.strong_count(), 0, "the thread still holds the engine");
+    }
+}
+
+#[test]
+fn rows_of_a_feature_that_is_not_built_in_are_stepped_over() {
+    let (room, clock) = room();
+    let put = |count: u32| {
+        let written: Result<(), Error> = room
+            .engine()
+            .transact(Durability::Sync, &[], |tx| {
+                for number in 0..count {
+                    let key = number.to_be_bytes();
+                    expiry::put(tx, NOW_MS, Table::CodletFailures, &key);
+                    tx.put(Table::Expiry, &[&NOW_MS.to_be_bytes()[..], &[250], &key].concat(), Vec::new());
+                }
+                Ok(())
+            })
+            .wait();
+        written.unwrap();
+    };
+    put(300);
+    room.form_tokens().insert_form_token(token("behind")).wait().unwrap();
+    clock.advance(Duration::from_secs(TTL));
+    let keeper = room.engine().keeper().unwrap();
+    let sweeper = keeper.shared::<Sweeper>();
+    for removed in [1, 0] {
+        let report = sweeper.sweep(&keeper, None).unwrap();
+        assert_eq!((report.form_tokens, report.total(), report.stepped_over), (removed, removed, 600));
+    }
+    let job = SweepJob::new(Duration::from_secs(1), None);
+    let ticks = (0..100).map(|_| job.tick(&keeper).unwrap()).take_while(|tick| *tick == Tick::Again).count();
+    assert!((4..=5).contains(&ticks), "{ticks}");
+    assert_eq!(left(&room), BTreeMap::from([("expiry", 600)]));
+    #[cfg(feature = "codlet")]
+    assert_eq!((room.sweep().unwrap().stepped_over, left(&room)), (300, BTreeMap::from([("expiry", 300)])));
+}
+
+#[test]
+fn damage_stops_nobody_from_removing_what_is_behind_it() {
+    let (room, clock) = room();
+    fill(&room, 0..10);
+    let damaged = [Table::FormToken, Table::Handoff, Table::Cache, Table::DedupeJob, Table::RateLimit];
+    let written: Result<(), Error> = room
+        .engine()
+        .transact(Durability::Sync, &[], |tx| {
+            for table in damaged.into_iter().chain([Table::RateLimitCooldown, Table::AdaptiveRateLimit]) {
+                let row = tx.scan(table, std::ops::Bound::Unbounded, std::ops::Bound::Unbounded, 1)?;
+                tx.put(table, &row[0].0, vec![255; 3]);
+            }
+            Ok(())
+        })
+        .wait();
+    written.unwrap();
+    clock.advance(Duration::from_secs(48 * 3_600));
+    let report = room.sweep().unwrap();
+    assert_eq!((report.total(), report.stepped_over), (7 * 9, 7));
+    assert_eq!(room.sweep().unwrap().stepped_over, 7);
+}
+
+#[test]
+fn the_backlog_is_counted_up_to_a_limit() {
+    let (room, clock) = room();
+    for number in 0..2_000 {
+        drop(room.handoff().with_durability(Durability::Os).set(
+            &number.to_string(),
+            &JsonObject::new(),
+            TTL,
+        ));
+    }
+    let keeper = room.engine().keeper().unwrap();
+    assert_eq!(backlog(&keeper, 10_000).unwrap(), 0);
+    clock.advance(Duration::from_secs(TTL));
+    assert_eq!(backlog(&keeper, 10_000).unwrap(), 2_000);
+    assert_eq!(backlog(&keeper, 700).unwrap(), 700);
+    room.sweep().unwrap();
+    assert_eq!((backlog(&keeper, 10_000).unwrap(), counts(&room).swept), (0, 2_000));
+}
+
+#[test]
+fn the_thread_is_told_when_to_look_again() {
+    let (room, clock) = room();
+    let job = SweepJob::new(Duration::from_secs(30), None);
+    let keeper = room.engine().keeper().unwrap();
+    assert_eq!(job.tick(&keeper).unwrap(), Tick::IdleUntil(None));
+    room.handoff().set("a", &JsonObject::new(), TTL).wait().unwrap();
+    room.handoff().set("b", &JsonObject::new(), 2 * TTL).wait().unwrap();
+    assert_eq!(job.tick(&keeper).unwrap(), Tick::IdleUntil(Some(NOW_MS + TTL * 1_000)));
+    clock.advance(Duration::from_secs(TTL));
+    assert_eq!(job.tick(&keeper).unwrap(), Tick::IdleUntil(Some(NOW_MS + 2 * TTL * 1_000)));
+    assert_eq!(counts(&room).swept, 1);
+}
+
+#[test]
+fn a_sweep_is_refused_where_it_would_wait_for_itself_or_find_nothing_open() {
+    let (room, _) = room();
+    let nested = room.atomically(|_| Ok::<_, Error>(room.sweep().err())).wait().unwrap();
+    assert!(matches!(nested, Some(Error::NestedTransaction)));
+    room.close().unwrap();
+    assert!(matches!(room.sweep(), Err(Error::Closed)));
+    let zero = Cloakroom::builder().sweep_interval(Duration::ZERO).open_in_memory();
+    assert!(matches!(zero, Err(Error::InvalidConfig(_))));
+}

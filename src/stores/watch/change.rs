@@ -1,0 +1,170 @@
+//! A change as a watcher sees it, and how it is told from the rows that a transaction changed.
+
+use super::WatchFilter;
+use crate::engine::{CommittedRows, Selector};
+use crate::stores::expiry;
+use crate::stores::form_token::row::{UseRow, decode_key};
+use crate::stores::place::{Place, StoreKind};
+use crate::stores::state::Identity;
+use crate::stores::state::row::decode_slot_key;
+use crate::tables::{Table, Value};
+use std::cell::OnceCell;
+use std::collections::HashSet;
+
+/// Something that a transaction did to one entry of a store. It says that it happened and to what, and carries no
+/// content: whoever wants that asks the store, which may have gone on since.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Change {
+    /// The position of the transaction. Changes of one transaction have the same, and those of a later one a greater one.
+    pub lsn: u64,
+    /// Whether this is the last change of its transaction that passes the filter. The changes of one transaction come
+    /// right behind one another.
+    pub last_of_transaction: bool,
+    /// The kind of store.
+    pub store: StoreKind,
+    /// The name of the store, for caches, stores of jobs and limiters.
+    pub name: Option<String>,
+    /// The key of the entry: the lookup key of a token, the id of a claim-check state, the hash of a cached value or a
+    /// job, the resource of a window, the origin of a cooldown, the kind of an agent state, and of what the adapter for
+    /// `codlet` keeps the id or the caller's key. Empty for [`Cleared`](ChangeKind::Cleared).
+    pub key: String,
+    /// Whose an agent state is; `None` for every other store.
+    pub identity: Option<Identity>,
+    /// What happened.
+    pub kind: ChangeKind,
+}
+
+/// What happened to an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ChangeKind {
+    /// It was stored, new or over an earlier one: a token inserted, a state or value set, a job registered or ended, a
+    /// request recorded in a window.
+    Put,
+    /// A form token was consumed.
+    Consumed,
+    /// A form token, consumed now or earlier, has a result that a replay answers.
+    ResultSet,
+    /// A claim-check state was claimed.
+    Claimed,
+    /// A claim on a state was released, and the state can be seen again. (A claim that is acknowledged removes the
+    /// state, and one whose lease ends changes nothing.)
+    Released,
+    /// A resource of a limiter got a configuration of its own.
+    Configured,
+    /// An origin of a limiter got a cooldown.
+    Paused,
+    /// The cooldown of an origin was taken back, or swept.
+    Resumed,
+    /// It was removed by somebody: taken, deleted, evicted, invalidated. Also when it was made in the same transaction.
+    Removed,
+    /// It was removed when its time had passed already, by the sweeper or by whoever came across it. That an entry
+    /// becomes absent by the passing of time alone is no change.
+    Expired,
+    /// All windows and cooldowns of a limiter were forgotten at once.
+    Cleared,
+}
+
+impl Selector for WatchFilter {
+    type Item = Change;
+
+    fn select(&self, rows: CommittedRows<'_>) -> Vec<Change> {
+        let ended = OnceCell::new();
+        let mut changes: Vec<Change> = Vec::new();
+        for (table, key, value) in rows.iter() {
+            let Some(kind) = kind(rows, (table, key, value), &ended) else { continue };
+            let Some(place) = Place::of(table, key) else { continue };
+            changes.extend(self.change(rows.lsn, &place, table, kind));
+        }
+        if let Some(last) = changes.last_mut() {
+            last.last_of_transaction = true;
+        }
+        changes
+    }
+}
+
+impl WatchFilter {
+    /// The change, if it passes.
+    fn change(&self, lsn: u64, place: &Place<'_>, table: Table, kind: ChangeKind) -> Option<Change> {
+        let store = place.store;
+        if !self.admits_store(store, place.name.as_deref()) {
+            return None;
+        }
+        let (key, identity) = key_of(table, place.key);
+        let every_key = kind == ChangeKind::Cleared;
+        if !self.admits_identity(identity.as_ref()) || !(every_key || self.admits_key(&key)) {
+            return None;
+        }
+        let name = place.name.as_deref().map(str::to_owned);
+        Some(Change { lsn, last_of_transaction: false, store, name, key, identity, kind })
+    }
+}
+
+/// The key of an entry as its store's callers know it. Stores write nothing but text.
+fn key_of(table: Table, key: &[u8]) -> (String, Option<Identity>) {
+    let text = |key: &[u8]| String::from_utf8_lossy(key).into_owned();
+    match table {
+        Table::FormToken | Table::FormTokenUse => {
+            (decode_key(key).map_or_else(|_| text(key), |key| key.as_str().to_owned()), None)
+        }
+        Table::State => match decode_slot_key(key) {
+            Ok(slot) => (slot.kind, Some(slot.identity)),
+            Err(_) => (text(key), None),
+        },
+        _ => (text(key), None),
+    }
+}
+
+/// The rows that a transaction removed although, or because, their time had passed.
+type Ended<'a> = OnceCell<HashSet<(Table, &'a [u8])>>;
+
+/// What a changed row says, if it says anything that another one does not.
+fn kind<'a>(
+    rows: CommittedRows<'a>,
+    (table, key, value): (Table, &'a [u8], Option<&Value>),
+    ended: &Ended<'a>,
+) -> Option<ChangeKind> {
+    let gone = || match ended.get_or_init(|| ended_rows(rows)).contains(&(table, key)) {
+        true => ChangeKind::Expired,
+        false => ChangeKind::Removed,
+    };
+    Some(match (table, value) {
+        (Table::FormTokenUse, Some(value)) => match UseRow::decode(value) {
+            Ok(UseRow { result_ref: Some(_), .. }) => ChangeKind::ResultSet,
+            _ => ChangeKind::Consumed,
+        },
+        (Table::HandoffClaim, Some(_)) => ChangeKind::Claimed,
+        // It goes with the state when that is removed or replaced.
+        (Table::HandoffClaim, None) if rows.get(Table::Handoff, key).is_none() => ChangeKind::Released,
+        (Table::RateLimitConfig, _) => ChangeKind::Configured,
+        (Table::RateLimitCooldown, Some(_)) => ChangeKind::Paused,
+        (Table::RateLimitCooldown, None) => ChangeKind::Resumed,
+        (Table::RateLimitStore, _) => ChangeKind::Cleared,
+        (
+            Table::FormToken
+            | Table::Handoff
+            | Table::Cache
+            | Table::DedupeJob
+            | Table::RateLimit
+            | Table::AdaptiveRateLimit
+            | Table::State
+            | Table::CodletCode
+            | Table::CodletSession
+            | Table::CodletFailures,
+            value,
+        ) => value.map_or_else(gone, |_| ChangeKind::Put),
+        // Index rows and what lies beside an entry change with the entry.
+        _ => return None,
+    })
+}
+
+/// The entries whose index row was removed from under a time that had come.
+fn ended_rows(rows: CommittedRows<'_>) -> HashSet<(Table, &[u8])> {
+    rows.iter()
+        .filter(|(table, _, value)| *table == Table::Expiry && value.is_none())
+        .filter_map(|(_, key, _)| expiry::decode_key(key))
+        .filter(|(time_ms, _, _)| *time_ms <= rows.now_ms)
+        .map(|(_, table, primary)| (table, primary))
+        .collect()
+}
