@@ -14,7 +14,7 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     fn now_ms(&self) -> u64;
 
     /// Has `changed` called after every move of the clock, for as long as it is alive, and answers how a wait until
-    /// a time must be made. A room asks once, when something first waits for a time.
+    /// a time must be made. A room asks once, when it is opened or when something first waits for a time.
     ///
     /// The default remembers nothing and answers [`ClockPace::Unknown`], which is right for every clock.
     fn on_change(&self, changed: Weak<dyn Fn() + Send + Sync>) -> ClockPace {

@@ -218,8 +218,8 @@ impl Cloakroom {
     ///
     /// # Errors
     /// [`Error::NestedTransaction`] from inside a transaction of this room; [`Error::DiskFull`], [`Error::LogFull`],
-    /// [`Error::Poisoned`], [`Error::Io`], [`Error::ReadOnly`], [`Error::Closed`]. What was removed before stays removed, and every entry is
-    /// either gone whole or as it was.
+    /// [`Error::Poisoned`], [`Error::Io`], [`Error::ReadOnly`], [`Error::Closed`]; [`Error::Corrupted`] when the index of what ends is
+    /// damaged. What was removed before stays removed, and every entry is either gone whole or as it was.
     ///
     /// ```
     /// # use cloakroom::{Cloakroom, HandoffStateStore, JsonObject, ManualClock};
@@ -558,7 +558,7 @@ impl Builder {
     /// writing opener would give, and the file stays as it is. No threads are started.
     ///
     /// Any number of read-only openers may have a file open, and nobody can open it for writing as long. Whatever
-    /// would change something (a write of any store, `atomically`, `checkpoint`, `sweep`) answers [`Error::ReadOnly`].
+    /// would change something (a write of any store, `atomically`, `checkpoint`, `sweep`, `compact`) answers [`Error::ReadOnly`].
     /// `log_capacity` and `durability` mean nothing.
     #[must_use]
     pub fn read_only(mut self, read_only: bool) -> Self {

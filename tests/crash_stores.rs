@@ -11,7 +11,10 @@ mod all_stores;
 use all_stores::dump::{Dump, check_swept, go_on};
 use all_stores::history::{History, builder, new_clock, open};
 use cloakroom::testing::SimStorage;
-use cloakroom::{Cloakroom, ManualClock};
+use cloakroom::{
+    CacheStore, Cloakroom, Durability, HandoffStateStore, JsonObject, ManualClock, RateLimitStore,
+};
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -183,6 +186,71 @@ fn a_power_failure_leaves_every_store_as_it_was_after_one_and_the_same_step() {
         }
     }
     assert!(env("CLOAKROOM_SIM_EVENT").is_some() || crashes > 50, "the power failed only {crashes} times");
+}
+
+/// Entries with every kind of secondary row, all of which have ended when the clock is moved by a day, and a log that they
+/// fill several times.
+fn filled_with_what_ends(seed: u64) -> Vec<u8> {
+    let storage = SimStorage::new(seed);
+    let room = open(&storage, &new_clock()).unwrap();
+    let os = Durability::Os;
+    let cache = all_stores::ops::caches(&room, 0, os);
+    let rates = all_stores::ops::rates(&room, os);
+    for number in 0..150 {
+        let name = format!("{number} {}", "x".repeat(100));
+        room.handoff().set(&name, &JsonObject::new(), 60).wait().unwrap();
+        room.handoff().claim(&name, Duration::from_secs(30)).wait().unwrap().unwrap();
+        cache.set_with_tags(&name, &name, 60, &["one", &name]).wait().unwrap();
+        rates.record(&name).wait().unwrap();
+    }
+    room.close().unwrap();
+    storage.process_crash_image()
+}
+
+/// Every entry has all of its secondary rows, and none is without its entry.
+fn check_whole(room: &Cloakroom) -> Result<(), String> {
+    let rows: BTreeMap<_, _> = room.row_counts().map_err(|error| error.to_string())?.into_iter().collect();
+    let whole = rows["handoff"] == rows["handoff_claim"]
+        && rows["cache"] == rows["cache_tags"]
+        && 2 * rows["cache"] == rows["cache_by_tag"]
+        && rows["rate_limit"] == rows["rate_limit_request"]
+        && rows["handoff"] + rows["cache"] + rows["rate_limit"] == rows["expiry"];
+    if whole { Ok(()) } else { Err(format!("{rows:?}")) }
+}
+
+#[test]
+fn a_power_failure_in_the_middle_of_a_sweep_leaves_every_entry_whole_or_gone() {
+    let filled = filled_with_what_ends(1);
+    let clock = new_clock();
+    clock.advance(Duration::from_secs(24 * 3_600));
+    let sweep = |stop_after: Option<u64>| {
+        let storage = SimStorage::from_image(filled.clone(), 1);
+        let room = open(&storage, &clock).unwrap();
+        if let Some(event) = stop_after {
+            storage.stop_after(event);
+        }
+        let swept = room.sweep();
+        let done = swept.is_ok() && room.checkpoint().is_ok();
+        assert_eq!(done, stop_after.is_none() || !storage.is_crashed());
+        storage
+    };
+    let (events, mut partly) = (sweep(None).events(), 0);
+    assert!(events > 50, "{events}");
+    for event in 0..events {
+        let storage = sweep(Some(event));
+        if !storage.is_crashed() {
+            storage.power_off();
+        }
+        for image in [0, 1, 2 + event] {
+            let storage = SimStorage::from_image(storage.crash_image(image), 7);
+            let room = open(&storage, &clock).unwrap();
+            check_whole(&room).unwrap_or_else(|what| panic!("event {event}, image {image}: {what}"));
+            let swept = room.sweep().unwrap().total();
+            partly += usize::from((1..450).contains(&swept));
+            check_swept(&room).unwrap_or_else(|what| panic!("event {event}, image {image}: {what}"));
+        }
+    }
+    assert!(partly > 20, "the power failed in the middle only {partly} times");
 }
 
 /// A checker that never fails proves nothing: acknowledging before the flush must be noticed.

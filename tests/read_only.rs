@@ -159,6 +159,7 @@ fn whatever_would_change_something_is_refused_and_changes_nothing() {
         room.atomically(|tx| tx.handoff().get("state-01")).wait().err(),
         room.checkpoint().err(),
         room.sweep().err(),
+        room.compact().err(),
     ];
     for (number, refusal) in refusals.into_iter().enumerate() {
         assert!(matches!(refusal, Some(Error::ReadOnly)), "call {number} answered {refusal:?}");

@@ -66,7 +66,7 @@ pub(crate) struct Space {
     /// Those of them that the newest commit uses.
     pub(crate) used_bytes: u64,
     /// Where the last used byte is.
-    used_end: u64,
+    pub(crate) used_end: u64,
 }
 
 impl Space {

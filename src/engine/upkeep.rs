@@ -8,7 +8,8 @@
 //! 3. A step never forces a flush, and never takes the last room in the log: without headroom it waits, holding no lock,
 //!    until a checkpoint has made some.
 //!
-//! The thread holds the engine but keeps no handle of it, so the engine closes with its last handle.
+//! After each step the thread leaves everything alone for as long as the step took, so it takes half of a processor at the
+//! most. It holds the engine but keeps no handle of it, so the engine closes with its last handle.
 
 use super::prefetch::{Prefetched, Rehearsal};
 use super::{Core, Engine, Snapshot, Turn, Tx, timer};
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Waker;
 use std::thread::{self, Thread};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// For how long what becomes due is gathered, so that rows which end one after the other are not removed one by one.
 const GATHER_FOR: Duration = Duration::from_secs(1);
@@ -30,6 +31,9 @@ const GATHER_FOR: Duration = Duration::from_secs(1);
 /// How long the thread leaves everything alone after a failure, and after many in a row.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// The longest pause between two steps while there is more to do.
+const LONGEST_BREATH: Duration = Duration::from_millis(20);
 
 /// Work for the thread.
 pub(crate) trait Job: fmt::Debug + Send + Sync {
@@ -69,6 +73,7 @@ pub(super) fn run(core: &Arc<Core>, job: &dyn Job) {
     *core.upkeep.thread.lock() = Some(thread::current());
     let mut failures = 0;
     while !core.closed.load(Ordering::Acquire) {
+        let began = Instant::now();
         // A panic is a failure: the host goes on, and so does the upkeep.
         let pause = catch_unwind(AssertUnwindSafe(|| {
             timer::listen(core);
@@ -77,7 +82,7 @@ pub(super) fn run(core: &Arc<Core>, job: &dyn Job) {
         match pause {
             Ok(Ok(None)) => {
                 failures = 0;
-                thread::yield_now();
+                thread::park_timeout(began.elapsed().min(LONGEST_BREATH));
             }
             Ok(Ok(Some(pause))) => {
                 failures = 0;

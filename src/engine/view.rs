@@ -61,12 +61,12 @@ pub(super) fn scan(
     let (table, from, to) = range;
     let mut rows: Vec<Row> = Vec::new();
     let mut start: Bound<Vec<u8>> = from.map(<[u8]>::to_vec);
-    let mut page = 0;
+    let mut hidden = 0;
     while rows.len() < limit {
         // Where everything is hidden by tombstones, pages grow, so that a run of them costs a walk and not a search for
         // each.
-        page = (page * 2).clamp(limit - rows.len(), MAX_HIDDEN_PAGE.max(limit - rows.len()));
-        let wanted = page;
+        let wanted = (limit - rows.len()).max(hidden);
+        let rows_before = rows.len();
         let below = view.base.scan(table, bound(&start), to, wanted)?;
         // A short page is the last one; behind a full one there may be more rows, which come with the next.
         let exhausted = below.len() < wanted;
@@ -99,6 +99,8 @@ pub(super) fn scan(
         if let Some(last) = last {
             start = Bound::Excluded(last);
         }
+        let all_hidden = rows.len() == rows_before && table.has_small_rows();
+        hidden = if all_hidden { (wanted * 2).min(MAX_HIDDEN_PAGE) } else { 0 };
     }
     Ok(rows)
 }

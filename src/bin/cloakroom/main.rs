@@ -4,6 +4,7 @@
 mod help;
 
 mod backup;
+mod compact;
 mod completions;
 mod consume;
 mod disk;
@@ -45,11 +46,13 @@ struct Cli {
 enum Command {
     Stats(stats::Options),
     Verify(verify::Options),
+    Salvage(salvage::Options),
     Sweep(sweep::Options),
-    Dump(dump::Options),
+    Compact(compact::Options),
+    Backup(backup::Options),
     Export(export::Options),
     Import(import::Options),
-    Backup(backup::Options),
+    Dump(dump::Options),
     Completions(completions::Options),
     /// Measure the store on this machine and check what it promises.
     Bench(BenchArgs),
@@ -91,11 +94,13 @@ fn run(command: &Command, out: &mut Output) -> Result<Verdict, Problem> {
     match command {
         Command::Stats(options) => stats::run(options, out),
         Command::Verify(options) => verify::run(options, out),
+        Command::Salvage(options) => salvage::run(options, out),
         Command::Sweep(options) => sweep::run(options, out),
-        Command::Dump(options) => dump::run(options, out),
+        Command::Compact(options) => compact::run(options, out),
+        Command::Backup(options) => backup::run(options, out),
         Command::Export(options) => export::run(options, out),
         Command::Import(options) => import::run(options, out),
-        Command::Backup(options) => backup::run(options, out),
+        Command::Dump(options) => dump::run(options, out),
         Command::Completions(options) => completions::run(options, out),
         Command::Bench(BenchArgs { workload: Workload::Consume(options) }) => {
             let report = consume::run(options)?;

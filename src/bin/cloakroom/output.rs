@@ -107,6 +107,11 @@ pub fn quoted(path: &Path) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
+/// A place within the file, without the name of the file.
+pub fn within<'a>(location: &'a str, file: &Path) -> &'a str {
+    location.strip_prefix(&shown(file)).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(location)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

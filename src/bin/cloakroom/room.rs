@@ -15,7 +15,8 @@ pub fn writable(path: &Path) -> Result<Cloakroom, Problem> {
     if !path.exists() {
         return Err(Problem::missing(path));
     }
-    Cloakroom::builder().open(path).map_err(|error| Problem::of(&error, path))
+    // What a command does not do itself is not to be done beside it.
+    Cloakroom::builder().sweep_interval(None).open(path).map_err(|error| Problem::of(&error, path))
 }
 
 /// Refuses a target that exists. What creates it decides again, when it gives the file its name.

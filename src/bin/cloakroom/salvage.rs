@@ -1,7 +1,148 @@
 //! `cloakroom salvage`: what is intact in a damaged file, in a new one.
 
-use crate::output::quoted;
+use crate::output::{Output, quoted, shown, within};
+use crate::problem::{Kind, Problem, Verdict};
+use crate::progress::Spinner;
+use crate::room;
+use crate::units;
+use clap::Args;
+use cloakroom::{Error, Loss, SalvageReport};
+use serde_json::json;
 use std::path::{Path, PathBuf};
+
+/// The most losses that a person is shown.
+const MAX_SHOWN: usize = 40;
+
+/// Copies whatever is intact in a damaged file into a new one, and says what is lost.
+///
+/// FILE is only read, and stays as it is: keep it until you know that nothing in it is missed. The new file is a sound
+/// room of its own, verified before it gets its name. Rows of indexes are made anew, so damage to them loses nothing.
+///
+/// An earlier backup may have what is lost here, but it lacks what was written after it. When the disk is at fault,
+/// salvage to another one.
+#[derive(Debug, Args)]
+#[command(after_long_help = help_end!(
+    "\
+Examples:
+  cloakroom salvage edge.cloak edge.salvaged.cloak
+  cloakroom salvage --json edge.cloak /elsewhere/edge.cloak | jq 'select(.type == \"loss\")'
+
+Then look at what was lost, keep the damaged file under another name, and put the
+new one in its place:
+  mv edge.cloak edge.damaged.cloak
+  mv edge.salvaged.cloak edge.cloak
+
+The exit code is 0 when nothing was lost, 1 when something was; the new file is
+there in both cases. With --json there is one object for each loss and each note,
+and at the end one of type \"report\".",
+    "cloakroom verify, cloakroom backup"
+))]
+pub struct Options {
+    /// The damaged file. It is only read.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The new file. Nothing of this name may exist.
+    #[arg(value_name = "TO")]
+    to: PathBuf,
+}
+
+pub fn run(options: &Options, out: &mut Output) -> Result<Verdict, Problem> {
+    let Options { file, to } = options;
+    if !file.exists() {
+        return Err(Problem::missing(file));
+    }
+    room::vacant(to)?;
+    let spinner = Spinner::start(format!("salvaging {}", shown(file)));
+    let salvaged = cloakroom::salvage(file, to);
+    drop(spinner);
+    let report = salvaged.map_err(|error| failed(&error, file))?;
+    if out.is_json() {
+        print_json(&report, options, out)?;
+    } else {
+        print(&report, options, out)?;
+    }
+    Ok(if report.is_complete() { Verdict::Fine } else { Verdict::Wrong })
+}
+
+/// What an error means. `cloakroom verify` has led here, so it is not named again.
+fn failed(error: &Error, file: &Path) -> Problem {
+    match error {
+        Error::Corrupted { location, detail } => {
+            let location = within(location, file);
+            let message = format!("nothing can be salvaged from {}: {location}: {detail}", shown(file));
+            Problem::new(Kind::Damaged, message).advise("restore a backup; no file was created")
+        }
+        _ => Problem::of(error, file),
+    }
+}
+
+fn print(report: &SalvageReport, options: &Options, out: &mut Output) -> Result<(), Problem> {
+    let Options { file, to } = options;
+    let rows = units::counted(report.rows, "row", "rows");
+    out.line(&format!("{}: {rows}, {}, verified", shown(to), units::bytes(report.bytes)))?;
+    if report.is_complete() {
+        out.line(&format!("nothing that was in {} is known to be lost", shown(file)))?;
+    } else {
+        out.line(&format!("lost from {}:", shown(file)))?;
+    }
+    for operations in &report.lost_frames {
+        out.line(&format!(
+            "  operations {} to {} of the log: what they did is as if it had not been done (a token that was consumed \
+             then can be consumed again)",
+            operations.start(),
+            operations.end()
+        ))?;
+    }
+    for Loss { location, what, .. } in report.losses.iter().take(MAX_SHOWN) {
+        out.line(&format!("  {}: {what}", within(location, file)))?;
+    }
+    let more = total(report).saturating_sub(MAX_SHOWN as u64);
+    if more > 0 {
+        out.line(&format!("  and {} more (with --json they are listed)", units::count(more)))?;
+    }
+    for note in report.notes.iter().take(MAX_SHOWN) {
+        out.line(&format!("note: {note}"))?;
+    }
+    out.line(&format!(
+        "what to do: {} is as it was; keep it, and put the new file in its place:",
+        shown(file)
+    ))?;
+    out.line(&format!("  mv {} {}", quoted(file), quoted(&file.with_added_extension("damaged"))))?;
+    out.line(&format!("  mv {} {}", quoted(to), quoted(file)))?;
+    out.line("to see first what is in the new file")?;
+    out.line(&format!("run: {}", look(to)))
+}
+
+fn print_json(report: &SalvageReport, options: &Options, out: &mut Output) -> Result<(), Problem> {
+    let Options { file, to } = options;
+    for operations in &report.lost_frames {
+        let range = json!({ "type": "lost_operations", "from": operations.start(), "to": operations.end() });
+        out.object(&range)?;
+    }
+    for Loss { location, what, .. } in &report.losses {
+        out.object(&json!({ "type": "loss", "location": within(location, file), "what": what }))?;
+    }
+    for note in &report.notes {
+        out.object(&json!({ "type": "note", "note": note }))?;
+    }
+    let tables: serde_json::Map<_, _> =
+        report.tables.iter().map(|(table, rows)| ((*table).to_owned(), json!(rows))).collect();
+    out.object(&json!({
+        "type": "report", "file": shown(file), "to": shown(to), "complete": report.is_complete(),
+        "losses": total(report), "lost_operations": report.lost_frames.len(), "dropped": report.dropped,
+        "damaged_blocks": report.damaged_blocks, "rows": report.rows, "bytes": report.bytes, "tables": tables,
+        "run": look(to),
+    }))
+}
+
+fn total(report: &SalvageReport) -> u64 {
+    report.losses.len() as u64 + report.more_losses
+}
+
+/// The command line that shows what is in the new file.
+fn look(to: &Path) -> String {
+    format!("cloakroom stats {}", quoted(to))
+}
 
 /// The command line that salvages `file` into a new file beside it.
 pub fn command(file: &Path) -> String {

@@ -1,7 +1,5 @@
 //! Numbers as people read them.
 
-use std::time::Duration;
-
 /// A number with its thousands apart: `1,234,567`.
 pub fn count(number: u64) -> String {
     let digits = number.to_string();
@@ -31,21 +29,6 @@ pub fn bytes(size: u64) -> String {
         }
     }
     format!("{size} B")
-}
-
-/// A time with as many digits as matter: `85 us`, `1.2 ms`, `3.4 s`, `2 min 5 s`.
-pub fn time(time: Duration) -> String {
-    let micros = time.as_micros();
-    let tenths = |whole: u128, per: u128, unit: &str| {
-        let tenths = whole * 10 / per;
-        format!("{}.{} {unit}", tenths / 10, tenths % 10)
-    };
-    match micros {
-        0..1_000 => format!("{micros} us"),
-        1_000..1_000_000 => tenths(micros, 1_000, "ms"),
-        1_000_000..60_000_000 => tenths(micros, 1_000_000, "s"),
-        _ => format!("{} min {} s", time.as_secs() / 60, time.as_secs() % 60),
-    }
 }
 
 /// Rows of a table with every column as wide as its widest cell, the first to the left and the others to the right.
@@ -97,19 +80,6 @@ mod tests {
             (u64::MAX, "16777215.9 TiB"),
         ] {
             assert_eq!(bytes(size), text);
-        }
-    }
-
-    #[test]
-    fn times_have_the_digits_that_matter() {
-        for (micros, text) in [
-            (0, "0 us"),
-            (999, "999 us"),
-            (1_250, "1.2 ms"),
-            (3_499_999, "3.4 s"),
-            (125_000_000, "2 min 5 s"),
-        ] {
-            assert_eq!(time(Duration::from_micros(micros)), text);
         }
     }
 

@@ -1,6 +1,6 @@
 //! `cloakroom verify`: whether a file holds what was written to it.
 
-use crate::output::{Output, quoted, shown};
+use crate::output::{Output, quoted, shown, within};
 use crate::problem::{Problem, Verdict};
 use crate::progress::Spinner;
 use crate::salvage;
@@ -123,11 +123,6 @@ fn print_json(
         "notes": report.notes.len(), "rows": report.rows, "blocks": report.blocks, "frames": report.frames,
         "tables": tables, "run": next,
     }))
-}
-
-/// A place within the file, without the name of the file.
-fn within<'a>(location: &'a str, file: &Path) -> &'a str {
-    location.strip_prefix(&shown(file)).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(location)
 }
 
 fn total(report: &VerifyReport) -> u64 {

@@ -62,7 +62,7 @@ pub(crate) struct SweepCounts {
 #[derive(Debug, Default)]
 struct Round {
     under_way: Option<(Place, u64)>,
-    /// When the last one ended that had begun at the beginning.
+    /// When the last one began that began at the beginning.
     last_whole: Option<Instant>,
     /// Everything before this time has been looked at since then.
     looked_at_to_ms: u64,

@@ -392,3 +392,38 @@ fn a_sweep_is_refused_where_it_would_wait_for_itself_or_find_nothing_open() {
     let zero = Cloakroom::builder().sweep_interval(Duration::ZERO).open_in_memory();
     assert!(matches!(zero, Err(Error::InvalidConfig(_))));
 }
+
+#[test]
+fn a_run_of_tombstones_hides_what_it_is_over_and_nothing_else() {
+    let (room, _) = room();
+    let engine = room.engine();
+    let key = |number: u64| expiry::encode_key(number, Table::Handoff, b"k");
+    let change = |numbers: &[u64], is_there: bool| {
+        let written: Result<(), Error> = engine
+            .transact(Durability::Sync, &[], |tx| {
+                for number in numbers {
+                    match is_there {
+                        true => tx.put(Table::Expiry, &key(*number), Vec::new()),
+                        false => tx.delete(Table::Expiry, &key(*number)),
+                    }
+                }
+                Ok(())
+            })
+            .wait();
+        written.unwrap();
+    };
+    let all: Vec<u64> = (0..3_000).collect();
+    change(&all, true);
+    room.checkpoint().unwrap();
+    let stays = |number: &u64| [0, 1_500, 1_501, 2_999].contains(number);
+    change(&all.iter().copied().filter(|number| !stays(number)).collect::<Vec<_>>(), false);
+    change(&[3_000], true);
+    let expected: Vec<_> = [0, 1_500, 1_501, 2_999, 3_000].into_iter().map(key).collect();
+    for limit in [1, 2, 3, 4, 5, 6, 700, 5_000] {
+        let keeper = engine.keeper().unwrap();
+        let unbounded = std::ops::Bound::Unbounded;
+        let found = keeper.read(|rows| rows.scan(Table::Expiry, unbounded, unbounded, limit)).unwrap();
+        let found: Vec<_> = found.into_iter().map(|(key, _)| key).collect();
+        assert_eq!(found, expected[..limit.min(5)], "{limit}");
+    }
+}
