@@ -177,11 +177,13 @@ fn ruin_rows(bytes: &mut [u8]) {
     places.iter().for_each(|&at| bytes[at + 2] ^= 1);
 }
 
-/// Makes the superblock one of a newer format.
-fn make_newer(bytes: &mut [u8]) {
-    bytes[8..12].copy_from_slice(&99_u32.to_le_bytes());
-    let crc = crc32fast::hash(&bytes[..BLOCK_SIZE - 4]);
-    bytes[BLOCK_SIZE - 4..BLOCK_SIZE].copy_from_slice(&crc.to_le_bytes());
+/// Makes the superblock one of another format.
+fn set_format(bytes: &mut [u8], version: u32) {
+    for copy in bytes.chunks_mut(BLOCK_SIZE).take(2) {
+        copy[8..12].copy_from_slice(&version.to_le_bytes());
+        let crc = crc32fast::hash(&copy[..BLOCK_SIZE - 4]);
+        copy[BLOCK_SIZE - 4..].copy_from_slice(&crc.to_le_bytes());
+    }
 }
 
 #[test]
@@ -241,16 +243,18 @@ fn a_file_that_is_missing_is_said_to_be_and_others_are_offered() {
 #[test]
 fn a_file_that_is_no_room_or_a_newer_or_a_ruined_one_is_refused_untouched() {
     let place = Place::with_room();
-    for name in ["newer.cloak", "ruined.cloak"] {
+    for name in ["newer.cloak", "old.cloak", "ruined.cloak"] {
         fs::copy(place.path("edge.cloak"), place.path(name)).unwrap();
     }
-    place.change("newer.cloak", |bytes| make_newer(bytes));
+    place.change("newer.cloak", |bytes| set_format(bytes, 99));
+    place.change("old.cloak", |bytes| set_format(bytes, 0));
     place.change("ruined.cloak", |bytes| ruin(bytes));
     fs::write(place.path("notes.txt"), "precious\n").unwrap();
     fs::write(place.path("empty.cloak"), "").unwrap();
     let before = place.names();
     for (name, error, said) in [
         ("newer.cloak", "newer_format", "newer version of cloakroom: its format is 99"),
+        ("old.cloak", "too_old", "older version of cloakroom: its format is 0"),
         ("ruined.cloak", "damaged", "ruined.cloak is damaged: superblock"),
         ("notes.txt", "not_a_room", "notes.txt is not a cloakroom file"),
         ("empty.cloak", "not_a_room", "it is empty"),
