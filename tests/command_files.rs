@@ -243,18 +243,16 @@ fn a_file_that_is_missing_is_said_to_be_and_others_are_offered() {
 #[test]
 fn a_file_that_is_no_room_or_a_newer_or_a_ruined_one_is_refused_untouched() {
     let place = Place::with_room();
-    for name in ["newer.cloak", "old.cloak", "ruined.cloak"] {
+    for name in ["newer.cloak", "ruined.cloak"] {
         fs::copy(place.path("edge.cloak"), place.path(name)).unwrap();
     }
     place.change("newer.cloak", |bytes| set_format(bytes, 99));
-    place.change("old.cloak", |bytes| set_format(bytes, 0));
     place.change("ruined.cloak", |bytes| ruin(bytes));
     fs::write(place.path("notes.txt"), "precious\n").unwrap();
     fs::write(place.path("empty.cloak"), "").unwrap();
     let before = place.names();
     for (name, error, said) in [
         ("newer.cloak", "newer_format", "newer version of cloakroom: its format is 99"),
-        ("old.cloak", "too_old", "older version of cloakroom: its format is 0"),
         ("ruined.cloak", "damaged", "ruined.cloak is damaged: superblock"),
         ("notes.txt", "not_a_room", "notes.txt is not a cloakroom file"),
         ("empty.cloak", "not_a_room", "it is empty"),
@@ -279,6 +277,28 @@ fn a_file_that_is_no_room_or_a_newer_or_a_ruined_one_is_refused_untouched() {
         }
     }
     assert_eq!(place.names(), before);
+}
+
+/// A file of an older format is not changed by those who only read, and they say how it is brought up to date.
+#[cfg(feature = "testing")]
+#[test]
+fn a_file_of_an_older_format_leads_to_what_brings_it_up_to_date() {
+    let place = Place::with_room();
+    cloakroom::testing::write_version_0(&place.path("edge.cloak"), &place.path("old.cloak")).unwrap();
+    let before = picture(&place.path("old.cloak"));
+    let mut next = None;
+    for arguments in &ON_A_FILE[..ONLY_READ] {
+        let ran = place.run(&with_file(arguments, "old.cloak")).ended(2);
+        assert!(ran.stderr.contains("older version of cloakroom: its format is 0"), "{}", ran.stderr);
+        let json = place.run(&with_file(&[&["--json"], *arguments].concat(), "old.cloak")).ended(2);
+        assert_eq!(json.error()["error"], "older_format");
+        next = ran.next();
+    }
+    assert!(picture(&place.path("old.cloak")) == before, "the file was touched");
+    place.shell(&next.unwrap()).ended(0);
+    for arguments in &ON_A_FILE[..ONLY_READ] {
+        place.run(&with_file(arguments, "old.cloak")).ended(0);
+    }
 }
 
 #[test]
