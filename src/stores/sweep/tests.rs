@@ -1,7 +1,7 @@
 //! Sweeps of whole rooms.
 
 use super::sweeper::{SLICE_ROWS, SweepCounts, Sweeper};
-use super::{Budget, SweepJob};
+use super::{Budget, SweepJob, backlog};
 use crate::durability::Durability;
 use crate::engine::access::{Reader, Writer};
 use crate::engine::{Job, Tick};
