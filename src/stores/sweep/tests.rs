@@ -360,12 +360,12 @@ fn the_backlog_is_counted_up_to_a_limit() {
         ));
     }
     let keeper = room.engine().keeper().unwrap();
-    assert_eq!(Sweeper::backlog(&keeper, 10_000).unwrap(), 0);
+    assert_eq!(backlog(&keeper, 10_000).unwrap(), 0);
     clock.advance(Duration::from_secs(TTL));
-    assert_eq!(Sweeper::backlog(&keeper, 10_000).unwrap(), 2_000);
-    assert_eq!(Sweeper::backlog(&keeper, 700).unwrap(), 700);
+    assert_eq!(backlog(&keeper, 10_000).unwrap(), 2_000);
+    assert_eq!(backlog(&keeper, 700).unwrap(), 700);
     room.sweep().unwrap();
-    assert_eq!((Sweeper::backlog(&keeper, 10_000).unwrap(), counts(&room).swept), (0, 2_000));
+    assert_eq!((backlog(&keeper, 10_000).unwrap(), counts(&room).swept), (0, 2_000));
 }
 
 #[test]
