@@ -4,7 +4,7 @@ mod rooms;
 mod whole_rooms;
 
 use cloakroom::testing::verify_image;
-use cloakroom::{Cloakroom, Error, HandoffStateStore};
+use cloakroom::{Cloakroom, Error, HandoffStateStore, ManualClock};
 use rooms::{small, state};
 use std::fs;
 use std::sync::Arc;
@@ -79,6 +79,25 @@ fn writers_go_on_while_a_room_is_verified() {
         looks += 1;
     }
     writer.join().unwrap();
+}
+
+#[test]
+fn a_token_that_a_sweeper_filed_again_is_where_it_belongs() {
+    let clock = Arc::new(ManualClock::new(rooms::NOW_MS));
+    let room = tiny().clock(clock.clone()).open_in_memory().unwrap();
+    fill(&room);
+    // Behind the end of the tokens, and within the grace of the consumed ones.
+    clock.set(1_000_000_000 + 5_000);
+    assert!(room.sweep().unwrap().total() > 0);
+    let report = room.verify().unwrap();
+    assert!(report.is_ok(), "{report}");
+    let tokens = rows(&room).keys().filter(|(table, _)| *table == 1).count();
+    assert_eq!(tokens, 2, "the consumed ones, which are in their grace");
+    clock.set(1_000_000_000 + 25 * 60 * 60 * 1_000);
+    room.sweep().unwrap();
+    let report = room.verify().unwrap();
+    assert!(report.is_ok(), "{report}");
+    assert_eq!(rows(&room).keys().filter(|(table, _)| *table == 1).count(), 0);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::images;
 use crate::error::Error;
-use crate::storage::{MemoryStorage, Storage};
+use crate::storage::{MemoryStorage, Storage, tempdir};
 use crate::{salvage, verify};
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ pub fn tools(data: &[u8]) {
     if let Err(error) = &verified {
         assert!(is_honest(error), "{error}");
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempdir().unwrap();
     let to = dir.path().join("new.cloak");
     let salvaged = salvage::salvage_storage(&storage, path, &to);
     let mut after = vec![0; bytes.len()];

@@ -18,6 +18,10 @@ pub(crate) use memory::MemoryStorage;
 pub(crate) use superblock::OLDEST_VERSION;
 pub(crate) use superblock::{FORMAT_VERSION, Superblock};
 
+/// For the fuzzers, which touch no files themselves.
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use tempfile::tempdir;
+
 use std::fmt;
 use std::io;
 use std::ops::Deref;
