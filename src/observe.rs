@@ -165,6 +165,39 @@ pub(crate) fn base_reopened(lsn: u64) {
     count!("cloakroom_base_reopens_total", 1);
 }
 
+/// A step of the sweeper removed entries and filed others under another time.
+pub(crate) fn swept(entries: u64, refiled: u64, changes: u64, took: Duration) {
+    event!(DEBUG, entries, refiled, changes, took_us = micros(took), "swept");
+    count!("cloakroom_swept_entries_total", entries);
+    count!("cloakroom_swept_refiled_total", refiled);
+    distribute!("cloakroom_sweep_slice_seconds", took.as_secs_f64());
+}
+
+/// A compaction that moves something.
+pub(crate) fn compacting() -> Span {
+    span!("compact")
+}
+
+/// A compaction ended well; inside of its span.
+pub(crate) fn compacted(bytes_before: u64, bytes_after: u64, pages_moved: u64, took: Duration) {
+    event!(INFO, bytes_before, bytes_after, pages_moved, took_ms = millis(took), "compacted");
+    count!("cloakroom_compactions_total", 1);
+    count!("cloakroom_compacted_bytes_total", bytes_before.saturating_sub(bytes_after));
+    distribute!("cloakroom_compaction_seconds", took.as_secs_f64());
+}
+
+/// A backup to `path`.
+pub(crate) fn backing_up(path: &Path) -> Span {
+    span!("backup", path = %path.display())
+}
+
+/// A backup is in place; inside of its span.
+pub(crate) fn backed_up(lsn: u64, rows: u64, bytes: u64, took: Duration) {
+    event!(INFO, lsn, rows, bytes, took_ms = millis(took), "backed up");
+    count!("cloakroom_backups_total", 1);
+    distribute!("cloakroom_backup_seconds", took.as_secs_f64());
+}
+
 /// Somebody met damage.
 pub(crate) fn corruption(location: &dyn Display, detail: &dyn Display) {
     event!(ERROR, %location, %detail, "damage was met");

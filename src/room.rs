@@ -1,12 +1,13 @@
 //! The room: one open file, and the handles of the stores in it.
 
+mod backup;
 #[cfg(any(test, feature = "testing"))]
 mod testing;
 
 use crate::clock::{Clock, SystemClock};
 use crate::durability::Durability;
 use crate::engine::access::Writer;
-use crate::engine::{BackupReport, CompactReport, Engine, EngineOptions, EngineStats, Job, Threads};
+use crate::engine::{CompactReport, Engine, EngineOptions, EngineStats, Job, Threads};
 use crate::error::{Error, Result};
 use crate::limits::{
     DEFAULT_CACHE_SIZE, DEFAULT_LOG_CAPACITY, DEFAULT_SWEEP_INTERVAL, MAX_LOG_CAPACITY, MIN_LOG_CAPACITY,
@@ -21,7 +22,7 @@ use crate::stores::handoff::{Handoff, HandoffTx};
 use crate::stores::migrations;
 use crate::stores::rate_limit::{RateLimit, RateLimitConfig, RateLimitTx};
 use crate::stores::state::{State, StateTx};
-use crate::stores::sweep::{Foreign, SweepJob, SweepReport, Sweeper};
+use crate::stores::sweep::{Foreign, SweepJob, SweepReport, Sweeper, backlog};
 use crate::stores::watch::{Watch, WatchFilter};
 use crate::stores::{RoomStats, overview};
 use crate::verify::{self, VerifyReport};
@@ -243,62 +244,6 @@ impl Cloakroom {
         keeper.shared::<Sweeper>().sweep(&keeper, SWEEP_FOREIGN)
     }
 
-    /// Writes the room as it is now to `path`, as a room file of its own, while reading and writing go on.
-    ///
-    /// The backup holds one consistent state: every transaction acknowledged before this call, each transaction
-    /// whole, and nothing a crash could still take away (what was written with a relaxed durability is flushed first). It is read
-    /// back and compared before it gets its name, in one step, with the permissions of the backup it replaces, or for the
-    /// owner alone. So at `path` there is, at any moment and after any crash, a whole backup or what was there before. To restore,
-    /// copy the backup to where the room was, or open it where it is.
-    ///
-    /// A restored backup is the room *at that moment*. What happened later has not happened there: form tokens that were consumed and
-    /// states that were handed over after it can be consumed and handed over again, and requests counted after it do not
-    /// count. Jobs that were pending count as failed, as after every opening. The backup is the same room by its id,
-    /// so it replaces earlier backups of it.
-    ///
-    /// A backup needs space for the live rows beside `path`. Until it has copied them the room keeps the versions that were current when
-    /// it began, so a room under heavy writing grows meanwhile.
-    ///
-    /// After the log has failed ([`Error::Poisoned`]) a backup can still be made: it holds what is known to be durable.
-    ///
-    /// # Errors
-    /// In all cases no temporary file is left, and what is at `path` is as it was:
-    /// - [`Error::DifferentRoom`]: another room is there. [`Error::NotCloakroom`], [`Error::UnsupportedVersion`],
-    ///   [`Error::Corrupted`]: something is there that cannot be told to be a backup of this room.
-    /// - [`Error::Locked`]: an earlier backup is there, and open.
-    /// - [`Error::InvalidConfig`]: `path` is the room itself.
-    /// - [`Error::Corrupted`]: a block of the room is damaged, or the backup is not read back as it was written.
-    /// - [`Error::DiskFull`], [`Error::Io`], and [`Error::Closed`], also when the room is closed meanwhile. One
-    ///   exception: when the directory cannot be flushed at the very end ([`Error::Io`]) the new backup may be in place, whole.
-    ///
-    /// ```
-    /// use cloakroom::{Cloakroom, HandoffStateStore};
-    /// # let dir = tempfile::tempdir().unwrap();
-    /// # let (path, copy) = (dir.path().join("edge.cloak"), dir.path().join("backup.cloak"));
-    /// let room = Cloakroom::open(&path)?;
-    /// room.handoff().set("order-7", &serde_json::from_str(r#"{"cart": [1]}"#).unwrap(), 600).wait()?;
-    /// let report = room.backup(&copy)?;
-    /// assert!(report.rows > 0);
-    /// assert!(Cloakroom::open(&copy)?.handoff().get("order-7").wait()?.is_some());
-    /// # Ok::<(), cloakroom::Error>(())
-    /// ```
-    pub fn backup(&self, path: impl AsRef<Path>) -> Result<BackupReport> {
-        self.engine.backup(path.as_ref(), &mut |_, _| {})
-    }
-
-    /// As [`backup`](Self::backup), telling `progress` from time to time how many rows are copied and about how many there are. It
-    /// should be quick; the backup waits for it.
-    ///
-    /// # Errors
-    /// As [`backup`](Self::backup).
-    pub fn backup_with_progress(
-        &self,
-        path: impl AsRef<Path>,
-        progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<BackupReport> {
-        self.engine.backup(path.as_ref(), progress)
-    }
-
     /// Watches what changes in the stores of this room, from now on, as far as `filter` lets it pass.
     ///
     /// # Errors
@@ -310,13 +255,16 @@ impl Cloakroom {
     /// What the room holds, store by store, and what its engine counted.
     ///
     /// Every row of the room is read, at one position: the cost grows with what is stored. Other callers do not wait
-    /// meanwhile, but [`close`](Self::close) does.
+    /// meanwhile, but [`close`](Self::close) does, and a checkpoint while the pages in use are counted.
     ///
     /// # Errors
-    /// [`Error::Closed`]; [`Error::Io`] when the system fails a call, and [`Error::Corrupted`] when a row is damaged.
+    /// [`Error::Closed`]; [`Error::NestedTransaction`] from inside a transaction of this room; [`Error::Io`] when the system
+    /// fails a call, and [`Error::Corrupted`] when a row is damaged.
     pub fn stats(&self) -> Result<RoomStats> {
         let stores = self.engine.read(Durability::Os, overview::stores).wait()?;
-        Ok(RoomStats { engine: self.engine.stats()?, stores })
+        self.engine.measure_space()?;
+        let sweep_backlog = backlog(&self.engine.keeper()?, u64::MAX)?;
+        Ok(RoomStats { engine: self.engine_stats()?, sweep_backlog, stores })
     }
 
     /// What the engine counted since the room was opened: the cheap part of [`stats`](Self::stats).
@@ -324,7 +272,14 @@ impl Cloakroom {
     /// # Errors
     /// [`Error::Closed`], or [`Error::Io`] when the system does not tell the length of the file.
     pub fn engine_stats(&self) -> Result<EngineStats> {
-        self.engine.stats()
+        let swept = self.engine.shared::<Sweeper>("").counts();
+        Ok(EngineStats {
+            swept: swept.swept,
+            sweep_refiled: swept.refiled,
+            sweep_slices: swept.slices,
+            sweep_rounds: swept.rounds,
+            ..self.engine.stats()?
+        })
     }
 
     /// Checks everything that the room consists of: the rows of one position, the blocks, the log. Writers go on

@@ -316,6 +316,27 @@ fn failure(sessions: &Sessions, cookie: &str) -> SessionFailure {
     }
 }
 
+#[cfg(feature = "testing")]
+#[test]
+fn what_is_no_longer_kept_is_swept_with_its_lookup_keys() {
+    let clock = Arc::new(ManualClock::new(START * 1_000));
+    let room = small().clock(clock.clone()).sweep_interval(None).open_in_memory().unwrap();
+    let store = room.codlet();
+    for number in 0..200 {
+        let name = format!("{number}");
+        block_on(store.insert_code(code_record(&name, &name))).unwrap();
+        block_on(store.insert_session(session_record(&name, &name))).unwrap();
+        block_on(store.record_failure(&RateLimitKey::new(&name), &limit(1))).unwrap();
+    }
+    clock.advance(Duration::from_secs(300));
+    assert_eq!(room.sweep().unwrap().codlet, 200, "the failures");
+    assert!(block_on(store.lookup_code(&[lookup_key(SecretDomain::Code, "7")], None)).unwrap().is_some());
+    clock.advance(2 * DAY);
+    let report = room.sweep().unwrap();
+    assert_eq!((report.codlet, report.total(), report.stepped_over), (400, 400, 0));
+    assert_eq!(room.row_counts().unwrap().iter().map(|(_, rows)| rows).sum::<usize>(), 0);
+}
+
 #[test]
 fn an_idle_session_ends_and_a_used_one_goes_on() {
     let place = Place::new();

@@ -177,11 +177,13 @@ fn ruin_rows(bytes: &mut [u8]) {
     places.iter().for_each(|&at| bytes[at + 2] ^= 1);
 }
 
-/// Makes the superblock one of a newer format.
-fn make_newer(bytes: &mut [u8]) {
-    bytes[8..12].copy_from_slice(&99_u32.to_le_bytes());
-    let crc = crc32fast::hash(&bytes[..BLOCK_SIZE - 4]);
-    bytes[BLOCK_SIZE - 4..BLOCK_SIZE].copy_from_slice(&crc.to_le_bytes());
+/// Makes the superblock one of another format.
+fn set_format(bytes: &mut [u8], version: u32) {
+    for copy in bytes.chunks_mut(BLOCK_SIZE).take(2) {
+        copy[8..12].copy_from_slice(&version.to_le_bytes());
+        let crc = crc32fast::hash(&copy[..BLOCK_SIZE - 4]);
+        copy[BLOCK_SIZE - 4..].copy_from_slice(&crc.to_le_bytes());
+    }
 }
 
 #[test]
@@ -244,7 +246,7 @@ fn a_file_that_is_no_room_or_a_newer_or_a_ruined_one_is_refused_untouched() {
     for name in ["newer.cloak", "ruined.cloak"] {
         fs::copy(place.path("edge.cloak"), place.path(name)).unwrap();
     }
-    place.change("newer.cloak", |bytes| make_newer(bytes));
+    place.change("newer.cloak", |bytes| set_format(bytes, 99));
     place.change("ruined.cloak", |bytes| ruin(bytes));
     fs::write(place.path("notes.txt"), "precious\n").unwrap();
     fs::write(place.path("empty.cloak"), "").unwrap();
@@ -275,6 +277,28 @@ fn a_file_that_is_no_room_or_a_newer_or_a_ruined_one_is_refused_untouched() {
         }
     }
     assert_eq!(place.names(), before);
+}
+
+/// A file of an older format is not changed by those who only read, and they say how it is brought up to date.
+#[cfg(feature = "testing")]
+#[test]
+fn a_file_of_an_older_format_leads_to_what_brings_it_up_to_date() {
+    let place = Place::with_room();
+    cloakroom::testing::write_version_0(&place.path("edge.cloak"), &place.path("old.cloak")).unwrap();
+    let before = picture(&place.path("old.cloak"));
+    let mut next = None;
+    for arguments in &ON_A_FILE[..ONLY_READ] {
+        let ran = place.run(&with_file(arguments, "old.cloak")).ended(2);
+        assert!(ran.stderr.contains("older version of cloakroom: its format is 0"), "{}", ran.stderr);
+        let json = place.run(&with_file(&[&["--json"], *arguments].concat(), "old.cloak")).ended(2);
+        assert_eq!(json.error()["error"], "older_format");
+        next = ran.next();
+    }
+    assert!(picture(&place.path("old.cloak")) == before, "the file was touched");
+    place.shell(&next.unwrap()).ended(0);
+    for arguments in &ON_A_FILE[..ONLY_READ] {
+        place.run(&with_file(arguments, "old.cloak")).ended(0);
+    }
 }
 
 #[test]

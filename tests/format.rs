@@ -303,7 +303,7 @@ fn check_answers(room: &Cloakroom) {
 fn a_file_of_version_1_opens_and_answers_as_it_did() {
     let (dir, path) = copy_of_golden();
     let room = options(WRITTEN_MS).open(&path).unwrap();
-    let stats = room.stats().unwrap();
+    let stats = room.engine_stats().unwrap();
     assert!(stats.checkpoint_lsn > 20 && stats.newest_lsn > stats.checkpoint_lsn + 10, "{stats:?}");
     let empty: Vec<_> = room.tables().unwrap().into_iter().filter(|table| table.rows == 0).collect();
     assert!(empty.is_empty(), "{empty:?}");

@@ -5,7 +5,7 @@ mod rooms;
 
 use cloakroom::limits::LONGEST_KEYS_LOG_CAPACITY;
 use cloakroom::testing::{CallKind, Fault, SimStorage, Storage};
-use cloakroom::{Cloakroom, Durability, Error, HandoffStateStore, WatchFilter};
+use cloakroom::{Cloakroom, Durability, Error, HandoffStateStore, ManualClock, WatchFilter};
 use metrics::{Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder};
 use metrics::{SharedString, Unit};
 use rooms::{consume, insert, small, state, state_of};
@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once};
+use std::time::Duration;
 use tracing::field::{Field, Visit};
 use tracing::span;
 use tracing::{Event, Level, Subscriber};
@@ -405,6 +406,53 @@ fn consumes_are_counted_by_outcome_and_nothing_else_is_told_of_them() {
     is(sum("cloakroom_consumes_total{outcome=invalid}"), 1);
     assert_eq!(told("a form token was presented").len(), 4);
     assert!(journal(|journal| journal.told.iter().all(|told| told.level == Level::TRACE)));
+}
+
+#[test]
+fn the_steps_of_the_sweeper_are_told() {
+    let _turn = turn();
+    let clock = Arc::new(ManualClock::new(0));
+    let room = small().without_threads().clock(clock.clone()).open_in_memory().unwrap();
+    for number in 0..300 {
+        drop(room.handoff().set(&format!("{number}"), &state(1), 1));
+    }
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(room.sweep().unwrap().total(), 300);
+    let steps = told("swept");
+    assert_eq!(steps.iter().map(|step| step.number("entries")).sum::<u64>(), 300);
+    assert_eq!(steps.len() as u64, room.engine_stats().unwrap().sweep_slices);
+    assert!(steps.iter().all(|step| step.level == Level::DEBUG && step.number("changes") > 0));
+    is(sum("cloakroom_swept_entries_total"), 300);
+    assert_eq!(recorded("cloakroom_sweep_slice_seconds"), steps.len());
+}
+
+#[test]
+fn a_compaction_and_a_backup_are_spans_that_end_with_their_figures() {
+    let _turn = turn();
+    let dir = tempfile::tempdir().unwrap();
+    let room = small().without_threads().open(dir.path().join("room.cloak")).unwrap();
+    for number in 0..2_000 {
+        drop(room.handoff().set(&format!("{number:04}"), &state_of(2_000), 600));
+    }
+    room.checkpoint().unwrap();
+    for number in 0..1_990 {
+        drop(room.handoff().delete(&format!("{number:04}")));
+    }
+    let report = room.compact().unwrap();
+    assert!(report.bytes_after < report.bytes_before, "{report:?}");
+    let compacted = once("compacted");
+    assert_eq!((compacted.level, &compacted.inside[..]), (Level::INFO, &["compact"][..]));
+    assert_eq!(compacted.number("bytes_after"), report.bytes_after);
+    assert_eq!(compacted.number("pages_moved"), report.pages_moved);
+    is(sum("cloakroom_compactions_total"), 1);
+    is(sum("cloakroom_compacted_bytes_total"), compacted.number("bytes_before") - report.bytes_after);
+
+    let report = room.backup(dir.path().join("backup.cloak")).unwrap();
+    let backed_up = once("backed up");
+    assert_eq!((backed_up.level, &backed_up.inside[..]), (Level::INFO, &["backup"][..]));
+    assert_eq!((backed_up.number("lsn"), backed_up.number("rows")), (report.lsn, report.rows));
+    assert!(once("backup").fields["path"].ends_with("backup.cloak"));
+    is(sum("cloakroom_backups_total"), 1);
 }
 
 #[test]

@@ -217,6 +217,12 @@ fn checkpoints_and_stalls_are_timed() {
     assert!(stats.checkpoint_ns.max() > 0 && stats.since_checkpoint.is_some());
     assert!(stats.base_bytes > 0 && stats.file_bytes > stats.base_bytes);
     assert_eq!(stats.stalls, 0);
+    // Nobody has looked; whoever asks for everything does.
+    assert_eq!((stats.base_used_bytes, stats.base_free_bytes), (None, None));
+    let looked = room.stats().unwrap().engine;
+    let (used, free) = (looked.base_used_bytes.unwrap(), looked.base_free_bytes.unwrap());
+    assert!(used > 0 && used + free == looked.base_bytes, "{used} + {free} of {}", looked.base_bytes);
+    assert_eq!(room.engine_stats().unwrap().base_used_bytes, Some(used));
 
     sim.set_capacity(Some(sim.len().unwrap()));
     let full = |number: u64| room.handoff().set(&format!("{number}"), &state_of(60_000), 600).wait();
@@ -244,6 +250,8 @@ fn the_json_has_a_member_for_every_figure() {
         "log_bytes_written",
         "base_bytes_written",
         "base_bytes",
+        "base_used_bytes",
+        "base_free_bytes",
         "checkpoints",
         "checkpoint_ns",
         "since_checkpoint_ns",
@@ -252,6 +260,10 @@ fn the_json_has_a_member_for_every_figure() {
         "stall_time_ns",
         "memory_rows",
         "file_bytes",
+        "swept",
+        "sweep_refiled",
+        "sweep_slices",
+        "sweep_rounds",
         "watchers",
         "watch_buffered",
         "watch_lag",
@@ -268,6 +280,27 @@ fn the_json_has_a_member_for_every_figure() {
     assert_eq!((&store["live"], &store["taken"], &store["expired"]), (&1.into(), &0.into(), &0.into()));
     assert_eq!(store["rows"], 2);
     assert_eq!(json["stores"][0]["name"], serde_json::Value::Null);
+}
+
+#[test]
+fn what_waits_for_the_sweeper_is_counted_and_then_what_it_did() {
+    let (room, clock) = room();
+    fill(&room);
+    assert_eq!(room.stats().unwrap().sweep_backlog, 0);
+    clock.advance(Duration::from_secs(10));
+    let before = room.stats().unwrap();
+    let expired = |stores: &[StoreStats]| stores.iter().map(|stats| stats.expired).sum::<u64>();
+    // A token, a state, a value and a job; the cleared window goes with the others of its limiter.
+    assert_eq!((before.sweep_backlog, before.engine.swept), (4, 0));
+    assert_eq!(expired(&before.stores), 4 + 1);
+    let report = room.sweep().unwrap();
+    let after = room.stats().unwrap();
+    assert_eq!((report.total(), after.sweep_backlog, after.engine.swept), (4, 0, 4));
+    assert_eq!(expired(&after.stores), 1);
+    assert!(after.engine.sweep_slices > 0 && after.engine.sweep_rounds > 0);
+    // What is gone is counted no more: each of the four had a row and an index row.
+    let rows = |stores: &[StoreStats]| stores.iter().map(|stats| stats.rows).sum::<u64>();
+    assert_eq!(rows(&before.stores) - rows(&after.stores), 8);
 }
 
 #[test]

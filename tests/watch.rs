@@ -127,6 +127,39 @@ fn what_ended_by_time_is_told_from_what_was_removed() {
 }
 
 #[test]
+fn what_the_sweeper_removes_has_expired() {
+    let clock = Arc::new(ManualClock::new(NOW_MS));
+    let room = small().without_threads().clock(clock.clone()).open_in_memory().unwrap();
+    let tokens = room.form_tokens().with_replay_grace(Duration::from_secs(60));
+    for key in ["used", "unused"] {
+        let mut short = token(key);
+        short.expires_at = NOW_MS / 1_000 + 10;
+        tokens.insert_form_token(short).wait().unwrap();
+    }
+    consume(&tokens, "used").wait().unwrap();
+    set(&room, "s");
+    let cache = room.cache::<u64>("c").with_durability(Durability::Sync);
+    cache.set_with_tags("h", &1, 5, &["t", "u"]).wait().unwrap();
+    let mut watch = room.watch(WatchFilter::all()).unwrap();
+    let mut swept = |by: Duration| {
+        clock.advance(by);
+        room.sweep().unwrap();
+        // A sweep waits for no flush; the next one who does has it flushed.
+        insert(&room.form_tokens(), &format!("{}", by.as_secs())).wait().unwrap();
+        let changes = drain(&mut watch);
+        assert_eq!(changes.last().unwrap().kind, ChangeKind::Put);
+        let swept = &changes[..changes.len() - 1];
+        assert!(swept.iter().all(|change| change.kind == ChangeKind::Expired), "{swept:?}");
+        swept.iter().map(|change| change.key.clone()).collect::<Vec<_>>()
+    };
+    // The consumed token is kept for its grace, and is then filed elsewhere, which is no change.
+    assert_eq!(swept(Duration::from_secs(15)), ["unused", "h"]);
+    assert_eq!(swept(Duration::from_secs(54)), [""; 0]);
+    assert_eq!(swept(Duration::from_secs(1)), ["used"]);
+    assert_eq!(swept(Duration::from_secs(600)), ["s"]);
+}
+
+#[test]
 fn a_transaction_is_shown_whole_as_what_it_came_to() {
     let room = room();
     let mut watch = room.watch(WatchFilter::all()).unwrap();

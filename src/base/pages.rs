@@ -17,7 +17,7 @@
 //! Ends are offsets in the page, and are left out where all keys or values have one width. A branch's key i is an upper
 //! bound, inclusive, of what is below child i.
 
-use super::layout::{BLOCK, HEADER_LEN, HeaderCopy, REGION_BLOCKS, physical_len, to_usize};
+use super::layout::{BLOCK, HEADER_LEN, HeaderCopy, REGION_BLOCKS, to_usize};
 use super::window::Window;
 use super::{LSN_KEY, META};
 use crate::error::{Error, Result};
@@ -177,11 +177,6 @@ impl Tree {
     /// Its pages.
     pub(crate) fn pages(&self) -> Pages<'_> {
         Pages::new(&self.window, self.roots)
-    }
-
-    /// How many bytes of the file it has, headers and checksums included.
-    pub(crate) fn file_bytes(&self) -> u64 {
-        physical_len(self.window.present_len())
     }
 
     /// The LSN that it had reached: every frame up to it is in the tables. `None` when that is lost.

@@ -11,9 +11,11 @@ use super::Engine;
 use super::format::Geometry;
 use super::new_file::NewFile;
 use crate::error::{Error, Result};
+use crate::observe;
 use crate::storage::{FileStorage, Replace, Superblock, check_vacant};
 use std::io;
 use std::path::Path;
+use std::time::Instant;
 
 /// Bytes of page cache for the B-tree of the new file. Its rows come in order, so little of it is needed.
 const CACHE_SIZE: usize = 8 << 20;
@@ -40,6 +42,8 @@ impl Engine {
     /// Those of [`Cloakroom::backup`](crate::Cloakroom::backup). Whatever they are, no temporary is left, and what
     /// has the name is as it was.
     pub(crate) fn backup(&self, path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<BackupReport> {
+        let _span = observe::backing_up(path);
+        let started = Instant::now();
         let replace = self.replaceable(path)?;
         let read = self.long_read()?;
         let expected = read.estimate()?;
@@ -60,6 +64,7 @@ impl Engine {
         let bytes = whole.len()?;
         whole.publish(replace)?;
         progress(rows, rows);
+        observe::backed_up(lsn, rows, bytes, started.elapsed());
         Ok(BackupReport { lsn, rows, bytes })
     }
 

@@ -8,10 +8,11 @@ use super::view::View;
 use super::{Core, Turn};
 use crate::base::{Plan, Space};
 use crate::error::{Error, Result};
+use crate::observe;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Less free room than this is never worth the work.
 const MIN_FREE_BYTES: u64 = 1 << 20;
@@ -129,10 +130,18 @@ impl Core {
     }
 
     fn compact(&self, work: Work) -> Result<u64> {
-        let mut moved = 0;
         if work == Work::Nothing {
-            return Ok(moved);
+            return Ok(0);
         }
+        let _span = observe::compacting();
+        let (started, before) = (Instant::now(), self.file_bytes()?);
+        let moved = self.move_pages(work)?;
+        observe::compacted(before, self.file_bytes()?, moved, started.elapsed());
+        Ok(moved)
+    }
+
+    fn move_pages(&self, work: Work) -> Result<u64> {
+        let mut moved = 0;
         if work == Work::Whole {
             let done = self.with_base(|base| base.compact_whole())?;
             if done {

@@ -113,8 +113,8 @@ impl Unfinished {
     pub(super) fn finish(mut self) -> Result<Superblock> {
         if self.lsn != 0 || !self.rows.is_empty() {
             self.apply(self.lsn)?;
+            self.trim()?;
         }
-        self.trim()?;
         self.base.close();
         let Self { storage, superblock, lsn, .. } = self;
         let layout = layout_of(&superblock);

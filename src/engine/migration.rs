@@ -224,6 +224,8 @@ mod tests {
     }
 
     type Rows = Vec<(Table, Vec<u8>, Vec<u8>)>;
+    /// The files of a directory, by name.
+    type Files = Vec<(String, Vec<u8>)>;
 
     fn rows(engine: &Engine) -> Rows {
         let mut rows = Rows::new();
@@ -327,7 +329,7 @@ mod tests {
     fn killed_at_any_point_it_leaves_the_old_file_and_a_temporary_that_is_removed() {
         let (dir, path, expected) = old_room();
         // What lies in the directory before each change, as a killed process leaves it.
-        let left: Arc<Mutex<Vec<Vec<(String, Vec<u8>)>>>> = Arc::default();
+        let left: Arc<Mutex<Vec<Files>>> = Arc::default();
         let (watched, from) = (Arc::clone(&left), dir.path().to_path_buf());
         let look = move |_| {
             let files = names(&from).into_iter().map(|name| {

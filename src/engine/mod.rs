@@ -161,11 +161,10 @@ impl Engine {
         operation: impl FnOnce(&mut Tx<'_>) -> Result<R, E>,
     ) -> Pending<R, E> {
         match self.core.transact(durability, prefetch, operation) {
-            Ok(Done { answer, lsn, ended, wakers }) => {
-                ended.iter().for_each(|event| event.announce());
-                wakers.into_iter().for_each(Waker::wake);
+            Ok(mut done) => {
+                done.announce();
                 self.core.after_call();
-                self.pending(answer, lsn, durability)
+                self.pending(done.answer, done.lsn, durability)
             }
             Err(error) => {
                 self.core.rouse_after_failure();
@@ -286,6 +285,16 @@ impl Engine {
         stats::collect(&self.core)
     }
 
+    /// Looks what the B-tree uses, for the figures of [`stats`](Self::stats). It reads the branches of the tree, and waits
+    /// for a checkpoint under way.
+    pub(crate) fn measure_space(&self) -> Result<()> {
+        let _open = self.core.reads.read();
+        if self.core.closed.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
+        self.core.base.space().map(drop)
+    }
+
     /// The deliberate fault of the crash simulation: answers before the flush.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn acknowledge_before_flush(&self) {
@@ -314,6 +323,14 @@ struct Done<R, E> {
     ended: Vec<Arc<Event>>,
     /// Watchers to be woken then.
     wakers: Vec<Waker>,
+}
+
+impl<R, E> Done<R, E> {
+    /// Tells whom it concerns. The caller holds no lock, because a waker may run anything.
+    fn announce(&mut self) {
+        self.ended.drain(..).for_each(|event| event.announce());
+        self.wakers.drain(..).for_each(Waker::wake);
+    }
 }
 
 impl Core {

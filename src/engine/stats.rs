@@ -118,7 +118,7 @@ macro_rules! plain_figures {
     };
 }
 
-plain_figures!(u64 bool Histogram);
+plain_figures!(u64 bool Option<u64> Histogram);
 
 impl Figure for Duration {
     fn figure(&self) -> impl Serialize + '_ {
@@ -153,6 +153,11 @@ figures! {
     base_bytes_written: u64 => "base_bytes_written";
     /// The bytes of the B-tree that the file has room for, free pages included, checksums not.
     base_bytes: u64 => "base_bytes";
+    /// How many of these the newest commit uses, when somebody looked last: [`Cloakroom::stats`](crate::Cloakroom::stats),
+    /// a compaction, or the upkeep that decides about one. `None` when nobody has looked since the room was opened.
+    base_used_bytes: Option<u64> => "base_used_bytes";
+    /// How many of them were free then, and can be given back by a [compaction](crate::Cloakroom::compact).
+    base_free_bytes: Option<u64> => "base_free_bytes";
     /// Checkpoints that moved a segment of the log into the B-tree.
     checkpoints: u64 => "checkpoints";
     /// How long each of these took, in nanoseconds, the wait for the log included.
@@ -169,6 +174,14 @@ figures! {
     memory_rows: u64 => "memory_rows";
     /// The length of the file in bytes.
     file_bytes: u64 => "file_bytes";
+    /// Entries that the sweeper removed, by itself or when asked.
+    swept: u64 => "swept";
+    /// Entries that the sweeper found going on, and filed under another time.
+    sweep_refiled: u64 => "sweep_refiled";
+    /// Steps that the sweeper took: each is one transaction.
+    sweep_slices: u64 => "sweep_slices";
+    /// How often the sweeper went through everything that was due.
+    sweep_rounds: u64 => "sweep_rounds";
     /// Watchers of changes ([`Cloakroom::watch`](crate::Cloakroom::watch)) that are open.
     watchers: u64 => "watchers";
     /// Changed rows that are kept for them because they have not taken them yet.
@@ -200,6 +213,8 @@ pub(super) fn collect(core: &Core) -> Result<EngineStats> {
         log_bytes_written: log.bytes_written,
         base_bytes_written: base.bytes_written,
         base_bytes: base.len,
+        base_used_bytes: base.space.map(|space| space.used_bytes),
+        base_free_bytes: base.space.map(|space| space.free_bytes()),
         checkpoints: checkpoint_ns.count(),
         checkpoint_ns,
         since_checkpoint: counters.since_checkpoint(),
@@ -211,6 +226,11 @@ pub(super) fn collect(core: &Core) -> Result<EngineStats> {
             .storage
             .len()
             .map_err(|error| Error::io("asking for the length of the file", error))?,
+        // The sweeper is not the engine's; whoever knows it says more.
+        swept: 0,
+        sweep_refiled: 0,
+        sweep_slices: 0,
+        sweep_rounds: 0,
         watchers: feed.watchers,
         watch_buffered: feed.buffered,
         watch_lag: feed.lag,

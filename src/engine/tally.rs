@@ -45,7 +45,9 @@ impl Tally {
 mod tests {
     use super::*;
 
-    fn tally(rows: &[(Table, &[u8], &[u8])]) -> Tally {
+    type Row = (Table, &'static [u8], &'static [u8]);
+
+    fn tally(rows: &[Row]) -> Tally {
         let mut tally = Tally::default();
         rows.iter().for_each(|(table, key, value)| tally.add(*table, key, value));
         tally
@@ -53,12 +55,11 @@ mod tests {
 
     #[test]
     fn order_makes_no_difference_and_everything_else_does() {
-        let (a, b): ((_, &[u8], &[u8]), (_, &[u8], &[u8])) =
-            ((Table::Cache, b"ab", b"c"), (Table::State, b"", b""));
+        let (a, b): (Row, Row) = ((Table::Cache, b"ab", b"c"), (Table::State, b"", b""));
         let both = tally(&[a, b]);
         assert_eq!(both.difference(&tally(&[b, a])), None);
         assert_eq!(both.rows(), 2);
-        let others: [&[(Table, &[u8], &[u8])]; 6] = [
+        let others: [&[Row]; 6] = [
             &[],
             &[a],
             &[a, b, b],

@@ -21,7 +21,6 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Waker;
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
@@ -198,7 +197,7 @@ impl Keeper<'_> {
         operation: impl FnOnce(&mut Tx<'_>) -> Result<R>,
     ) -> Result<Option<R>> {
         let core = self.core;
-        let done = {
+        let mut done = {
             let _turn = Turn::take(core)?;
             let mut scratch = core.serial.lock();
             if !core.log.has_headroom() {
@@ -208,8 +207,7 @@ impl Keeper<'_> {
             MutexGuard::unlock_fair(scratch);
             done?
         };
-        done.ended.iter().for_each(|event| event.announce());
-        done.wakers.into_iter().for_each(Waker::wake);
+        done.announce();
         core.after_call();
         done.answer.map(Some)
     }

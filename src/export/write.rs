@@ -144,3 +144,54 @@ pub(super) fn walk<R: Reader + ?Sized>(
         after = found.into_iter().next_back().map(|(key, _)| key);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::access::Writer;
+    use crate::stores::cache::row::{CacheRow, NEVER};
+    use crate::stores::dedupe::row::{JobRow, Progress};
+    use crate::stores::handoff::row::StateRow;
+    use crate::stores::map_tx::MapTx;
+
+    fn exported(table: Table, key: &[u8], value: Vec<u8>) -> Result<ExportReport> {
+        let mut tx = MapTx::at(0);
+        tx.put(table, key, value);
+        export(&mut tx, &mut Vec::new(), &mut |_| {})
+    }
+
+    #[test]
+    fn what_an_import_would_not_take_is_not_exported() {
+        for (json, is_fine) in [(&b"{\n}"[..], true), (b"{", false), (b"", false), (&[b'['; 600], false)] {
+            let state = StateRow { expires_at_ms: 1, json }.encode().unwrap();
+            let cached = CacheRow { expires_at_ms: NEVER, stored_at_ms: 1, tagged: false, json };
+            let job =
+                JobRow { job: [1; 16], opening_id: 1, ends_at_ms: None, progress: Progress::Completed(json) };
+            let rows = [
+                (Table::Handoff, state),
+                (Table::Cache, cached.encode().unwrap()),
+                (Table::DedupeJob, job.encode().unwrap()),
+                (
+                    Table::CodletFailures,
+                    vec![1, u8::from(is_fine), 5, 1][..2 + 2 * usize::from(is_fine)].to_vec(),
+                ),
+            ];
+            for (table, value) in rows {
+                match exported(table, b"name\0\0hash", value) {
+                    Ok(report) => assert!(is_fine && report.entries == 1, "{table:?} {json:?}"),
+                    Err(error) => {
+                        let names_it = error.to_string().contains(table.name());
+                        assert!(!is_fine && names_it && matches!(error, Error::Corrupted { .. }), "{error}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_tagged_value_without_its_tags_is_damage() {
+        let cached = CacheRow { expires_at_ms: NEVER, stored_at_ms: 1, tagged: true, json: b"1" };
+        let error = exported(Table::Cache, b"name\0\0hash", cached.encode().unwrap()).unwrap_err();
+        assert!(matches!(error, Error::Corrupted { .. }), "{error}");
+    }
+}

@@ -27,12 +27,15 @@ const SCAN_SLICE: usize = 64;
 
 /// What a room holds and what its engine counted, at one moment.
 ///
-/// As JSON it is an object of `engine` and `stores`, in the forms of [`EngineStats`] and [`StoreStats`].
+/// As JSON it is an object of `engine`, `sweep_backlog` and `stores`, in the forms of [`EngineStats`] and [`StoreStats`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RoomStats {
     /// What the engine counted.
     pub engine: EngineStats,
+    /// Rows of the expiry index whose time has come: what the sweeper has still to look at. Counted a moment later than
+    /// the rest.
+    pub sweep_backlog: u64,
     /// One entry for each store that has rows, by kind and then by name.
     pub stores: Vec<StoreStats>,
 }
@@ -66,8 +69,9 @@ pub struct StoreStats {
 
 impl Serialize for RoomStats {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut fields = serializer.serialize_struct("RoomStats", 2)?;
+        let mut fields = serializer.serialize_struct("RoomStats", 3)?;
         fields.serialize_field("engine", &self.engine)?;
+        fields.serialize_field("sweep_backlog", &self.sweep_backlog)?;
         fields.serialize_field("stores", &self.stores)?;
         fields.end()
     }

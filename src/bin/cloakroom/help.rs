@@ -6,10 +6,12 @@ macro_rules! exit_codes {
         "\
 Exit codes:
   0  All is well.
-  1  Something is wrong with the file: it is damaged, is not a cloakroom file, or
-     was written by a newer version.
-  2  The command could not be carried out: the file is missing or locked, the
-     target exists, the system failed a call, or the arguments are wrong."
+  1  Something is wrong with the file: it is damaged (or salvage lost something of
+     it), is not a cloakroom file, or was written by a version of cloakroom that
+     this one does not know.
+  2  The command could not be carried out: the file is missing or locked, or of an
+     older format that must be brought up to date first, the target exists, the
+     system failed a call, or the arguments are wrong."
     };
 }
 

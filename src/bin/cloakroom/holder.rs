@@ -59,7 +59,9 @@ fn parse(locks: &str, device: &str, inode: u64) -> Vec<Holder> {
         let words: Vec<_> = line.split_whitespace().collect();
         let [_, "FLOCK", _, kind, pid, of, ..] = words.as_slice() else { return None };
         (*of == file).then_some(())?;
-        Some(Holder { pid: pid.parse().ok()?, name: None, writes: *kind == "WRITE" })
+        // Who is in another container has the number 0.
+        let pid = pid.parse().ok().filter(|&pid| pid > 0)?;
+        Some(Holder { pid, name: None, writes: *kind == "WRITE" })
     };
     locks.lines().filter_map(holder).collect()
 }
@@ -77,6 +79,7 @@ mod tests {
 3: FLOCK  ADVISORY  READ 16048 fe:00:5316680 0 EOF
 4: FLOCK  ADVISORY  READ 5 08:01:5316680 0 EOF
 5: FLOCK  ADVISORY  READ -1 fe:00:5316680 0 EOF
+6: FLOCK  ADVISORY  READ 0 fe:00:5316680 0 EOF
 nonsense
 ";
         let found = parse(locks, "fe:00", 5_316_680);

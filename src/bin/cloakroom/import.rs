@@ -110,7 +110,8 @@ impl NewRoom {
         let mut random = prefix(name);
         random.extend([OsString::from(letters()), OsString::from(SUFFIX)]);
         let path = dir.join(random);
-        let room = Cloakroom::builder().log_capacity(log_capacity).open(&path);
+        // What has expired is imported, too, and not swept meanwhile.
+        let room = Cloakroom::builder().log_capacity(log_capacity).sweep_interval(None).open(&path);
         let room = room.map_err(|error| Problem::of(&error, &path))?;
         let path = TempPath::try_from_path(path)
             .map_err(|error| Problem::system(&format!("creating {}", shown(file)), error))?;

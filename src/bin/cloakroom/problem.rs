@@ -193,9 +193,9 @@ impl Problem {
         if !holders.is_empty() && holders.iter().all(|holder| !holder.writes) {
             return problem.advise("try again when the reader is done");
         }
-        problem.advise(
-            "close it there and try again; a program can also show figures of, verify, export and back up a room \
-             that it has open (room.stats(), room.verify(), room.export(..), room.backup(path))",
+        problem.advise("close it there and try again").advise(
+            "a program can do this with a room that it has open: room.stats(), .verify(), .backup(path), .export(..), \
+             .sweep(), .compact()",
         )
     }
 
@@ -285,7 +285,7 @@ mod tests {
         let path = Path::new("edge.cloak");
         let writer = Problem::locked(path, &[holder(7, true)]);
         assert_eq!(writer.message, "edge.cloak is open in process 7 (edge), which may write to it");
-        assert!(writer.advice[0].contains("room.backup"));
+        assert!(writer.advice[0].contains("close it") && writer.advice[1].contains("backup(path)"));
         let readers = Problem::locked(path, &[holder(7, false), holder(8, false)]);
         assert_eq!(
             readers.message,
@@ -304,6 +304,17 @@ mod tests {
         assert_eq!(problem.message, "my edge.cloak is damaged: superblock: torn");
         assert_eq!(problem.run, ["cloakroom verify 'my edge.cloak'"]);
         assert_eq!(problem.exit_code(), 1);
+    }
+
+    #[test]
+    fn a_format_that_is_gone_is_wrong_and_one_that_can_be_brought_up_to_date_is_not() {
+        let path = PathBuf::from("edge.cloak");
+        let gone = Problem::of(&Error::VersionTooOld { path: path.clone(), found: 1, oldest: 3 }, &path);
+        assert_eq!((gone.kind.name(), gone.exit_code()), ("too_old", 1));
+        assert!(gone.message.contains("its format is 1, and this version knows 3"), "{}", gone.message);
+        let older = Problem::of(&Error::OutdatedVersion { path: path.clone(), found: 1, current: 3 }, &path);
+        assert_eq!((older.kind.name(), older.exit_code()), ("older_format", 2));
+        assert_eq!(older.run, ["cloakroom sweep edge.cloak"]);
     }
 
     #[test]

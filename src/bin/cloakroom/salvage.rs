@@ -103,11 +103,14 @@ fn print(report: &SalvageReport, options: &Options, out: &mut Output) -> Result<
     for note in report.notes.iter().take(MAX_SHOWN) {
         out.line(&format!("note: {note}"))?;
     }
+    if report.rows == 0 {
+        return out.line(&format!("what to do: restore a backup; {} is as it was", shown(file)));
+    }
     out.line(&format!(
         "what to do: {} is as it was; keep it, and put the new file in its place:",
         shown(file)
     ))?;
-    out.line(&format!("  mv {} {}", quoted(file), quoted(&file.with_added_extension("damaged"))))?;
+    out.line(&format!("  mv {} {}", quoted(file), quoted(&beside(file, "damaged"))))?;
     out.line(&format!("  mv {} {}", quoted(to), quoted(file)))?;
     out.line("to see first what is in the new file")?;
     out.line(&format!("run: {}", look(to)))
@@ -146,14 +149,14 @@ fn look(to: &Path) -> String {
 
 /// The command line that salvages `file` into a new file beside it.
 pub fn command(file: &Path) -> String {
-    format!("cloakroom salvage {} {}", quoted(file), quoted(&target(file)))
+    format!("cloakroom salvage {} {}", quoted(file), quoted(&beside(file, "salvaged")))
 }
 
-/// A free name for what is salvaged from `file`: `edge.salvaged.cloak` for `edge.cloak`.
-fn target(file: &Path) -> PathBuf {
+/// A free name beside `file` that says `what` it is: `edge.salvaged.cloak` for `edge.cloak`.
+fn beside(file: &Path, what: &str) -> PathBuf {
     let stem = file.file_stem().unwrap_or_default().to_string_lossy();
     let extension = file.extension().map_or("cloak".into(), |extension| extension.to_string_lossy());
-    let named = |number: &str| file.with_file_name(format!("{stem}.salvaged{number}.{extension}"));
+    let named = |number: &str| file.with_file_name(format!("{stem}.{what}{number}.{extension}"));
     let is_free = |path: &PathBuf| path.symlink_metadata().is_err();
     let numbered = (2..100).map(|number| named(&format!("-{number}")));
     std::iter::once(named("")).chain(numbered).find(is_free).unwrap_or_else(|| named(""))
@@ -167,10 +170,10 @@ mod tests {
     fn the_new_file_has_a_name_of_its_own_beside_the_damaged_one() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
-        assert_eq!(target(&at("edge.cloak")), at("edge.salvaged.cloak"));
-        assert_eq!(target(&at("edge")), at("edge.salvaged.cloak"));
+        assert_eq!(beside(&at("edge.cloak"), "salvaged"), at("edge.salvaged.cloak"));
+        assert_eq!(beside(&at("edge"), "damaged"), at("edge.damaged.cloak"));
         std::fs::write(at("edge.salvaged.cloak"), "").unwrap();
-        assert_eq!(target(&at("edge.cloak")), at("edge.salvaged-2.cloak"));
+        assert_eq!(beside(&at("edge.cloak"), "salvaged"), at("edge.salvaged-2.cloak"));
         assert_eq!(
             command(Path::new("my edge.cloak")),
             "cloakroom salvage 'my edge.cloak' 'my edge.salvaged.cloak'"

@@ -15,9 +15,11 @@ pub(super) mod window;
 use super::line::Problem;
 use crate::codec::key;
 use crate::error::{Error, Result};
+use crate::stores::cache::json;
 use crate::stores::handoff::MAX_STATE_DEPTH;
 use crate::stores::handoff::json::nesting;
 use crate::tables::Table;
+use serde::de::IgnoredAny;
 use ulid::Ulid;
 
 /// A row of a table: key and value.
@@ -74,10 +76,24 @@ fn ulid_of(name: &str, text: &str) -> Result<[u8; 16], Problem> {
     ulid.map(|ulid| ulid.to_bytes()).ok_or_else(|| super::line::must_be(name, "a ULID in capital letters"))
 }
 
-/// Refuses JSON that is deeper than a store lets it be.
-fn check_depth(name: &str, json: &[u8]) -> Result<(), Problem> {
+/// Why bytes are no JSON that a store keeps, if they are not.
+fn json_problem(json: &[u8]) -> Option<&'static str> {
     if nesting(json) > MAX_STATE_DEPTH {
-        return Err(format!("field \"{name}\" is nested deeper than {MAX_STATE_DEPTH} levels"));
+        return Some("JSON that is nested deeper than 512 levels");
     }
-    Ok(())
+    json::decode::<IgnoredAny>(json).is_none().then_some("no JSON")
+}
+
+const _: () = assert!(MAX_STATE_DEPTH == 512);
+
+/// Refuses JSON in a row of `table` that no store writes: an import would not take it either.
+fn check_stored_json(table: Table, json: &[u8]) -> Result<()> {
+    let damaged =
+        |what| Error::corrupted(format!("a row of table {}", table.name()), format!("its value is {what}"));
+    json_problem(json).map_or(Ok(()), |what| Err(damaged(what)))
+}
+
+/// Refuses JSON in the field `name` that a store would not take.
+fn check_json(name: &str, json: &[u8]) -> Result<(), Problem> {
+    json_problem(json).map_or(Ok(()), |what| Err(format!("field \"{name}\" is {what}")))
 }

@@ -24,7 +24,7 @@ pub(crate) use decide::{Budget, Due, Foreign, Verdict};
 #[cfg(test)]
 pub(crate) use decide::{sweep_all, sweep_all_within};
 pub use report::SweepReport;
-pub(crate) use sweeper::{SweepJob, Sweeper};
+pub(crate) use sweeper::{SweepJob, Sweeper, backlog};
 
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@ use super::decide::{Budget, Foreign, Place, sweep_rows};
 use crate::engine::access::Reader;
 use crate::engine::{Cost, Job, Keeper, Rehearsal, Tick};
 use crate::error::{Error, Result};
+use crate::observe;
 use crate::stores::expiry;
 use crate::tables::Table;
 use parking_lot::Mutex;
@@ -36,6 +37,7 @@ pub(crate) struct Sweeper {
 #[derive(Debug, Default)]
 struct Counters {
     swept: AtomicU64,
+    refiled: AtomicU64,
     rounds: AtomicU64,
     slices: AtomicU64,
     /// The most index rows, and the most changes, that one slice had.
@@ -48,6 +50,8 @@ struct Counters {
 pub(crate) struct SweepCounts {
     /// Entries removed, over all stores.
     pub(crate) swept: u64,
+    /// Entries that were filed under another time.
+    pub(crate) refiled: u64,
     /// How often it went through everything that was due.
     pub(crate) rounds: u64,
     /// Transactions, each of which held the serial lock once.
@@ -127,6 +131,7 @@ impl Sweeper {
             if keys.is_empty() {
                 return Ok(false);
             }
+            let started = Instant::now();
             let done = keeper.transact(&prefetched, |tx| {
                 let (next, swept) = sweep_rows(tx, &keys, place.clone(), budget, foreign)?;
                 Ok((next, swept, tx.staged_rows()))
@@ -134,6 +139,7 @@ impl Sweeper {
             match done {
                 Ok(Some((next, swept, changes))) => {
                     self.counters.count(&swept, keys.len(), changes);
+                    observe::swept(swept.total(), swept.refiled, changes as u64, started.elapsed());
                     report.add(&swept);
                     *place = next;
                     // An entry that goes in parts is there still.
@@ -152,12 +158,12 @@ impl Sweeper {
     }
 
     /// What was done since the room was opened.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the statistics"))]
     pub(crate) fn counts(&self) -> SweepCounts {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let Counters { swept, rounds, slices, most_rows, most_changes } = &self.counters;
+        let Counters { swept, refiled, rounds, slices, most_rows, most_changes } = &self.counters;
         SweepCounts {
             swept: load(swept),
+            refiled: load(refiled),
             rounds: load(rounds),
             slices: load(slices),
             most_rows: load(most_rows),
@@ -169,6 +175,7 @@ impl Sweeper {
 impl Counters {
     fn count(&self, swept: &SweepReport, rows: usize, changes: usize) {
         self.swept.fetch_add(swept.total(), Ordering::Relaxed);
+        self.refiled.fetch_add(swept.refiled, Ordering::Relaxed);
         self.slices.fetch_add(1, Ordering::Relaxed);
         self.most_rows.fetch_max(rows as u64, Ordering::Relaxed);
         self.most_changes.fetch_max(changes as u64, Ordering::Relaxed);
@@ -238,7 +245,6 @@ fn first_due_from(keeper: &Keeper<'_>, from_ms: u64) -> Result<Option<u64>> {
 }
 
 /// How many index rows are due now, counted up to `most`.
-#[cfg_attr(not(test), expect(dead_code, reason = "for the statistics"))]
 pub(crate) fn backlog(keeper: &Keeper<'_>, most: u64) -> Result<u64> {
     let end = keeper.now_ms().checked_add(1).map(expiry::first_key);
     keeper.read(|rows| {

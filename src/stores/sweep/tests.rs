@@ -1,6 +1,6 @@
 //! Sweeps of whole rooms.
 
-use super::sweeper::{SLICE_ROWS, SweepCounts, Sweeper, backlog};
+use super::sweeper::{SLICE_ROWS, SweepCounts, Sweeper};
 use super::{Budget, SweepJob};
 use crate::durability::Durability;
 use crate::engine::access::{Reader, Writer};
@@ -128,11 +128,11 @@ fn nothing_is_left_of_what_has_ended_but_what_must_stay() {
 
 #[test]
 fn a_great_many_rows_at_once_are_removed_in_small_slices_that_stall_nobody() {
-    const ROWS: u32 = 30_000;
+    const NAMES: u32 = 15_000;
     let clock = clock();
-    // A log that holds a fraction of what the sweep writes.
+    // More than 100,000 entries, and a log that holds a fraction of what their removal writes.
     let room = options(&clock).log_capacity(1 << 20).open_in_memory().unwrap();
-    fill(&room, 0..ROWS / 6);
+    fill(&room, 0..NAMES);
     room.checkpoint().unwrap();
     let before = room.engine_stats().unwrap();
     clock.advance(Duration::from_secs(48 * 3_600));
@@ -151,14 +151,14 @@ fn a_great_many_rows_at_once_are_removed_in_small_slices_that_stall_nobody() {
         });
         let report = room.sweep().unwrap();
         swept.store(true, Ordering::Release);
-        assert_eq!(report.total(), 7 * u64::from(ROWS / 6));
+        assert_eq!(report.total(), 7 * u64::from(NAMES));
         writer.join().unwrap()
     });
     assert!(written > 0);
     let counts = counts(&room);
     assert!(counts.most_rows <= SLICE_ROWS as u64, "{counts:?}");
     assert!(counts.most_changes <= Budget::SLICE.changes as u64, "{counts:?}");
-    assert!(counts.slices >= 7 * u64::from(ROWS / 6) / SLICE_ROWS as u64, "{counts:?}");
+    assert!(counts.slices >= 7 * u64::from(NAMES) / SLICE_ROWS as u64, "{counts:?}");
     assert!(room.engine_stats().unwrap().checkpoints > before.checkpoints, "the sweep was to fill the log");
 }
 
@@ -263,7 +263,7 @@ fn the_background_sweeps_when_the_clock_is_moved_and_is_idle_otherwise() {
     for _ in 0..2 {
         clock.advance(Duration::from_secs(TTL));
     }
-    until("they are swept", || left(&room).get("handoff").is_none());
+    until("they are swept", || !left(&room).contains_key("handoff"));
     clock.advance(Duration::from_secs(24 * 3_600));
     until("the tokens are swept", || !left(&room).contains_key("expiry"));
     assert_eq!(left(&room), BTreeMap::from([("adaptive_rate_limit", 50), ("rate_limit_store", 1)]));
@@ -425,5 +425,73 @@ fn a_run_of_tombstones_hides_what_it_is_over_and_nothing_else() {
         let found = keeper.read(|rows| rows.scan(Table::Expiry, unbounded, unbounded, limit)).unwrap();
         let found: Vec<_> = found.into_iter().map(|(key, _)| key).collect();
         assert_eq!(found, expected[..limit.min(5)], "{limit}");
+    }
+}
+
+/// A clock that tells nobody of its moves.
+#[derive(Debug, Default)]
+struct SilentClock(std::sync::atomic::AtomicU64);
+
+impl Clock for SilentClock {
+    fn now_ms(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+#[test]
+fn whoever_waits_for_a_job_that_is_swept_gets_nothing_as_at_its_timeout() {
+    let clock = Arc::new(SilentClock::default());
+    let room = Cloakroom::builder().clock(clock.clone()).without_threads().open_in_memory().unwrap();
+    let jobs = room.dedupe::<u32>("d");
+    jobs.register("timed out").wait().unwrap();
+    jobs.register("done").wait().unwrap();
+    let (timed_out, done) = (jobs.wait_for("timed out"), jobs.wait_for("done"));
+    jobs.complete("done", &7).wait().unwrap();
+    clock.0.store(1_000_000, Ordering::SeqCst);
+    assert_eq!(room.sweep().unwrap().dedupe, 2);
+    assert_eq!((timed_out.wait().unwrap(), done.wait().unwrap()), (None, Some(7)));
+    assert_eq!(left(&room), BTreeMap::new());
+}
+
+#[test]
+fn a_full_disk_stops_a_sweep_and_the_next_one_goes_on() {
+    let (storage, clock) = (crate::storage::sim::SimStorage::new(1), clock());
+    let builder = options(&clock).without_threads().log_capacity(MIN_LOG_CAPACITY);
+    let room = builder.open_on(Arc::new(storage.clone())).unwrap();
+    fill(&room, 0..300);
+    room.checkpoint().unwrap();
+    clock.advance(Duration::from_secs(48 * 3_600));
+    storage.set_capacity(Some(crate::storage::Storage::len(&storage).unwrap()));
+    // What is removed must be written to the B-tree, in new places, before the log takes more.
+    let before: u64 = left(&room).values().map(|rows| *rows as u64).sum();
+    let mut failed = 0;
+    while let Err(error) = room.sweep() {
+        assert!(matches!(error, Error::DiskFull { .. }), "{error}");
+        failed += 1;
+        if failed == 3 {
+            storage.set_capacity(None);
+        }
+    }
+    assert!(failed >= 3 && left(&room).values().map(|rows| *rows as u64).sum::<u64>() < before);
+    let stays = BTreeMap::from([("adaptive_rate_limit", 300), ("rate_limit_store", 1)]);
+    assert_eq!(left(&room), stays);
+}
+
+#[test]
+fn a_poisoned_room_does_not_sweep_and_closes_all_the_same() {
+    use crate::storage::sim::{CallKind, Fault};
+    for threads in [false, true] {
+        let (storage, clock) = (crate::storage::sim::SimStorage::new(1), clock());
+        let builder = Cloakroom::builder().clock(clock.clone()).log_capacity(1 << 20);
+        let builder = if threads { builder } else { builder.without_threads() };
+        let room = builder.open_on(Arc::new(storage.clone())).unwrap();
+        fill(&room, 0..10);
+        storage.fail_call(CallKind::DurableWrite, 0, Fault::Eio);
+        storage.fail_call(CallKind::Sync, 0, Fault::Eio);
+        let failed = room.form_tokens().insert_form_token(token("lost")).wait();
+        assert!(matches!(failed, Err(Error::OutcomeUnknown { .. })), "{failed:?}");
+        clock.advance(Duration::from_secs(48 * 3_600));
+        assert!(matches!(room.sweep(), Err(Error::Poisoned { .. })));
+        assert!(room.close().is_err());
     }
 }

@@ -10,7 +10,7 @@ use crate::stores::state::Identity;
 /// use cloakroom::{CacheStore, ChangeKind, Cloakroom, WatchFilter};
 /// let room = Cloakroom::builder().open_in_memory()?;
 /// let mut watch = room.watch(WatchFilter::cache("pages").prefix("/news/"))?;
-/// room.cache("pages").set("/news/1", &"<p>", 60).wait()?;
+/// room.cache::<String>("pages").set("/news/1", &"<p>".to_owned(), 60).wait()?;
 /// let change = watch.recv().unwrap();
 /// assert_eq!((change.key.as_str(), change.kind), ("/news/1", ChangeKind::Put));
 /// # Ok::<(), cloakroom::Error>(())
