@@ -55,11 +55,8 @@ pub(super) fn keys_per_segment(segment_size: u64) -> usize {
 pub(crate) enum Threads {
     /// Background threads.
     Background,
-    /// Nobody: callers flush for themselves, and the writer that needs a checkpoint runs it. For simulations.
-    #[cfg_attr(
-        not(any(test, feature = "testing")),
-        expect(dead_code, reason = "only simulations do without")
-    )]
+    /// Nobody: callers flush for themselves, and the writer that needs a checkpoint runs it. For simulations, and for
+    /// rooms that are only looked at.
     None,
 }
 
