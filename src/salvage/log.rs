@@ -55,7 +55,9 @@ pub(super) fn read(
         .zip(&segments)
         .map(|(index, segment)| SegmentHeader::read_newest(segment, &layout.file_id, index))
         .collect();
-    let (frames, promised) = match sound(&segments, &headers, base_lsn) {
+    // What the B-tree had reached when a segment was last recycled, if it cannot say so itself any more.
+    let reached = headers.iter().flatten().map(|header| header.base_lsn).max();
+    let (frames, promised) = match sound(&segments, &headers, base_lsn.or(reached)) {
         Some(frames) => (frames, 0),
         None => {
             report.note("the log is damaged: every intact frame in it was used, also behind a gap");
@@ -67,7 +69,7 @@ pub(super) fn read(
                     );
                 }
             }
-            every_frame(&segments, &headers, base_lsn)
+            every_frame(&segments, &headers, base_lsn.or(reached))
         }
     };
     Ok(apply(&segments, frames, promised, base_lsn, &headers, report))
@@ -100,8 +102,6 @@ fn every_frame(
     base_lsn: Option<u64>,
 ) -> (Vec<Found>, u64) {
     let known = headers.iter().flatten().map(|header| header.generation).max();
-    // Frames up to here are in the B-tree, even if it cannot say so any more.
-    let base_lsn = base_lsn.or_else(|| headers.iter().flatten().map(|header| header.base_lsn).max());
     let (mut frames, mut promised) = (Vec::new(), 0);
     for ((index, segment), header) in segments.iter().enumerate().zip(headers) {
         let mut found = intact(segment, index);

@@ -6,7 +6,7 @@ use super::cache::row::{CacheRow, TagsRow, split_key, split_tag_key};
 use super::codlet_rows::{CodeRow, FailuresRow, Record, SessionRow};
 use super::dedupe::row::{JobRow, Progress};
 use super::expiry;
-use super::form_token::row::{self as token_row, TokenKey, TokenRow, UseRow};
+use super::form_token::row::{self as token_row, SubjectRow, TokenKey, TokenRow, UseRow};
 use super::handoff::row::{ClaimRow, StateRow as HandoffRow};
 use super::rate_limit::history::check_row;
 use super::rate_limit::limiter::{ConfigRow, CooldownRow, Kind, StoreRow};
@@ -25,11 +25,11 @@ pub(crate) fn row(table: Table, key: &[u8], value: &[u8]) -> Result<()> {
     match table {
         Table::FormToken => {
             row.lookup_key(key)?;
-            TokenRow::decode(value).map(drop)
+            row.token(&TokenRow::decode(value)?)
         }
         Table::FormTokenUse => {
             row.lookup_key(key)?;
-            UseRow::decode(value).map(drop)
+            row.short(UseRow::decode(value)?.result_ref.unwrap_or_default())
         }
         Table::Handoff => {
             row.text(key)?;
@@ -187,6 +187,15 @@ impl Row<'_> {
             return Ok(());
         }
         Err(self.bad_key("a lookup key that is encoded as none is"))
+    }
+
+    fn token(&self, token: &TokenRow<'_>) -> Result<()> {
+        let subject = match token.subject {
+            SubjectRow::Authenticated(id) | SubjectRow::Flow(id) => id,
+            SubjectRow::Anonymous => "",
+        };
+        let parts = [token.key_version, subject, token.purpose, token.bound_resource.unwrap_or_default()];
+        parts.into_iter().try_for_each(|part| self.short(part))
     }
 
     fn empty(&self) -> Result<()> {

@@ -10,6 +10,7 @@ use crate::stores::handoff::{HandoffTx, JsonObject};
 use crate::stores::map_tx::MapTx;
 use crate::stores::rate_limit::{RateLimitConfig, RateLimitTx};
 use crate::stores::state::{EventId, Identity, StateRecord, StateTx};
+use crate::stores::{check, relations};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -41,6 +42,17 @@ pub(crate) fn assert_sound(tx: &MapTx) {
     assert_eq!(present, derived(tx));
 }
 
+/// Demands that every row is one that a store writes, and has beside it what it must.
+fn assert_whole(tx: &mut MapTx) {
+    for ((table, key), value) in tx.snapshot() {
+        // The tests of codes and sessions are content with any bytes.
+        if !matches!(table, Table::CodletCode | Table::CodletSession) {
+            check::row(table, &key, &value).unwrap();
+        }
+        relations::check(tx, table, &key, &value, &mut |broken| panic!("{broken:?}")).unwrap();
+    }
+}
+
 /// Runs `step` again and again over rows whose time moves on, and checks the rows after each.
 pub(crate) fn histories(mut step: impl FnMut(&mut MapTx, &mut fastrand::Rng)) {
     for seed in 0..HISTORIES {
@@ -50,6 +62,7 @@ pub(crate) fn histories(mut step: impl FnMut(&mut MapTx, &mut fastrand::Rng)) {
             tx.now_ms += random.u64(0..3_000);
             step(&mut tx, &mut random);
             assert_sound(&tx);
+            assert_whole(&mut tx);
         }
         assert!(tx.writes > 0);
     }
