@@ -186,6 +186,12 @@ pub(crate) fn compacted(bytes_before: u64, bytes_after: u64, pages_moved: u64, t
     distribute!("cloakroom_compaction_seconds", took.as_secs_f64());
 }
 
+/// A compaction that nobody asked for failed; inside of its span, if it got so far.
+pub(crate) fn compaction_failed(error: &crate::error::Error) {
+    event!(WARN, %error, "a compaction failed and is tried again");
+    count!("cloakroom_compaction_failures_total", 1);
+}
+
 /// A backup to `path`.
 pub(crate) fn backing_up(path: &Path) -> Span {
     span!("backup", path = %path.display())

@@ -191,7 +191,7 @@ impl Cloakroom {
     }
 
     /// Gives the room that the tables do not use any more back to the file system. This happens by itself when more than half
-    /// of it is free.
+    /// of it is free, unless [`Builder::sweep_interval`] says otherwise.
     ///
     /// Pages of rows move from the end of the file to free places before it, in small steps between which everything
     /// goes on, and the file is cut behind the last one. It never becomes longer by this. Up to half the log's
@@ -201,7 +201,7 @@ impl Cloakroom {
     /// # Errors
     /// [`Error::DiskFull`] or [`Error::Io`]: no row is lost, and what was given back by then is. [`Error::Corrupted`]
     /// when damage keeps it from knowing what is used; nothing was cut. [`Error::Poisoned`],
-    /// [`Error::OutcomeUnknown`], [`Error::Closed`], [`Error::NestedTransaction`].
+    /// [`Error::OutcomeUnknown`], [`Error::ReadOnly`], [`Error::Closed`], [`Error::NestedTransaction`].
     ///
     /// ```
     /// # let room = cloakroom::Cloakroom::builder().open_in_memory()?;
@@ -464,8 +464,9 @@ impl Builder {
     }
 
     /// How often the background looks for entries that have ended, to remove them, at least; it sleeps until the next
-    /// one ends when that is sooner, and goes on without a pause while there are any. `None`: entries are removed only
-    /// by [`Cloakroom::sweep`]. 30 seconds by default; zero is an error.
+    /// one ends when that is sooner, and goes on without a pause while there are any. When nothing is left to remove, it
+    /// gives back what is free, if that is most of the file ([`Cloakroom::compact`]). `None`: both happen only when asked.
+    /// 30 seconds by default; zero is an error.
     ///
     /// No answer depends on it. It decides how long what has ended takes up room.
     #[must_use]

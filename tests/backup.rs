@@ -9,8 +9,8 @@ use all_stores::dump::{Dump, go_on};
 use all_stores::history::{History, new_clock};
 use cloakroom::testing::{CallKind, Fault, SimStorage};
 use cloakroom::{
-    CacheStore, Cloakroom, DedupeStore, Durability, Error, FormTokenStore, HandoffStateStore, JobState,
-    LookupKey, ManualClock, TokenConsumeOutcome,
+    CacheStore, Cloakroom, DedupeStore, Durability, Error, HandoffStateStore, JobState, LookupKey,
+    ManualClock, TokenConsumeOutcome,
 };
 use rooms::{NOW_MS, consume, insert, names, small, state, token};
 use std::collections::HashMap;

@@ -342,7 +342,9 @@ fn a_failed_checkpoint_keeps_answering_and_the_next_one_succeeds() {
 fn a_checkpoint_that_failed_in_the_background_is_tried_again_when_the_log_needs_it() {
     let sim = SimStorage::new(5);
     let room = open(small(), &sim);
+    // The file is to grow by what is needed soon, and when that fails by what is needed now.
     sim.fail_call(CallKind::SetLen, 0, Fault::Enospc);
+    sim.fail_call(CallKind::SetLen, 1, Fault::Enospc);
     let mut refused = 0;
     for number in 0..400 {
         // A writer that finds the log full may be told of the failure; the next one finds it healed.

@@ -226,8 +226,11 @@ fn newest(view: &Arc<BaseView>) -> Result<Pages<'_>> {
     Pages::newest(&snapshot.generation.window)
 }
 
+/// Is shown a page: its table, where it lies, whether it is a leaf, and the key that all keys below it are greater than.
+type OnPage<'a> = dyn FnMut(Table, Place, bool, Option<&[u8]>) + 'a;
+
 /// Shows every page of our tables, and counts those and redb's own.
-fn survey(pages: &Pages<'_>, visitor: &mut dyn FnMut(Table, Place, bool, Option<&[u8]>)) -> Result<Space> {
+fn survey(pages: &Pages<'_>, visitor: &mut OnPage<'_>) -> Result<Space> {
     // Block 0 is redb's header.
     let (mut blocks, mut end) = (1, 1);
     for of in [Tables::User, Tables::System] {

@@ -99,7 +99,9 @@ pub(super) fn run(core: &Arc<Core>, job: &dyn Job) {
 fn tick(core: &Core, job: &dyn Job) -> Result<Tick> {
     let tick = job.tick(&Keeper { core })?;
     if matches!(tick, Tick::IdleUntil(_)) {
-        core.compact_if_worthwhile()?;
+        // A failure is told to whoever observes, and does not keep the job from its work: it is tried again when the
+        // B-tree has changed.
+        let _ = core.compact_if_worthwhile().inspect_err(crate::observe::compaction_failed);
     }
     Ok(tick)
 }
