@@ -803,13 +803,14 @@ mod beside_the_in_memory_stores {
 
 #[test]
 fn what_the_adapter_keeps_is_counted_and_watched() {
-    let place = Place::new();
-    let mut watch = place.room.watch(WatchFilter::all()).unwrap();
-    block_on(place.store().insert_code(code_record("c", "secret"))).unwrap();
-    block_on(place.store().insert_session(session_record("s", "secret"))).unwrap();
-    block_on(place.store().record_failure(&guest(), &limit(3))).unwrap();
-    block_on(place.store().clear_failures(&guest())).unwrap();
-    block_on(place.store().record_failure(&guest(), &limit(3))).unwrap();
+    let clock = Arc::new(ManualClock::new(START * 1_000));
+    let room = small().clock(clock.clone()).sweep_interval(None).open_in_memory().unwrap();
+    let mut watch = room.watch(WatchFilter::all()).unwrap();
+    block_on(room.codlet().insert_code(code_record("c", "secret"))).unwrap();
+    block_on(room.codlet().insert_session(session_record("s", "secret"))).unwrap();
+    block_on(room.codlet().record_failure(&guest(), &limit(3))).unwrap();
+    block_on(room.codlet().clear_failures(&guest())).unwrap();
+    block_on(room.codlet().record_failure(&guest(), &limit(3))).unwrap();
     let codes = (StoreKind::CodletCodes, "c".to_owned(), ChangeKind::Put);
     let sessions = (StoreKind::CodletSessions, "s".to_owned(), ChangeKind::Put);
     let failures = |kind| (StoreKind::CodletFailures, guest().as_str().to_owned(), kind);
@@ -825,7 +826,7 @@ fn what_the_adapter_keeps_is_counted_and_watched() {
         assert_eq!((change.store, change.key, change.kind), expected);
     }
     let figures = || {
-        let stores = place.room.stats().unwrap().stores;
+        let stores = room.stats().unwrap().stores;
         stores.iter().map(|stats| (stats.store, stats.live, stats.expired, stats.rows)).collect::<Vec<_>>()
     };
     // Each record has a row by id, one by lookup key and one in the expiry index; failures have no lookup key.
@@ -833,6 +834,13 @@ fn what_the_adapter_keeps_is_counted_and_watched() {
     let ended = |kind, rows| (kind, 0, 1, rows);
     let kinds = [(StoreKind::CodletCodes, 3), (StoreKind::CodletSessions, 3), (StoreKind::CodletFailures, 2)];
     assert_eq!(figures(), kinds.map(|(kind, rows)| kept(kind, rows)));
-    place.clock.advance(DAY * 365);
+    clock.advance(DAY * 365);
     assert_eq!(figures(), kinds.map(|(kind, rows)| ended(kind, rows)));
+    room.sweep().unwrap();
+    assert_eq!(figures(), []);
+    block_on(room.codlet().record_failure(&guest(), &limit(3))).unwrap();
+    for kind in [StoreKind::CodletCodes, StoreKind::CodletSessions, StoreKind::CodletFailures] {
+        let change = watch.recv_timeout(DAY).unwrap().unwrap();
+        assert_eq!((change.store, change.kind), (kind, ChangeKind::Expired));
+    }
 }

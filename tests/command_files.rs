@@ -3,7 +3,7 @@
 
 mod rooms;
 
-use cloakroom::limits::{BLOCK_SIZE, LONGEST_KEYS_LOG_CAPACITY};
+use cloakroom::limits::{BLOCK_SIZE, LONGEST_KEYS_LOG_CAPACITY, MIN_LOG_CAPACITY};
 use cloakroom::{CacheStore, Cloakroom, HandoffStateStore, StateRecord, StateStore};
 use rooms::{consume, insert, names, small, state};
 use serde_json::Value;
@@ -676,4 +676,57 @@ fn wrong_arguments_are_explained() {
         let ran = place.run(arguments).ended(2);
         assert!(ran.stdout.is_empty() && ran.stderr.contains(explained), "{arguments:?}: {}", ran.stderr);
     }
+}
+
+/// Flips one bit anywhere that matters and runs everything on what is left.
+#[test]
+fn whatever_bit_is_flipped_no_answer_is_wrong_and_every_command_knows_what_to_do() {
+    const FLIPS: u64 = 12;
+    let whole = Place::new();
+    let room = small().log_capacity(MIN_LOG_CAPACITY).open(whole.path("edge.cloak")).unwrap();
+    fill(&room);
+    room.close().unwrap();
+    let exported = whole.run(&["export", "edge.cloak"]).ended(0).stdout;
+    let bytes = fs::read(whole.path("edge.cloak")).unwrap();
+    let log_start = 2 * BLOCK_SIZE;
+    let log_end = log_start + usize::try_from(MIN_LOG_CAPACITY).unwrap();
+    // The superblock, the log, the B-tree, and the part of it that is written first.
+    let parts = [0..log_start, log_start..log_end, log_end..bytes.len(), log_end..log_end + 16 * BLOCK_SIZE];
+    let (mut damaged, mut incomplete) = (0, 0);
+    for seed in 0..FLIPS {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let part = random.choice(parts.clone()).unwrap();
+        let (at, bit) = (random.usize(part), random.u8(..8));
+        let place = Place::new();
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 1 << bit;
+        fs::write(place.path("edge.cloak"), &flipped).unwrap();
+        let run = |arguments: &[&str]| {
+            let ran = place.run(arguments);
+            assert!(matches!(ran.code, Some(0 | 1)), "bit {bit} of byte {at}, {arguments:?}: {}", ran.stderr);
+            assert!(
+                !ran.stderr.contains("panicked"),
+                "bit {bit} of byte {at}, {arguments:?}: {}",
+                ran.stderr
+            );
+            ran
+        };
+        let verified = run(&["verify", "edge.cloak"]);
+        let read = run(&["export", "edge.cloak"]);
+        run(&["stats", "edge.cloak"]);
+        run(&["backup", "edge.cloak", "copy.cloak"]);
+        let salvaged = run(&["salvage", "edge.cloak", "new.cloak"]);
+        assert!(fs::read(place.path("edge.cloak")).unwrap() == flipped, "the file was touched");
+        let what = format!("bit {bit} of byte {at}");
+        // What is read is right or an error, and verification finds whatever keeps it from being read.
+        assert!(read.code == Some(1) || read.stdout == exported, "{what}: another export\n{}", read.stdout);
+        assert!(verified.code == Some(1) || read.code == Some(0), "{what}: {}", read.stderr);
+        assert_eq!(verified.code == Some(1), verified.next().is_some(), "{what}: {}", verified.stdout);
+        let new = run(&["export", "new.cloak"]);
+        assert_eq!(new.code, Some(0), "{what}: {}", new.stderr);
+        assert!(salvaged.code == Some(1) || new.stdout == exported, "{what}: {}", salvaged.stdout);
+        damaged += u32::from(verified.code == Some(1));
+        incomplete += u32::from(salvaged.code == Some(1));
+    }
+    assert!(damaged > 0 && incomplete > 0, "{damaged} damaged, {incomplete} incomplete");
 }

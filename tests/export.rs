@@ -64,12 +64,40 @@ fn golden_room() -> Cloakroom {
     room
 }
 
-/// The rows of a derived table. Cooldowns that a clear has forgotten are garbage, which is not exported.
+/// Nothing is wrong with the room, and what is swept of it is what is swept of the other.
+fn check_rows(copy: &Cloakroom, room: &Cloakroom) {
+    assert_eq!(copy.verify().unwrap().findings, []);
+    room.sweep().unwrap();
+    copy.sweep().unwrap();
+    assert_eq!(copy.verify().unwrap().findings, []);
+    // What was begun anew in each is called differently, and the place in the index of a window tells whether it had garbage.
+    let lines = |room| {
+        let text = export(room);
+        let entries = text.lines().filter(|line| line.contains("\"entry\"") && !line.contains("dedupe_job"));
+        entries
+            .map(|line| {
+                let mut entry = entry(line);
+                entry["filed_at_ms"] = Value::Null;
+                entry
+            })
+            .collect()
+    };
+    let (copied, lines): (Vec<_>, Vec<_>) = (lines(copy), lines(room));
+    let differing: Vec<_> = copied.iter().zip(&lines).filter(|(copied, line)| copied != line).collect();
+    assert!(copied == lines, "{differing:#?}");
+}
+
+/// The rows of a derived table.
 fn derived(room: &Cloakroom, table: &str) -> BTreeSet<String> {
     let mut rows = BTreeSet::new();
-    room.dump(table, &mut |row| {
+    room.dump(table, &mut |mut row| {
         assert_eq!(row.note, None);
-        if row.key["table"] != "rate_limit_cooldown" {
+        if row.key["table"] == "form_token" {
+            // A consumed one may have been filed again by a sweep, and is not yet in an import.
+            row.key["time_ms"] = Value::Null;
+        }
+        // Those of limiters that a clear has forgotten are not exported.
+        if !row.key["table"].as_str().is_some_and(|table| table.contains("rate_limit")) {
             rows.insert(row.to_json().to_string());
         }
         true
@@ -133,6 +161,7 @@ fn an_import_of_any_room_is_the_same_room() {
             use_both([&room, &copy], &mut random);
             history.clock.advance(Duration::from_millis(random.u64(0..4_000)));
         }
+        check_rows(&copy, &room);
         let text = export(&copy);
         copy.close().unwrap();
         let copy = open(&target, &history.clock).unwrap();
@@ -148,6 +177,7 @@ fn an_import_of_any_room_is_the_same_room() {
 fn the_lines_are_frozen() {
     let room = golden_room();
     assert_eq!(export(&room), LINES);
+    assert_eq!(room.verify().unwrap().findings, []);
     let kinds: BTreeSet<_> =
         LINES.lines().filter_map(|line| Some(entry(line)["entry"].as_str()?.to_owned())).collect();
     assert_eq!(kinds.len(), 12, "a kind of line is not among the golden ones: {kinds:?}");
@@ -348,7 +378,7 @@ fn what_a_clear_has_forgotten_stays_forgotten() {
     let text = export(&room);
     let copy = memory(&clock);
     let report = import(&copy, &text).unwrap();
-    assert_eq!((report.by_kind["rate_limit"], report.by_kind["adaptive_rate_limit"]), (2, 2));
+    assert_eq!((report.by_kind["rate_limit"], report.by_kind["adaptive_rate_limit"]), (1, 1));
     assert_eq!((report.by_kind["rate_limit_requests"], report.by_kind["rate_limit_cooldown"]), (1, 2));
     assert_eq!(export(&copy), text);
     for resource in ["forgotten", "known", "forgotten"] {
@@ -538,7 +568,7 @@ fn what_is_no_export_is_refused_where_it_stops_being_one() {
         (vec![golden("order-9").replace("\"state_base64\"", "\"state\"")], "the state is no JSON object"),
         (vec![golden("WzIsIDNdIA==").replace("WzIsIDNdIA==", "WzIsIDNdIA")], "field \"value_base64\" must be base64"),
         (vec![golden("WzIsIDNdIA==").replace("WzIsIDNdIA==", "Ww==")], "field \"value\" is no JSON"),
-        (vec![golden("codlet_failures").replace("+2DqAf3/Z+XPiwEAAAM=", "+2DqAA==")], "field \"value_base64\" must be a row of its table"),
+        (vec![golden("codlet_failures").replace("+2DqAf3/Z+XPiwEAAAM=", "+2DqAA==")], "key and value are no row of the table"),
         (vec![golden("\"flow\"").replace("\"f-1\"", "null")], "field \"subject_id\" must be a string"),
         (vec![golden("\"flow\"").replace("\"flow\"", "\"anonymous\"")], "field \"subject_id\" must be null"),
         (vec![golden("\"flow\"").replace("\"flow\"", "\"nobody\"")], "field \"subject_kind\" must be"),
@@ -558,7 +588,7 @@ fn what_is_no_export_is_refused_where_it_stops_being_one() {
         (vec![golden("\"event-1\"").replace("\"event-1\"", "\"\"")], "the event id is empty"),
         (vec![golden("\"event-1\"").into(), golden("\"event-1\"").replace("\"plan\"", "\"other\"")], "the event id is that of another state"),
         (vec![golden("codlet_failures").replace("codlet_failures", "expiry")], "field \"table\" must be"),
-        (vec![golden("codlet_failures").replace("codlet_failures", "codlet_code")], "field \"value_base64\" must be a row of its table"),
+        (vec![golden("codlet_failures").replace("codlet_failures", "codlet_code")], "key and value are no row of the table"),
         (vec![golden("codlet_code").into(), golden("codlet_code").replace("Y29kZS0x", "Y29kZS0y")], "the lookup key leads to another record"),
         (vec![requests.into()], "requests stand right behind the window"),
         (vec![window.into(), ok.into(), requests.into()], "requests stand right behind the window"),

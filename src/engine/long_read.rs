@@ -4,13 +4,14 @@
 //! crash takes away. Between two pages nothing is held but the view: writers, checkpoints and closing go on. Rows that
 //! are replaced meanwhile keep their space until the view is dropped.
 
-use super::access::Row;
+use super::access::{Reader, Row, Value};
 use super::pages::Pages;
-use super::view::View;
+use super::view::{self, View};
 use super::{Core, Engine};
 use crate::durability::Durability;
 use crate::error::{Error, Result};
 use crate::tables::Table;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::Ordering as Atomic;
 
@@ -90,6 +91,27 @@ impl LongRead {
             }
         }
         Ok(())
+    }
+}
+
+/// Looks at rows by key and by range, for whoever needs more than all of them in order. The time is that of each look, and
+/// [`Error::Closed`] the answer when the room was closed meanwhile.
+impl Reader for LongRead {
+    fn now_ms(&self) -> u64 {
+        self.core.clock.now_ms()
+    }
+
+    fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<Value>> {
+        let _open = self.core.open_for_reading()?;
+        match self.view.in_memory(table, key, self.lsn) {
+            Some(found) => Ok(found.value),
+            None => self.view.base.get(table, key),
+        }
+    }
+
+    fn scan(&mut self, table: Table, from: Bound<&[u8]>, to: Bound<&[u8]>, limit: usize) -> Result<Vec<Row>> {
+        let _open = self.core.open_for_reading()?;
+        view::scan(&self.view, self.lsn, (table, from, to), limit, &mut 0)
     }
 }
 

@@ -57,9 +57,9 @@ pub use backup::BackupReport;
 pub use compaction::CompactReport;
 pub(crate) use feed::{CommittedRows, NoMore, Selected, Selector, Subscription};
 pub(crate) use format::Geometry;
+pub(crate) use migration::Migration;
 #[cfg(any(test, feature = "testing"))]
-pub(crate) use migration::write_older;
-pub(crate) use migration::{Emit, Migration};
+pub(crate) use migration::{Emit, write_older};
 pub(crate) use open::{EngineOptions, Threads};
 pub(crate) use prefetch::{Cost, Rehearsal};
 pub use stats::EngineStats;

@@ -57,15 +57,14 @@ impl Cloakroom {
     /// Writes everything in the room to `to`, as lines of JSON: what [`import`](Self::import) makes the same room of, in
     /// any version of this crate that knows the lines. Their fields are in DESIGN.md.
     ///
-    /// It shows the room as it was at one moment, whatever is written meanwhile, and answers when all of that is
-    /// durable. Entries that have expired and were not swept yet are written too. Lookup keys, states and values stand in it
-    /// as they are; it is as secret as the room. Closing the room waits for it.
+    /// It shows the room as it was at one durable moment, not before anything acknowledged so far, whatever is written
+    /// meanwhile. Entries that have expired and were not swept yet are written too. Lookup keys, states and values stand in it as
+    /// they are; it is as secret as the room.
     ///
     /// # Errors
-    /// [`Error::Io`] or [`Error::DiskFull`] when `to` fails, and [`Error::Corrupted`] for a row that is damaged: what was written ends
-    /// without the last line, which an import notices. [`Error::Closed`], and [`Error::Poisoned`] or
-    /// [`Error::OutcomeUnknown`] when the log failed, so that what was written may not be durable. The room is never
-    /// changed.
+    /// [`Error::Io`] or [`Error::DiskFull`] when `to` fails, [`Error::Corrupted`] for a row that is damaged or that no
+    /// store writes, and [`Error::Closed`] when the room is closed, also meanwhile. What was written then ends without the
+    /// last line, which an import notices. The room is never changed.
     ///
     /// ```
     /// use cloakroom::{CacheStore, Cloakroom};
@@ -95,7 +94,7 @@ impl Cloakroom {
         to: &mut dyn Write,
         progress: &mut dyn FnMut(&ExportReport),
     ) -> Result<ExportReport> {
-        self.engine().read(self.durability(), |rows| write::export(rows, to, progress)).wait()
+        write::export(&mut self.engine().long_read()?, to, progress)
     }
 
     /// Reads the lines that [`export`](Self::export) wrote into this room, which must be empty. An export of the room
@@ -150,7 +149,7 @@ impl Cloakroom {
     /// # Ok::<(), cloakroom::Error>(())
     /// ```
     pub fn tables(&self) -> Result<Vec<TableInfo>> {
-        self.engine().read(self.durability(), dump::tables).wait()
+        dump::tables(&mut self.engine().long_read()?)
     }
 
     /// Shows `each` every row of the table called `table` as it was at one moment, in the order of their keys, until it answers
@@ -177,7 +176,7 @@ impl Cloakroom {
     /// ```
     pub fn dump(&self, table: &str, each: &mut dyn FnMut(DumpRow) -> bool) -> Result<u64> {
         let table = dump::table_called(table)?;
-        self.engine().read(self.durability(), |rows| dump::rows(rows, table, each)).wait()
+        dump::rows(&mut self.engine().long_read()?, table, each)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::limits::MAX_KEY_LEN;
 use crate::stores::cache::forget_order;
 use crate::stores::rate_limit::limiter::{Kind, LAST_ID_KEY};
-use crate::stores::secondary;
+use crate::stores::{check, secondary};
 use crate::tables::Table;
 use std::io::{BufRead, Read};
 use std::ops::Bound;
@@ -174,6 +174,7 @@ impl<'a> Import<'a> {
     fn add(&mut self, line: u64, kind: &'static str, entry: Entry, text_bytes: u64) -> Result<()> {
         let mut derived = Vec::new();
         for (table, key, value) in &entry.rows {
+            check::row(*table, key, value).map_err(|error| bad_line(line, said(error)))?;
             secondary::rows(*table, key, value, &mut |table, key, value| derived.push((table, key, value)))
                 .map_err(|error| bad_line(line, said(error)))?;
         }

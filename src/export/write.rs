@@ -5,6 +5,7 @@ use super::line::LineWriter;
 use super::{END, ExportReport, FORMAT, HEADER};
 use crate::engine::access::{Reader, Value};
 use crate::error::{Error, Result};
+use crate::stores::check;
 use crate::stores::side_by_side::visit;
 use crate::tables::Table;
 use std::io::{BufWriter, Write};
@@ -68,31 +69,31 @@ pub(super) fn export<R: Reader + ?Sized>(
 fn entries<R: Reader + ?Sized>(rows: &mut R, out: &mut Output<'_>) -> Result<()> {
     let line = &mut LineWriter::default();
     let tables = (Table::FormToken, Table::FormTokenUse);
-    visit(rows, tables, slice_of(tables.0), None, |key, token, used| {
-        token::write(line, key, token, used.map(|used| &**used))?;
-        out.entry(token::ENTRY, line).map(|()| true)
+    visit_sound(rows, tables, |key, token, used| {
+        token::write(line, key, token, used)?;
+        out.entry(token::ENTRY, line)
     })?;
     let tables = (Table::Handoff, Table::HandoffClaim);
-    visit(rows, tables, slice_of(tables.0), None, |key, state, claim| {
-        handoff::write(line, key, state, claim.map(|claim| &**claim))?;
-        out.entry(handoff::ENTRY, line).map(|()| true)
+    visit_sound(rows, tables, |key, state, claim| {
+        handoff::write(line, key, state, claim)?;
+        out.entry(handoff::ENTRY, line)
     })?;
     let tables = (Table::Cache, Table::CacheTags);
-    visit(rows, tables, slice_of(tables.0), None, |key, value, tags| {
-        cache::write(line, key, value, tags.map(|tags| &**tags))?;
-        out.entry(cache::ENTRY, line).map(|()| true)
+    visit_sound(rows, tables, |key, value, tags| {
+        cache::write(line, key, value, tags)?;
+        out.entry(cache::ENTRY, line)
     })?;
-    walk(rows, Table::DedupeJob, |_, key, value| {
+    walk_sound(rows, Table::DedupeJob, |_, key, value| {
         job::write(line, key, value)?;
         out.entry(job::ENTRY, line)
     })?;
     limiters(rows, line, out)?;
-    walk(rows, Table::State, |_, key, value| {
+    walk_sound(rows, Table::State, |_, key, value| {
         state::write(line, key, value)?;
         out.entry(state::ENTRY, line)
     })?;
     for table in codlet::TABLES {
-        walk(rows, table, |_, key, value| {
+        walk_sound(rows, table, |_, key, value| {
             codlet::write(line, table, key, value)?;
             out.entry(codlet::ENTRY, line)
         })?;
@@ -101,27 +102,54 @@ fn entries<R: Reader + ?Sized>(rows: &mut R, out: &mut Output<'_>) -> Result<()>
 }
 
 fn limiters<R: Reader + ?Sized>(rows: &mut R, line: &mut LineWriter, out: &mut Output<'_>) -> Result<()> {
-    walk(rows, Table::RateLimit, |rows, key, value| {
+    walk_sound(rows, Table::RateLimit, |rows, key, value| {
         let mut kind = window::PLAIN;
         window::write_plain(line, rows, key, value, &mut |line| {
             out.entry(std::mem::replace(&mut kind, window::PLAIN_REQUESTS), line)
         })
     })?;
-    walk(rows, Table::RateLimitConfig, |_, key, value| {
+    walk_sound(rows, Table::RateLimitConfig, |_, key, value| {
         limit::write_config(line, key, value)?;
         out.entry(limit::CONFIG, line)
     })?;
-    walk(rows, Table::RateLimitCooldown, |rows, key, value| {
+    walk_sound(rows, Table::RateLimitCooldown, |rows, key, value| {
         match limit::write_cooldown(line, rows, key, value)? {
             true => out.entry(limit::COOLDOWN, line),
             false => Ok(()),
         }
     })?;
-    walk(rows, Table::AdaptiveRateLimit, |rows, key, value| {
+    walk_sound(rows, Table::AdaptiveRateLimit, |rows, key, value| {
         let mut kind = window::ADAPTIVE;
         window::write_adaptive(line, rows, key, value, &mut |line| {
             out.entry(std::mem::replace(&mut kind, window::ADAPTIVE_REQUESTS), line)
         })
+    })
+}
+
+/// Shows `each` every row of the first table with the row of the second under the same key, and refuses one that no store
+/// writes: an import would not take it.
+fn visit_sound<R: Reader + ?Sized>(
+    rows: &mut R,
+    tables: (Table, Table),
+    mut each: impl FnMut(&[u8], &[u8], Option<&[u8]>) -> Result<()>,
+) -> Result<()> {
+    visit(rows, tables, slice_of(tables.0), None, |key, value, beside| {
+        check::row(tables.0, key, value)?;
+        let beside = beside.map(|beside| &**beside);
+        beside.map_or(Ok(()), |beside| check::row(tables.1, key, beside))?;
+        each(key, value, beside).map(|()| true)
+    })
+}
+
+/// Shows `each` every row of a table, and refuses one that no store writes.
+fn walk_sound<R: Reader + ?Sized>(
+    rows: &mut R,
+    table: Table,
+    mut each: impl FnMut(&mut R, &[u8], &[u8]) -> Result<()>,
+) -> Result<()> {
+    walk(rows, table, |rows, key, value| {
+        check::row(table, key, value)?;
+        each(rows, key, value)
     })
 }
 

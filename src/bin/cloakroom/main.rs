@@ -4,10 +4,9 @@
 mod help;
 
 mod backup;
+mod bench;
 mod compact;
 mod completions;
-mod consume;
-mod disk;
 mod dump;
 mod export;
 mod holder;
@@ -15,7 +14,6 @@ mod import;
 mod output;
 mod problem;
 mod progress;
-mod report;
 mod room;
 mod salvage;
 mod stats;
@@ -71,7 +69,9 @@ enum Workload {
     ///
     /// Exit codes: 0 each was; 1 something was consumed twice or changed by reopening; 2 the benchmark could not be
     /// carried out.
-    Consume(consume::Options),
+    Consume(bench::consume::Options),
+    Year(bench::year::Options),
+    Backlog(bench::backlog::Options),
 }
 
 fn main() -> ExitCode {
@@ -102,8 +102,12 @@ fn run(command: &Command, out: &mut Output) -> Result<Verdict, Problem> {
         Command::Import(options) => import::run(options, out),
         Command::Dump(options) => dump::run(options, out),
         Command::Completions(options) => completions::run(options, out),
+        Command::Bench(BenchArgs { workload: Workload::Year(options) }) => bench::year::run(options, out),
+        Command::Bench(BenchArgs { workload: Workload::Backlog(options) }) => {
+            bench::backlog::run(options, out)
+        }
         Command::Bench(BenchArgs { workload: Workload::Consume(options) }) => {
-            let report = consume::run(options)?;
+            let report = bench::consume::run(options)?;
             report.print(out)?;
             if report.holds() {
                 return Ok(Verdict::Fine);

@@ -1,6 +1,6 @@
 //! Cached values, each with its tags.
 
-use super::{Entry, check_json, check_stored_json, name_and_text, said};
+use super::{Entry, check_json, name_and_text, said};
 use crate::error::{Error, Result};
 use crate::export::line::{Fields, LineWriter, Problem, must_be};
 use crate::stores::cache::row::{CacheRow, NEVER, TagsRow, entry_key, prefix_of};
@@ -17,7 +17,6 @@ pub(in crate::export) fn write(
     tags: Option<&[u8]>,
 ) -> Result<()> {
     let row = CacheRow::decode(value)?;
-    check_stored_json(Table::Cache, row.json)?;
     let (cache, hash) = name_and_text(Table::Cache, key)?;
     let tags = match (row.tagged, tags) {
         (false, _) => Vec::new(),

@@ -86,13 +86,6 @@ fn json_problem(json: &[u8]) -> Option<&'static str> {
 
 const _: () = assert!(MAX_STATE_DEPTH == 512);
 
-/// Refuses JSON in a row of `table` that no store writes: an import would not take it either.
-fn check_stored_json(table: Table, json: &[u8]) -> Result<()> {
-    let damaged =
-        |what| Error::corrupted(format!("a row of table {}", table.name()), format!("its value is {what}"));
-    json_problem(json).map_or(Ok(()), |what| Err(damaged(what)))
-}
-
 /// Refuses JSON in the field `name` that a store would not take.
 fn check_json(name: &str, json: &[u8]) -> Result<(), Problem> {
     json_problem(json).map_or(Ok(()), |what| Err(format!("field \"{name}\" is {what}")))

@@ -57,8 +57,11 @@ pub(in crate::export) fn write_plain<R: Reader + ?Sized>(
 ) -> Result<()> {
     let place = Place::decode(Table::RateLimit, key)?;
     let row = WindowRow::decode(value)?;
-    let is_cleared = row.clears != place.limiter().clears(rows)?;
-    let history = if is_cleared { History::idle(None) } else { row.history };
+    if row.clears != place.limiter().clears(rows)? {
+        // It was forgotten, and is to every call as one that is not there.
+        return Ok(());
+    }
+    let history = row.history;
     line.begin(PLAIN);
     write_window(line, &place, row.keep_ms, row.filed_at_ms);
     line.optional_number("idle_since_ms", history.idle_since_ms());
@@ -75,9 +78,9 @@ pub(in crate::export) fn write_adaptive<R: Reader + ?Sized>(
     emit: &mut dyn FnMut(&mut LineWriter) -> Result<()>,
 ) -> Result<()> {
     let place = Place::decode(Table::AdaptiveRateLimit, key)?;
-    let mut row = ResourceRow::decode(value)?;
+    let row = ResourceRow::decode(value)?;
     if row.clears != place.limiter().clears(rows)? {
-        row = ResourceRow { keep_ms: row.keep_ms, filed_at_ms: row.filed_at_ms, ..ResourceRow::default() };
+        return Ok(());
     }
     line.begin(ADAPTIVE);
     write_window(line, &place, row.keep_ms, row.filed_at_ms);

@@ -35,7 +35,11 @@ impl History {
 
     /// A history without requests that may still count. The last one was made at `since_ms`, if there was any.
     pub(crate) fn idle(since_ms: Option<u64>) -> Self {
-        since_ms.map_or_else(Self::default, |last_ms| Self { next: 1, last_ms, ..Self::default() })
+        let mut idle =
+            since_ms.map_or_else(Self::default, |last_ms| Self { next: 1, last_ms, ..Self::default() });
+        // It has no rows, so there is nothing to remove.
+        idle.swept_to = idle.garbage_end();
+        idle
     }
 
     /// The requests that may still count, from the first one behind `after_ms` on, up to `limit` milliseconds of them.

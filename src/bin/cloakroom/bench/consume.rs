@@ -1,9 +1,10 @@
 //! The consume benchmark: hand in tokens, consume them from many threads at once, reopen, count.
 
-use crate::disk;
+use super::disk;
+use super::report::Report;
+use super::target::Target;
 use crate::problem::{Kind, Problem};
 use crate::progress::bar as progress;
-use crate::report::Report;
 use clap::{Args, ValueEnum};
 use cloakroom::limits::{DEFAULT_CACHE_SIZE, DEFAULT_LOG_CAPACITY, MAX_LIST_LIMIT};
 use cloakroom::{
@@ -93,8 +94,6 @@ pub enum Failure {
     Room(Error),
     /// The system failed a call of the benchmark itself.
     Io(String, std::io::Error),
-    /// The target exists.
-    Exists(PathBuf),
 }
 
 impl fmt::Display for Failure {
@@ -102,9 +101,6 @@ impl fmt::Display for Failure {
         match self {
             Failure::Room(error) => error.fmt(f),
             Failure::Io(doing, error) => write!(f, "{doing}: {error}"),
-            Failure::Exists(path) => {
-                write!(f, "{}: exists already; the benchmark works on a new file", path.display())
-            }
         }
     }
 }
@@ -118,7 +114,6 @@ impl From<Error> for Failure {
 impl From<Failure> for Problem {
     fn from(failure: Failure) -> Self {
         let kind = match &failure {
-            Failure::Exists(_) => Kind::Exists,
             Failure::Io(..) => Kind::System,
             Failure::Room(_) => Kind::Failed,
         };
@@ -126,44 +121,17 @@ impl From<Failure> for Problem {
     }
 }
 
-/// The file of a run, deleted afterwards unless it was asked for.
-struct Target {
-    path: PathBuf,
-    keep: bool,
-}
-
-impl Target {
-    fn new(file: Option<&Path>) -> Result<Self, Failure> {
-        let (path, keep) = match file {
-            Some(path) => (path.to_path_buf(), true),
-            None => (PathBuf::from(format!("cloakroom-bench-{}.cloak", std::process::id())), false),
-        };
-        if path.exists() {
-            return Err(Failure::Exists(path));
-        }
-        Ok(Self { path, keep })
-    }
-
-    fn directory(&self) -> &Path {
-        self.path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
-    }
-}
-
-impl Drop for Target {
-    fn drop(&mut self) {
-        if !self.keep {
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
-}
-
 /// Runs the benchmark and the check at its end.
-pub fn run(options: &Options) -> Result<Report, Failure> {
+pub fn run(options: &Options) -> Result<Report, Problem> {
     let target = Target::new(options.file.as_deref())?;
+    measure(options, &target).map_err(Problem::from)
+}
+
+fn measure(options: &Options, target: &Target) -> Result<Report, Failure> {
     let raw_flush = disk::raw_flush_p50(target.directory()).map_err(|error| {
         Failure::Io(format!("measuring the raw flush in {}", target.directory().display()), error)
     })?;
-    let room = open(options, &target.path)?;
+    let room = open(options, target.path())?;
     let keys = keys(options.tokens);
     preload(&room, &keys)?;
     room.checkpoint()?;
@@ -178,7 +146,7 @@ pub fn run(options: &Options) -> Result<Report, Failure> {
     room.close()?;
     drop(room);
 
-    let consumed = consumed_after_reopen(options, &target.path, &keys)?;
+    let consumed = consumed_after_reopen(options, target.path(), &keys)?;
     let acknowledged = contest.acknowledged();
     let mut latencies = run.latencies;
     latencies.sort_unstable();
