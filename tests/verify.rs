@@ -4,7 +4,9 @@ mod rooms;
 mod whole_rooms;
 
 use cloakroom::testing::verify_image;
-use cloakroom::{Cloakroom, Error, HandoffStateStore, ManualClock};
+use cloakroom::{
+    AdaptiveConfig, AdaptiveRateLimitStore, Cloakroom, Error, HandoffStateStore, ManualClock, RateLimitConfig,
+};
 use rooms::{small, state};
 use std::fs;
 use std::sync::Arc;
@@ -98,6 +100,24 @@ fn a_token_that_a_sweeper_filed_again_is_where_it_belongs() {
     let report = room.verify().unwrap();
     assert!(report.is_ok(), "{report}");
     assert_eq!(rows(&room).keys().filter(|(table, _)| *table == 1).count(), 0);
+}
+
+#[test]
+fn a_limiter_that_was_cleared_is_sound_before_and_after_it_is_swept() {
+    let clock = Arc::new(ManualClock::new(rooms::NOW_MS));
+    let room = tiny().clock(clock.clone()).open_in_memory().unwrap();
+    fill(&room);
+    room.adaptive_rate_limit("api", RateLimitConfig::default(), AdaptiveConfig::default())
+        .unwrap()
+        .clear()
+        .wait()
+        .unwrap();
+    let report = room.verify().unwrap();
+    assert!(report.is_ok(), "{report}");
+    clock.set(rooms::NOW_MS + 1);
+    room.sweep().unwrap();
+    let report = room.verify().unwrap();
+    assert!(report.is_ok(), "{report}");
 }
 
 #[test]

@@ -56,7 +56,7 @@ pub(crate) enum Threads {
     /// Background threads.
     Background,
     /// Nobody: callers flush for themselves, and the writer that needs a checkpoint runs it. For simulations, and for
-    /// rooms that are only looked at.
+    /// tools that only read.
     None,
 }
 

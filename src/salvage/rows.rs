@@ -9,8 +9,8 @@ use crate::engine::new_file::NewFile;
 use crate::error::Result;
 use crate::stores::cache::row::CacheRow;
 use crate::stores::rate_limit::history;
-use crate::stores::rate_limit::limiter::LAST_ID_KEY;
-use crate::stores::{check, relations, secondary};
+use crate::stores::rate_limit::limiter::{Kind, LAST_ID_KEY};
+use crate::stores::{check, expiry, relations, secondary};
 use crate::tables::Table;
 use crate::verify::location;
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,6 +59,10 @@ pub(super) fn rebuild<R: Reader + ?Sized>(
                 rebuild.report.lose(location(table, key), what);
             }
             rebuild.windows.extend(relations::window_id(table, value)?);
+            if table == Table::RateLimitStore && key.first() == Some(&(Kind::Adaptive as u8)) {
+                // Whether a sweeper saw to what a clear made it forget is not known, so it is asked to look again.
+                rebuild.write(Table::Expiry, &expiry::encode_key(0, table, key), &[])?;
+            }
             rebuild.put(table, key, value)
         })?;
     }

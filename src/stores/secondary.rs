@@ -36,6 +36,9 @@ pub(crate) fn is_derived(table: Table) -> bool {
 /// Shows `emit` every row of a derived table that belongs to the row at `key` of `table`: table, key, value. A derived row
 /// has none. The rows by tag belong to the row of tags, not to the cached value.
 ///
+/// An adaptive limiter that was cleared stands in the expiry index at the time of each clear until a sweeper has seen to it,
+/// of which its row says nothing: a sound file has any number of such rows, and none is canonical.
+///
 /// A form token that was consumed belongs under the end of its grace as soon as a sweeper has found it; canonical is
 /// its own end, which never comes later, and where a sweeper finds it again.
 pub(crate) fn rows(

@@ -31,12 +31,17 @@ fn derived(tx: &MapTx) -> BTreeMap<(Table, Vec<u8>), Vec<u8>> {
     expected
 }
 
+/// Whether a row of the expiry index says that a limiter was cleared, which no other row says.
+fn is_of_a_clear(table: Table, key: &[u8]) -> bool {
+    table == Table::Expiry && matches!(expiry::decode_key(key), Some((_, Table::RateLimitStore, _)))
+}
+
 /// Demands that the derived rows of `tx` are exactly those of its primary rows.
 pub(crate) fn assert_sound(tx: &MapTx) {
     let present: BTreeMap<_, _> = tx
         .snapshot()
         .into_iter()
-        .filter(|((table, _), _)| is_derived(*table))
+        .filter(|((table, key), _)| is_derived(*table) && !is_of_a_clear(*table, key))
         .map(|(at, value)| (at, value.to_vec()))
         .collect();
     assert_eq!(present, derived(tx));
