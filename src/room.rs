@@ -309,6 +309,7 @@ impl Cloakroom {
     }
 
     /// The room's own durability.
+    #[cfg(feature = "codlet")]
     pub(crate) fn durability(&self) -> Durability {
         self.durability
     }
