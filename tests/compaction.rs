@@ -59,11 +59,8 @@ fn a_file_shrinks_to_what_it_needs() {
             let path = dir.path().join("fresh.cloak");
             let fresh = open(&path);
             for number in (0..count).step_by(keep_each) {
-                let _ = fresh.handoff().with_durability(Durability::Os).set(
-                    &key(number),
-                    &state(number),
-                    1 << 40,
-                );
+                let states = fresh.handoff().with_durability(Durability::Os);
+                states.set(&key(number), &state(number), 1 << 40).wait().unwrap();
             }
             fresh.close().unwrap();
             len(&path)
