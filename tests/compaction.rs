@@ -125,3 +125,28 @@ fn a_compaction_inside_a_transaction_is_refused() {
     let nothing = room.compact().unwrap();
     assert_eq!(nothing.pages_moved, 0);
 }
+
+#[test]
+fn an_idle_room_gives_back_what_is_free_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("room.cloak");
+    let clock = Arc::new(ManualClock::new(1_000));
+    let room = Cloakroom::builder().log_capacity(256 << 10).clock(clock.clone()).open(&path).unwrap();
+    let states = room.handoff().with_durability(Durability::Os);
+    let set = |number: usize, seconds| states.set(&key(number), &state(number), seconds);
+    let pending: Vec<_> =
+        (0..20_000).map(|number| set(number, if number % 50 == 0 { 1 << 40 } else { 60 })).collect();
+    pending.into_iter().for_each(|pending| pending.wait().unwrap());
+    let full = len(&path);
+    clock.advance(std::time::Duration::from_secs(60));
+    // Nobody sweeps, checkpoints or compacts but the room.
+    let mut looks = 0;
+    while len(&path) > full / 4 {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        looks += 1;
+        assert!(looks < 200_000, "{} of {full} bytes are still there", len(&path));
+    }
+    check(&room, 20_000, 50);
+    room.close().unwrap();
+    check(&open(&path), 20_000, 50);
+}

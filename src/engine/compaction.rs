@@ -102,8 +102,8 @@ impl Core {
         Ok(CompactReport { bytes_before: before, bytes_after: self.file_bytes()?, pages_moved })
     }
 
-    /// Gives back what is free if that is worth it. For the upkeep thread, from time to time. Says whether it did
-    /// something.
+    /// Gives back what is free if that is worth it. For the upkeep thread, from time to time. Says whether it is worth
+    /// looking again soon, because there will be something to do if nothing is written until then.
     pub(super) fn compact_if_worthwhile(&self) -> Result<bool> {
         if self.closed.load(Ordering::Acquire) || self.log.failure().is_some() {
             return Ok(false);
@@ -121,12 +121,15 @@ impl Core {
         let work = by_itself(&space, since, idle);
         self.compaction.state.lock().looked = looked;
         // What a compaction left is as good as it gets.
-        if work == Work::Nothing || state.compacted == Some(written) {
+        if state.compacted == Some(written) {
             return Ok(false);
+        }
+        if work == Work::Nothing {
+            return Ok(!idle && by_itself(&space, since, true) != Work::Nothing);
         }
         self.compact(work)?;
         *self.compaction.state.lock() = State { looked, compacted: Some(self.base.stats().bytes_written) };
-        Ok(true)
+        Ok(false)
     }
 
     fn compact(&self, work: Work) -> Result<u64> {

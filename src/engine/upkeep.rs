@@ -27,6 +27,9 @@ use std::time::{Duration, Instant};
 /// For how long what becomes due is gathered, so that rows which end one after the other are not removed one by one.
 const GATHER_FOR: Duration = Duration::from_secs(1);
 
+/// A room in which nothing was written for this long is idle.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(2);
+
 /// How long the thread leaves everything alone after a failure, and after many in a row.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -76,7 +79,7 @@ pub(super) fn run(core: &Arc<Core>, job: &dyn Job) {
         // A panic is a failure: the host goes on, and so does the upkeep.
         let pause = catch_unwind(AssertUnwindSafe(|| {
             timer::listen(core);
-            tick(core, job).map(|tick| pause(tick, core, job))
+            tick(core, job).map(|(tick, look_again)| pause(tick, look_again, core, job))
         }));
         match pause {
             Ok(Ok(None)) => {
@@ -95,15 +98,16 @@ pub(super) fn run(core: &Arc<Core>, job: &dyn Job) {
     }
 }
 
-/// One step of everything the thread does.
-fn tick(core: &Core, job: &dyn Job) -> Result<Tick> {
+/// One step of everything the thread does. Says, too, whether it is worth looking again soon.
+fn tick(core: &Core, job: &dyn Job) -> Result<(Tick, bool)> {
     let tick = job.tick(&Keeper { core })?;
-    if matches!(tick, Tick::IdleUntil(_)) {
-        // A failure is told to whoever observes, and does not keep the job from its work: it is tried again when the
-        // B-tree has changed.
-        let _ = core.compact_if_worthwhile().inspect_err(crate::observe::compaction_failed);
+    if tick == Tick::Again {
+        return Ok((tick, false));
     }
-    Ok(tick)
+    // A failure is told to whoever observes, and does not keep the job from its work: it is tried again when the
+    // B-tree has changed.
+    let compacted = core.compact_if_worthwhile().inspect_err(crate::observe::compaction_failed);
+    Ok((tick, compacted.unwrap_or(false)))
 }
 
 /// How long to leave everything alone after so many failures in a row.
@@ -112,13 +116,16 @@ fn pause_after(failures: u32) -> Duration {
 }
 
 /// How long to sleep after a step, if at all.
-fn pause(tick: Tick, core: &Core, job: &dyn Job) -> Option<Duration> {
+fn pause(tick: Tick, look_again: bool, core: &Core, job: &dyn Job) -> Option<Duration> {
     let Tick::IdleUntil(next_ms) = tick else { return None };
-    Some(pause_until(next_ms, core.timer.pace(), core.clock.now_ms(), job.every()))
+    let pause = pause_until(next_ms, core.timer.pace(), core.clock.now_ms(), job.every());
+    Some(if look_again { pause.min(LOOK_AGAIN_AFTER) } else { pause })
 }
 
 fn pause_until(next_ms: Option<u64>, pace: Option<ClockPace>, now_ms: u64, every: Duration) -> Duration {
     match (next_ms, pace) {
+        // The clock was moved while the last rows were looked at.
+        (Some(next_ms), Some(ClockPace::Announced)) if next_ms <= now_ms => Duration::ZERO,
         // Whoever moves the clock wakes the thread.
         (_, Some(ClockPace::Announced)) | (None, _) => every,
         (Some(next_ms), _) => {
@@ -242,7 +249,8 @@ mod tests {
             (Some(5_100), Real, Duration::from_secs(5)),
             (Some(5_100), Unknown, Duration::from_secs(5)),
             (Some(u64::MAX), Real, every),
-            (Some(50), Announced, every),
+            (Some(100), Announced, Duration::ZERO),
+            (Some(101), Announced, every),
         ] {
             assert_eq!(pause_until(next_ms, Some(pace), 100, every), expected, "{next_ms:?} {pace:?}");
         }
