@@ -130,10 +130,10 @@ impl Core {
 
     /// Waits until upkeep may write without taking the room that callers need. The caller holds no lock.
     pub(super) fn wait_for_headroom(&self) -> Result<()> {
-        if self.log.has_headroom() {
+        if self.log.spare_is_free() {
             return Ok(());
         }
-        self.wait_for_checkpoint(Instant::now(), || self.log.has_headroom())
+        self.wait_for_checkpoint(Instant::now(), || self.log.spare_is_free())
     }
 
     /// Waits until a checkpoint has brought about what is wanted, or until a whole attempt has failed.

@@ -209,7 +209,7 @@ impl Keeper<'_> {
         let mut done = {
             let _turn = Turn::take(core)?;
             let mut scratch = core.serial.lock();
-            if !core.log.has_headroom() {
+            if !core.log.spare_is_free() {
                 return Ok(None);
             }
             let done = core.run(&mut scratch, Durability::Os, prefetched, operation);

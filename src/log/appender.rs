@@ -137,11 +137,6 @@ impl Appender {
         self.spare_is_free
     }
 
-    /// Whether the other segment may take frames, or half of the active one still may.
-    pub(super) fn has_headroom(&self) -> bool {
-        self.spare_is_free || self.position <= DATA_START + (self.segment_size - DATA_START) / 2
-    }
-
     /// Goes on in the other segment, which must be free.
     pub(super) fn rotate(&mut self) {
         assert!(self.spare_is_free, "the log rotates only into a free segment");
@@ -224,24 +219,6 @@ mod tests {
         log.spare_recycled(9);
         assert!(log.spare_is_free());
         assert_eq!(log.next_use(), (0, 10));
-    }
-
-    #[test]
-    fn there_is_headroom_while_a_segment_is_free_or_half_of_one() {
-        let mut appender = appender();
-        while appender.append(b"12345678", Durability::Sync).is_some() {
-            assert!(appender.has_headroom());
-        }
-        appender.rotate();
-        let mut frames = 0;
-        while appender.has_headroom() {
-            appender.append(b"12345678", Durability::Sync).unwrap();
-            frames += 1;
-        }
-        // 40 bytes each, in 256.
-        assert_eq!(frames, 4);
-        appender.spare_recycled(9);
-        assert!(appender.has_headroom());
     }
 
     #[test]

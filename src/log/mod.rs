@@ -212,11 +212,6 @@ impl Log {
         self.appender.lock().spare_is_free()
     }
 
-    /// Whether so much of the log is free that work which nobody waits for may take some of it.
-    pub(crate) fn has_headroom(&self) -> bool {
-        self.appender.lock().has_headroom()
-    }
-
     /// Whether the active segment has taken no frame yet.
     pub(crate) fn active_is_empty(&self) -> bool {
         self.appender.lock().active_is_empty()

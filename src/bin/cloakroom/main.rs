@@ -72,6 +72,7 @@ enum Workload {
     Consume(bench::consume::Options),
     Year(bench::year::Options),
     Backlog(bench::backlog::Options),
+    Backup(bench::backup::Options),
 }
 
 fn main() -> ExitCode {
@@ -106,6 +107,7 @@ fn run(command: &Command, out: &mut Output) -> Result<Verdict, Problem> {
         Command::Bench(BenchArgs { workload: Workload::Backlog(options) }) => {
             bench::backlog::run(options, out)
         }
+        Command::Bench(BenchArgs { workload: Workload::Backup(options) }) => bench::backup::run(options, out),
         Command::Bench(BenchArgs { workload: Workload::Consume(options) }) => {
             let report = bench::consume::run(options)?;
             report.print(out)?;

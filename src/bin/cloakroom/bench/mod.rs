@@ -1,6 +1,7 @@
 //! Benchmarks that end in a check.
 
 pub mod backlog;
+pub mod backup;
 pub mod consume;
 mod disk;
 mod report;
