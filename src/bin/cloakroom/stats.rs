@@ -46,7 +46,10 @@ pub fn run(options: &Options, out: &mut Output) -> Result<Verdict, Problem> {
     drop(spinner);
     let stats = stats.map_err(|error| Problem::of(&error, file))?;
     if out.is_json() {
-        out.object(&json!({ "file": shown(file), "engine": stats.engine, "stores": stats.stores }))?;
+        out.object(&json!({
+            "file": shown(file), "engine": stats.engine, "sweep_backlog": stats.sweep_backlog,
+            "stores": stats.stores,
+        }))?;
     } else {
         print(file, &stats, out)?;
     }
@@ -54,15 +57,19 @@ pub fn run(options: &Options, out: &mut Output) -> Result<Verdict, Problem> {
 }
 
 fn print(file: &Path, stats: &RoomStats, out: &mut Output) -> Result<(), Problem> {
-    let RoomStats { engine, stores, .. } = stats;
+    let RoomStats { engine, stores, sweep_backlog, .. } = stats;
+    let free = engine
+        .base_free_bytes
+        .map_or_else(String::new, |free| format!(", {} of it free", units::bytes(free)));
     let sum = |figure: fn(&StoreStats) -> u64| stores.iter().map(figure).sum::<u64>();
     let in_log = units::counted(engine.memory_rows, "row", "rows");
     out.lines(units::pairs(&[
         ("file", shown(file)),
         ("length", units::bytes(engine.file_bytes)),
-        ("B-tree", units::bytes(engine.base_bytes)),
+        ("B-tree", format!("{}{free}", units::bytes(engine.base_bytes))),
         ("newest transaction", units::count(engine.newest_lsn)),
         ("only in the log", format!("{in_log}, since transaction {}", units::count(engine.checkpoint_lsn))),
+        ("due to be swept", units::counted(*sweep_backlog, "index row", "index rows")),
     ]))?;
     out.line("")?;
     let mut table = vec![["store", "live", "taken", "expired", "rows", "bytes"].map(str::to_owned).to_vec()];
