@@ -196,7 +196,7 @@ impl Cloakroom {
     /// Pages of rows move from the end of the file to free places before it, in small steps between which everything
     /// goes on, and the file is cut behind the last one. It never becomes longer by this. Up to half the log's
     /// capacity stays free, except in rooms whose tables use no more than 4 MiB: there redb moves all pages at
-    /// once, in some tens of flushes, for which reads of what is not in memory wait.
+    /// once, unless a backup or an export is under way, and everybody waits for the few tens of flushes that it takes.
     ///
     /// # Errors
     /// [`Error::DiskFull`] or [`Error::Io`]: no row is lost, and what was given back by then is. [`Error::Corrupted`]

@@ -150,3 +150,52 @@ fn an_idle_room_gives_back_what_is_free_by_itself() {
     room.close().unwrap();
     check(&open(&path), 20_000, 50);
 }
+
+/// Compacts, writes and checkpoints when the first lines of an export come.
+struct Meddling<'a> {
+    room: &'a Cloakroom,
+    lines: usize,
+    done: bool,
+}
+
+impl std::io::Write for Meddling<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.lines += bytes.iter().filter(|&&byte| byte == b'\n').count();
+        if !self.done {
+            self.done = true;
+            self.room.compact().unwrap();
+            self.room.handoff().set("later", &state(1), 1 << 40).wait().unwrap();
+            self.room.checkpoint().unwrap();
+            self.room.compact().unwrap();
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_long_read_goes_on_through_compactions_of_a_small_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let room = Cloakroom::builder()
+        .log_capacity(8 << 20)
+        // So small that every read goes to the file.
+        .cache_size(4096)
+        .clock(Arc::new(ManualClock::new(1_000)))
+        .open(dir.path().join("room.cloak"))
+        .unwrap();
+    churn(&room, 20_000, 20);
+    let mut export = Meddling { room: &room, lines: 0, done: false };
+    room.export(&mut export).unwrap();
+    assert!(export.done);
+    // The entries, the first line and the last.
+    assert_eq!(export.lines, 20_000 / 20 + 2);
+    // With nobody reading the same room gives back all of it.
+    let before = room.engine_stats().unwrap().base_bytes;
+    room.compact().unwrap();
+    let after = room.engine_stats().unwrap();
+    assert!(after.base_bytes <= before && after.base_bytes < (4 << 20), "{} of {before}", after.base_bytes);
+    check(&room, 20_000, 20);
+}

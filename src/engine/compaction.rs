@@ -4,7 +4,6 @@
 //! which checkpoints run and readers and writers never wait. The one exception are rooms so small that moving all
 //! pages at once takes no time worth mentioning: see [`Work::Whole`].
 
-use super::view::View;
 use super::{Core, Turn};
 use crate::base::{Plan, Space};
 use crate::error::{Error, Result};
@@ -66,7 +65,7 @@ enum Work {
     Nothing,
     /// Moving pages out of the last regions.
     Move,
-    /// Moving all pages at once: readers of rows that are not in memory wait for it.
+    /// Moving all pages at once: whoever reads or writes waits for it.
     Whole,
 }
 
@@ -146,12 +145,12 @@ impl Core {
     fn move_pages(&self, work: Work) -> Result<u64> {
         let mut moved = 0;
         if work == Work::Whole {
-            let done = self.with_base(|base| base.compact_whole())?;
+            let done = self.compact_whole()?;
             if done {
                 self.cut()?;
                 return Ok(moved);
             }
-            // Somebody reads an older view. Moving pages does not disturb that.
+            // Somebody reads. Moving pages does not disturb that.
         }
         let mut present = self.base.stats().len;
         for _ in 0..MAX_ROUNDS {
@@ -168,41 +167,39 @@ impl Core {
         Ok(moved)
     }
 
+    /// Moves some of the planned pages, between two checkpoints, and shows readers what that leaves. Answers how many.
     fn compact_step(&self, plan: &mut Plan) -> Result<u64> {
-        let mut moved = 0;
-        self.with_base(|base| {
-            let (view, pages) = base.compact_step(plan)?;
-            moved = pages as u64;
-            Ok(Some(view))
-        })?;
-        Ok(moved)
-    }
-
-    /// Has `change` change the B-tree between two checkpoints, and shows readers what it leaves. Says whether it did
-    /// something.
-    fn with_base(
-        &self,
-        change: impl FnOnce(
-            &crate::base::Base,
-        ) -> Result<Option<Arc<crate::base::BaseView>>, crate::base::ApplyError>,
-    ) -> Result<bool> {
         let running = self.checkpointer.lock_running();
-        if self.closed.load(Ordering::Acquire) {
-            return Err(Error::Closed);
-        }
-        if let Some(source) = self.log.failure() {
-            return Err(Error::Poisoned { source: Arc::clone(source) });
-        }
-        let changed = change(&self.base).map_err(|failed| self.base_failed(failed))?;
-        let Some(base) = changed else { return Ok(false) };
-        let replaced = {
-            let mut current = self.view.write();
-            let (active, frozen) = (Arc::clone(&current.active), current.frozen.clone());
-            std::mem::replace(&mut *current, Arc::new(View { active, frozen, base }))
-        };
+        self.check_writable()?;
+        let (base, moved) = self.base.compact_step(plan).map_err(|failed| self.base_failed(failed))?;
+        let replaced = self.view.write().replace_base(base);
         drop(running);
         drop(replaced);
-        Ok(true)
+        Ok(moved as u64)
+    }
+
+    /// Has redb move all pages, if nobody reads. Says whether it did so.
+    ///
+    /// What a reader was shown before could not be read any more after the next checkpoint. So nobody may hold the view
+    /// when it begins, which is not given away until it is over.
+    fn compact_whole(&self) -> Result<bool> {
+        let running = self.checkpointer.lock_running();
+        self.check_writable()?;
+        for _ in 0..CUT_ATTEMPTS {
+            let mut current = self.view.write();
+            if Arc::strong_count(&current) == 1 {
+                let compacted = self.base.compact_whole();
+                let replaced = compacted.map(|base| base.map(|base| current.replace_base(base)));
+                drop(current);
+                drop(running);
+                return replaced
+                    .map(|replaced| replaced.is_some())
+                    .map_err(|failed| self.base_failed(failed));
+            }
+            drop(current);
+            std::thread::sleep(CUT_PAUSE);
+        }
+        Ok(false)
     }
 
     /// Cuts the file behind what is used. Reads that just began may look into an older view, for a moment.

@@ -21,6 +21,12 @@ pub(super) struct View {
 }
 
 impl View {
+    /// Shows the same rows in another state of the B-tree. Answers what was shown before.
+    pub(super) fn replace_base(self: &mut Arc<Self>, base: Arc<BaseView>) -> Arc<Self> {
+        let (active, frozen) = (Arc::clone(&self.active), self.frozen.clone());
+        std::mem::replace(self, Arc::new(View { active, frozen, base }))
+    }
+
     /// The newest version of a row at or before `lsn` that is in memory.
     pub(super) fn in_memory(&self, table: Table, key: &[u8], lsn: u64) -> Option<Found> {
         self.active
