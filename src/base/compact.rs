@@ -22,7 +22,7 @@ use super::pages::{Depth, Pages, Place, TableRoot, Tables, Visit};
 use super::view::Generation;
 use super::window::Mode;
 use super::{ApplyError, Base, BaseView, Failure, definition, from_io, from_panic, from_redb};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::limits::BLOCK_SIZE;
 use crate::tables::Table;
 use redb::ReadableTable;
@@ -31,6 +31,7 @@ use std::collections::BinaryHeap;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// The most leaves that are planned for at once; their keys are held in memory.
 const MAX_PLANNED: usize = 16 * 1024;
@@ -175,8 +176,8 @@ impl Base {
         Ok((view, moved))
     }
 
-    /// Has redb move all pages together, if they are so few that nobody waits long for it, and nobody reads an older
-    /// view. Returns the view to go on with, if it did so.
+    /// Has redb move all pages together, if nobody reads an older view. Everybody waits for it, so there should be few.
+    /// Returns the view to go on with, if it did so.
     ///
     /// After an error everything is as before, unless `flush_failed` says that nobody knows.
     pub(crate) fn compact_whole(&self) -> Result<Option<Arc<BaseView>>, ApplyError> {
@@ -191,6 +192,11 @@ impl Base {
         let compacted = shared.writable().and_then(|current| {
             let window = current.window.succeed(Mode::Compacting).map_err(from_io)?;
             Generation::open(window, shared.cache_size)?.compact()?;
+            if shared.gauges.flush_failed.load(Ordering::SeqCst) {
+                // redb says nothing of what fails while it closes.
+                let failed = std::io::Error::other("a flush failed while redb closed");
+                return Err(Error::io("compacting the B-tree", failed).into());
+            }
             shared.reopen(Mode::Writable)
         });
         compacted.map_err(|failure| shared.give_up(&mut writer, failure))?;

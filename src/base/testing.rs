@@ -20,7 +20,9 @@ struct State {
     bytes: Vec<u8>,
     journal: Vec<Step>,
     capacity: Option<u64>,
-    fail_syncs: bool,
+    /// How many flushes succeed before all fail.
+    syncs_left: Option<u32>,
+    sync_failed: bool,
     fail_reads: u32,
 }
 
@@ -50,7 +52,17 @@ impl TestStorage {
     }
 
     pub(super) fn fail_syncs(&self) {
-        self.state.lock().fail_syncs = true;
+        self.fail_syncs_after(0);
+    }
+
+    /// Fails every flush but the next ones.
+    pub(super) fn fail_syncs_after(&self, syncs: u32) {
+        self.state.lock().syncs_left = Some(syncs);
+    }
+
+    /// Whether a flush has failed.
+    pub(super) fn sync_failed(&self) -> bool {
+        self.state.lock().sync_failed
     }
 
     /// Fails the next reads.
@@ -96,9 +108,11 @@ impl Storage for TestStorage {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.state.lock();
-        if state.fail_syncs {
+        if state.syncs_left == Some(0) {
+            state.sync_failed = true;
             return Err(io::Error::other("a flush that fails on request"));
         }
+        state.syncs_left = state.syncs_left.map(|left| left - 1);
         state.journal.push(Step::Sync);
         Ok(())
     }
