@@ -23,6 +23,7 @@ struct State {
     /// How many flushes succeed before all fail.
     syncs_left: Option<u32>,
     sync_failed: bool,
+    fails_once: bool,
     fail_reads: u32,
 }
 
@@ -56,8 +57,14 @@ impl TestStorage {
     }
 
     /// Fails every flush but the next ones.
-    pub(super) fn fail_syncs_after(&self, syncs: u32) {
+    fn fail_syncs_after(&self, syncs: u32) {
         self.state.lock().syncs_left = Some(syncs);
+    }
+
+    /// Fails the one flush behind the next ones.
+    pub(super) fn fail_one_sync_after(&self, syncs: u32) {
+        self.fail_syncs_after(syncs);
+        self.state.lock().fails_once = true;
     }
 
     /// Whether a flush has failed.
@@ -110,6 +117,9 @@ impl Storage for TestStorage {
         let mut state = self.state.lock();
         if state.syncs_left == Some(0) {
             state.sync_failed = true;
+            if state.fails_once {
+                state.syncs_left = None;
+            }
             return Err(io::Error::other("a flush that fails on request"));
         }
         state.syncs_left = state.syncs_left.map(|left| left - 1);

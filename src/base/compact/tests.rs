@@ -296,7 +296,7 @@ fn a_flush_that_fails_while_all_pages_move_is_said_and_reads_go_on() {
     loop {
         let (storage, base, rows) = churned_in_large_regions(1_500, 4);
         let reader = base.view();
-        storage.fail_syncs_after(succeed);
+        storage.fail_one_sync_after(succeed);
         let compacted = base.compact_whole();
         if !storage.sync_failed() {
             compacted.unwrap().unwrap();
