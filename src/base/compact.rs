@@ -192,12 +192,13 @@ impl Base {
         let compacted = shared.writable().and_then(|current| {
             let window = current.window.succeed(Mode::Compacting).map_err(from_io)?;
             Generation::open(window, shared.cache_size)?.compact()?;
+            shared.reopen(Mode::Writable)?;
             if shared.gauges.flush_failed.load(Ordering::SeqCst) {
                 // redb says nothing of what fails while it closes.
                 let failed = std::io::Error::other("a flush failed while redb closed");
                 return Err(Error::io("compacting the B-tree", failed).into());
             }
-            shared.reopen(Mode::Writable)
+            Ok(())
         });
         compacted.map_err(|failure| shared.give_up(&mut writer, failure))?;
         Ok(Some(self.view()))
