@@ -1,17 +1,19 @@
-//! How many form tokens a second are consumed durably: by callers that each wait for their answer, and by callers
-//! that have many consumes in flight.
+//! How many form tokens a second are consumed durably: by callers that each wait for their answer,
+//! and by callers that have many consumes in flight.
 //!
-//! The room is a file below the target directory, so the disk that is measured is the one that cargo builds on.
+//! The room is a file below the target directory, so the disk that is measured is the one that
+//! cargo builds on.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)]
 
 use cloakroom::{
-    Cloakroom, FormTokenRecord, FormTokenStore, FormTokens, LookupKey, Pending, TokenConsumeOutcome,
-    TokenSubject,
+    Cloakroom, FormTokenRecord, FormTokenStore, FormTokens, LookupKey, Pending,
+    TokenConsumeOutcome, TokenSubject,
 };
 use criterion::measurement::WallTime;
 use criterion::{
-    BenchmarkGroup, BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
+    BenchmarkGroup, BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group,
+    criterion_main,
 };
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -40,8 +42,8 @@ struct Bench {
     inserted: u64,
 }
 
-/// A key like the keyed hash that callers use: the number, spread over 32 bytes, so that neighbours in time are no
-/// neighbours in the store.
+/// A key like the keyed hash that callers use: the number, spread over 32 bytes, so that neighbours
+/// in time are no neighbours in the store.
 fn key(number: u64) -> LookupKey {
     let spread = number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
     LookupKey::new(format!("{spread:016x}{number:016x}{:016x}{:016x}", !spread, !number))
@@ -52,7 +54,8 @@ impl Bench {
         Self { room, subject: TokenSubject::Authenticated("user-4711".into()), inserted: 0 }
     }
 
-    /// Inserts `count` tokens and moves them into the B-tree, so that a consume finds its token there.
+    /// Inserts `count` tokens and moves them into the B-tree, so that a consume finds its token
+    /// there.
     fn insert(&mut self, count: u64) -> Range<u64> {
         let numbers = self.inserted..self.inserted + count;
         self.inserted = numbers.end;
@@ -77,7 +80,8 @@ impl Bench {
         numbers
     }
 
-    /// The time in which `threads` callers consume `count` fresh tokens with `depth` in flight each.
+    /// The time in which `threads` callers consume `count` fresh tokens with `depth` in flight
+    /// each.
     fn consume(&mut self, count: u64, threads: usize, depth: usize) -> Duration {
         let numbers = self.insert(count);
         let (next, ready) = (AtomicU64::new(numbers.start), Barrier::new(threads + 1));
@@ -147,9 +151,12 @@ fn benches(criterion: &mut Criterion) {
     for threads in [1, 2] {
         let ops = threads as u64 * PIPELINED_OPS;
         group.throughput(Throughput::Elements(ops));
-        group.bench_function(BenchmarkId::from_parameter(format!("{threads}x{DEPTH}")), |bencher| {
-            bencher.iter_custom(|iterations| bench.consume(iterations * ops, threads, DEPTH));
-        });
+        group.bench_function(
+            BenchmarkId::from_parameter(format!("{threads}x{DEPTH}")),
+            |bencher| {
+                bencher.iter_custom(|iterations| bench.consume(iterations * ops, threads, DEPTH));
+            },
+        );
     }
     group.finish();
     bench.room.close().unwrap();

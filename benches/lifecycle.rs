@@ -1,7 +1,8 @@
-//! How many whole lives a second: a form token inserted and then consumed, a state of 2 KB set and then taken. Every
-//! step waits for the disk.
+//! How many whole lives a second: a form token inserted and then consumed, a state of 2 KB set and
+//! then taken. Every step waits for the disk.
 //!
-//! The room is a file below the target directory, so the disk that is measured is the one that cargo builds on.
+//! The room is a file below the target directory, so the disk that is measured is the one that
+//! cargo builds on.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -9,7 +10,9 @@ use cloakroom::{
     Cloakroom, FormTokenRecord, FormTokenStore, HandoffStateStore, JsonObject, LookupKey,
     TokenConsumeOutcome, TokenSubject,
 };
-use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
+use criterion::{
+    BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
+};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -50,7 +53,8 @@ fn run(count: u64, threads: usize, life: impl Fn(u64) + Sync) -> Duration {
     })
 }
 
-/// The number behind a scattered form of itself, so that neighbours in time are no neighbours in the store.
+/// The number behind a scattered form of itself, so that neighbours in time are no neighbours in
+/// the store.
 fn name(number: u64) -> String {
     format!("{:016x}{number:016x}", number.wrapping_mul(0x9E37_79B9_7F4A_7C15))
 }
@@ -67,7 +71,8 @@ fn token_life(room: &Cloakroom, subject: &TokenSubject, number: u64) {
         expires_at: EXPIRES_AT,
     };
     store.insert_form_token(record).wait().unwrap();
-    let (outcome, _) = store.consume_form_token(&lookup_key, subject, "pay", None, NOW).wait().unwrap();
+    let (outcome, _) =
+        store.consume_form_token(&lookup_key, subject, "pay", None, NOW).wait().unwrap();
     assert_eq!(outcome, TokenConsumeOutcome::Proceed);
 }
 

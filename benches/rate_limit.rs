@@ -1,5 +1,6 @@
-//! What one `acquire` costs at a limit of 10 and of 100,000: against a full window, which denies it, and while the
-//! window slides, so that each request that is admitted follows one that has just left.
+//! What one `acquire` costs at a limit of 10 and of 100,000: against a full window, which denies
+//! it, and while the window slides, so that each request that is admitted follows one that has just
+//! left.
 //!
 //! The cost must not grow with the limit. The rooms are files below the target directory.
 
@@ -18,7 +19,8 @@ const STEP: Duration = Duration::from_millis(1);
 
 const RESOURCE: &str = "https://api.example.com";
 
-/// A limiter whose window is full: `limit` requests, the last of them made now and one `STEP` between each two.
+/// A limiter whose window is full: `limit` requests, the last of them made now and one `STEP`
+/// between each two.
 fn full(dir: &Path, limit: u64) -> (Cloakroom, Arc<ManualClock>, RateLimit) {
     let clock = Arc::new(ManualClock::new(1_700_000_000_000));
     let file = dir.join(format!("{limit}.cloak"));

@@ -1,4 +1,5 @@
-//! An agent's checkpoints with optimistic concurrency: two workers carry on the same run, and no step is done twice.
+//! An agent's checkpoints with optimistic concurrency: two workers carry on the same run, and no
+//! step is done twice.
 //!
 //! `cargo run --example agent_checkpoints`
 
@@ -62,8 +63,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("after reopening: step {}, {:?}", last.version, String::from_utf8_lossy(&last.bytes));
 
     // Maintenance may look across tenants; it has to say so.
-    let page = store.scan_kind_for_tenant(ListScope::maintenance(), "acme", "check", 100, None).wait()?;
+    let page =
+        store.scan_kind_for_tenant(ListScope::maintenance(), "acme", "check", 100, None).wait()?;
     println!("{} checkpoints of the tenant", page.items.len());
-    println!("{} states of the session removed", store.delete_scope("acme", "ada", "session-1").wait()?);
+    println!(
+        "{} states of the session removed",
+        store.delete_scope("acme", "ada", "session-1").wait()?
+    );
     Ok(())
 }

@@ -1,11 +1,12 @@
-//! An HTTP client that asks for nothing twice: what it has, it takes from the cache; what somebody is fetching, it waits
-//! for; and what it must fetch itself, it fetches no faster than the origin allows.
+//! An HTTP client that asks for nothing twice: what it has, it takes from the cache; what somebody
+//! is fetching, it waits for; and what it must fetch itself, it fetches no faster than the origin
+//! allows.
 //!
-//! `cargo run --example cached_client` starts an origin, lets eight threads ask it for the same pages and for different
-//! ones, and ends.
+//! `cargo run --example cached_client` starts an origin, lets eight threads ask it for the same
+//! pages and for different ones, and ends.
 //!
-//! The cache, the jobs and the windows of the limiter are in one file, so they outlive the process: after a restart
-//! the pages are still there, and the origin is still spared.
+//! The cache, the jobs and the windows of the limiter are in one file, so they outlive the process:
+//! after a restart the pages are still there, and the origin is still spared.
 
 mod http;
 
@@ -75,7 +76,8 @@ impl Client {
             if job.is_owner {
                 let answer = self.fetch_as_owner(origin, path, &url, &job.job_id);
                 if let Err(error) = &answer {
-                    // Nobody should wait for a job whose owner has given up. Theirs is the next try.
+                    // Nobody should wait for a job whose owner has given up. Theirs is the next
+                    // try.
                     self.jobs.fail_owned(&url, &job.job_id, &error.to_string()).wait()?;
                 }
                 return answer;
@@ -125,7 +127,8 @@ impl Client {
     }
 }
 
-/// Every thread asks for every page, each beginning with another one. How many pages came from where.
+/// Every thread asks for every page, each beginning with another one. How many pages came from
+/// where.
 fn ask(client: &Client, origin: SocketAddr) -> Result<BTreeMap<Source, usize>, Failure> {
     let start = Barrier::new(THREADS);
     let caller = |first: usize| {
@@ -140,7 +143,8 @@ fn ask(client: &Client, origin: SocketAddr) -> Result<BTreeMap<Source, usize>, F
     };
     let caller = &caller;
     let answers: Vec<_> = thread::scope(|scope| {
-        let callers: Vec<_> = (0..THREADS).map(|first| scope.spawn(move || caller(first))).collect();
+        let callers: Vec<_> =
+            (0..THREADS).map(|first| scope.spawn(move || caller(first))).collect();
         callers
             .into_iter()
             .map(|caller| caller.join().unwrap_or_else(|_| Err("a caller panicked".into())))
@@ -186,8 +190,11 @@ fn main() -> Result<(), Failure> {
     let asked = Asked::default();
     let counted = asked.clone();
     let app = Router::new().fallback(move |uri: Uri| async move {
-        *counted.lock().unwrap_or_else(PoisonError::into_inner).entry(uri.path().to_owned()).or_default() +=
-            1;
+        *counted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(uri.path().to_owned())
+            .or_default() += 1;
         format!("this is {}", uri.path())
     });
 

@@ -9,7 +9,8 @@
 //! | `POST /claims/{claim}/ack` | 204, and it is gone; 409 when the lease is over |
 //! | `POST /claims/{claim}/release` | 204, and others see it again; 409 when the lease is over |
 //!
-//! A worker that dies between the claim and the acknowledgement loses nothing: the state comes back with the lease.
+//! A worker that dies between the claim and the acknowledgement loses nothing: the state comes back
+//! with the lease.
 
 mod http;
 
@@ -57,7 +58,10 @@ async fn leave(
     Ok((StatusCode::CREATED, ticket))
 }
 
-async fn claim(State(store): State<Store>, Path(ticket): Path<String>) -> Result<Json<Value>, StatusCode> {
+async fn claim(
+    State(store): State<Store>,
+    Path(ticket): Path<String>,
+) -> Result<Json<Value>, StatusCode> {
     let claim = store.claim(&ticket, LEASE).await.map_err(|error| status(&error))?;
     let claim = claim.ok_or(StatusCode::NOT_FOUND)?;
     Ok(Json(json!({ "state": claim.state, "claim": claim.id.to_string() })))
@@ -86,9 +90,13 @@ fn ended(answer: Result<bool, Error>) -> StatusCode {
 }
 
 /// What somebody who leaves a state, and two workers, would do.
-fn play(server: SocketAddr, clock: &ManualClock) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+fn play(
+    server: SocketAddr,
+    clock: &ManualClock,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let post = |path: &str, body: &str| {
-        let answer = http::request(server, "POST", path, &["Content-Type: application/json"], body)?;
+        let answer =
+            http::request(server, "POST", path, &["Content-Type: application/json"], body)?;
         println!("POST {:<28} {} {}", shortened(path), answer.status, answer.body);
         Ok::<_, std::io::Error>(answer)
     };
@@ -118,12 +126,16 @@ fn play(server: SocketAddr, clock: &ManualClock) -> Result<(), Box<dyn std::erro
 
 /// A path whose ids are cut to what can be read.
 fn shortened(path: &str) -> String {
-    path.split('/').map(|part| if part.len() > 20 { "{id}" } else { part }).collect::<Vec<_>>().join("/")
+    path.split('/')
+        .map(|part| if part.len() > 20 { "{id}" } else { part })
+        .collect::<Vec<_>>()
+        .join("/")
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let dir = tempfile::tempdir()?;
-    // Only so that nobody has to wait for the end of a lease here; leave it out for the system's clock.
+    // Only so that nobody has to wait for the end of a lease here; leave it out for the system's
+    // clock.
     let clock = Arc::new(ManualClock::new(1_700_000_000_000));
     let room = Cloakroom::builder().clock(clock.clone()).open(dir.path().join("checks.cloak"))?;
     let app = app(Arc::new(room.handoff()));

@@ -1,11 +1,14 @@
-//! A form that nobody can forge and that cannot be sent twice: axum, the form tokens of `codlet`, and a room.
+//! A form that nobody can forge and that cannot be sent twice: axum, the form tokens of `codlet`,
+//! and a room.
 //!
-//! `cargo run --example csrf_form --features codlet` starts the server, plays a browser against it, and ends.
+//! `cargo run --example csrf_form --features codlet` starts the server, plays a browser against it,
+//! and ends.
 //!
-//! The token in the form is issued by `codlet`'s `FormTokenManager`. It is consumed in one transaction with the order
-//! that it stands for: `FormTokenManager::consume` answers `Ok(None)` to the first sender, but also to one who sends
-//! again before the result is stored, and a crash in between would leave a token that is spent for nothing. In
-//! `room.atomically` there is no such moment.
+//! The token in the form is issued by `codlet`'s `FormTokenManager`. It is consumed in one
+//! transaction with the order that it stands for: `FormTokenManager::consume` answers `Ok(None)` to
+//! the first sender, but also to one who sends again before the result is stored, and a crash in
+//! between would leave a token that is spent for nothing. In `room.atomically` there is no such
+//! moment.
 
 mod http;
 
@@ -45,11 +48,13 @@ impl Shop {
     fn new(room: Cloakroom, hasher: Hasher) -> Self {
         let store = room.codlet();
         let clock = store.clock();
-        let forms = FormTokenManager::new(store, hasher.clone(), clock.clone(), NoopAuditSink, FORM_TTL);
+        let forms =
+            FormTokenManager::new(store, hasher.clone(), clock.clone(), NoopAuditSink, FORM_TTL);
         Self { room, hasher, forms, clock }
     }
 
-    /// The lookup keys of a token: one for each key that is held, so that forms survive a key rotation.
+    /// The lookup keys of a token: one for each key that is held, so that forms survive a key
+    /// rotation.
     fn candidates(&self, token: &str) -> Result<Vec<LookupKey>, KeyError> {
         let candidates = self.hasher.lookup_key_candidates(SecretDomain::FormToken, token)?;
         Ok(candidates.into_iter().map(|(key, _version)| key).collect())
@@ -63,11 +68,16 @@ fn app(shop: Arc<Shop>) -> Router {
 /// Who is asking. A real site would ask `codlet`'s `SessionManager` about the cookie.
 fn visitor(headers: &HeaderMap) -> Result<TokenSubject, StatusCode> {
     let cookie = headers.get(header::COOKIE).and_then(|cookie| cookie.to_str().ok());
-    let name = cookie.and_then(|cookie| cookie.strip_prefix("session=")).ok_or(StatusCode::UNAUTHORIZED)?;
+    let name = cookie
+        .and_then(|cookie| cookie.strip_prefix("session="))
+        .ok_or(StatusCode::UNAUTHORIZED)?;
     Ok(TokenSubject::Authenticated(SubjectId::new(name.to_owned())))
 }
 
-async fn show_form(State(shop): State<Arc<Shop>>, headers: HeaderMap) -> Result<Html<String>, StatusCode> {
+async fn show_form(
+    State(shop): State<Arc<Shop>>,
+    headers: HeaderMap,
+) -> Result<Html<String>, StatusCode> {
     let token = shop.forms.issue(&mut SystemRandom::new(), visitor(&headers)?, PURPOSE, None).await;
     let token = token.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
     Ok(Html(format!(
@@ -91,7 +101,8 @@ async fn place_order(
     let receipt = format!("order-{}", ulid());
     let placed = shop.room.atomically(|tx| {
         let mut tokens = tx.codlet();
-        let (outcome, earlier) = tokens.consume_form_token(&candidates, &subject, PURPOSE, None, now)?;
+        let (outcome, earlier) =
+            tokens.consume_form_token(&candidates, &subject, PURPOSE, None, now)?;
         if outcome == TokenConsumeOutcome::Proceed {
             tokens.set_token_result(&candidates, &receipt)?;
             tx.handoff().set(&receipt, &order, ORDER_TTL_SECONDS)?;
@@ -101,7 +112,9 @@ async fn place_order(
     match placed.await {
         Ok((TokenConsumeOutcome::Proceed, _)) => Ok(format!("ordered: {receipt}")),
         // The browser sent it again; it gets the answer of the first time.
-        Ok((TokenConsumeOutcome::Replay, earlier)) => Ok(format!("ordered: {}", earlier.unwrap_or_default())),
+        Ok((TokenConsumeOutcome::Replay, earlier)) => {
+            Ok(format!("ordered: {}", earlier.unwrap_or_default()))
+        }
         Ok((TokenConsumeOutcome::Invalid, _)) => Err(StatusCode::FORBIDDEN),
         Err(_) => Err(StatusCode::SERVICE_UNAVAILABLE),
     }
@@ -121,7 +134,8 @@ fn play(server: SocketAddr) -> std::io::Result<()> {
     };
 
     let form = http::request(server, "GET", "/order", &[ada], "")?;
-    let token = form.body.split("value=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or("");
+    let token =
+        form.body.split("value=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or("");
     println!(
         "GET  /order                  {}: a form with a token of {} characters",
         form.status,

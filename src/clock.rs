@@ -8,15 +8,18 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A source of wall-clock time, in milliseconds since the Unix epoch.
 ///
-/// A room asks its clock for every decision about expiry, so a test that passes a [`ManualClock`] controls time.
+/// A room asks its clock for every decision about expiry, so a test that passes a [`ManualClock`]
+/// controls time.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// Milliseconds since the Unix epoch.
     fn now_ms(&self) -> u64;
 
-    /// Has `changed` called after every move of the clock, for as long as it is alive, and answers how a wait until
-    /// a time must be made. A room asks once, when it is opened or when something first waits for a time.
+    /// Has `changed` called after every move of the clock, for as long as it is alive, and answers
+    /// how a wait until a time must be made. A room asks once, when it is opened or when something
+    /// first waits for a time.
     ///
-    /// The default remembers nothing and answers [`ClockPace::Unknown`], which is right for every clock.
+    /// The default remembers nothing and answers [`ClockPace::Unknown`], which is right for every
+    /// clock.
     fn on_change(&self, changed: Weak<dyn Fn() + Send + Sync>) -> ClockPace {
         drop(changed);
         ClockPace::Unknown
@@ -29,15 +32,16 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
 pub enum ClockPace {
     /// A second of the clock is a second: the room sleeps until the time has come.
     Real,
-    /// It moves only when it is moved, and then calls everybody that was given to [`Clock::on_change`]: the room
-    /// sleeps until it is called.
+    /// It moves only when it is moved, and then calls everybody that was given to
+    /// [`Clock::on_change`]: the room sleeps until it is called.
     Announced,
     /// Nothing is known: while something waits for a time, the room looks every 50 milliseconds.
     Unknown,
 }
 
-/// The system's wall clock. It never runs backwards within one process: when the system's time is set back, it
-/// stands still until that time is reached again, so that what has expired stays expired.
+/// The system's wall clock. It never runs backwards within one process: when the system's time is
+/// set back, it stands still until that time is reached again, so that what has expired stays
+/// expired.
 #[derive(Debug, Default)]
 pub struct SystemClock {
     latest_ms: AtomicU64,
@@ -63,7 +67,8 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that stands still until it is moved, for tests. Moving it wakes whatever waits for a time.
+/// A clock that stands still until it is moved, for tests. Moving it wakes whatever waits for a
+/// time.
 pub struct ManualClock {
     now_ms: AtomicU64,
     changed: Mutex<Vec<Weak<dyn Fn() + Send + Sync>>>,
@@ -79,9 +84,9 @@ impl ManualClock {
     /// Moves the clock forward.
     pub fn advance(&self, by: std::time::Duration) {
         let by_ms = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
-        let _ = self
-            .now_ms
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |now_ms| Some(now_ms.saturating_add(by_ms)));
+        let _ = self.now_ms.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |now_ms| {
+            Some(now_ms.saturating_add(by_ms))
+        });
         self.announce();
     }
 

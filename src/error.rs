@@ -10,8 +10,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// An error of a room, a store or the engine behind them.
 ///
-/// Every variant says what it leaves behind: *not applied* (as if the call had never been made), or *unknown*
-/// (only [`Error::OutcomeUnknown`]: the change may or may not survive).
+/// Every variant says what it leaves behind: *not applied* (as if the call had never been made), or
+/// *unknown* (only [`Error::OutcomeUnknown`]: the change may or may not survive).
 ///
 /// Errors are cheap to clone, because one failed flush answers everybody who waited for it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -59,8 +59,8 @@ pub enum Error {
         supported: u32,
     },
 
-    /// The file is of an older format version, and this opener may not make one of the present version out of it.
-    /// Nothing was written to it.
+    /// The file is of an older format version, and this opener may not make one of the present
+    /// version out of it. Nothing was written to it.
     #[error(
         "{}: format version {found} is older than {current}; open the file once for writing with this cloakroom, \
          which brings it to version {current} (or do so with a copy); nothing was written to it",
@@ -75,8 +75,8 @@ pub enum Error {
         current: u32,
     },
 
-    /// The file is of a format version so old that this version of the crate does not know it any more. Nothing was
-    /// written to it.
+    /// The file is of a format version so old that this version of the crate does not know it any
+    /// more. Nothing was written to it.
     #[error(
         "{}: format version {found} is older than {oldest}, the oldest this version can migrate; \
          open it with an earlier cloakroom first (nothing was written to it)",
@@ -109,8 +109,9 @@ pub enum Error {
         source: Arc<io::Error>,
     },
 
-    /// The disk is full and the log has no room left to wait in. The write was not applied; nothing that was
-    /// acknowledged is lost. Free some space: the next checkpoint heals the room without reopening it.
+    /// The disk is full and the log has no room left to wait in. The write was not applied; nothing
+    /// that was acknowledged is lost. Free some space: the next checkpoint heals the room without
+    /// reopening it.
     #[error("disk full: {context}; free some space and try again, there is no need to reopen")]
     DiskFull {
         /// What could not be written.
@@ -148,8 +149,9 @@ pub enum Error {
         table: &'static str,
     },
 
-    /// An import stopped at a line. The entries before that line are in the room, durably, and nothing else of the import
-    /// is; but when the source is [`Error::OutcomeUnknown`], entries of this line and some behind it may be, too.
+    /// An import stopped at a line. The entries before that line are in the room, durably, and
+    /// nothing else of the import is; but when the source is [`Error::OutcomeUnknown`], entries of
+    /// this line and some behind it may be, too.
     #[error("line {line}: {detail}")]
     Import {
         /// The number of the line, from 1.
@@ -168,7 +170,8 @@ pub enum Error {
     #[error("the value cannot be encoded: {0}")]
     Encode(String),
 
-    /// The log failed while this call waited for it. The change **may or may not** survive: reopen and look.
+    /// The log failed while this call waited for it. The change **may or may not** survive: reopen
+    /// and look.
     #[error(
         "outcome unknown: the log failed while this call waited for it ({source}); \
          the change may or may not survive, reopen the file and look"
@@ -178,8 +181,8 @@ pub enum Error {
         source: Arc<io::Error>,
     },
 
-    /// The log failed earlier, so nothing can be made durable any more. Not applied. Reads of durable state go
-    /// on; reopening the file recovers everything that was acknowledged.
+    /// The log failed earlier, so nothing can be made durable any more. Not applied. Reads of
+    /// durable state go on; reopening the file recovers everything that was acknowledged.
     #[error("poisoned: the log failed earlier ({source}); reopen the file to recover")]
     Poisoned {
         /// The failure that poisoned the room.
@@ -190,17 +193,20 @@ pub enum Error {
     #[error("closed: this call came after the room or store was closed")]
     Closed,
 
-    /// The room was opened for reading only. Not applied; nothing is ever written to the file through such a room.
+    /// The room was opened for reading only. Not applied; nothing is ever written to the file
+    /// through such a room.
     #[error("read-only: this room was opened for reading; open it for writing to change anything")]
     ReadOnly,
 
-    /// A write was made through a room or store handle from inside `atomically`, where it would wait for
-    /// itself for ever. Not applied; use the transaction that the closure was given.
-    #[error("a transaction of this room is already running on this thread; use the transaction it was given")]
+    /// A write was made through a room or store handle from inside `atomically`, where it would
+    /// wait for itself for ever. Not applied; use the transaction that the closure was given.
+    #[error(
+        "a transaction of this room is already running on this thread; use the transaction it was given"
+    )]
     NestedTransaction,
 
-    /// The store of agent state refused an operation inside a transaction of several stores. The error inside is a
-    /// [`StateError`](crate::StateError), and says why. Not applied.
+    /// The store of agent state refused an operation inside a transaction of several stores. The
+    /// error inside is a [`StateError`](crate::StateError), and says why. Not applied.
     #[error(transparent)]
     State(Arc<dyn std::error::Error + Send + Sync>),
 }

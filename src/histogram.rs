@@ -1,8 +1,9 @@
 //! How values are distributed: counts in fixed buckets on a logarithmic scale.
 //!
-//! A value below 4 has a bucket of its own. Above, each power of two is cut into four buckets of equal width, so that a
-//! bucket is at most a quarter as wide as its values are large, whatever the unit. The bounds never change, so
-//! histograms of different times and files can be added and compared.
+//! A value below 4 has a bucket of its own. Above, each power of two is cut into four buckets of
+//! equal width, so that a bucket is at most a quarter as wide as its values are large, whatever the
+//! unit. The bounds never change, so histograms of different times and files can be added and
+//! compared.
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -73,8 +74,8 @@ impl HistogramRecorder {
         self.sum.load(Ordering::Relaxed)
     }
 
-    /// What was recorded so far. A value that is recorded at the same time may be in one of the figures and not yet in
-    /// another.
+    /// What was recorded so far. A value that is recorded at the same time may be in one of the
+    /// figures and not yet in another.
     pub(crate) fn snapshot(&self) -> Histogram {
         Histogram {
             counts: self.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect(),
@@ -86,8 +87,9 @@ impl HistogramRecorder {
 
 /// How recorded values are distributed. What unit they have stands where the histogram is found.
 ///
-/// Values are counted in fixed buckets on a logarithmic scale, four to each power of two. So a quantile is at most a
-/// quarter too great, and never too small; the count, the sum and the greatest value are exact.
+/// Values are counted in fixed buckets on a logarithmic scale, four to each power of two. So a
+/// quantile is at most a quarter too great, and never too small; the count, the sum and the
+/// greatest value are exact.
 ///
 /// ```
 /// # use cloakroom::{Cloakroom, HandoffStateStore};
@@ -99,8 +101,9 @@ impl HistogramRecorder {
 /// # Ok::<(), cloakroom::Error>(())
 /// ```
 ///
-/// As JSON it is an object of `count`, `sum`, `mean`, `p50`, `p90`, `p99`, `p999`, `max`, and `buckets`: a list of
-/// `[greatest value of the bucket, count]` for each bucket that is not empty, in order.
+/// As JSON it is an object of `count`, `sum`, `mean`, `p50`, `p90`, `p99`, `p999`, `max`, and
+/// `buckets`: a list of `[greatest value of the bucket, count]` for each bucket that is not empty,
+/// in order.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Histogram {
     counts: Box<[u64]>,
@@ -146,9 +149,9 @@ impl Histogram {
         }
     }
 
-    /// The value that a part of `q` of all values does not exceed: 0.5 is the median, 0.99 the ninety-ninth percentile.
-    /// It is the bound of a bucket, or the greatest value where that is less; zero when there is no value. `q` outside
-    /// 0 to 1 means the nearer of these.
+    /// The value that a part of `q` of all values does not exceed: 0.5 is the median, 0.99 the
+    /// ninety-ninth percentile. It is the bound of a bucket, or the greatest value where that is
+    /// less; zero when there is no value. `q` outside 0 to 1 means the nearer of these.
     #[must_use]
     pub fn quantile(&self, q: f64) -> u64 {
         let wanted = q.clamp(0.0, 1.0) * self.count() as f64;
@@ -165,9 +168,10 @@ impl Histogram {
     /// The buckets that are not empty, from the least values to the greatest.
     pub fn buckets(&self) -> impl Iterator<Item = HistogramBucket> + '_ {
         let counts = self.counts.iter().enumerate();
-        counts
-            .filter(|(_, count)| **count > 0)
-            .map(|(bucket, count)| HistogramBucket { upper_bound: upper_bound(bucket), count: *count })
+        counts.filter(|(_, count)| **count > 0).map(|(bucket, count)| HistogramBucket {
+            upper_bound: upper_bound(bucket),
+            count: *count,
+        })
     }
 }
 
@@ -184,7 +188,8 @@ impl std::fmt::Debug for Histogram {
 
 impl Serialize for Histogram {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let buckets: Vec<_> = self.buckets().map(|bucket| (bucket.upper_bound, bucket.count)).collect();
+        let buckets: Vec<_> =
+            self.buckets().map(|bucket| (bucket.upper_bound, bucket.count)).collect();
         let mut fields = serializer.serialize_struct("Histogram", 9)?;
         fields.serialize_field("count", &self.count())?;
         fields.serialize_field("sum", &self.sum)?;
@@ -252,7 +257,9 @@ mod tests {
         std::thread::scope(|scope| {
             for thread in 0..4 {
                 let recorder = &recorder;
-                scope.spawn(move || (0..1_000).for_each(|value| recorder.record(value * 4 + thread)));
+                scope.spawn(move || {
+                    (0..1_000).for_each(|value| recorder.record(value * 4 + thread))
+                });
             }
         });
         let all = recorder.snapshot();

@@ -2,7 +2,7 @@
 #![deny(missing_docs, unsafe_code)]
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation)]
 
-mod base;
+mod btree;
 mod clock;
 mod codec;
 #[cfg(feature = "codlet")]
@@ -45,18 +45,20 @@ pub use stores::adaptive_rate_limit::{
 };
 pub use stores::cache::{Cache, CacheEntry, CacheStats, CacheStore, CacheTx};
 pub use stores::dedupe::{
-    Dedupe, DedupeEntry, DedupeStats, DedupeStore, DedupeTx, JobId, JobIdParseError, JobState, Registration,
+    Dedupe, DedupeEntry, DedupeStats, DedupeStore, DedupeTx, JobId, JobIdParseError, JobState,
+    Registration,
 };
 pub use stores::form_token::{
-    FormTokenEntry, FormTokenRecord, FormTokenStats, FormTokenStore, FormTokens, FormTokensTx, LookupKey,
-    TokenConsumeOutcome, TokenSubject, TokenUse, classify_token_consume,
+    FormTokenEntry, FormTokenRecord, FormTokenStats, FormTokenStore, FormTokens, FormTokensTx,
+    LookupKey, TokenConsumeOutcome, TokenSubject, TokenUse, classify_token_consume,
 };
 pub use stores::handoff::{
-    Claim, ClaimId, ClaimIdParseError, Handoff, HandoffEntry, HandoffStateStore, HandoffStats, HandoffTx,
-    JsonObject, MAX_STATE_DEPTH,
+    Claim, ClaimId, ClaimIdParseError, Handoff, HandoffEntry, HandoffStateStore, HandoffStats,
+    HandoffTx, JsonObject, MAX_STATE_DEPTH,
 };
 pub use stores::rate_limit::{
-    RateLimit, RateLimitConfig, RateLimitEntry, RateLimitStats, RateLimitStatus, RateLimitStore, RateLimitTx,
+    RateLimit, RateLimitConfig, RateLimitEntry, RateLimitStats, RateLimitStatus, RateLimitStore,
+    RateLimitTx,
 };
 pub use stores::state::{
     EventId, Identity, ListScope, MAX_IDENTITY_LIST_LIMIT, MAX_SCAN_LIMIT, SlotExpectation, State,
@@ -68,7 +70,8 @@ pub use stores::watch::{Change, ChangeKind, Watch, WatchError, WatchFilter};
 pub use stores::{Cursor, CursorParseError, Page, RoomStats, StoreKind, StoreStats};
 pub use verify::{Finding, VerifyReport, verify};
 
-/// The fault-injecting storage, for tests of this crate and of what is built on it. Not part of the stable interface.
+/// The fault-injecting storage, for tests of this crate and of what is built on it. Not part of the
+/// stable interface.
 #[cfg(any(test, feature = "testing"))]
 pub mod testing {
     pub use crate::storage::sim::{CallKind, Fault, SimStorage};
@@ -79,7 +82,10 @@ pub mod testing {
     ///
     /// # Errors
     /// As [`salvage`](crate::salvage()).
-    pub fn salvage_image(bytes: Vec<u8>, to: &std::path::Path) -> crate::Result<crate::SalvageReport> {
+    pub fn salvage_image(
+        bytes: Vec<u8>,
+        to: &std::path::Path,
+    ) -> crate::Result<crate::SalvageReport> {
         let storage: std::sync::Arc<dyn Storage> =
             std::sync::Arc::new(crate::storage::MemoryStorage::from(bytes));
         crate::salvage::salvage_storage(&storage, std::path::Path::new("(image)"), to)

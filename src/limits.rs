@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// The size of a block: the unit of the file's geometry, of redb's pages and of the checksums over them.
+/// The size of a block: the unit of the file's geometry, of redb's pages and of the checksums over
+/// them.
 pub const BLOCK_SIZE: usize = 4096;
 
 /// The longest key or name a caller may pass, in bytes. Any string up to this length is a key.
@@ -10,18 +11,21 @@ pub const MAX_KEY_LEN: usize = 64 * 1024;
 
 /// Bytes set aside for the log (both segments together) unless the builder says otherwise.
 ///
-/// Two segments of 8 MiB hold about 95,000 token consumes each, so a checkpoint writes each page of the B-tree once
-/// for many rows, and a value of 4 MiB fits a segment.
+/// Two segments of 8 MiB hold about 95,000 token consumes each, so a checkpoint writes each page of
+/// the B-tree once for many rows, and a value of 4 MiB fits a segment.
 pub const DEFAULT_LOG_CAPACITY: u64 = 16 << 20;
 
 /// The smallest log. A transaction that does not fit one of its two segments is
-/// [`Error::TooLarge`](crate::Error::TooLarge), and limits of values that were not asked for shrink to what fits.
+/// [`Error::TooLarge`](crate::Error::TooLarge), and limits of values that were not asked for shrink
+/// to what fits.
 pub const MIN_LOG_CAPACITY: u64 = 64 << 10;
 
-/// The smallest log in which every operation on one row works on keys of [`MAX_KEY_LEN`], whatever their bytes.
+/// The smallest log in which every operation on one row works on keys of [`MAX_KEY_LEN`], whatever
+/// their bytes.
 ///
-/// The largest is the save of an agent state: its slot has five strings and is written four times, and a byte of zero
-/// takes two in a key. That is 2.7 MiB, and leaves the state itself more than a megabyte.
+/// The largest is the save of an agent state: its slot has five strings and is written four times,
+/// and a byte of zero takes two in a key. That is 2.7 MiB, and leaves the state itself more than a
+/// megabyte.
 pub const LONGEST_KEYS_LOG_CAPACITY: u64 = 8 << 20;
 
 /// The largest log. A recovery replays at most this much, and holds its rows in memory.
@@ -30,39 +34,46 @@ pub const MAX_LOG_CAPACITY: u64 = 4 << 30;
 /// Bytes of page cache for the B-tree unless the builder says otherwise.
 pub const DEFAULT_CACHE_SIZE: usize = 64 << 20;
 
-/// The largest encoded claim-check state unless the store says otherwise, in bytes. It shrinks to what a segment
-/// of the log can hold.
+/// The largest encoded claim-check state unless the store says otherwise, in bytes. It shrinks to
+/// what a segment of the log can hold.
 pub const DEFAULT_MAX_STATE_BYTES: usize = 4 << 20;
 
-/// The largest encoded value of a cache unless the store says otherwise, in bytes. It shrinks to what a segment of the
-/// log can hold.
+/// The largest encoded value of a cache unless the store says otherwise, in bytes. It shrinks to
+/// what a segment of the log can hold.
 pub const DEFAULT_MAX_ENTRY_BYTES: usize = 5 << 20;
 
-/// How long a consumed form token still answers `Replay` after its expiry, unless the store says otherwise.
+/// How long a consumed form token still answers `Replay` after its expiry, unless the store says
+/// otherwise.
 pub const DEFAULT_REPLAY_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How long a deduplicated job may be pending, and how long a finished one is kept, unless the store says otherwise.
+/// How long a deduplicated job may be pending, and how long a finished one is kept, unless the
+/// store says otherwise.
 pub const DEFAULT_JOB_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The most rows one page of a listing holds.
 pub const MAX_LIST_LIMIT: usize = 1_000;
 
-/// How many changes are kept for a watcher that does not take them in time, unless its filter says otherwise: about a
-/// megabyte with short keys, and several groups of the busiest room.
+/// How many changes are kept for a watcher that does not take them in time, unless its filter says
+/// otherwise: about a megabyte with short keys, and several groups of the busiest room.
 pub const DEFAULT_WATCH_BUFFER: usize = 8_192;
 
 /// How long a writer waits for a checkpoint when both log segments are full, before it answers
 /// [`Error::LogFull`](crate::Error::LogFull).
 pub const MAX_LOG_STALL: Duration = Duration::from_secs(30);
 
-/// How often the background looks for what has ended, at least, unless the builder says otherwise. Long enough to cost
-/// nothing on a device that does nothing, short enough that what has ended takes up little room.
+/// How often the background looks for what has ended, at least, unless the builder says otherwise.
+/// Long enough to cost nothing on a device that does nothing, short enough that what has ended
+/// takes up little room.
 pub const DEFAULT_SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Four copies of a slot of five strings, each at twice its length because every byte of zero is escaped, and three
-/// event ids (the one that is saved as a key and in the state, the one that it replaces), and a megabyte of state.
-const _: () = assert!(LONGEST_KEYS_LOG_CAPACITY / 2 >= (4 * 5 * 2 + 3) * MAX_KEY_LEN as u64 + (1 << 20));
+/// Four copies of a slot of five strings, each at twice its length because every byte of zero is
+/// escaped, and three event ids (the one that is saved as a key and in the state, the one that it
+/// replaces), and a megabyte of state.
+const _: () =
+    assert!(LONGEST_KEYS_LOG_CAPACITY / 2 >= (4 * 5 * 2 + 3) * MAX_KEY_LEN as u64 + (1 << 20));
 const _: () = assert!(DEFAULT_LOG_CAPACITY >= LONGEST_KEYS_LOG_CAPACITY);
-const _: () = assert!(DEFAULT_LOG_CAPACITY / 2 > DEFAULT_MAX_STATE_BYTES as u64 + 4 * MAX_KEY_LEN as u64);
-const _: () = assert!(DEFAULT_LOG_CAPACITY / 2 > DEFAULT_MAX_ENTRY_BYTES as u64 + 9 * MAX_KEY_LEN as u64);
+const _: () =
+    assert!(DEFAULT_LOG_CAPACITY / 2 > DEFAULT_MAX_STATE_BYTES as u64 + 4 * MAX_KEY_LEN as u64);
+const _: () =
+    assert!(DEFAULT_LOG_CAPACITY / 2 > DEFAULT_MAX_ENTRY_BYTES as u64 + 9 * MAX_KEY_LEN as u64);
 const _: () = assert!(MIN_LOG_CAPACITY.is_multiple_of(2 * BLOCK_SIZE as u64));

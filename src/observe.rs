@@ -1,9 +1,9 @@
-//! What happens, told to whoever listens: spans and events for the crate `tracing` (feature `tracing`), counters,
-//! gauges and histograms for the crate `metrics` (feature `metrics`).
+//! What happens, told to whoever listens: spans and events for the crate `tracing` (feature
+//! `tracing`), counters, gauges and histograms for the crate `metrics` (feature `metrics`).
 //!
-//! Each function tells of one thing that happens at one place of the library. Without the features all of them are
-//! empty, and so is [`Span`]. The names, units and levels are part of the interface and stand in tables in
-//! DESIGN.md.
+//! Each function tells of one thing that happens at one place of the library. Without the features
+//! all of them are empty, and so is [`Span`]. The names, units and levels are part of the interface
+//! and stand in tables in DESIGN.md.
 #![cfg_attr(
     not(all(feature = "tracing", feature = "metrics")),
     expect(unused_variables, reason = "what only the other one tells")
@@ -72,7 +72,7 @@ pub(crate) struct Opened {
     /// The position recovered.
     pub(crate) lsn: u64,
     /// The position the B-tree had reached.
-    pub(crate) base_lsn: u64,
+    pub(crate) btree_lsn: u64,
     /// Transactions of the log that the B-tree did not have.
     pub(crate) replayed: u64,
     /// Bytes of a torn tail that were erased.
@@ -81,11 +81,11 @@ pub(crate) struct Opened {
 }
 
 pub(crate) fn opened(opened: Opened) {
-    let Opened { lsn, base_lsn, replayed, torn_bytes, took } = opened;
+    let Opened { lsn, btree_lsn, replayed, torn_bytes, took } = opened;
     if torn_bytes > 0 {
         event!(WARN, bytes = torn_bytes, lsn, "cut off a torn tail of the log");
     }
-    event!(INFO, lsn, base_lsn, replayed, took_ms = millis(took), "opened");
+    event!(INFO, lsn, btree_lsn, replayed, took_ms = millis(took), "opened");
     count!("cloakroom_opens_total", 1);
     count!("cloakroom_replayed_transactions_total", replayed);
     distribute!("cloakroom_open_seconds", took.as_secs_f64());
@@ -123,11 +123,11 @@ pub(crate) fn checkpointing(lsn: u64) -> Span {
 }
 
 /// A checkpoint ended well; inside of its span.
-pub(crate) fn checkpointed(lsn: u64, rows: u64, bytes: u64, base_bytes: u64, took: Duration) {
+pub(crate) fn checkpointed(lsn: u64, rows: u64, bytes: u64, btree_bytes: u64, took: Duration) {
     event!(INFO, lsn, rows, bytes, took_ms = millis(took), "checkpoint");
     count!("cloakroom_checkpoints_total", 1);
-    count!("cloakroom_base_written_bytes_total", bytes);
-    gauge!("cloakroom_base_bytes", base_bytes);
+    count!("cloakroom_btree_written_bytes_total", bytes);
+    gauge!("cloakroom_btree_bytes", btree_bytes);
     distribute!("cloakroom_checkpoint_seconds", took.as_secs_f64());
 }
 
@@ -162,14 +162,14 @@ pub(crate) fn poisoned(error: &std::io::Error) {
 /// The B-tree was opened afresh after a fault.
 pub(crate) fn base_reopened(lsn: u64) {
     event!(WARN, lsn, "the B-tree was opened afresh after a fault");
-    count!("cloakroom_base_reopens_total", 1);
+    count!("cloakroom_btree_reopens_total", 1);
 }
 
 /// A step of the sweeper removed entries and filed others under another time.
-pub(crate) fn swept(entries: u64, refiled: u64, changes: u64, took: Duration) {
-    event!(DEBUG, entries, refiled, changes, took_us = micros(took), "swept");
+pub(crate) fn swept(entries: u64, rescheduled: u64, changes: u64, took: Duration) {
+    event!(DEBUG, entries, rescheduled, changes, took_us = micros(took), "swept");
     count!("cloakroom_swept_entries_total", entries);
-    count!("cloakroom_swept_refiled_total", refiled);
+    count!("cloakroom_swept_rescheduled_total", rescheduled);
     distribute!("cloakroom_sweep_slice_seconds", took.as_secs_f64());
 }
 
@@ -210,7 +210,8 @@ pub(crate) fn corruption(location: &dyn Display, detail: &dyn Display) {
     count!("cloakroom_corruptions_total", 1);
 }
 
-/// A form token was presented. `outcome` is that of the decision, which its transaction may still take back.
+/// A form token was presented. `outcome` is that of the decision, which its transaction may still
+/// take back.
 pub(crate) fn consumed(outcome: &'static str) {
     event!(TRACE, outcome, "a form token was presented");
     #[cfg(feature = "metrics")]

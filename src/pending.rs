@@ -1,8 +1,9 @@
-//! The answer of a call: applied already, waiting for the disk, or for something that is still to happen.
+//! The answer of a call: applied already, waiting for the disk, or for something that is still to
+//! happen.
 
 mod event;
 
-pub(crate) use event::{Event, Outcome};
+pub(crate) use event::{Event, EventOutcome};
 
 use crate::durability::Durability;
 use crate::error::{Error, Result};
@@ -16,23 +17,25 @@ use std::task::{Context, Poll};
 
 /// The answer of a store's method.
 ///
-/// The change has been applied, in order, when the call returns: every later call sees it. What is left is to wait
-/// until the answer may be relied on, which in a [`Durability::Sync`] store means until everything the call wrote
-/// *or saw* is on the disk.
+/// The change has been applied, in order, when the call returns: every later call sees it. What is
+/// left is to wait until the answer may be relied on, which in a [`Durability::Sync`] store means
+/// until everything the call wrote *or saw* is on the disk.
 ///
 /// - [`wait`](Pending::wait) blocks until then.
 /// - It is a [`Future`] that any executor can run.
-/// - Dropping it neither undoes the change nor delays it: the change becomes durable by itself shortly after.
+/// - Dropping it neither undoes the change nor delays it: the change becomes durable by itself
+///   shortly after.
 ///
 /// An answer that is still to be made by somebody else, such as that of
-/// [`DedupeStore::wait_for`](crate::DedupeStore::wait_for), is waited for in the same way; nothing polls meanwhile, and
-/// dropping it leaves nothing behind.
+/// [`DedupeStore::wait_for`](crate::DedupeStore::wait_for), is waited for in the same way; nothing
+/// polls meanwhile, and dropping it leaves nothing behind.
 ///
-/// So one thread can issue a thousand calls and then wait for all of them; they share one flush of the disk.
+/// So one thread can issue a thousand calls and then wait for all of them; they share one flush of
+/// the disk.
 ///
 /// # Errors
-/// [`Error::OutcomeUnknown`] when the log failed while this waited (the change may or may not survive); otherwise
-/// the error of the call itself, which says what it left behind.
+/// [`Error::OutcomeUnknown`] when the log failed while this waited (the change may or may not
+/// survive); otherwise the error of the call itself, which says what it left behind.
 ///
 /// # Panics
 /// Polling it again after it has answered panics, as with other futures.
@@ -64,7 +67,7 @@ pub(crate) trait Listed: Send + Sync {}
 
 impl<T, E> Expecting<T, E> {
     /// The wait for the log that is left when the event is over.
-    fn over(self, outcome: Outcome) -> Waiting<T, E> {
+    fn over(self, outcome: EventOutcome) -> Waiting<T, E> {
         let answer = (self.finish)(outcome.row);
         let (log, durability, from_error) = (self.log, self.durability, self.from_error);
         Waiting { answer, log, lsn: outcome.lsn, durability, ticket: None, from_error }
@@ -90,12 +93,26 @@ impl<T, E> Pending<T, E> {
     }
 
     /// An answer that rests on the frame at `lsn`.
-    pub(crate) fn on_log(answer: Result<T, E>, log: &Arc<Log>, lsn: u64, durability: Durability) -> Self
+    pub(crate) fn on_log(
+        answer: Result<T, E>,
+        log: &Arc<Log>,
+        lsn: u64,
+        durability: Durability,
+    ) -> Self
     where
         E: From<Error>,
     {
         let (log, from_error) = (Arc::clone(log), E::from);
-        Self { state: State::Waiting(Waiting { answer, log, lsn, durability, ticket: None, from_error }) }
+        Self {
+            state: State::Waiting(Waiting {
+                answer,
+                log,
+                lsn,
+                durability,
+                ticket: None,
+                from_error,
+            }),
+        }
     }
 
     /// An answer that `finish` makes of what `event` leaves. `listed` is kept until then.
@@ -148,7 +165,9 @@ impl<T, E> Pending<T, E> {
             State::Ready(_) | State::Taken => true,
             State::Waiting(waiting) => waiting.log.reached(waiting.lsn, waiting.durability),
             State::Expecting(expecting) => {
-                let reached = |outcome: Outcome| expecting.log.reached(outcome.lsn, expecting.durability);
+                let reached = |outcome: EventOutcome| {
+                    expecting.log.reached(outcome.lsn, expecting.durability)
+                };
                 expecting.event.outcome().is_some_and(reached)
             }
         }
@@ -191,7 +210,9 @@ impl<T, E> Future for Pending<T, E> {
                 Ok(()) => waiting.answer,
                 Err(error) => Err((waiting.from_error)(error)),
             }),
-            State::Expecting(_) | State::Taken => panic!("a `Pending` was polled after it had answered"),
+            State::Expecting(_) | State::Taken => {
+                panic!("a `Pending` was polled after it had answered")
+            }
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The tables of a file: their numbers in the log, their names in the B-tree, and the direction of their order.
+//! The tables of a file: their numbers in the log, their names in the B-tree, and the direction of
+//! their order.
 //!
 //! Numbers and names are part of the file format and are never reused.
 
@@ -37,20 +38,22 @@ macro_rules! tables {
 tables! {
     /// Form tokens by lookup key.
     1 FormToken "form_token";
-    /// What became of a consumed form token, by the same key. Apart from the token, so that a consume writes a
-    /// few bytes into a dense table instead of rewriting the token's row.
+    /// What became of a consumed form token, by the same key. Apart from the token, so that a
+    /// consume writes a few bytes into a dense table instead of rewriting the token's row.
     2 FormTokenUse "form_token_use";
     /// Claim-check states by state id.
     3 Handoff "handoff";
     /// The claim, live or stale, on a claim-check state, by the same key.
     4 HandoffClaim "handoff_claim";
-    /// What expires when, over all stores: (time in ms, table number, primary key) with empty values.
+    /// What expires when, over all stores: (time in ms, table number, primary key) with empty
+    /// values.
     5 Expiry "expiry";
 
     // 6 to 9: the cache.
     /// Cached values by (name of the cache, hash).
     6 Cache "cache";
-    /// The tags of a cached value, by the same key. Apart from the value, so that a plain `set` leaves them alone.
+    /// The tags of a cached value, by the same key. Apart from the value, so that a plain `set`
+    /// leaves them alone.
     7 CacheTags "cache_tags";
     /// Which cached values have a tag: (name of the cache, tag, hash) with empty values.
     8 CacheByTag "cache_by_tag";
@@ -64,7 +67,8 @@ tables! {
     12 RateLimit "rate_limit";
     /// When the requests of a window were made, and how many came before.
     13 RateLimitRequest "rate_limit_request";
-    /// What a whole limiter has: how often it was cleared; and the last number that was given to a window.
+    /// What a whole limiter has: how often it was cleared; and the last number that was given to a
+    /// window.
     14 RateLimitStore "rate_limit_store";
     /// The configurations that resources have of their own, by (limiter, resource).
     15 RateLimitConfig "rate_limit_config";

@@ -2,7 +2,9 @@
 
 mod rooms;
 
-use cloakroom::{Cloakroom, Error, HandoffStateStore, LookupKey, TokenConsumeOutcome, TokenSubject};
+use cloakroom::{
+    Cloakroom, Error, HandoffStateStore, LookupKey, TokenConsumeOutcome, TokenSubject,
+};
 use rooms::{consume, insert, small, state, token};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
@@ -18,7 +20,9 @@ fn furnished() -> Cloakroom {
 }
 
 /// Everything that a transaction here may change.
-fn contents(room: &Cloakroom) -> (Vec<cloakroom::FormTokenEntry>, Vec<cloakroom::HandoffEntry>, u64) {
+fn contents(
+    room: &Cloakroom,
+) -> (Vec<cloakroom::FormTokenEntry>, Vec<cloakroom::HandoffEntry>, u64) {
     let tokens = room.form_tokens().list(None, 100).wait().unwrap().items;
     let states = room.handoff().list(None, 100).wait().unwrap().items;
     (tokens, states, room.engine_stats().unwrap().newest_lsn)
@@ -74,7 +78,8 @@ fn a_transaction_sees_what_it_has_done() {
         let key = LookupKey::new("mine");
         let mut outcomes = Vec::new();
         for _ in 0..2 {
-            outcomes.push(tokens.consume_form_token(&key, &TokenSubject::Anonymous, "pay", None, 1)?.0);
+            outcomes
+                .push(tokens.consume_form_token(&key, &TokenSubject::Anonymous, "pay", None, 1)?.0);
         }
         Ok::<_, Error>(outcomes)
     });
@@ -141,7 +146,10 @@ fn a_panic_leaves_nothing_and_the_room_goes_on() {
 fn an_operation_that_fails_leaves_the_rest_of_its_transaction() {
     let room = furnished();
     let answer = room.atomically(|tx| {
-        assert!(matches!(tx.form_tokens().insert_form_token(token("t")), Err(Error::AlreadyExists)));
+        assert!(matches!(
+            tx.form_tokens().insert_form_token(token("t")),
+            Err(Error::AlreadyExists)
+        ));
         assert!(matches!(tx.handoff().claim("s", Duration::ZERO), Err(Error::InvalidConfig(_))));
         assert!(matches!(
             tx.handoff().set(&"x".repeat(cloakroom::limits::MAX_KEY_LEN + 1), &state(1), 1),
@@ -159,7 +167,8 @@ fn writes_through_a_handle_inside_a_transaction_are_refused_instead_of_waiting_f
     let room = furnished();
     let before = contents(&room);
     let answer = room.atomically(|_| {
-        let nested = |answer: Result<(), Error>| assert!(matches!(answer, Err(Error::NestedTransaction)));
+        let nested =
+            |answer: Result<(), Error>| assert!(matches!(answer, Err(Error::NestedTransaction)));
         nested(room.atomically(|_| Ok::<(), Error>(())).wait());
         nested(room.handoff().set("s", &state(3), 600).wait());
         nested(room.handoff().get_and_delete("s").wait().map(drop));
@@ -283,10 +292,14 @@ mod on_a_simulated_disk {
         let room = small().without_threads().open_on(Arc::new(sim.clone())).unwrap();
         let first = insert(&room.form_tokens(), "t");
         sim.fail_call(CallKind::DurableWrite, 0, Fault::Eio);
-        // "It exists" would be wrong after a crash now, and so would be the closure's own conclusion from it.
+        // "It exists" would be wrong after a crash now, and so would be the closure's own
+        // conclusion from it.
         let second = insert(&room.form_tokens(), "t");
         let concluded = room.atomically(|tx| {
-            assert!(matches!(tx.form_tokens().insert_form_token(token("t")), Err(Error::AlreadyExists)));
+            assert!(matches!(
+                tx.form_tokens().insert_form_token(token("t")),
+                Err(Error::AlreadyExists)
+            ));
             Err::<(), _>(Error::Encode("it exists".into()))
         });
         assert!(!second.is_ready() && !concluded.is_ready());
@@ -322,7 +335,11 @@ mod on_a_simulated_disk {
             let new = room.handoff().get("new").wait().unwrap();
             let taken = room.handoff().get("s").wait().unwrap().is_none();
             let inserted = room.form_tokens().list(None, 9).wait().unwrap().items.len() == 2;
-            assert_eq!((consumed, new.is_some(), inserted), (u64::from(taken), taken, taken), "seed {seed}");
+            assert_eq!(
+                (consumed, new.is_some(), inserted),
+                (u64::from(taken), taken, taken),
+                "seed {seed}"
+            );
             taken
         };
         let kept = (0..24).filter(|seed| whole(*seed)).count();

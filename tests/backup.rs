@@ -1,4 +1,5 @@
-//! Backups: one consistent state, whatever is written meanwhile; whole or not there; and never over anything else.
+//! Backups: one consistent state, whatever is written meanwhile; whole or not there; and never over
+//! anything else.
 
 #![cfg(feature = "testing")]
 
@@ -79,7 +80,8 @@ fn a_backup_of_every_store_holds_what_the_room_held() {
     assert_eq!(names(dir.path()), ["backup.cloak"]);
 }
 
-/// What one writer does over and over: counts up in two stores at once, and hands in a token of the new number.
+/// What one writer does over and over: counts up in two stores at once, and hands in a token of the
+/// new number.
 fn count_up(room: &Cloakroom, writer: usize, number: u64) {
     let done = room.atomically(|tx| {
         tx.handoff().set(&format!("counter {writer}"), &state(number), 1_000)?;
@@ -105,7 +107,9 @@ fn tokens_of(room: &Cloakroom) -> HashMap<LookupKey, bool> {
     let (tokens, mut found, mut cursor) = (room.form_tokens(), HashMap::new(), None);
     loop {
         let page = tokens.list(cursor.as_ref(), 1_000).wait().unwrap();
-        found.extend(page.items.into_iter().map(|entry| (entry.record.lookup_key, entry.consumed.is_some())));
+        found.extend(
+            page.items.into_iter().map(|entry| (entry.record.lookup_key, entry.consumed.is_some())),
+        );
         cursor = page.next;
         if cursor.is_none() {
             return found;
@@ -156,12 +160,16 @@ fn backups_under_writers_are_whole_transactions_with_everything_acknowledged() {
         let stopping = StopOnDrop(&stop);
         let mut before = vec![0; WRITERS];
         for round in 0..BACKUPS {
-            let at_least: Vec<_> = acknowledged.iter().map(|number| number.load(Ordering::Acquire)).collect();
+            let at_least: Vec<_> =
+                acknowledged.iter().map(|number| number.load(Ordering::Acquire)).collect();
             let report = room.backup(&backup).unwrap();
             let restored = tiny().open(&backup).unwrap();
             let found = check_counters(&restored, WRITERS);
             for writer in 0..WRITERS {
-                assert!(found[writer] >= at_least[writer], "round {round}: an acknowledged count is missing");
+                assert!(
+                    found[writer] >= at_least[writer],
+                    "round {round}: an acknowledged count is missing"
+                );
                 assert!(
                     found[writer] >= before[writer],
                     "round {round}: a backup is older than the last one"
@@ -175,7 +183,8 @@ fn backups_under_writers_are_whole_transactions_with_everything_acknowledged() {
         drop(stopping);
     });
     let counted = check_counters(&room, WRITERS);
-    let expected: Vec<_> = acknowledged.iter().map(|number| number.load(Ordering::Acquire)).collect();
+    let expected: Vec<_> =
+        acknowledged.iter().map(|number| number.load(Ordering::Acquire)).collect();
     assert_eq!(counted, expected);
     assert!(room.engine_stats().unwrap().checkpoints > 0, "no checkpoint came between");
     assert_eq!(names(dir.path()), ["backup.cloak", "edge.cloak"]);
@@ -216,7 +225,10 @@ fn a_room_in_memory_is_backed_up_to_a_file() {
     assert_eq!((report.lsn, report.rows), (1, 2), "a token and its place in the index of expiry");
     room.backup(&backup).unwrap();
     let restored = tiny().open(&backup).unwrap();
-    assert_eq!(consume(&restored.form_tokens(), "a").wait().unwrap().0, TokenConsumeOutcome::Proceed);
+    assert_eq!(
+        consume(&restored.form_tokens(), "a").wait().unwrap().0,
+        TokenConsumeOutcome::Proceed
+    );
 }
 
 #[test]
@@ -285,7 +297,11 @@ fn the_room_itself_is_not_backed_up_over_by_whatever_name() {
     }
     for target in targets {
         let outcome = room.backup(&target);
-        assert!(matches!(outcome, Err(Error::InvalidConfig(_))), "{}: {outcome:?}", target.display());
+        assert!(
+            matches!(outcome, Err(Error::InvalidConfig(_))),
+            "{}: {outcome:?}",
+            target.display()
+        );
     }
     room.handoff().set("number", &state(2), 1_000).wait().unwrap();
     room.close().unwrap();
@@ -330,7 +346,10 @@ fn damage_in_the_room_ends_a_backup_and_leaves_the_earlier_one() {
     let (dir, path, backup) = dir();
     let room = tiny().open(&path).unwrap();
     for number in 0..400 {
-        room.handoff().set(&format!("state {number}"), &rooms::state_of(600), 1_000).wait().unwrap();
+        room.handoff()
+            .set(&format!("state {number}"), &rooms::state_of(600), 1_000)
+            .wait()
+            .unwrap();
     }
     room.backup(&backup).unwrap();
     room.close().unwrap();
@@ -416,7 +435,8 @@ fn progress_rises_to_all_rows_and_writing_goes_on_in_between() {
 }
 
 #[test]
-fn what_was_handed_over_after_a_backup_can_be_handed_over_again_in_it_and_pending_jobs_have_failed() {
+fn what_was_handed_over_after_a_backup_can_be_handed_over_again_in_it_and_pending_jobs_have_failed()
+{
     let (_dir, path, backup) = dir();
     let room = tiny().open(&path).unwrap();
     insert(&room.form_tokens(), "a").wait().unwrap();
@@ -426,7 +446,10 @@ fn what_was_handed_over_after_a_backup_can_be_handed_over_again_in_it_and_pendin
     assert_eq!(consume(&room.form_tokens(), "a").wait().unwrap().0, TokenConsumeOutcome::Replay);
 
     let restored = tiny().clock(Arc::new(ManualClock::new(NOW_MS))).open(&backup).unwrap();
-    assert_eq!(consume(&restored.form_tokens(), "a").wait().unwrap().0, TokenConsumeOutcome::Proceed);
+    assert_eq!(
+        consume(&restored.form_tokens(), "a").wait().unwrap().0,
+        TokenConsumeOutcome::Proceed
+    );
     let jobs = restored.dedupe::<u64>("jobs").list(None, 10).wait().unwrap();
     assert!(matches!(jobs.items[0].state, JobState::Failed { .. }), "{jobs:?}");
 }

@@ -24,7 +24,11 @@ fn values_and_tags_survive_a_restart() {
     let path = dir.path().join("edge.cloak");
     let clock = Arc::new(ManualClock::new(NOW_MS));
     let open = || {
-        Cloakroom::builder().log_capacity(LONGEST_KEYS_LOG_CAPACITY).clock(clock.clone()).open(&path).unwrap()
+        Cloakroom::builder()
+            .log_capacity(LONGEST_KEYS_LOG_CAPACITY)
+            .clock(clock.clone())
+            .open(&path)
+            .unwrap()
     };
     for checkpoint in [true, false] {
         let room = open();
@@ -53,7 +57,11 @@ fn the_order_of_use_begins_as_the_order_of_storing() {
     let path = dir.path().join("edge.cloak");
     let clock = Arc::new(ManualClock::new(NOW_MS));
     let open = || {
-        Cloakroom::builder().log_capacity(LONGEST_KEYS_LOG_CAPACITY).clock(clock.clone()).open(&path).unwrap()
+        Cloakroom::builder()
+            .log_capacity(LONGEST_KEYS_LOG_CAPACITY)
+            .clock(clock.clone())
+            .open(&path)
+            .unwrap()
     };
     let room = open();
     for hash in ["c", "b", "a", "d"] {
@@ -72,7 +80,8 @@ fn the_order_of_use_begins_as_the_order_of_storing() {
 #[test]
 fn the_handle_that_sets_keeps_its_limits() {
     let room = small().open_in_memory().unwrap();
-    let (free, limited) = (room.cache::<u64>("http"), room.cache::<u64>("http").with_max_entries(3));
+    let (free, limited) =
+        (room.cache::<u64>("http"), room.cache::<u64>("http").with_max_entries(3));
     for hash in 0..10 {
         free.set(&hash.to_string(), &hash, 0).wait().unwrap();
     }
@@ -235,13 +244,17 @@ fn a_limit_is_exact_under_many_threads() {
                 for step in 0..40 {
                     let hash = format!("{}", (thread * 7 + step) % 50);
                     match (thread + step) % 6 {
-                        0 | 1 => cache.set_with_tags(&hash, &step, 60, &["x", &hash]).wait().unwrap(),
+                        0 | 1 => {
+                            cache.set_with_tags(&hash, &step, 60, &["x", &hash]).wait().unwrap()
+                        }
                         2 => drop(cache.get(&hash).wait().unwrap()),
                         3 => cache.delete(&hash).wait().unwrap(),
                         4 => drop(cache.invalidate_by_tag(&hash).wait().unwrap()),
                         _ => drop(
                             room.atomically(|tx| {
-                                tx.cache::<u64>("http").with_max_entries(10).set(&hash, &step, 0)?;
+                                tx.cache::<u64>("http")
+                                    .with_max_entries(10)
+                                    .set(&hash, &step, 0)?;
                                 if step % 2 == 0 { Ok(()) } else { Err(Error::AlreadyExists) }
                             })
                             .wait(),
@@ -256,7 +269,11 @@ fn a_limit_is_exact_under_many_threads() {
         cache.set(&format!("last {hash}"), &1, 0).wait().unwrap();
     }
     assert_eq!(live(&cache), 10);
-    assert_eq!(cache.get("last 0").wait().unwrap(), Some(1), "nothing is left that was used before them");
+    assert_eq!(
+        cache.get("last 0").wait().unwrap(),
+        Some(1),
+        "nothing is left that was used before them"
+    );
 }
 
 #[test]

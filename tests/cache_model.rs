@@ -1,5 +1,5 @@
-//! Caches against a reference that is plain maps and obviously right: random operations, in transactions that are kept
-//! and lost, clock moves and reopenings.
+//! Caches against a reference that is plain maps and obviously right: random operations, in
+//! transactions that are kept and lost, clock moves and reopenings.
 
 use cloakroom::limits::LONGEST_KEYS_LOG_CAPACITY;
 use cloakroom::{Cache, CacheStore, CacheTx, Cloakroom, Error, ManualClock, Result};
@@ -96,7 +96,9 @@ impl Reference {
         match op {
             CacheOp::Get(hash) => {
                 let used = self.tick();
-                let Some(entry) = self.entries.get_mut(HASHES[*hash]) else { return Answer::Value(None) };
+                let Some(entry) = self.entries.get_mut(HASHES[*hash]) else {
+                    return Answer::Value(None);
+                };
                 entry.used = used;
                 let value = serde_json::from_str(&entry.json).ok();
                 if value.is_none() {
@@ -105,7 +107,14 @@ impl Reference {
                 return Answer::Value(value);
             }
             CacheOp::Set { hash, content, ttl_seconds, tags, limited } => {
-                self.set(HASHES[*hash], &json(content), *ttl_seconds, tags.as_deref(), *limited, now_ms);
+                self.set(
+                    HASHES[*hash],
+                    &json(content),
+                    *ttl_seconds,
+                    tags.as_deref(),
+                    *limited,
+                    now_ms,
+                );
             }
             CacheOp::Delete(hash) => drop(self.entries.remove(HASHES[*hash])),
             CacheOp::Clear(scope) => {
@@ -114,7 +123,8 @@ impl Reference {
             }
             CacheOp::Invalidate(tags) => {
                 let before = self.entries.len();
-                self.entries.retain(|_, entry| !tags.iter().any(|tag| entry.tags.contains(TAGS[*tag])));
+                self.entries
+                    .retain(|_, entry| !tags.iter().any(|tag| entry.tags.contains(TAGS[*tag])));
                 return Answer::Removed((before - self.entries.len()) as u64);
             }
         }
@@ -131,8 +141,8 @@ impl Reference {
         now_ms: u64,
     ) {
         let old = self.entries.remove(hash);
-        let too_large =
-            json.len() > MAX_ENTRY_BYTES || (limited && (hash.len() + json.len()) as u64 > MAX_BYTES);
+        let too_large = json.len() > MAX_ENTRY_BYTES
+            || (limited && (hash.len() + json.len()) as u64 > MAX_BYTES);
         if ttl_seconds < 0 || too_large {
             return;
         }
@@ -142,7 +152,8 @@ impl Reference {
         };
         let expires_at_ms = (ttl_seconds > 0).then(|| now_ms + ttl_seconds.unsigned_abs() * 1_000);
         let used = self.tick();
-        let entry = Entry { json: json.to_owned(), expires_at_ms, stored_at_ms: now_ms, tags, used };
+        let entry =
+            Entry { json: json.to_owned(), expires_at_ms, stored_at_ms: now_ms, tags, used };
         self.entries.insert(hash.to_owned(), entry);
         while limited && (self.entries.len() as u64 > MAX_ENTRIES || self.bytes() > MAX_BYTES) {
             let least = self.entries.iter().min_by_key(|(_, entry)| entry.used).unwrap().0.clone();
@@ -269,7 +280,13 @@ impl Run {
     fn new(path: Option<PathBuf>) -> Self {
         let clock = Arc::new(ManualClock::new(START_MS));
         let room = open(path.as_ref(), &clock);
-        Self { path, clock, now_ms: START_MS, room, references: vec![Reference::default(); NAMES.len()] }
+        Self {
+            path,
+            clock,
+            now_ms: START_MS,
+            room,
+            references: vec![Reference::default(); NAMES.len()],
+        }
     }
 
     fn check(&mut self, ops: &[Op]) {
@@ -342,8 +359,8 @@ impl Run {
         }
     }
 
-    /// What a lost transaction read counts as used all the same, so that recency is not compared afterwards: both sides
-    /// begin anew with a cleared cache.
+    /// What a lost transaction read counts as used all the same, so that recency is not compared
+    /// afterwards: both sides begin anew with a cleared cache.
     fn keep_uses(&mut self, ops: &[(usize, CacheOp)], _: &[Reference]) {
         self.compare();
         for name in ops.iter().map(|(name, _)| *name).collect::<BTreeSet<_>>() {
@@ -410,7 +427,8 @@ fn cache_op() -> impl Strategy<Value = CacheOp> {
 
 fn op() -> impl Strategy<Value = Op> {
     let named = || (prop_oneof![3 => Just(0usize), 1 => 0..NAMES.len()], cache_op());
-    let ending = prop_oneof![3 => Just(Ending::Commit), 1 => Just(Ending::Err), 1 => Just(Ending::Panic)];
+    let ending =
+        prop_oneof![3 => Just(Ending::Commit), 1 => Just(Ending::Err), 1 => Just(Ending::Panic)];
     prop_oneof![
         20 => named().prop_map(|(name, op)| Op::One(name, op)),
         4 => (prop::collection::vec(named(), 0..6), ending).prop_map(|(ops, ending)| Op::Together(ops, ending)),

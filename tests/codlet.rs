@@ -8,15 +8,15 @@ use cloakroom::{ChangeKind, Cloakroom, Durability, Error, ManualClock, StoreKind
 use codlet::admin::{CodeAdminStore, CodeListFilter};
 use codlet::audit::CollectingAuditSink;
 use codlet::store::{
-    ClaimRequest, CodeRecord, CodeStore, FormTokenRecord, FormTokenStore, SessionRecord, SessionStore,
-    StoreError, TokenSubject,
+    ClaimRequest, CodeRecord, CodeStore, FormTokenRecord, FormTokenStore, SessionRecord,
+    SessionStore, StoreError, TokenSubject,
 };
 use codlet::{
-    ClaimOutcome, Clock, CodeAuth, CodeId, CodePolicy, CookiePolicy, FormTokenError, FormTokenManager,
-    KeyVersion, LookupKey, RateLimitKey, RateLimitOutcome, RateLimitPolicy, RateLimitStore,
-    RateLimitUnavailable, RedeemError, RedemptionFailReason, ScopeKey, SecretDomain, SecretHasher,
-    SessionFailure, SessionId, SessionManager, SessionValidationOutcome, StaticKeyProvider, SubjectId,
-    SystemRandom, TokenConsumeOutcome,
+    ClaimOutcome, Clock, CodeAuth, CodeId, CodePolicy, CookiePolicy, FormTokenError,
+    FormTokenManager, KeyVersion, LookupKey, RateLimitKey, RateLimitOutcome, RateLimitPolicy,
+    RateLimitStore, RateLimitUnavailable, RedeemError, RedemptionFailReason, ScopeKey,
+    SecretDomain, SecretHasher, SessionFailure, SessionId, SessionManager,
+    SessionValidationOutcome, StaticKeyProvider, SubjectId, SystemRandom, TokenConsumeOutcome,
 };
 use rooms::{block_on, small};
 use std::path::PathBuf;
@@ -32,7 +32,8 @@ const RACERS: usize = 32;
 
 type Hasher = SecretHasher<StaticKeyProvider>;
 type Forms = FormTokenManager<CodletStore, StaticKeyProvider, CodletClock, CollectingAuditSink>;
-type Codes = CodeAuth<CodletStore, CodletStore, StaticKeyProvider, CodletClock, CollectingAuditSink>;
+type Codes =
+    CodeAuth<CodletStore, CodletStore, StaticKeyProvider, CodletClock, CollectingAuditSink>;
 type Sessions = SessionManager<CodletStore, StaticKeyProvider, CodletClock, CollectingAuditSink>;
 
 /// A room in a file, and a clock that outlives its openings.
@@ -88,8 +89,11 @@ impl Place {
 /// A hasher that holds the keys of these versions, the first of them active.
 fn hasher(versions: &[u8]) -> Hasher {
     let key = |version: u8| vec![version; 32];
-    let previous = versions[1..].iter().map(|&v| (KeyVersion::new(v.to_string()), key(v))).collect();
-    SecretHasher::new(StaticKeyProvider::new(versions[0].to_string(), key(versions[0]), previous).unwrap())
+    let previous =
+        versions[1..].iter().map(|&v| (KeyVersion::new(v.to_string()), key(v))).collect();
+    SecretHasher::new(
+        StaticKeyProvider::new(versions[0].to_string(), key(versions[0]), previous).unwrap(),
+    )
 }
 
 fn limit(max_failures: u32) -> RateLimitPolicy {
@@ -142,7 +146,9 @@ fn a_form_token_proceeds_once_and_replays_its_result_across_openings() {
 
     // A replay outlives the token by its grace, and no longer.
     place.clock.advance(HOUR + DAY - Duration::from_secs(1));
-    assert!(block_on(forms.consume(&token, &user("ada"), "pay", Some("cart-7"))).unwrap().is_some());
+    assert!(
+        block_on(forms.consume(&token, &user("ada"), "pay", Some("cart-7"))).unwrap().is_some()
+    );
     place.clock.advance(Duration::from_secs(1));
     let gone = block_on(forms.consume(&token, &user("ada"), "pay", Some("cart-7")));
     assert!(matches!(gone, Err(FormTokenError::Invalid { .. })));
@@ -152,7 +158,8 @@ fn a_form_token_proceeds_once_and_replays_its_result_across_openings() {
 fn a_wrong_binding_is_invalid_and_costs_the_owner_nothing() {
     let place = Place::new();
     let forms = place.forms(hasher(&[1]));
-    let issued = block_on(forms.issue(&mut SystemRandom::new(), user("ada"), "pay", Some("cart".into())));
+    let issued =
+        block_on(forms.issue(&mut SystemRandom::new(), user("ada"), "pay", Some("cart".into())));
     let token = issued.unwrap().expose().to_owned();
     let anonymous = TokenSubject::Anonymous;
     let flow = TokenSubject::Flow(CodeId::new("ada".into()));
@@ -182,12 +189,16 @@ fn an_unconsumed_form_token_ends_with_its_time() {
     let place = Place::new();
     let forms = place.forms(hasher(&[1]));
     let issue = || {
-        let issued = block_on(forms.issue(&mut SystemRandom::new(), TokenSubject::Anonymous, "pay", None));
+        let issued =
+            block_on(forms.issue(&mut SystemRandom::new(), TokenSubject::Anonymous, "pay", None));
         issued.unwrap().expose().to_owned()
     };
     let (in_time, late) = (issue(), issue());
     place.clock.advance(HOUR - Duration::from_secs(1));
-    assert_eq!(block_on(forms.consume(&in_time, &TokenSubject::Anonymous, "pay", None)).unwrap(), None);
+    assert_eq!(
+        block_on(forms.consume(&in_time, &TokenSubject::Anonymous, "pay", None)).unwrap(),
+        None
+    );
     place.clock.advance(Duration::from_secs(1));
     let ended = block_on(forms.consume(&late, &TokenSubject::Anonymous, "pay", None));
     assert!(matches!(ended, Err(FormTokenError::Invalid { .. })));
@@ -197,7 +208,8 @@ fn an_unconsumed_form_token_ends_with_its_time() {
 fn a_form_token_survives_the_rotation_of_the_key_while_the_old_one_is_held() {
     let mut place = Place::new();
     let issue = |forms: &Forms| {
-        let issued = block_on(forms.issue(&mut SystemRandom::new(), TokenSubject::Anonymous, "pay", None));
+        let issued =
+            block_on(forms.issue(&mut SystemRandom::new(), TokenSubject::Anonymous, "pay", None));
         issued.unwrap().expose().to_owned()
     };
     let (old, forgotten) = (issue(&place.forms(hasher(&[1]))), issue(&place.forms(hasher(&[1]))));
@@ -205,13 +217,17 @@ fn a_form_token_survives_the_rotation_of_the_key_while_the_old_one_is_held() {
     let rotated = place.forms(hasher(&[3, 2, 1]));
     let new = issue(&rotated);
     for token in [&old, &new] {
-        assert_eq!(block_on(rotated.consume(token, &TokenSubject::Anonymous, "pay", None)).unwrap(), None);
+        assert_eq!(
+            block_on(rotated.consume(token, &TokenSubject::Anonymous, "pay", None)).unwrap(),
+            None
+        );
         block_on(rotated.set_result(token, "receipt")).unwrap();
     }
     place.reopen();
     let rotated = place.forms(hasher(&[3, 2, 1]));
     for token in [&old, &new] {
-        let replay = block_on(rotated.consume(token, &TokenSubject::Anonymous, "pay", None)).unwrap();
+        let replay =
+            block_on(rotated.consume(token, &TokenSubject::Anonymous, "pay", None)).unwrap();
         assert_eq!(replay.as_deref(), Some("receipt"));
     }
     let without = place.forms(hasher(&[3, 2]));
@@ -227,10 +243,14 @@ fn one_of_many_threads_consumes_a_form_token() {
     let secret = issued.unwrap().expose().to_owned();
     let keys = [lookup_key(SecretDomain::FormToken, &secret)];
     let outcomes = race(|_| {
-        block_on(place.store().consume_form_token(&keys, &user("ada"), "pay", None, START)).unwrap().0
+        block_on(place.store().consume_form_token(&keys, &user("ada"), "pay", None, START))
+            .unwrap()
+            .0
     });
-    let proceeded = outcomes.iter().filter(|outcome| **outcome == TokenConsumeOutcome::Proceed).count();
-    let replayed = outcomes.iter().filter(|outcome| **outcome == TokenConsumeOutcome::Replay).count();
+    let proceeded =
+        outcomes.iter().filter(|outcome| **outcome == TokenConsumeOutcome::Proceed).count();
+    let replayed =
+        outcomes.iter().filter(|outcome| **outcome == TokenConsumeOutcome::Replay).count();
     assert_eq!((proceeded, replayed), (1, RACERS - 1));
 }
 
@@ -284,19 +304,27 @@ fn a_code_is_redeemed_once_and_becomes_a_session_that_outlives_openings() {
     assert!(matches!(lost, Err(RedeemError::ClaimLost { .. })));
     let sessions = place.sessions(hasher(&[1]));
     let issued =
-        block_on(sessions.issue(&won, SessionId::new("s-1".into()), &mut SystemRandom::new())).unwrap();
+        block_on(sessions.issue(&won, SessionId::new("s-1".into()), &mut SystemRandom::new()))
+            .unwrap();
     let cookie = cookie_value(&issued.set_cookie);
 
     place.reopen();
     let codes = place.codes(hasher(&[1]));
-    assert_eq!(reason(block_on(codes.find(&typed, Some(&guest())))), RedemptionFailReason::AlreadyUsed);
+    assert_eq!(
+        reason(block_on(codes.find(&typed, Some(&guest())))),
+        RedemptionFailReason::AlreadyUsed
+    );
     let sessions = place.sessions(hasher(&[2, 1]));
     let valid = block_on(sessions.validate(Some(&cookie))).unwrap();
     assert_eq!(valid.subject().map(SubjectId::as_str), Some("ada"));
 
     // Its secret changes and its subject stays; the old secret is revoked.
-    let rotated =
-        block_on(sessions.rotate(&valid, SessionId::new("s-2".into()), "promoted", &mut SystemRandom::new()));
+    let rotated = block_on(sessions.rotate(
+        &valid,
+        SessionId::new("s-2".into()),
+        "promoted",
+        &mut SystemRandom::new(),
+    ));
     let new_cookie = cookie_value(&rotated.unwrap().set_cookie);
     place.reopen();
     let sessions = place.sessions(hasher(&[2, 1]));
@@ -330,7 +358,11 @@ fn what_is_no_longer_kept_is_swept_with_its_lookup_keys() {
     }
     clock.advance(Duration::from_secs(300));
     assert_eq!(room.sweep().unwrap().codlet, 200, "the failures");
-    assert!(block_on(store.lookup_code(&[lookup_key(SecretDomain::Code, "7")], None)).unwrap().is_some());
+    assert!(
+        block_on(store.lookup_code(&[lookup_key(SecretDomain::Code, "7")], None))
+            .unwrap()
+            .is_some()
+    );
     clock.advance(2 * DAY);
     let report = room.sweep().unwrap();
     assert_eq!((report.codlet, report.total(), report.stepped_over), (400, 400, 0));
@@ -346,7 +378,8 @@ fn an_idle_session_ends_and_a_used_one_goes_on() {
     let won = block_on(codes.claim(&found, SubjectId::new("ada".into()), Some(&guest()))).unwrap();
     let sessions = place.sessions(hasher(&[1])).with_idle_timeout(HOUR);
     let issued =
-        block_on(sessions.issue(&won, SessionId::new("s".into()), &mut SystemRandom::new())).unwrap();
+        block_on(sessions.issue(&won, SessionId::new("s".into()), &mut SystemRandom::new()))
+            .unwrap();
     let cookie = cookie_value(&issued.set_cookie);
     for _ in 0..3 {
         place.clock.advance(HOUR - Duration::from_secs(1));
@@ -385,8 +418,13 @@ fn one_of_many_threads_claims_a_code() {
     let found = block_on(codes.find(&typed, Some(&guest()))).unwrap();
     let outcomes = race(|racer| {
         let subject = SubjectId::new(format!("racer-{racer}"));
-        let request =
-            ClaimRequest { code_id: &found.id, subject: &subject, now: START, purpose: None, scope: None };
+        let request = ClaimRequest {
+            code_id: &found.id,
+            subject: &subject,
+            now: START,
+            purpose: None,
+            scope: None,
+        };
         block_on(place.store().claim_code(&request)).unwrap()
     });
     assert_eq!(outcomes.iter().filter(|outcome| **outcome == ClaimOutcome::Won).count(), 1);
@@ -412,7 +450,10 @@ fn guesses_are_limited_in_a_sliding_window_across_openings() {
     assert!(block_on(codes.find(&typed, Some(&other))).is_ok());
     // Who has a code to show begins anew.
     block_on(codes.claim(&found, SubjectId::new("ada".into()), Some(&guest()))).unwrap();
-    assert_eq!(block_on(place.store().check(&guest(), &limit(1))).unwrap(), RateLimitOutcome::Allow);
+    assert_eq!(
+        block_on(place.store().check(&guest(), &limit(1))).unwrap(),
+        RateLimitOutcome::Allow
+    );
 }
 
 #[test]
@@ -420,8 +461,12 @@ fn no_failure_of_many_threads_is_lost() {
     let place = Place::new();
     race(|_| block_on(place.store().record_failure(&guest(), &limit(u32::MAX))).unwrap());
     let racers = u32::try_from(RACERS).unwrap();
-    let check = |max_failures| block_on(place.store().check(&guest(), &limit(max_failures))).unwrap();
-    assert_eq!((check(racers), check(racers + 1)), (RateLimitOutcome::Deny, RateLimitOutcome::Allow));
+    let check =
+        |max_failures| block_on(place.store().check(&guest(), &limit(max_failures))).unwrap();
+    assert_eq!(
+        (check(racers), check(racers + 1)),
+        (RateLimitOutcome::Deny, RateLimitOutcome::Allow)
+    );
 }
 
 fn code_record(id: &str, secret: &str) -> CodeRecord {
@@ -453,7 +498,8 @@ fn a_code_and_its_session_come_together_or_not_at_all() {
     let place = Place::new();
     block_on(place.store().insert_code(code_record("c", "secret"))).unwrap();
     let (id, subject) = (CodeId::new("c".into()), SubjectId::new("ada".into()));
-    let request = ClaimRequest { code_id: &id, subject: &subject, now: START, purpose: None, scope: None };
+    let request =
+        ClaimRequest { code_id: &id, subject: &subject, now: START, purpose: None, scope: None };
     let session = session_record("s", "cookie");
     let session_keys = [session.lookup_key.clone()];
 
@@ -483,11 +529,10 @@ fn an_error_says_what_failed_and_not_what_was_stored() {
     block_on(store.insert_code(code_record("visible", "secret"))).unwrap();
     let key = lookup_key(SecretDomain::Code, "secret");
     let taken = block_on(store.insert_code(code_record("other", "secret"))).unwrap_err();
-    let too_long =
-        block_on(store.insert_code(CodeRecord {
-            grant: Some("visible".repeat(MAX_KEY_LEN)),
-            ..code_record("c", "other")
-        }));
+    let too_long = block_on(store.insert_code(CodeRecord {
+        grant: Some("visible".repeat(MAX_KEY_LEN)),
+        ..code_record("c", "other")
+    }));
     place.room.close().unwrap();
     let closed = block_on(store.lookup_code(std::slice::from_ref(&key), None)).unwrap_err();
     for error in [taken, too_long.unwrap_err(), closed] {
@@ -531,7 +576,8 @@ fn strings_of_every_kind_and_the_longest_length_are_kept_apart() {
             ..code_record(id, &secret)
         };
         block_on(place.store().insert_code(code)).unwrap();
-        let session = SessionRecord { subject: SubjectId::new((*id).into()), ..session_record(id, &secret) };
+        let session =
+            SessionRecord { subject: SubjectId::new((*id).into()), ..session_record(id, &secret) };
         block_on(place.store().insert_session(session)).unwrap();
         block_on(place.store().record_failure(&RateLimitKey::new(*id), &limit(1))).unwrap();
     }
@@ -539,12 +585,14 @@ fn strings_of_every_kind_and_the_longest_length_are_kept_apart() {
     let store = place.store();
     for (number, id) in ids.iter().enumerate() {
         let secret = format!("secret-{number}");
-        let code = block_on(store.lookup_code(&[lookup_key(SecretDomain::Code, &secret)], Some(id)));
+        let code =
+            block_on(store.lookup_code(&[lookup_key(SecretDomain::Code, &secret)], Some(id)));
         let code = code.unwrap().unwrap();
         assert_eq!((code.id.as_str(), code.grant.as_deref()), (*id, Some(*id)));
         let (code_id, subject) = (code.id, SubjectId::new(longest.clone()));
         let claim = |purpose, scope| {
-            let request = ClaimRequest { code_id: &code_id, subject: &subject, now: START, purpose, scope };
+            let request =
+                ClaimRequest { code_id: &code_id, subject: &subject, now: START, purpose, scope };
             block_on(place.store().claim_code(&request)).unwrap()
         };
         assert_eq!(claim(Some("other"), Some(id)), ClaimOutcome::Lost);
@@ -598,7 +646,8 @@ fn an_admin_sees_codes_without_their_lookup_keys() {
     let all = block_on(store.list_codes(&CodeListFilter::all(), START)).unwrap();
     assert_eq!(all.len(), 600);
     assert!(all.is_sorted_by(|a, b| a.expires_at > b.expires_at));
-    let filter = CodeListFilter { limit: Some(2), ..CodeListFilter::active_in_scope(ScopeKey::new("even")) };
+    let filter =
+        CodeListFilter { limit: Some(2), ..CodeListFilter::active_in_scope(ScopeKey::new("even")) };
     let active = block_on(store.list_codes(&filter, START + 60)).unwrap();
     let ids: Vec<_> = active.iter().map(|code| code.id.as_str()).collect();
     assert_eq!(ids, ["code-596", "code-594"]);
@@ -683,9 +732,15 @@ mod beside_the_in_memory_stores {
                 shown(store.lookup_code(&keys(SecretDomain::Code, &[*secret]), *scope).await)
             }
             Op::Take { secret, who, scope } => {
-                let (id, subject) = (CodeId::new(SECRETS[*secret].into()), SubjectId::new((*who).into()));
-                let request =
-                    ClaimRequest { code_id: &id, subject: &subject, now, purpose: None, scope: *scope };
+                let (id, subject) =
+                    (CodeId::new(SECRETS[*secret].into()), SubjectId::new((*who).into()));
+                let request = ClaimRequest {
+                    code_id: &id,
+                    subject: &subject,
+                    now,
+                    purpose: None,
+                    scope: *scope,
+                };
                 shown(store.claim_code(&request).await)
             }
             Op::Revoke { secret, scope } => {
@@ -698,10 +753,12 @@ mod beside_the_in_memory_stores {
     async fn sessions(store: &impl SessionStore, op: &Op, now: u64, inserted: bool) -> String {
         let id = |secret: usize| SessionId::new(SECRETS[secret].into());
         match op {
-            // The in-memory store takes a second one under the same id, which is not what a store is for.
+            // The in-memory store takes a second one under the same id, which is not what a store
+            // is for.
             Op::Insert { secret, ttl, .. } if !inserted => {
                 let secret = SECRETS[*secret];
-                let record = SessionRecord { expires_at: now + ttl, ..session_record(secret, secret) };
+                let record =
+                    SessionRecord { expires_at: now + ttl, ..session_record(secret, secret) };
                 shown(store.insert_session(record).await)
             }
             Op::Lookup { secret, .. } => {
@@ -721,7 +778,8 @@ mod beside_the_in_memory_stores {
                     key_version: KeyVersion::new("1"),
                     subject: user("ada"),
                     purpose: "pay".into(),
-                    // Always bound: the in-memory store replays to a caller without a resource, ours does not.
+                    // Always bound: the in-memory store replays to a caller without a resource,
+                    // ours does not.
                     bound_resource: Some("x".into()),
                     issued_at: now,
                     expires_at: now + ttl,
@@ -733,9 +791,9 @@ mod beside_the_in_memory_stores {
                 let resource = Some(scope.unwrap_or("x"));
                 shown(store.consume_form_token(&keys, &user(who), "pay", resource, now).await)
             }
-            Op::Result { secret, text } => {
-                shown(store.set_token_result(&keys(SecretDomain::FormToken, &[*secret]), text).await)
-            }
+            Op::Result { secret, text } => shown(
+                store.set_token_result(&keys(SecretDomain::FormToken, &[*secret]), text).await,
+            ),
             _ => String::new(),
         }
     }
@@ -757,7 +815,9 @@ mod beside_the_in_memory_stores {
                     place.clock.set(now * 1_000);
                 }
                 Op::Reopen => place.reopen(),
-                Op::Insert { secret, .. } => again = std::mem::replace(&mut inserted[*secret], true),
+                Op::Insert { secret, .. } => {
+                    again = std::mem::replace(&mut inserted[*secret], true)
+                }
                 _ => {}
             }
             let store = place.store().with_durability(Durability::Os);
@@ -827,12 +887,20 @@ fn what_the_adapter_keeps_is_counted_and_watched() {
     }
     let figures = || {
         let stores = room.stats().unwrap().stores;
-        stores.iter().map(|stats| (stats.store, stats.live, stats.expired, stats.rows)).collect::<Vec<_>>()
+        stores
+            .iter()
+            .map(|stats| (stats.store, stats.live, stats.expired, stats.rows))
+            .collect::<Vec<_>>()
     };
-    // Each record has a row by id, one by lookup key and one in the expiry index; failures have no lookup key.
+    // Each record has a row by id, one by lookup key and one in the expiry index; failures have no
+    // lookup key.
     let kept = |kind, rows| (kind, 1, 0, rows);
     let ended = |kind, rows| (kind, 0, 1, rows);
-    let kinds = [(StoreKind::CodletCodes, 3), (StoreKind::CodletSessions, 3), (StoreKind::CodletFailures, 2)];
+    let kinds = [
+        (StoreKind::CodletCodes, 3),
+        (StoreKind::CodletSessions, 3),
+        (StoreKind::CodletFailures, 2),
+    ];
     assert_eq!(figures(), kinds.map(|(kind, rows)| kept(kind, rows)));
     clock.advance(DAY * 365);
     assert_eq!(figures(), kinds.map(|(kind, rows)| ended(kind, rows)));

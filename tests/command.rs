@@ -1,4 +1,5 @@
-//! The `cloakroom` command as a program sees it: exit code, standard output, standard error, and what is left behind.
+//! The `cloakroom` command as a program sees it: exit code, standard output, standard error, and
+//! what is left behind.
 #![cfg(feature = "cli")]
 
 mod rooms;
@@ -62,7 +63,9 @@ fn a_run_prints_one_object_with_every_documented_key() {
     assert_eq!([&report["tokens"], &report["threads"], &report["pipeline"]], [400, 4, 1]);
     assert_eq!([&report["ops"], &report["proceeds"], &report["consumed_after_reopen"]], [400; 3]);
     assert_eq!([&report["double_consumes"], &report["replays"]], [0, 0]);
-    for measured in ["ops_per_s", "p50_us", "p99_us", "raw_flush_p50_us", "log_bytes_per_op", "seconds"] {
+    for measured in
+        ["ops_per_s", "p50_us", "p99_us", "raw_flush_p50_us", "log_bytes_per_op", "seconds"]
+    {
         assert!(report[measured].as_f64().unwrap() > 0.0, "{measured} of {report}");
     }
     assert!(report["flushes"].as_u64().unwrap() > 0);
@@ -147,7 +150,8 @@ fn a_file_that_exists_is_refused_untouched() {
 fn a_link_that_leads_nowhere_is_refused_untouched() {
     let dir = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink("nowhere", dir.path().join("link")).unwrap();
-    let output = run(dir.path(), &["bench", "consume", "--json", "--tokens", "50", "--file", "link"]);
+    let output =
+        run(dir.path(), &["bench", "consume", "--json", "--tokens", "50", "--file", "link"]);
     assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
     assert!(text(&output.stderr).contains("link"));
     assert_eq!(names(dir.path()), ["link"]);
@@ -201,9 +205,16 @@ fn help_and_version_go_to_standard_output() {
     let help = run(dir.path(), &["bench", "consume", "--help"]);
     assert_eq!(help.status.code(), Some(0));
     let said = text(&help.stdout);
-    for option in
-        ["--file", "--tokens", "--threads", "--seconds", "--pipeline", "--race", "--durability", "--json"]
-    {
+    for option in [
+        "--file",
+        "--tokens",
+        "--threads",
+        "--seconds",
+        "--pipeline",
+        "--race",
+        "--durability",
+        "--json",
+    ] {
         assert!(said.contains(option), "{option}: {said}");
     }
     let version = run(dir.path(), &["--version"]);

@@ -1,4 +1,5 @@
-//! The subcommands of `cloakroom` that work on a file: on a sound file, and on every kind of file that is not.
+//! The subcommands of `cloakroom` that work on a file: on a sound file, and on every kind of file
+//! that is not.
 #![cfg(feature = "cli")]
 
 mod rooms;
@@ -13,7 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::SystemTime;
 
-/// The subcommands that take a file that exists, each with its arguments; `FILE` stands for the file.
+/// The subcommands that take a file that exists, each with its arguments; `FILE` stands for the
+/// file.
 const ON_A_FILE: [&[&str]; 8] = [
     &["stats", "FILE"],
     &["verify", "FILE"],
@@ -45,13 +47,18 @@ struct Ran {
 
 impl Ran {
     fn new(output: &Output) -> Self {
-        Self { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
+        Self {
+            code: output.status.code(),
+            stdout: text(&output.stdout),
+            stderr: text(&output.stderr),
+        }
     }
 
     /// Standard output as JSON objects, one a line.
     fn objects(&self) -> Vec<Value> {
         let object = |line: &str| {
-            let value: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+            let value: Value =
+                serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
             assert!(value.is_object(), "{line}");
             value
         };
@@ -106,7 +113,10 @@ impl Place {
 
     fn command(&self, arguments: &[impl AsRef<str>]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cloakroom"));
-        command.current_dir(self.dir.path()).args(arguments.iter().map(AsRef::as_ref)).stdin(Stdio::null());
+        command
+            .current_dir(self.dir.path())
+            .args(arguments.iter().map(AsRef::as_ref))
+            .stdin(Stdio::null());
         command
     }
 
@@ -145,14 +155,18 @@ impl Place {
     }
 }
 
-/// Something in several stores. It has expired by the time of any machine that runs this, but for the agent state.
+/// Something in several stores. It has expired by the time of any machine that runs this, but for
+/// the agent state.
 fn fill(room: &Cloakroom) {
     for number in 0..50_u64 {
         insert(&room.form_tokens(), &format!("token-{number:02}")).wait().unwrap();
         room.handoff().set(&format!("state-{number:02}"), &state(number), 600).wait().unwrap();
     }
     consume(&room.form_tokens(), "token-03").wait().unwrap();
-    room.cache::<String>("http").set_with_tags("page", &"hello".to_owned(), 600, &["news"]).wait().unwrap();
+    room.cache::<String>("http")
+        .set_with_tags("page", &"hello".to_owned(), 600, &["news"])
+        .wait()
+        .unwrap();
     let whose = cloakroom::Identity::new("acme", "ada", "session-1", "");
     room.state().save(StateRecord::new(whose, "plan", *b"step 1")).wait().unwrap();
 }
@@ -172,7 +186,8 @@ fn ruin(bytes: &mut [u8]) {
 fn ruin_rows(bytes: &mut [u8]) {
     let log_end = 2 * BLOCK_SIZE + usize::try_from(LONGEST_KEYS_LOG_CAPACITY).unwrap();
     let row = br#"{"number":"#;
-    let places: Vec<_> = (log_end..bytes.len()).filter(|&at| bytes[at..].starts_with(row)).collect();
+    let places: Vec<_> =
+        (log_end..bytes.len()).filter(|&at| bytes[at..].starts_with(row)).collect();
     assert!(places.len() >= 50);
     places.iter().for_each(|&at| bytes[at + 2] ^= 1);
 }
@@ -208,14 +223,19 @@ fn with_json_standard_output_is_objects_and_nothing_else() {
     let place = Place::with_room();
     for arguments in ON_A_FILE {
         // Before and behind the subcommand.
-        let (mut behind, before) = (with_file(arguments, "edge.cloak"), with_file(arguments, "edge.cloak"));
+        let (mut behind, before) =
+            (with_file(arguments, "edge.cloak"), with_file(arguments, "edge.cloak"));
         behind.push("--json".into());
         let before = [vec!["--json".to_owned()], before].concat();
         for arguments in [behind, before] {
             let ran = place.run(&arguments).ended(0);
             assert!(!ran.objects().is_empty(), "{arguments:?}");
             if arguments.iter().any(|word| word == "export") {
-                assert_eq!(ran.error()["entries"], 102, "the report of an export is on standard error");
+                assert_eq!(
+                    ran.error()["entries"],
+                    102,
+                    "the report of an export is on standard error"
+                );
             } else {
                 assert_eq!(ran.stderr, "", "{arguments:?}");
             }
@@ -231,11 +251,15 @@ fn a_file_that_is_missing_is_said_to_be_and_others_are_offered() {
         assert_eq!(ran.stdout, "", "{arguments:?}");
         assert!(ran.stderr.contains("edgy.cloak: there is no such file"), "{}", ran.stderr);
         assert!(ran.stderr.contains("did you mean edge.cloak?"), "{}", ran.stderr);
-        let ran = place.run(&with_file(&[&["--json"], arguments].concat(), "no/edgy.cloak")).ended(2);
+        let ran =
+            place.run(&with_file(&[&["--json"], arguments].concat(), "no/edgy.cloak")).ended(2);
         let error = ran.error();
         assert_eq!(error["error"], "missing", "{error}");
         assert_eq!(error["exit_code"], 2, "{error}");
-        assert!(error["advice"][0].as_str().unwrap().contains("directory no does not exist"), "{error}");
+        assert!(
+            error["advice"][0].as_str().unwrap().contains("directory no does not exist"),
+            "{error}"
+        );
     }
     assert_eq!(place.names(), ["edge.cloak"]);
 }
@@ -269,27 +293,40 @@ fn a_file_that_is_no_room_or_a_newer_or_a_ruined_one_is_refused_untouched() {
             assert_eq!(ran.stdout, "", "{arguments:?} {name}");
             assert!(ran.stderr.contains(said), "{arguments:?}: {}", ran.stderr);
             let is_damaged = error == "damaged";
-            assert_eq!(ran.next(), is_damaged.then(|| format!("cloakroom verify {name}")), "{arguments:?}");
+            assert_eq!(
+                ran.next(),
+                is_damaged.then(|| format!("cloakroom verify {name}")),
+                "{arguments:?}"
+            );
             let ran = place.run(&with_file(&[&["--json"], arguments].concat(), name)).ended(1);
             assert_eq!(ran.stdout, "", "{arguments:?} {name}");
             assert_eq!(ran.error()["error"], error, "{arguments:?}");
-            assert!(path.is_file().then(|| picture(&path)) == picture_before, "{arguments:?} touched {name}");
+            assert!(
+                path.is_file().then(|| picture(&path)) == picture_before,
+                "{arguments:?} touched {name}"
+            );
         }
     }
     assert_eq!(place.names(), before);
 }
 
-/// A file of an older format is not changed by those who only read, and they say how it is brought up to date.
+/// A file of an older format is not changed by those who only read, and they say how it is brought
+/// up to date.
 #[cfg(feature = "testing")]
 #[test]
 fn a_file_of_an_older_format_leads_to_what_brings_it_up_to_date() {
     let place = Place::with_room();
-    cloakroom::testing::write_version_0(&place.path("edge.cloak"), &place.path("old.cloak")).unwrap();
+    cloakroom::testing::write_version_0(&place.path("edge.cloak"), &place.path("old.cloak"))
+        .unwrap();
     let before = picture(&place.path("old.cloak"));
     let mut next = None;
     for arguments in &ON_A_FILE[..ONLY_READ] {
         let ran = place.run(&with_file(arguments, "old.cloak")).ended(2);
-        assert!(ran.stderr.contains("older version of cloakroom: its format is 0"), "{}", ran.stderr);
+        assert!(
+            ran.stderr.contains("older version of cloakroom: its format is 0"),
+            "{}",
+            ran.stderr
+        );
         let json = place.run(&with_file(&[&["--json"], *arguments].concat(), "old.cloak")).ended(2);
         assert_eq!(json.error()["error"], "older_format");
         next = ran.next();
@@ -312,7 +349,11 @@ fn a_locked_file_is_refused_by_whom_the_lock_concerns() {
         assert!(ran.stderr.contains("close it there"), "{}", ran.stderr);
         if cfg!(target_os = "linux") && Path::new("/proc/locks").exists() {
             let process = format!("process {}", std::process::id());
-            assert!(ran.stderr.contains(&process) || ran.stderr.contains("elsewhere"), "{}", ran.stderr);
+            assert!(
+                ran.stderr.contains(&process) || ran.stderr.contains("elsewhere"),
+                "{}",
+                ran.stderr
+            );
         }
         let ran = place.run(&with_file(&[&["--json"], arguments].concat(), "edge.cloak")).ended(2);
         assert_eq!(ran.error()["error"], "locked");
@@ -350,7 +391,10 @@ fn stats_count_what_is_in_each_store() {
     let ran = place.run(&["stats", "edge.cloak", "--json"]).ended(0);
     let stats = &ran.objects()[0];
     assert_eq!(stats["file"], "edge.cloak");
-    assert_eq!(stats["engine"]["file_bytes"], fs::metadata(place.path("edge.cloak")).unwrap().len());
+    assert_eq!(
+        stats["engine"]["file_bytes"],
+        fs::metadata(place.path("edge.cloak")).unwrap().len()
+    );
     let stores = stats["stores"].as_array().unwrap();
     let store = |kind: &str| stores.iter().find(|store| store["store"] == kind).unwrap();
     assert_eq!([&store("handoff")["expired"], &store("handoff")["live"]], [50, 0]);
@@ -389,12 +433,19 @@ fn an_import_never_replaces_a_file_and_a_failed_one_leaves_none() {
     let lines: Vec<_> = exported.lines().collect();
     let cut = lines[..50].join("\n");
     let wrong = format!("{}\n{{\"entry\":\"hat\"}}\n", lines[..20].join("\n"));
-    for (input, said) in
-        [(cut.as_str(), "line"), (wrong.as_str(), "line 21"), ("", "line 1"), ("no JSON\n", "line 1")]
-    {
+    for (input, said) in [
+        (cut.as_str(), "line"),
+        (wrong.as_str(), "line 21"),
+        ("", "line 1"),
+        ("no JSON\n", "line 1"),
+    ] {
         let ran = place.feed(&["import", "new.cloak"], input).ended(2);
         assert_eq!(ran.stdout, "");
-        assert!(ran.stderr.contains(said) && ran.stderr.contains("was not created"), "{}", ran.stderr);
+        assert!(
+            ran.stderr.contains(said) && ran.stderr.contains("was not created"),
+            "{}",
+            ran.stderr
+        );
         let ran = place.feed(&["import", "--json", "new.cloak"], input).ended(2);
         assert_eq!(ran.error()["error"], "invalid");
         assert_eq!(place.names(), ["edge.cloak"]);
@@ -428,7 +479,8 @@ fn what_a_killed_import_left_is_removed_by_the_next_one() {
 fn dump_lists_tables_and_shows_rows() {
     let place = Place::with_room();
     let tables = place.run(&["dump", "--json", "edge.cloak"]).ended(0).objects();
-    let rows = |name: &str| tables.iter().find(|table| table["table"] == name).unwrap()["rows"].clone();
+    let rows =
+        |name: &str| tables.iter().find(|table| table["table"] == name).unwrap()["rows"].clone();
     assert_eq!(
         [rows("handoff"), rows("form_token"), rows("form_token_use"), rows("cache_by_tag")],
         [50, 50, 1, 1]
@@ -440,7 +492,8 @@ fn dump_lists_tables_and_shows_rows() {
     let rows = place.run(&["dump", "edge.cloak", "handoff"]).ended(0).stdout;
     assert_eq!(rows.lines().count(), 50);
     assert!(rows.starts_with("state_id=state-00  ->  "), "{rows}");
-    let few = place.run(&["dump", "--json", "edge.cloak", "handoff", "--limit", "3"]).ended(0).objects();
+    let few =
+        place.run(&["dump", "--json", "edge.cloak", "handoff", "--limit", "3"]).ended(0).objects();
     assert_eq!(
         few.iter().map(|row| &row["key"]["state_id"]).collect::<Vec<_>>(),
         ["state-00", "state-01", "state-02"]
@@ -466,9 +519,11 @@ fn a_backup_replaces_an_earlier_one_and_nothing_else() {
 
     small().open(place.path("other.cloak")).unwrap().close().unwrap();
     fs::write(place.path("notes.txt"), "precious\n").unwrap();
-    for (to, said) in
-        [("other.cloak", "another room"), ("notes.txt", "exists already"), ("edge.cloak", "the room itself")]
-    {
+    for (to, said) in [
+        ("other.cloak", "another room"),
+        ("notes.txt", "exists already"),
+        ("edge.cloak", "the room itself"),
+    ] {
         let before = picture(&place.path(to));
         let ran = place.run(&["backup", "edge.cloak", to]).ended(2);
         assert!(ran.stderr.contains(said), "{}", ran.stderr);
@@ -499,7 +554,11 @@ fn nobody_is_told_when_the_reader_of_the_output_has_gone() {
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
         assert!(!first.is_empty());
         let output = child.wait_with_output().unwrap();
-        assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""), "{arguments:?}");
+        assert_eq!(
+            (output.status.code(), text(&output.stderr).as_str()),
+            (Some(0), ""),
+            "{arguments:?}"
+        );
     }
 }
 
@@ -566,7 +625,8 @@ fn from_a_file_with_damaged_rows_each_command_leads_to_the_next() {
         for first in [&["stats", "FILE"][..], &["export", "FILE"], &["dump", "FILE", "handoff"]] {
             let (lines, ran) = follow(&place, name, first);
             let salvaged = name.replace(".cloak", ".salvaged.cloak");
-            let quoted = |name: &str| if name.contains(' ') { format!("'{name}'") } else { name.to_owned() };
+            let quoted =
+                |name: &str| if name.contains(' ') { format!("'{name}'") } else { name.to_owned() };
             assert_eq!(
                 lines[..2],
                 [
@@ -592,7 +652,10 @@ fn from_a_file_that_does_not_open_each_command_leads_to_the_next() {
         ["cloakroom verify edge.cloak", "cloakroom salvage edge.cloak edge.salvaged.cloak"]
     );
     assert_eq!(ran.code, Some(0), "{}\n{}", ran.stdout, ran.stderr);
-    assert_eq!(place.run(&["dump", "edge.salvaged.cloak", "handoff"]).ended(0).stdout.lines().count(), 50);
+    assert_eq!(
+        place.run(&["dump", "edge.salvaged.cloak", "handoff"]).ended(0).stdout.lines().count(),
+        50
+    );
 }
 
 #[test]
@@ -624,8 +687,18 @@ fn verify_lists_each_finding_for_programs() {
     }
 }
 
-const SUBCOMMANDS: [&str; 10] =
-    ["stats", "verify", "salvage", "sweep", "compact", "dump", "export", "import", "backup", "completions"];
+const SUBCOMMANDS: [&str; 10] = [
+    "stats",
+    "verify",
+    "salvage",
+    "sweep",
+    "compact",
+    "dump",
+    "export",
+    "import",
+    "backup",
+    "completions",
+];
 
 #[test]
 fn every_help_says_what_becomes_of_the_file_and_how_it_ends() {
@@ -639,7 +712,11 @@ fn every_help_says_what_becomes_of_the_file_and_how_it_ends() {
         }
         if subcommand != "completions" {
             assert!(help.contains("See also:") && help.contains("  1  "), "{subcommand}");
-            assert!(["only read", "written to", "must not exist"].iter().any(|what| help.contains(what)));
+            assert!(
+                ["only read", "written to", "must not exist"]
+                    .iter()
+                    .any(|what| help.contains(what))
+            );
         }
         assert!(help.lines().all(|line| line.chars().count() <= 100), "{subcommand}: {help}");
         let short = place.run(&[subcommand, "-h"]).ended(0).stdout;
@@ -674,7 +751,11 @@ fn wrong_arguments_are_explained() {
         (&["dump", "edge.cloak", "handoff", "--limit", "x"], "--limit"),
     ] {
         let ran = place.run(arguments).ended(2);
-        assert!(ran.stdout.is_empty() && ran.stderr.contains(explained), "{arguments:?}: {}", ran.stderr);
+        assert!(
+            ran.stdout.is_empty() && ran.stderr.contains(explained),
+            "{arguments:?}: {}",
+            ran.stderr
+        );
     }
 }
 
@@ -691,7 +772,12 @@ fn whatever_bit_is_flipped_no_answer_is_wrong_and_every_command_knows_what_to_do
     let log_start = 2 * BLOCK_SIZE;
     let log_end = log_start + usize::try_from(MIN_LOG_CAPACITY).unwrap();
     // The superblock, the log, the B-tree, and the part of it that is written first.
-    let parts = [0..log_start, log_start..log_end, log_end..bytes.len(), log_end..log_end + 16 * BLOCK_SIZE];
+    let parts = [
+        0..log_start,
+        log_start..log_end,
+        log_end..bytes.len(),
+        log_end..log_end + 16 * BLOCK_SIZE,
+    ];
     let (mut damaged, mut incomplete) = (0, 0);
     for seed in 0..FLIPS {
         let mut random = fastrand::Rng::with_seed(seed);
@@ -703,7 +789,11 @@ fn whatever_bit_is_flipped_no_answer_is_wrong_and_every_command_knows_what_to_do
         fs::write(place.path("edge.cloak"), &flipped).unwrap();
         let run = |arguments: &[&str]| {
             let ran = place.run(arguments);
-            assert!(matches!(ran.code, Some(0 | 1)), "bit {bit} of byte {at}, {arguments:?}: {}", ran.stderr);
+            assert!(
+                matches!(ran.code, Some(0 | 1)),
+                "bit {bit} of byte {at}, {arguments:?}: {}",
+                ran.stderr
+            );
             assert!(
                 !ran.stderr.contains("panicked"),
                 "bit {bit} of byte {at}, {arguments:?}: {}",
@@ -718,10 +808,20 @@ fn whatever_bit_is_flipped_no_answer_is_wrong_and_every_command_knows_what_to_do
         let salvaged = run(&["salvage", "edge.cloak", "new.cloak"]);
         assert!(fs::read(place.path("edge.cloak")).unwrap() == flipped, "the file was touched");
         let what = format!("bit {bit} of byte {at}");
-        // What is read is right or an error, and verification finds whatever keeps it from being read.
-        assert!(read.code == Some(1) || read.stdout == exported, "{what}: another export\n{}", read.stdout);
+        // What is read is right or an error, and verification finds whatever keeps it from being
+        // read.
+        assert!(
+            read.code == Some(1) || read.stdout == exported,
+            "{what}: another export\n{}",
+            read.stdout
+        );
         assert!(verified.code == Some(1) || read.code == Some(0), "{what}: {}", read.stderr);
-        assert_eq!(verified.code == Some(1), verified.next().is_some(), "{what}: {}", verified.stdout);
+        assert_eq!(
+            verified.code == Some(1),
+            verified.next().is_some(),
+            "{what}: {}",
+            verified.stdout
+        );
         let new = run(&["export", "new.cloak"]);
         assert_eq!(new.code, Some(0), "{what}: {}", new.stderr);
         assert!(salvaged.code == Some(1) || new.stdout == exported, "{what}: {}", salvaged.stdout);

@@ -1,4 +1,5 @@
-//! What is free is given back to the file system while the room is in use, and nothing is lost by it.
+//! What is free is given back to the file system while the room is in use, and nothing is lost by
+//! it.
 
 use cloakroom::{Cloakroom, Durability, Error, HandoffStateStore, JsonObject, ManualClock};
 use std::path::Path;
@@ -6,7 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 fn open(path: &Path) -> Cloakroom {
-    Cloakroom::builder().log_capacity(256 << 10).clock(Arc::new(ManualClock::new(1_000))).open(path).unwrap()
+    Cloakroom::builder()
+        .log_capacity(256 << 10)
+        .clock(Arc::new(ManualClock::new(1_000)))
+        .open(path)
+        .unwrap()
 }
 
 fn state(number: usize) -> JsonObject {
@@ -65,7 +70,10 @@ fn a_file_shrinks_to_what_it_needs() {
             fresh.close().unwrap();
             len(&path)
         };
-        println!("1 of {keep_each}: {before} -> {} bytes, a fresh file has {needed}", report.bytes_after);
+        println!(
+            "1 of {keep_each}: {before} -> {} bytes, a fresh file has {needed}",
+            report.bytes_after
+        );
         assert!(report.bytes_after <= 2 * needed, "{} of {needed}", report.bytes_after);
         assert!(report.bytes_after < before);
         check(&room, count, keep_each);
@@ -98,8 +106,17 @@ fn readers_and_writers_go_on_while_pages_move() {
         let written = scope.spawn(|| {
             let mut written = 0;
             while !done.load(Ordering::SeqCst) {
-                room.handoff().set(&format!("new {written}"), &state(written), 1 << 40).wait().unwrap();
-                assert!(room.handoff().get_and_delete(&format!("new {written}")).wait().unwrap().is_some());
+                room.handoff()
+                    .set(&format!("new {written}"), &state(written), 1 << 40)
+                    .wait()
+                    .unwrap();
+                assert!(
+                    room.handoff()
+                        .get_and_delete(&format!("new {written}"))
+                        .wait()
+                        .unwrap()
+                        .is_some()
+                );
                 written += 1;
             }
             written
@@ -131,11 +148,13 @@ fn an_idle_room_gives_back_what_is_free_by_itself() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("room.cloak");
     let clock = Arc::new(ManualClock::new(1_000));
-    let room = Cloakroom::builder().log_capacity(256 << 10).clock(clock.clone()).open(&path).unwrap();
+    let room =
+        Cloakroom::builder().log_capacity(256 << 10).clock(clock.clone()).open(&path).unwrap();
     let states = room.handoff().with_durability(Durability::Os);
     let set = |number: usize, seconds| states.set(&key(number), &state(number), seconds);
-    let pending: Vec<_> =
-        (0..20_000).map(|number| set(number, if number % 50 == 0 { 1 << 40 } else { 60 })).collect();
+    let pending: Vec<_> = (0..20_000)
+        .map(|number| set(number, if number % 50 == 0 { 1 << 40 } else { 60 }))
+        .collect();
     pending.into_iter().for_each(|pending| pending.wait().unwrap());
     let full = len(&path);
     clock.advance(std::time::Duration::from_secs(60));
@@ -193,9 +212,13 @@ fn a_long_read_goes_on_through_compactions_of_a_small_room() {
     // The entries, the first line and the last.
     assert_eq!(export.lines, 20_000 / 20 + 2);
     // With nobody reading the same room gives back all of it.
-    let before = room.engine_stats().unwrap().base_bytes;
+    let before = room.engine_stats().unwrap().btree_bytes;
     room.compact().unwrap();
     let after = room.engine_stats().unwrap();
-    assert!(after.base_bytes <= before && after.base_bytes < (4 << 20), "{} of {before}", after.base_bytes);
+    assert!(
+        after.btree_bytes <= before && after.btree_bytes < (4 << 20),
+        "{} of {before}",
+        after.btree_bytes
+    );
     check(&room, 20_000, 20);
 }

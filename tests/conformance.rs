@@ -1,4 +1,5 @@
-//! The engine passes the conformance suites whole, in memory and in a file, and so does the reference driver.
+//! The engine passes the conformance suites whole, in memory and in a file, and so does the
+//! reference driver.
 #![cfg(feature = "conformance")]
 
 use cloakroom::limits::LONGEST_KEYS_LOG_CAPACITY;
@@ -30,8 +31,10 @@ impl Files {
 
     fn room(&self) -> (Cloakroom, Arc<ManualClock>) {
         let clock = Arc::new(ManualClock::new(0));
-        let path = self.dir.path().join(format!("{}.cloak", self.opened.fetch_add(1, Ordering::Relaxed)));
-        let builder = Cloakroom::builder().log_capacity(LONGEST_KEYS_LOG_CAPACITY).clock(clock.clone());
+        let path =
+            self.dir.path().join(format!("{}.cloak", self.opened.fetch_add(1, Ordering::Relaxed)));
+        let builder =
+            Cloakroom::builder().log_capacity(LONGEST_KEYS_LOG_CAPACITY).clock(clock.clone());
         (builder.open(path).unwrap(), clock)
     }
 }
@@ -103,11 +106,17 @@ fn dedupe_in_memory() {
 
 #[test]
 fn dedupe_in_a_file_whatever_the_durability() {
-    for durability in [Durability::Sync, Durability::Interval(Duration::from_millis(5)), Durability::Os] {
+    for durability in
+        [Durability::Sync, Durability::Interval(Duration::from_millis(5)), Durability::Os]
+    {
         let files = Files::new();
         conformance::dedupe(|| {
             let (room, clock) = files.room();
-            (Arc::new(room.dedupe("http").with_durability(durability)) as Arc<dyn DedupeStore<Value>>, clock)
+            (
+                Arc::new(room.dedupe("http").with_durability(durability))
+                    as Arc<dyn DedupeStore<Value>>,
+                clock,
+            )
         });
     }
 }

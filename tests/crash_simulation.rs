@@ -1,9 +1,9 @@
-//! Crashes, faults and decay, simulated: histories of random operations run against a pure model, the power fails
-//! at every event of them, and what is left must be one state that the model was in, with everything that was
-//! acknowledged.
+//! Crashes, faults and decay, simulated: histories of random operations run against a pure model,
+//! the power fails at every event of them, and what is left must be one state that the model was
+//! in, with everything that was acknowledged.
 //!
-//! Everything follows from a seed. `CLOAKROOM_SIM_SEEDS=<n>` runs that many seeds instead of the few of an ordinary
-//! test run; a failure prints the seed, event and image that replay it.
+//! Everything follows from a seed. `CLOAKROOM_SIM_SEEDS=<n>` runs that many seeds instead of the
+//! few of an ordinary test run; a failure prints the seed, event and image that replay it.
 
 #![cfg(feature = "testing")]
 
@@ -11,8 +11,8 @@ mod simulation;
 
 use cloakroom::testing::{CallKind, Fault, SimStorage, Storage};
 use cloakroom::{
-    Cloakroom, Durability, Error, FormTokenRecord, FormTokenStore, HandoffStateStore, JsonObject, LookupKey,
-    TokenConsumeOutcome, TokenSubject,
+    Cloakroom, Durability, Error, FormTokenRecord, FormTokenStore, HandoffStateStore, JsonObject,
+    LookupKey, TokenConsumeOutcome, TokenSubject,
 };
 use simulation::model::{Blob, Model, Op, View};
 use simulation::reading::{Unread, read};
@@ -43,7 +43,14 @@ fn wanted(event: u64) -> bool {
 
 /// Fails the test with all that is needed to see the failure again.
 #[track_caller]
-fn report(test: &str, seed: u64, event: u64, image: &str, trail: &[String], violation: &Violation) -> ! {
+fn report(
+    test: &str,
+    seed: u64,
+    event: u64,
+    image: &str,
+    trail: &[String],
+    violation: &Violation,
+) -> ! {
     let tail = trail.iter().rev().take(25).rev().cloned().collect::<Vec<_>>().join("\n  ");
     panic!(
         "seed {seed}, event {event}, image {image}: {}\nthe last steps:\n  {tail}\nreplay with:\n  \
@@ -67,8 +74,10 @@ fn start(seed: u64, room: &[u8]) -> World {
 
 /// A number that depends on all of these and looks like chance.
 fn mix(seed: u64, event: u64, salt: u64) -> u64 {
-    fastrand::Rng::with_seed(seed.wrapping_mul(0x9E37_79B9) ^ event.wrapping_mul(0x85EB_CA6B) ^ salt << 40)
-        .u64(2..)
+    fastrand::Rng::with_seed(
+        seed.wrapping_mul(0x9E37_79B9) ^ event.wrapping_mul(0x85EB_CA6B) ^ salt << 40,
+    )
+    .u64(2..)
 }
 
 /// Every legal state of the disk after this crash recovers to a state that the model was in.
@@ -79,9 +88,12 @@ fn check_crash(
     again: bool,
 ) -> Result<(), (String, Violation, Vec<String>)> {
     let failed = |image: String| move |violation| (image, violation, world.trail.clone());
-    for (nth, image_seed) in [0, 1, mix(seed, event, 1), mix(seed, event, 2)].into_iter().enumerate() {
+    for (nth, image_seed) in
+        [0, 1, mix(seed, event, 1), mix(seed, event, 2)].into_iter().enumerate()
+    {
         let image = world.storage.crash_image(image_seed);
-        let mut next = world.survive(image, world.power, seed).map_err(failed(image_seed.to_string()))?;
+        let mut next =
+            world.survive(image, world.power, seed).map_err(failed(image_seed.to_string()))?;
         if again && nth as u64 == event % 4 {
             next.rng = fastrand::Rng::with_seed(mix(seed, event, 3));
             let stop_at = next.storage.events() + next.rng.u64(0..60);
@@ -101,7 +113,10 @@ fn check_crash(
 }
 
 /// Answers how many checkpoints the whole history ran.
-fn crash_at_every_event(seed: u64, lying: bool) -> Result<u64, (u64, String, Violation, Vec<String>)> {
+fn crash_at_every_event(
+    seed: u64,
+    lying: bool,
+) -> Result<u64, (u64, String, Violation, Vec<String>)> {
     let room = formatted(seed);
     let run = |stop: Option<u64>| {
         let mut world = start(seed, &room);
@@ -179,7 +194,10 @@ fn a_power_failure_while_recovering_changes_nothing_about_what_is_recovered() {
                 );
             }
         }
-        assert!(env("CLOAKROOM_SIM_EVENT").is_some() || interrupted > 20, "recovery was hardly ever cut off");
+        assert!(
+            env("CLOAKROOM_SIM_EVENT").is_some() || interrupted > 20,
+            "recovery was hardly ever cut off"
+        );
     }
 }
 
@@ -187,7 +205,8 @@ fn a_power_failure_while_recovering_changes_nothing_about_what_is_recovered() {
 fn crash_while_recovering(world: &World, seed: u64, event: u64, interrupted: &mut u32) -> Check {
     for image_seed in [0, 1, mix(seed, event, 5)] {
         let image = world.storage.crash_image(image_seed);
-        let survived = world.survive(image.clone(), world.power, seed)?.models.remove(0).view(world.now_ms());
+        let survived =
+            world.survive(image.clone(), world.power, seed)?.models.remove(0).view(world.now_ms());
         for stop_at in 0.. {
             let storage = SimStorage::from_image(image.clone(), mix(seed, event, stop_at));
             storage.stop_after(stop_at);
@@ -202,7 +221,8 @@ fn crash_while_recovering(world: &World, seed: u64, event: u64, interrupted: &mu
             }
             *interrupted += 1;
             let process = storage.process_crash_image();
-            let torn = [0, 1, mix(seed, event, 100 + stop_at)].map(|again| storage.crash_image(again));
+            let torn =
+                [0, 1, mix(seed, event, 100 + stop_at)].map(|again| storage.crash_image(again));
             for image in torn.into_iter().chain([process]) {
                 let again = world.survive(image, world.power, seed)?;
                 if again.models[0].view(world.now_ms()) != survived {
@@ -237,7 +257,8 @@ fn a_power_failure_while_creating_leaves_an_empty_room_or_none() {
                     room.handoff().set("first", &JsonObject::new(), 9).wait().unwrap();
                 }
                 Err(Error::NotCloakroom { .. }) => {}
-                // Its last write was torn. A file gets its name only when it is whole, so nobody meets this one.
+                // Its last write was torn. A file gets its name only when it is whole, so nobody
+                // meets this one.
                 Err(Error::Corrupted { location, .. }) if location.contains("superblock") => {}
                 Err(error) => panic!("event {event}: {error}"),
             }
@@ -247,7 +268,8 @@ fn a_power_failure_while_creating_leaves_an_empty_room_or_none() {
 
 #[test]
 fn a_failing_disk_loses_nothing_acknowledged_and_is_never_asked_to_flush_again() {
-    let kinds = [CallKind::Write, CallKind::DurableWrite, CallKind::Sync, CallKind::SetLen, CallKind::Read];
+    let kinds =
+        [CallKind::Write, CallKind::DurableWrite, CallKind::Sync, CallKind::SetLen, CallKind::Read];
     let (mut poisoned, mut healed) = (0, 0);
     for seed in seeds(12) {
         let room = formatted(seed);
@@ -257,7 +279,9 @@ fn a_failing_disk_loses_nothing_acknowledged_and_is_never_asked_to_flush_again()
             match result {
                 Ok(true) => poisoned += 1,
                 Ok(false) => healed += 1,
-                Err(violation) => report("a_failing_disk", seed, nth, "any", &world.trail, &violation),
+                Err(violation) => {
+                    report("a_failing_disk", seed, nth, "any", &world.trail, &violation)
+                }
             }
         }
     }
@@ -267,7 +291,8 @@ fn a_failing_disk_loses_nothing_acknowledged_and_is_never_asked_to_flush_again()
     );
 }
 
-/// Runs a history in which a call fails, and looks at what is left. Answers whether the room was poisoned.
+/// Runs a history in which a call fails, and looks at what is left. Answers whether the room was
+/// poisoned.
 fn fail_somewhere(world: &mut World, kind: CallKind, seed: u64, nth: u64) -> Check<bool> {
     world.run((mix(seed, nth, 6) % 30) as usize)?;
     world.disturbed = true;
@@ -283,19 +308,22 @@ fn fail_somewhere(world: &mut World, kind: CallKind, seed: u64, nth: u64) -> Che
     let killed = world.storage.process_crash_image();
     let poisoned = world.is_poisoned();
     if world.storage.is_crashed() {
-        // The failure met the room while it was closed or opened, and what is left of it is only in the images.
+        // The failure met the room while it was closed or opened, and what is left of it is only in
+        // the images.
         world.check_nothing_was_retried()?;
     } else if poisoned {
-        world
-            .call(Op::Set { id: 0, value: Blob { number: 1, len: 9 }, ttl_seconds: 77 }, Durability::Sync)?;
+        world.call(
+            Op::Set { id: 0, value: Blob { number: 1, len: 9 }, ttl_seconds: 77 },
+            Durability::Sync,
+        )?;
         let refused = world.room.handoff().set("x", &JsonObject::new(), 9).wait();
         if !matches!(refused, Err(Error::Poisoned { .. })) {
             violation!("a poisoned room answered {refused:?}");
         }
         let _ = (world.room.checkpoint(), world.room.close());
         world.check_nothing_was_retried()?;
-        // The machine goes on, and the file is opened again: the system shows what it could not flush as if it
-        // were on the disk. What is acknowledged from here on must not rest on it.
+        // The machine goes on, and the file is opened again: the system shows what it could not
+        // flush as if it were on the disk. What is acknowledged from here on must not rest on it.
         world.storage.clear_faults();
         let mut next = world.survive_on(world.storage.clone(), power, seed)?;
         let ran = next.run(20);
@@ -339,7 +367,11 @@ fn a_full_disk_refuses_writes_when_the_log_is_full_and_heals_without_reopening()
         let check = |room: &Cloakroom, acknowledged: u64| {
             for nth in 0..acknowledged {
                 let found = room.handoff().get(&format!("bulk {nth}")).wait().unwrap();
-                assert_eq!(found, Some(Blob { number: nth, len: shape.max_len }.json()), "state {nth}");
+                assert_eq!(
+                    found,
+                    Some(Blob { number: nth, len: shape.max_len }.json()),
+                    "state {nth}"
+                );
             }
         };
         let mut acknowledged = 0;
@@ -350,14 +382,19 @@ fn a_full_disk_refuses_writes_when_the_log_is_full_and_heals_without_reopening()
             }
         };
         assert!(matches!(refused, Error::DiskFull { .. }), "{refused}");
-        assert!(acknowledged * shape.max_len as u64 > shape.log_capacity / 2, "after only {acknowledged}");
+        assert!(
+            acknowledged * shape.max_len as u64 > shape.log_capacity / 2,
+            "after only {acknowledged}"
+        );
         let again = set(&room, acknowledged).unwrap_err();
         assert!(matches!(again, Error::DiskFull { .. }), "{again}");
         assert!(
-            room.engine_stats().unwrap().checkpoint_failures > 0 && !room.engine_stats().unwrap().poisoned
+            room.engine_stats().unwrap().checkpoint_failures > 0
+                && !room.engine_stats().unwrap().poisoned
         );
         check(&room, acknowledged);
-        for image in [storage.crash_image(0), storage.crash_image(2), storage.process_crash_image()] {
+        for image in [storage.crash_image(0), storage.crash_image(2), storage.process_crash_image()]
+        {
             check(&open(&SimStorage::from_image(image, 3), shape, &clock).unwrap(), acknowledged);
         }
         storage.set_capacity(None);
@@ -384,7 +421,11 @@ fn a_flipped_bit_is_told_or_makes_no_difference() {
             } else {
                 // The log must hold something, or the B-tree would be all there is.
                 for number in 0..4 {
-                    let op = Op::Set { id: 1, value: Blob { number, len: 700 }, ttl_seconds: 900 + number };
+                    let op = Op::Set {
+                        id: 1,
+                        value: Blob { number, len: 700 },
+                        ttl_seconds: 900 + number,
+                    };
                     world.call(op, Durability::Sync).unwrap();
                     world.settle().unwrap();
                 }
@@ -408,9 +449,14 @@ fn a_flipped_bit_is_told_or_makes_no_difference() {
     );
 }
 
-/// Flips bits all over the file, most of them where something is written. Answers how many were told and how many
-/// made no difference.
-fn flip_bits(world: &World, image: &[u8], seed: u64, closed: bool) -> Result<(u64, u64), (u64, Violation)> {
+/// Flips bits all over the file, most of them where something is written. Answers how many were
+/// told and how many made no difference.
+fn flip_bits(
+    world: &World,
+    image: &[u8],
+    seed: u64,
+    closed: bool,
+) -> Result<(u64, u64), (u64, Violation)> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let segment = world.shape.log_capacity / 2;
     let mut places: Vec<u64> =
@@ -418,19 +464,25 @@ fn flip_bits(world: &World, image: &[u8], seed: u64, closed: bool) -> Result<(u6
     for header in [8_192, 12_288, 8_192 + segment, 12_288 + segment] {
         places.extend((header..header + 56).step_by(5));
     }
-    let written: Vec<u64> = (0..image.len()).filter(|at| image[*at] != 0).map(|at| at as u64).collect();
-    let base = 8_192 + 2 * segment;
-    let in_log: Vec<u64> = written.iter().copied().filter(|at| (8_192..base).contains(at)).collect();
+    let written: Vec<u64> =
+        (0..image.len()).filter(|at| image[*at] != 0).map(|at| at as u64).collect();
+    let btree = 8_192 + 2 * segment;
+    let in_log: Vec<u64> =
+        written.iter().copied().filter(|at| (8_192..btree).contains(at)).collect();
     for _ in 0..120 {
         places.extend(rng.choice(&in_log));
         places.extend(rng.choice(&written));
         places.push(rng.u64(0..image.len() as u64));
     }
-    // The newest frames of a log that was not closed have no witness behind them: no later write says that they
-    // were durable, so damage there looks like a torn write. Only those may be missing.
+    // The newest frames of a log that was not closed have no witness behind them: no later write
+    // says that they were durable, so damage there looks like a torn write. Only those may be
+    // missing.
     let witnessed = world.durable_lsns.iter().rev().nth(1).copied().unwrap_or(0);
-    let low =
-        if closed { world.last() } else { world.lsns.iter().position(|lsn| *lsn >= witnessed).unwrap() };
+    let low = if closed {
+        world.last()
+    } else {
+        world.lsns.iter().position(|lsn| *lsn >= witnessed).unwrap()
+    };
     let (mut told, mut harmless) = (0, 0);
     for at in places.into_iter().filter(|at| wanted(*at)) {
         let storage = SimStorage::from_image(image.to_vec(), seed);
@@ -439,14 +491,21 @@ fn flip_bits(world: &World, image: &[u8], seed: u64, closed: bool) -> Result<(u6
             let attempt = catch_unwind(AssertUnwindSafe(|| {
                 let room = open(&storage, world.shape, &world.clock)?;
                 let view = read(&room)?;
-                // Closing moves everything into the B-tree; what it cannot move, it must not destroy.
+                // Closing moves everything into the B-tree; what it cannot move, it must not
+                // destroy.
                 let _ = room.close();
                 Ok::<_, Unread>(view)
             }));
             match attempt {
                 Ok(Ok(view)) => {
                     world.match_view(&view, low).map_err(|violation| {
-                        (at, Violation(format!("byte {at}, closed {closed}, round {round}: {}", violation.0)))
+                        (
+                            at,
+                            Violation(format!(
+                                "byte {at}, closed {closed}, round {round}: {}",
+                                violation.0
+                            )),
+                        )
                     })?;
                     harmless += u64::from(round == 0);
                 }
@@ -455,9 +514,9 @@ fn flip_bits(world: &World, image: &[u8], seed: u64, closed: bool) -> Result<(u6
                     break;
                 }
                 // A superblock is what says that the file is ours.
-                Ok(Err(Unread::Error(Error::NotCloakroom { .. } | Error::UnsupportedVersion { .. })))
-                    if at < 8_192 =>
-                {
+                Ok(Err(Unread::Error(
+                    Error::NotCloakroom { .. } | Error::UnsupportedVersion { .. },
+                ))) if at < 8_192 => {
                     told += 1;
                     break;
                 }
@@ -521,7 +580,10 @@ fn threads_that_race_until_the_power_fails_lose_no_acknowledgement() {
                         room.handoff().get(&format!("{state}")).wait().unwrap().is_none()
                     }
                 };
-                assert!(kept, "seed {seed}, image {low}: {acknowledgement:?} was acknowledged and is lost");
+                assert!(
+                    kept,
+                    "seed {seed}, image {low}: {acknowledgement:?} was acknowledged and is lost"
+                );
             }
         }
         let most = proceeds.iter().map(|proceeds| proceeds.load(Ordering::SeqCst)).max();
@@ -559,10 +621,17 @@ impl Consume {
 
 fn consume(room: &Cloakroom, number: usize) -> Consume {
     let key = LookupKey::new(format!("{number:08x}"));
-    Consume(room.form_tokens().consume_form_token(&key, &TokenSubject::Anonymous, "race", None, 1_000))
+    Consume(room.form_tokens().consume_form_token(
+        &key,
+        &TokenSubject::Anonymous,
+        "race",
+        None,
+        1_000,
+    ))
 }
 
-/// All threads insert, consume and take the same tokens and states, each in its own order, until the power fails.
+/// All threads insert, consume and take the same tokens and states, each in its own order, until
+/// the power fails.
 fn race(
     room: &Cloakroom,
     storage: &SimStorage,
@@ -596,7 +665,9 @@ fn race(
                         proceeds[number].fetch_add(1, Ordering::SeqCst);
                         acknowledged.push(Acknowledged::Consumed(number));
                     }
-                    Ok(TokenConsumeOutcome::Replay) => acknowledged.push(Acknowledged::Consumed(number)),
+                    Ok(TokenConsumeOutcome::Replay) => {
+                        acknowledged.push(Acknowledged::Consumed(number))
+                    }
                     Ok(TokenConsumeOutcome::Invalid) | Err(_) => {}
                 }
             }

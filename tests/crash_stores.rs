@@ -1,8 +1,10 @@
-//! Power failures over every store at once: what is left of a random history is what the room held after one of its
-//! steps, none of those acknowledged is missing, and every way to a row leads to the same rows.
+//! Power failures over every store at once: what is left of a random history is what the room held
+//! after one of its steps, none of those acknowledged is missing, and every way to a row leads to
+//! the same rows.
 //!
-//! Everything follows from a seed. `CLOAKROOM_SIM_SEEDS=<n>` runs that many seeds instead of the few of an ordinary
-//! test run, all of them at every event; a failure prints the seed and event that replay it.
+//! Everything follows from a seed. `CLOAKROOM_SIM_SEEDS=<n>` runs that many seeds instead of the
+//! few of an ordinary test run, all of them at every event; a failure prints the seed and event
+//! that replay it.
 
 #![cfg(feature = "testing")]
 
@@ -74,7 +76,8 @@ fn crash(seed: u64, every: u64, lying: bool) -> Result<u64, Violation> {
     Ok(crashes)
 }
 
-/// When everything that is in `image` has ended, a sweep leaves no row without the one that it belongs to.
+/// When everything that is in `image` has ended, a sweep leaves no row without the one that it
+/// belongs to.
 fn sweep(image: Vec<u8>) -> Result<(), String> {
     let (storage, clock) = (SimStorage::from_image(image, 7), new_clock());
     let room = open(&storage, &clock).map_err(|error| format!("it does not open: {error}"))?;
@@ -82,7 +85,8 @@ fn sweep(image: Vec<u8>) -> Result<(), String> {
     check_swept(&room)
 }
 
-/// What `image` holds is what the history held after one step that may survive, and goes on from there.
+/// What `image` holds is what the history held after one step that may survive, and goes on from
+/// there.
 fn survive(history: &History, image: Vec<u8>, dumps: &[Dump]) -> Result<(), String> {
     let storage = SimStorage::from_image(image.clone(), 7);
     let clock = new_clock();
@@ -96,7 +100,9 @@ fn survive(history: &History, image: Vec<u8>, dumps: &[Dump]) -> Result<(), Stri
         clock.set(history.times_ms[high]);
         let dump = Dump::of(&room).map_err(|error| error.to_string())?;
         let difference = dump.difference(&dumps[high]);
-        return Err(format!("it is none of the steps {low}..={high}; the last differs {difference}"));
+        return Err(format!(
+            "it is none of the steps {low}..={high}; the last differs {difference}"
+        ));
     };
     dump.check_ways(&room, history.events)?;
     read_only(image, &clock, &dump)?;
@@ -104,7 +110,8 @@ fn survive(history: &History, image: Vec<u8>, dumps: &[Dump]) -> Result<(), Stri
     // What was done after the failure is there when the room is opened once more.
     let before = Dump::of(&room).map_err(|error| error.to_string())?;
     room.close().map_err(|error| error.to_string())?;
-    let room = open(&storage, &clock).map_err(|error| format!("it does not open again: {error}"))?;
+    let room =
+        open(&storage, &clock).map_err(|error| format!("it does not open again: {error}"))?;
     let after = Dump::of(&room).map_err(|error| error.to_string())?;
     if after != before {
         return Err(format!("opened again it differs {}", after.difference(&before)));
@@ -112,12 +119,14 @@ fn survive(history: &History, image: Vec<u8>, dumps: &[Dump]) -> Result<(), Stri
     Ok(())
 }
 
-/// A room that is opened for reading only holds the same, and leaves the image as the power failure did.
+/// A room that is opened for reading only holds the same, and leaves the image as the power failure
+/// did.
 fn read_only(image: Vec<u8>, clock: &Arc<ManualClock>, dump: &Dump) -> Result<(), String> {
     let storage = SimStorage::from_image(image, 7);
     let room = builder(clock).read_only(true).open_on(Arc::new(storage.clone()));
     let room = room.map_err(|error| format!("it does not open for reading: {error}"))?;
-    let read = Dump::of(&room).map_err(|error| format!("it cannot be read without writing: {error}"))?;
+    let read =
+        Dump::of(&room).map_err(|error| format!("it cannot be read without writing: {error}"))?;
     room.close().map_err(|error| error.to_string())?;
     if read != *dump {
         return Err(format!("opened for reading it differs {}", read.difference(dump)));
@@ -128,8 +137,9 @@ fn read_only(image: Vec<u8>, clock: &Arc<ManualClock>, dump: &Dump) -> Result<()
     }
 }
 
-/// What the room holds, if that is what the history held after the first step of `steps` that it can be. What has ended
-/// depends on the time, so the room is looked at each step's own, and stays there when it is found.
+/// What the room holds, if that is what the history held after the first step of `steps` that it
+/// can be. What has ended depends on the time, so the room is looked at each step's own, and stays
+/// there when it is found.
 fn find(
     history: &History,
     room: &Cloakroom,
@@ -176,7 +186,8 @@ fn a_power_failure_leaves_every_store_as_it_was_after_one_and_the_same_step() {
         match crash(seed, every, false) {
             Ok(ran) => crashes += ran,
             Err(Violation { event, what, trail }) => {
-                let tail = trail.iter().rev().take(25).rev().cloned().collect::<Vec<_>>().join("\n  ");
+                let tail =
+                    trail.iter().rev().take(25).rev().cloned().collect::<Vec<_>>().join("\n  ");
                 panic!(
                     "seed {seed}, event {event}, {what}\nthe last steps:\n  {tail}\nreplay with:\n  \
                      CLOAKROOM_SIM_SEED={seed} CLOAKROOM_SIM_EVENT={event} cargo test --features testing \
@@ -185,11 +196,14 @@ fn a_power_failure_leaves_every_store_as_it_was_after_one_and_the_same_step() {
             }
         }
     }
-    assert!(env("CLOAKROOM_SIM_EVENT").is_some() || crashes > 50, "the power failed only {crashes} times");
+    assert!(
+        env("CLOAKROOM_SIM_EVENT").is_some() || crashes > 50,
+        "the power failed only {crashes} times"
+    );
 }
 
-/// Entries with every kind of secondary row, all of which have ended when the clock is moved by a day, and a log that they
-/// fill several times.
+/// Entries with every kind of secondary row, all of which have ended when the clock is moved by a
+/// day, and a log that they fill several times.
 fn filled_with_what_ends(seed: u64) -> Vec<u8> {
     let storage = SimStorage::new(seed);
     let room = open(&storage, &new_clock()).unwrap();
@@ -209,7 +223,8 @@ fn filled_with_what_ends(seed: u64) -> Vec<u8> {
 
 /// Every entry has all of its secondary rows, and none is without its entry.
 fn check_whole(room: &Cloakroom) -> Result<(), String> {
-    let rows: BTreeMap<_, _> = room.row_counts().map_err(|error| error.to_string())?.into_iter().collect();
+    let rows: BTreeMap<_, _> =
+        room.row_counts().map_err(|error| error.to_string())?.into_iter().collect();
     let whole = rows["handoff"] == rows["handoff_claim"]
         && rows["cache"] == rows["cache_tags"]
         && 2 * rows["cache"] == rows["cache_by_tag"]
@@ -244,10 +259,12 @@ fn a_power_failure_in_the_middle_of_a_sweep_leaves_every_entry_whole_or_gone() {
         for image in [0, 1, 2 + event] {
             let storage = SimStorage::from_image(storage.crash_image(image), 7);
             let room = open(&storage, &clock).unwrap();
-            check_whole(&room).unwrap_or_else(|what| panic!("event {event}, image {image}: {what}"));
+            check_whole(&room)
+                .unwrap_or_else(|what| panic!("event {event}, image {image}: {what}"));
             let swept = room.sweep().unwrap().total();
             partly += usize::from((1..450).contains(&swept));
-            check_swept(&room).unwrap_or_else(|what| panic!("event {event}, image {image}: {what}"));
+            check_swept(&room)
+                .unwrap_or_else(|what| panic!("event {event}, image {image}: {what}"));
         }
     }
     assert!(partly > 20, "the power failed in the middle only {partly} times");
@@ -258,5 +275,9 @@ fn a_power_failure_in_the_middle_of_a_sweep_leaves_every_entry_whole_or_gone() {
 fn a_room_that_acknowledges_before_it_flushes_is_caught() {
     let caught = (0..4).find_map(|seed| crash(seed, 3, true).err());
     let violation = caught.expect("the fault went unnoticed");
-    assert!(violation.what.contains("was acknowledged"), "caught for another reason: {}", violation.what);
+    assert!(
+        violation.what.contains("was acknowledged"),
+        "caught for another reason: {}",
+        violation.what
+    );
 }

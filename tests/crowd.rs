@@ -1,9 +1,9 @@
 //! A crowd of threads on each store at once, with mixed operations, counted exactly.
 
 use cloakroom::{
-    AdaptiveConfig, AdaptiveRateLimitStore, Cloakroom, DedupeStore, FormTokenRecord, FormTokenStore,
-    HandoffStateStore, JsonObject, LookupKey, ManualClock, Priority, RateLimitConfig, RateLimitStore,
-    TokenConsumeOutcome, TokenSubject,
+    AdaptiveConfig, AdaptiveRateLimitStore, Cloakroom, DedupeStore, FormTokenRecord,
+    FormTokenStore, HandoffStateStore, JsonObject, LookupKey, ManualClock, Priority,
+    RateLimitConfig, RateLimitStore, TokenConsumeOutcome, TokenSubject,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -30,7 +30,8 @@ fn crowd(work: impl Fn(usize) + Sync) {
 fn a_crowd_consumes_each_form_token_once() {
     const TOKENS: usize = 60;
     let tokens = room().form_tokens();
-    let (inserted, proceeds, replays) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+    let (inserted, proceeds, replays) =
+        (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
     crowd(|thread| {
         for step in 0..TOKENS {
             let lookup_key = LookupKey::new(format!("{:04x}", (step + thread) % TOKENS));
@@ -47,7 +48,12 @@ fn a_crowd_consumes_each_form_token_once() {
             if tokens.insert_form_token(record).wait().is_ok() {
                 inserted.fetch_add(1, Ordering::Relaxed);
             }
-            match tokens.consume_form_token(&lookup_key, &subject, "pay", None, 1_000).wait().unwrap().0 {
+            match tokens
+                .consume_form_token(&lookup_key, &subject, "pay", None, 1_000)
+                .wait()
+                .unwrap()
+                .0
+            {
                 TokenConsumeOutcome::Proceed => {
                     tokens.set_token_result(&lookup_key, "done").wait().unwrap();
                     proceeds.fetch_add(1, Ordering::Relaxed)
@@ -82,7 +88,8 @@ fn a_crowd_takes_each_state_once_however_it_takes_it() {
                     .unwrap()
                     .is_some_and(|claim| handoff.ack(&claim.id).wait().unwrap()),
                 _ => {
-                    if let Some(claim) = handoff.claim(&id, Duration::from_secs(60)).wait().unwrap() {
+                    if let Some(claim) = handoff.claim(&id, Duration::from_secs(60)).wait().unwrap()
+                    {
                         assert!(handoff.release(&claim.id).wait().unwrap());
                     }
                     false
@@ -96,8 +103,9 @@ fn a_crowd_takes_each_state_once_however_it_takes_it() {
             taken.fetch_add(usize::from(got), Ordering::Relaxed);
         }
     });
-    let left =
-        (0..STATES).filter(|number| handoff.get(&number.to_string()).wait().unwrap().is_some()).count();
+    let left = (0..STATES)
+        .filter(|number| handoff.get(&number.to_string()).wait().unwrap().is_some())
+        .count();
     assert_eq!(left, 0);
     assert!(taken.into_iter().all(|taken| taken.into_inner() == 1));
 }
@@ -117,7 +125,8 @@ fn a_crowd_never_has_two_owners_of_a_job_and_everybody_gets_its_value() {
                 owned[number].store(false, Ordering::SeqCst);
                 assert!(jobs.complete_owned(&hash, &registration.job_id, &number).wait().unwrap());
             }
-            // Completed by this thread or by the owner, and perhaps begun anew since: then that one completes it.
+            // Completed by this thread or by the owner, and perhaps begun anew since: then that one
+            // completes it.
             assert_eq!(jobs.wait_for(&hash).wait().unwrap(), Some(number));
         }
     });
@@ -150,7 +159,8 @@ fn a_crowd_of_both_priorities_stays_within_its_shares() {
     let admitted = [AtomicUsize::new(0), AtomicUsize::new(0)];
     crowd(|thread| {
         for _ in 0..4 {
-            // The clock stands still, so the capacity of the first request, when nothing was ever recorded, holds.
+            // The clock stands still, so the capacity of the first request, when nothing was ever
+            // recorded, holds.
             let priority = if thread % 2 == 0 { Priority::User } else { Priority::Background };
             if limiter.acquire("api", priority).wait().unwrap() {
                 admitted[thread % 2].fetch_add(1, Ordering::Relaxed);

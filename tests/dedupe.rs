@@ -1,11 +1,13 @@
-//! Jobs across openings, transactions and clocks; waiters that are woken exactly, and leave nothing behind.
+//! Jobs across openings, transactions and clocks; waiters that are woken exactly, and leave nothing
+//! behind.
 #![cfg(feature = "testing")]
 
 mod rooms;
 
 use cloakroom::limits::LONGEST_KEYS_LOG_CAPACITY;
 use cloakroom::{
-    Builder, Cloakroom, Clock, Cursor, Dedupe, DedupeStore, Durability, Error, JobState, ManualClock, Pending,
+    Builder, Cloakroom, Clock, Cursor, Dedupe, DedupeStore, Durability, Error, JobState,
+    ManualClock, Pending,
 };
 use rooms::{NOW_MS, Wakes, block_on, small, until};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -160,7 +162,8 @@ fn jobs_of_a_dead_process_have_failed_and_finished_ones_are_kept() {
 
     let room = small().clock(clock.clone()).sweep_interval(None).open(&path).unwrap();
     let jobs = room.dedupe::<u64>("http");
-    let states: Vec<_> = jobs.list(None, 10).wait().unwrap().items.into_iter().map(|job| job.state).collect();
+    let states: Vec<_> =
+        jobs.list(None, 10).wait().unwrap().items.into_iter().map(|job| job.state).collect();
     let error = "left pending by an earlier opening of the file".to_owned();
     let failed = JobState::Failed { error: "no luck".into() };
     assert_eq!(states, [JobState::Completed { bytes: 1 }, failed, JobState::Failed { error }]);
@@ -360,9 +363,13 @@ fn more_jobs_than_a_frame_can_name_are_cleared() {
         }
         jobs.wait_for("199")
     };
-    let cursor: Cursor = jobs.list(None, 50).wait().unwrap().next.unwrap().to_string().parse().unwrap();
+    let cursor: Cursor =
+        jobs.list(None, 50).wait().unwrap().next.unwrap().to_string().parse().unwrap();
     assert_eq!(jobs.list(Some(&cursor), 1_000).wait().unwrap().items.len(), 150);
-    assert!(matches!(room.dedupe::<u64>("b").list(Some(&cursor), 1).wait(), Err(Error::InvalidConfig(_))));
+    assert!(matches!(
+        room.dedupe::<u64>("b").list(Some(&cursor), 1).wait(),
+        Err(Error::InvalidConfig(_))
+    ));
     jobs.clear(None).wait().unwrap();
     assert_eq!(waiting.wait().unwrap(), None);
     assert_eq!(jobs.stats().wait().unwrap().bytes, 0);
@@ -389,7 +396,9 @@ fn of_many_threads_one_owns_each_job_and_everybody_has_its_value() {
                         start.wait();
                         if mine.is_owner {
                             owners.fetch_add(1, Ordering::SeqCst);
-                            assert!(jobs.complete_owned(hash, &mine.job_id, &round).wait().unwrap());
+                            assert!(
+                                jobs.complete_owned(hash, &mine.job_id, &round).wait().unwrap()
+                            );
                         }
                         let got = if thread % 2 == 0 { waiting.wait() } else { block_on(waiting) };
                         assert_eq!(got.unwrap(), Some(round));

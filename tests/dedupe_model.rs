@@ -1,4 +1,5 @@
-//! Random calls, moves of the clock and reopenings, compared with a model of jobs that is plain maps.
+//! Random calls, moves of the clock and reopenings, compared with a model of jobs that is plain
+//! maps.
 #![cfg(feature = "testing")]
 
 mod rooms;
@@ -91,7 +92,9 @@ impl Model {
     }
 
     fn live(&self, key: Key) -> Option<&Job> {
-        self.jobs.get(&key).filter(|job| job.ends_at_ms.is_none_or(|ends_at_ms| self.now_ms < ends_at_ms))
+        self.jobs
+            .get(&key)
+            .filter(|job| job.ends_at_ms.is_none_or(|ends_at_ms| self.now_ms < ends_at_ms))
     }
 
     fn pending(&self, key: Key) -> Option<&Job> {
@@ -154,7 +157,9 @@ impl Model {
             Call::FailOwned { name, hash, job } => {
                 Answer::Bool(self.end((name, HASHES[hash]), Some(job), State::Failed))
             }
-            Call::IsInProgress { name, hash } => Answer::Bool(self.pending((name, HASHES[hash])).is_some()),
+            Call::IsInProgress { name, hash } => {
+                Answer::Bool(self.pending((name, HASHES[hash])).is_some())
+            }
             Call::Clear { name, scope } => {
                 let scope = SCOPES[scope].unwrap_or_default();
                 self.jobs.retain(|key, _| key.0 != name || !key.1.starts_with(scope));
@@ -226,7 +231,9 @@ impl Run {
             }
             Call::CompleteOwned { name, hash, job, value } => {
                 let job = self.job(job);
-                Answer::Bool(self.store(name).complete_owned(HASHES[hash], &job, &value).wait().unwrap())
+                Answer::Bool(
+                    self.store(name).complete_owned(HASHES[hash], &job, &value).wait().unwrap(),
+                )
             }
             Call::FailOwned { name, hash, job } => {
                 let job = self.job(job);
@@ -273,13 +280,15 @@ impl Run {
                         store.fail(HASHES[hash], "no")?;
                         Answer::Nothing
                     }
-                    Call::CompleteOwned { hash, job, value, .. } => {
-                        Answer::Bool(store.complete_owned(HASHES[hash], &known(job, &jobs), &value)?)
-                    }
+                    Call::CompleteOwned { hash, job, value, .. } => Answer::Bool(
+                        store.complete_owned(HASHES[hash], &known(job, &jobs), &value)?,
+                    ),
                     Call::FailOwned { hash, job, .. } => {
                         Answer::Bool(store.fail_owned(HASHES[hash], &known(job, &jobs), "no")?)
                     }
-                    Call::IsInProgress { hash, .. } => Answer::Bool(store.is_in_progress(HASHES[hash])?),
+                    Call::IsInProgress { hash, .. } => {
+                        Answer::Bool(store.is_in_progress(HASHES[hash])?)
+                    }
                     Call::Clear { scope, .. } => {
                         store.clear(SCOPES[scope])?;
                         Answer::Nothing

@@ -19,10 +19,12 @@ fn flushes(sim: &SimStorage) -> u64 {
     sim.syncs() + sim.durable_writes()
 }
 
-/// The room that a power failure now leaves in the worst case, and the one that a killed process leaves.
+/// The room that a power failure now leaves in the worst case, and the one that a killed process
+/// leaves.
 fn after(sim: &SimStorage) -> [Cloakroom; 2] {
-    [sim.crash_image(0), sim.process_crash_image()]
-        .map(|image| small().without_threads().open_on(Arc::new(SimStorage::from_image(image, 9))).unwrap())
+    [sim.crash_image(0), sim.process_crash_image()].map(|image| {
+        small().without_threads().open_on(Arc::new(SimStorage::from_image(image, 9))).unwrap()
+    })
 }
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -48,7 +50,10 @@ fn relaxed_writes_are_answered_without_a_flush_and_survive_a_killed_process() {
         let before = flushes(&sim);
         room.handoff().set("s", &state(1), 600).wait().unwrap();
         block_on(insert(&room.form_tokens(), "t")).unwrap();
-        assert_eq!(consume(&room.form_tokens(), "t").wait().unwrap().0, TokenConsumeOutcome::Proceed);
+        assert_eq!(
+            consume(&room.form_tokens(), "t").wait().unwrap().0,
+            TokenConsumeOutcome::Proceed
+        );
         assert_eq!(room.handoff().get("s").wait().unwrap(), Some(state(1)));
         room.atomically(|tx| tx.handoff().set("u", &state(2), 600)).wait().unwrap();
         assert_eq!(flushes(&sim), before, "{durability:?}");
@@ -170,7 +175,8 @@ fn an_interval_write_is_durable_by_itself_after_its_interval() {
 #[test]
 fn a_long_interval_is_not_flushed_at_once_and_the_shorter_of_two_counts() {
     let dir = tempfile::tempdir().unwrap();
-    let room = small().durability(Durability::Interval(HOUR)).open(dir.path().join("edge.cloak")).unwrap();
+    let room =
+        small().durability(Durability::Interval(HOUR)).open(dir.path().join("edge.cloak")).unwrap();
     for number in 0..200 {
         room.handoff().set("s", &state(number), 600).wait().unwrap();
     }

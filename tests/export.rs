@@ -1,5 +1,5 @@
-//! Exports: an import makes the same room of them, the lines never change, and what is no export is refused where it
-//! stops being one.
+//! Exports: an import makes the same room of them, the lines never change, and what is no export is
+//! refused where it stops being one.
 
 #![cfg(feature = "testing")]
 
@@ -11,8 +11,8 @@ use all_stores::ops::{HASHES, JOBS, Op, RESOURCES, TOKENS, issue};
 use cloakroom::testing::SimStorage;
 use cloakroom::{
     AdaptiveConfig, AdaptiveRateLimitStore, CacheStore, Cloakroom, DedupeStore, Durability, Error,
-    FormTokenStore, HandoffStateStore, Identity, JobState, LookupKey, ManualClock, Priority, RateLimitConfig,
-    RateLimitStore, StateStore, TokenConsumeOutcome, TokenSubject,
+    FormTokenStore, HandoffStateStore, Identity, JobState, LookupKey, ManualClock, Priority,
+    RateLimitConfig, RateLimitStore, StateStore, TokenConsumeOutcome, TokenSubject,
 };
 use proptest::prelude::*;
 use serde_json::Value;
@@ -21,11 +21,12 @@ use std::io::{self, BufReader, Read, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Every kind of line, with every value a field may have. Never to be changed: exports that were made stay readable, and
-/// programs read them.
+/// Every kind of line, with every value a field may have. Never to be changed: exports that were
+/// made stay readable, and programs read them.
 const LINES: &str = include_str!("exports/golden.jsonl");
 
-/// When the golden lines are looked at: before anything in them has expired, but for what is meant to have.
+/// When the golden lines are looked at: before anything in them has expired, but for what is meant
+/// to have.
 const NOW_MS: u64 = 1_700_000_000_000;
 
 fn memory(clock: &Arc<ManualClock>) -> Cloakroom {
@@ -70,20 +71,23 @@ fn check_rows(copy: &Cloakroom, room: &Cloakroom) {
     room.sweep().unwrap();
     copy.sweep().unwrap();
     assert_eq!(copy.verify().unwrap().findings, []);
-    // What was begun anew in each is called differently, and the place in the index of a window tells whether it had garbage.
+    // What was begun anew in each is called differently, and the place in the index of a window
+    // tells whether it had garbage.
     let lines = |room| {
         let text = export(room);
-        let entries = text.lines().filter(|line| line.contains("\"entry\"") && !line.contains("dedupe_job"));
+        let entries =
+            text.lines().filter(|line| line.contains("\"entry\"") && !line.contains("dedupe_job"));
         entries
             .map(|line| {
                 let mut entry = entry(line);
-                entry["filed_at_ms"] = Value::Null;
+                entry["indexed_at_ms"] = Value::Null;
                 entry
             })
             .collect()
     };
     let (copied, lines): (Vec<_>, Vec<_>) = (lines(copy), lines(room));
-    let differing: Vec<_> = copied.iter().zip(&lines).filter(|(copied, line)| copied != line).collect();
+    let differing: Vec<_> =
+        copied.iter().zip(&lines).filter(|(copied, line)| copied != line).collect();
     assert!(copied == lines, "{differing:#?}");
 }
 
@@ -106,7 +110,8 @@ fn derived(room: &Cloakroom, table: &str) -> BTreeSet<String> {
     rows
 }
 
-/// Answers of limiters and caches that depend on more than their listings tell, and change what comes after.
+/// Answers of limiters and caches that depend on more than their listings tell, and change what
+/// comes after.
 fn use_both(rooms: [&Cloakroom; 2], random: &mut fastrand::Rng) {
     let number = |below: u8, random: &mut fastrand::Rng| random.u8(0..below);
     let priority = if random.bool() { Priority::User } else { Priority::Background };
@@ -116,7 +121,12 @@ fn use_both(rooms: [&Cloakroom; 2], random: &mut fastrand::Rng) {
         2 => Op::AdaptiveAcquire { resource: number(RESOURCES, random), priority },
         3 => Op::AdaptiveStatus { resource: number(RESOURCES, random) },
         4 => Op::Consume { key: number(TOKENS, random), now: 1_700_000_000 },
-        5 => Op::CacheSet { cache: 1, hash: number(HASHES, random), value: "later".into(), ttl_seconds: 9 },
+        5 => Op::CacheSet {
+            cache: 1,
+            hash: number(HASHES, random),
+            value: "later".into(),
+            ttl_seconds: 9,
+        },
         6 => Op::Register { job: number(JOBS, random) },
         7 => Op::Configure {
             resource: number(RESOURCES, random),
@@ -141,7 +151,8 @@ fn an_import_of_any_room_is_the_same_room() {
         let mut history = History::new(seed, &storage.process_crash_image(), false);
         history.run(40 + usize::try_from(seed).unwrap() * 6);
         let text = export(&history.room);
-        // The order of use is in memory only, so the room is compared with what it is after the next opening.
+        // The order of use is in memory only, so the room is compared with what it is after the
+        // next opening.
         history.room.close().unwrap();
         let room = open(&history.storage, &history.clock).unwrap();
         assert_eq!(export(&room), text, "seed {seed}: closing and opening changed the export");
@@ -151,7 +162,12 @@ fn an_import_of_any_room_is_the_same_room() {
         import(&copy, &text).unwrap_or_else(|error| panic!("seed {seed}: {error}\n{text}"));
         assert_eq!(export(&copy), text, "seed {seed}");
         for table in copy.tables().unwrap().iter().filter(|table| table.is_derived) {
-            assert_eq!(derived(&copy, table.name), derived(&room, table.name), "seed {seed}: {}", table.name);
+            assert_eq!(
+                derived(&copy, table.name),
+                derived(&room, table.name),
+                "seed {seed}: {}",
+                table.name
+            );
         }
         let mut random = fastrand::Rng::with_seed(seed);
         for step in 0..40 {
@@ -167,7 +183,8 @@ fn an_import_of_any_room_is_the_same_room() {
         let copy = open(&target, &history.clock).unwrap();
         assert_eq!(export(&copy), text, "seed {seed}: an import is not durable");
         let dump = Dump::of(&copy).unwrap();
-        dump.check_ways(&copy, history.events).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        dump.check_ways(&copy, history.events)
+            .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         go_on(&copy).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
     }
     assert!(filled.iter().all(|most| *most > 0), "some store was never filled: {filled:?}");
@@ -194,12 +211,18 @@ fn every_kind_and_field_is_documented() {
         }
     }
     let design = include_str!("../DESIGN.md").split_once("## 16. Exports").unwrap().1;
-    let entries: Vec<_> = LINES.lines().filter(|line| line.contains("\"entry\"")).map(entry).collect();
+    let entries: Vec<_> =
+        LINES.lines().filter(|line| line.contains("\"entry\"")).map(entry).collect();
     for entry in &entries {
         let mut names = BTreeSet::from([entry["entry"].as_str().unwrap()]);
         fields(entry, &mut names);
-        for name in names.into_iter().filter(|name| !["state_base64", "value_base64"].contains(name)) {
-            assert!(design.contains(&format!("`{name}`")), "`{name}` of {entry} is not in DESIGN.md");
+        for name in
+            names.into_iter().filter(|name| !["state_base64", "value_base64"].contains(name))
+        {
+            assert!(
+                design.contains(&format!("`{name}`")),
+                "`{name}` of {entry} is not in DESIGN.md"
+            );
         }
     }
 }
@@ -221,7 +244,10 @@ fn the_golden_lines_answer_as_they_say() {
     let flow = TokenSubject::Flow("f-1".into());
     assert_eq!(consume("00ff", flow.clone(), Some("cart")), (TokenConsumeOutcome::Proceed, None));
     let user = TokenSubject::Authenticated("é\"\n".into());
-    assert_eq!(consume("no hex", user, None), (TokenConsumeOutcome::Replay, Some("receipt".into())));
+    assert_eq!(
+        consume("no hex", user, None),
+        (TokenConsumeOutcome::Replay, Some("receipt".into()))
+    );
     assert_eq!(consume("", TokenSubject::Anonymous, None), (TokenConsumeOutcome::Invalid, None));
 
     let handoff = room.handoff();
@@ -229,7 +255,11 @@ fn the_golden_lines_answer_as_they_say() {
     assert_eq!(state["amount"], 12.5);
     assert_eq!(handoff.get("order-8").wait().unwrap(), None, "it is claimed");
     assert!(handoff.ack(&"01ARZ3NDEKTSV4RRFFQ69G5FAV.order-8".parse().unwrap()).wait().unwrap());
-    assert_eq!(handoff.get("order-9").wait().unwrap().unwrap()["lines"], 2, "it was stored on two lines");
+    assert_eq!(
+        handoff.get("order-9").wait().unwrap().unwrap()["lines"],
+        2,
+        "it was stored on two lines"
+    );
 
     let cache = room.cache::<Vec<u32>>("primes");
     assert_eq!(cache.get("b").wait().unwrap(), Some(vec![2, 3]));
@@ -249,11 +279,17 @@ fn the_golden_lines_answer_as_they_say() {
     let rates = room.rate_limit("api", config).unwrap();
     assert_eq!(rates.status("search").wait().unwrap().remaining, 10 - 6);
     assert_eq!(rates.status("idle").wait().unwrap().remaining, 10);
-    assert_eq!(rates.resource_config("upload").wait().unwrap().window, Duration::new(1, 500_000_000));
+    assert_eq!(
+        rates.resource_config("upload").wait().unwrap().window,
+        Duration::new(1, 500_000_000)
+    );
     assert_eq!(rates.cooldown("example.org").wait().unwrap(), Some(NOW_MS + 5_000));
     let adaptive = room.adaptive_rate_limit("api", config, AdaptiveConfig::default()).unwrap();
     let status = adaptive.status("search").wait().unwrap();
-    assert_eq!((status.user_reserved, status.background_max, status.recent_user_activity), (3, 7, 4));
+    assert_eq!(
+        (status.user_reserved, status.background_max, status.recent_user_activity),
+        (3, 7, 4)
+    );
     let listed = adaptive.list(None, 9).wait().unwrap().items;
     assert_eq!((listed[0].user_requests, listed[0].background_requests), (3, 1));
 
@@ -278,7 +314,10 @@ fn what_codlet_stores_is_there() {
         tx.codlet().revoke_code(&CodeId::new("code-1".into()), None, 77)?;
         tx.codlet().check(&RateLimitKey::new("k"), &policy)
     });
-    assert_eq!(outcome.wait().unwrap_or_else(|error: Error| panic!("{error}")), RateLimitOutcome::Deny);
+    assert_eq!(
+        outcome.wait().unwrap_or_else(|error: Error| panic!("{error}")),
+        RateLimitOutcome::Deny
+    );
     room.dump("codlet_code", &mut |row| {
         assert_eq!(row.value["revoked_at"], 77);
         assert_eq!(row.value["lookup_key"], "00ff");
@@ -340,7 +379,8 @@ fn a_window_of_any_size_comes_back() {
     let config = RateLimitConfig { limit: 10_000, window: Duration::from_secs(3_600) };
     let rates = room.rate_limit("api", config).unwrap().with_durability(Durability::Os);
     // The boundaries of lines of requests: 1,024 pairs.
-    for (resource, requests) in [("one", 1), ("full", 1_024), ("over", 1_025), ("two full", 2_048)] {
+    for (resource, requests) in [("one", 1), ("full", 1_024), ("over", 1_025), ("two full", 2_048)]
+    {
         for _ in 0..requests {
             clock.advance(Duration::from_millis(1));
             rates.record(resource).wait().unwrap();
@@ -363,7 +403,9 @@ fn what_a_clear_has_forgotten_stays_forgotten() {
     let config = RateLimitConfig { limit: 10, window: Duration::from_secs(60) };
     let (plain, adaptive) = (
         |room: &Cloakroom| room.rate_limit("api", config).unwrap(),
-        |room: &Cloakroom| room.adaptive_rate_limit("api", config, AdaptiveConfig::default()).unwrap(),
+        |room: &Cloakroom| {
+            room.adaptive_rate_limit("api", config, AdaptiveConfig::default()).unwrap()
+        },
     );
     let use_all = |room: &Cloakroom, resource: &str| {
         plain(room).record(resource).wait().unwrap();
@@ -379,7 +421,10 @@ fn what_a_clear_has_forgotten_stays_forgotten() {
     let copy = memory(&clock);
     let report = import(&copy, &text).unwrap();
     assert_eq!((report.by_kind["rate_limit"], report.by_kind["adaptive_rate_limit"]), (1, 1));
-    assert_eq!((report.by_kind["rate_limit_requests"], report.by_kind["rate_limit_cooldown"]), (1, 2));
+    assert_eq!(
+        (report.by_kind["rate_limit_requests"], report.by_kind["rate_limit_cooldown"]),
+        (1, 2)
+    );
     assert_eq!(export(&copy), text);
     for resource in ["forgotten", "known", "forgotten"] {
         let answers = [&room, &copy].map(|room| {
@@ -450,7 +495,8 @@ impl Read for Broken<'_> {
 fn what_was_read_before_a_failure_is_there() {
     let room = memory(&new_clock());
     let whole: Vec<_> = LINES.split_inclusive('\n').collect();
-    let error = room.import(&mut BufReader::new(Broken(whole[..4].concat().as_bytes()))).unwrap_err();
+    let error =
+        room.import(&mut BufReader::new(Broken(whole[..4].concat().as_bytes()))).unwrap_err();
     assert!(error.to_string().contains("line 5"), "{error}");
     assert!(matches!(error, Error::Io { .. }), "{error}");
     assert_eq!(
@@ -482,14 +528,18 @@ fn a_writer_that_fails_is_named_and_the_room_goes_on() {
     let room = golden_room();
     for room_for in [0, 1, 100, LINES.len() - 1] {
         let error = room.export(&mut Full(room_for)).unwrap_err();
-        assert!(matches!(&error, Error::DiskFull { context } if context.contains("export")), "{error}");
+        assert!(
+            matches!(&error, Error::DiskFull { context } if context.contains("export")),
+            "{error}"
+        );
     }
     assert!(room.export(&mut Full(LINES.len())).is_ok());
 }
 
 #[test]
 fn an_import_into_a_small_log_says_which_line_does_not_fit() {
-    let room = Cloakroom::builder().without_threads().log_capacity(64 << 10).open_in_memory().unwrap();
+    let room =
+        Cloakroom::builder().without_threads().log_capacity(64 << 10).open_in_memory().unwrap();
     let handoff = |id: &str, bytes: usize| {
         let text = "x".repeat(bytes);
         format!(
@@ -498,15 +548,18 @@ fn an_import_into_a_small_log_says_which_line_does_not_fit() {
             u64::MAX
         )
     };
-    let entries: Vec<_> =
-        (0..100).map(|at| handoff(&format!("{at:03}"), 3_000)).chain([handoff("large", 40_000)]).collect();
+    let entries: Vec<_> = (0..100)
+        .map(|at| handoff(&format!("{at:03}"), 3_000))
+        .chain([handoff("large", 40_000)])
+        .collect();
     let entries: Vec<_> = entries.iter().map(String::as_str).collect();
     let error = import(&room, &export_of(&entries)).unwrap_err();
     let Error::Import { line: 102, source: Some(source), .. } = &error else { panic!("{error}") };
     assert!(matches!(**source, Error::TooLarge { .. }), "{source}");
     assert_eq!(room.handoff().stats().wait().unwrap().live, 100);
     let huge = format!("{}{}", "{\"cloakroom_export\":1}\n", "x".repeat(4 << 20));
-    let empty = Cloakroom::builder().without_threads().log_capacity(64 << 10).open_in_memory().unwrap();
+    let empty =
+        Cloakroom::builder().without_threads().log_capacity(64 << 10).open_in_memory().unwrap();
     let error = import(&empty, &huge).unwrap_err();
     assert!(error.to_string().starts_with("line 2: longer than "), "{error}");
 }
@@ -601,7 +654,8 @@ fn what_is_no_export_is_refused_where_it_stops_being_one() {
     ];
     for (entries, expected) in cases {
         let mut entries: Vec<_> = entries.iter().map(String::as_str).collect();
-        let is_golden = |entry: &&str| LINES.lines().any(|line| line == *entry && line.contains("\"entry\""));
+        let is_golden =
+            |entry: &&str| LINES.lines().any(|line| line == *entry && line.contains("\"entry\""));
         let is_alone = entries.len() == 1 && !expected.starts_with("requests stand");
         assert!(!is_alone || !entries.iter().any(is_golden), "nothing was replaced: {expected}");
         // One that stands before, and one that never comes.

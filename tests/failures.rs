@@ -53,7 +53,8 @@ fn everybody_in_flight_learns_that_the_outcome_is_unknown() {
         let (room, sim) = simulated();
         set(&room, "durable", 1).wait().unwrap();
         fail_the_next_flush(&sim, fault);
-        let mut pending: Vec<_> = (0..9).map(|number| set(&room, &format!("s{number}"), number)).collect();
+        let mut pending: Vec<_> =
+            (0..9).map(|number| set(&room, &format!("s{number}"), number)).collect();
         let reader = room.handoff().get("s0");
         let start = Barrier::new(6);
         thread::scope(|scope| {
@@ -65,7 +66,8 @@ fn everybody_in_flight_learns_that_the_outcome_is_unknown() {
                 });
             }
         });
-        // Those who come to wait only now, too; and a read that was called in time rests on the same.
+        // Those who come to wait only now, too; and a read that was called in time rests on the
+        // same.
         pending.into_iter().for_each(|pending| unknown(pending.wait()));
         unknown(reader.wait());
         assert!(room.engine_stats().unwrap().poisoned);
@@ -87,7 +89,8 @@ fn the_failure_reaches_callers_behind_the_background_threads() {
         for worker in 0..8 {
             let room = &room;
             scope.spawn(move || {
-                // Who was in flight does not know; who came later was not applied. Nobody is told anything else.
+                // Who was in flight does not know; who came later was not applied. Nobody is told
+                // anything else.
                 loop {
                     let pending = set(room, &format!("s{worker}"), worker);
                     match if worker % 2 == 0 { pending.wait() } else { block_on(pending) } {
@@ -161,7 +164,11 @@ fn a_failed_flush_is_not_retried_and_nothing_is_written_after_it() {
         set(&room, "durable", 1).wait().unwrap();
         if relaxed {
             // From now on groups are written first and then flushed.
-            room.handoff().with_durability(Durability::Os).set("relaxed", &state(1), 600).wait().unwrap();
+            room.handoff()
+                .with_durability(Durability::Os)
+                .set("relaxed", &state(1), 600)
+                .wait()
+                .unwrap();
         }
         let pending = [set(&room, "a", 1), set(&room, "b", 2)];
         fail_the_next_flush(&sim, Fault::Eio);
@@ -219,7 +226,11 @@ fn reopening_after_a_failure_finds_everything_acknowledged() {
         drop(room);
         let room = after_crash(&sim, seed);
         for number in 0..20 {
-            assert_eq!(get(&room, &format!("{number:02}")).unwrap(), Some(state(number)), "seed {seed}");
+            assert_eq!(
+                get(&room, &format!("{number:02}")).unwrap(),
+                Some(state(number)),
+                "seed {seed}"
+            );
         }
         // The one that nobody knew about is there whole or not at all.
         let last = get(&room, "20").unwrap();
@@ -227,10 +238,13 @@ fn reopening_after_a_failure_finds_everything_acknowledged() {
     }
 }
 
-/// Sets states until the log has no room for more, and answers how many were acknowledged and why no more were.
+/// Sets states until the log has no room for more, and answers how many were acknowledged and why
+/// no more were.
 fn fill(room: &Cloakroom, from: u64) -> (u64, Error) {
     for number in from..from + 10_000 {
-        if let Err(error) = room.handoff().set(&format!("fill{number}"), &state_of(60_000), 600).wait() {
+        if let Err(error) =
+            room.handoff().set(&format!("fill{number}"), &state_of(60_000), 600).wait()
+        {
             return (number, error);
         }
     }
@@ -267,7 +281,8 @@ fn a_full_disk_refuses_writes_only_when_the_log_is_full_and_heals_without_reopen
 
         sim.set_capacity(None);
         for number in acknowledged..acknowledged + 100 {
-            let answer = room.handoff().set(&format!("fill{number}"), &state_of(60_000), 600).wait();
+            let answer =
+                room.handoff().set(&format!("fill{number}"), &state_of(60_000), 600).wait();
             answer.unwrap_or_else(|error| panic!("background: {background}: {error}"));
         }
         check(&room, acknowledged + 100);
@@ -347,8 +362,11 @@ fn a_checkpoint_that_failed_in_the_background_is_tried_again_when_the_log_needs_
     sim.fail_call(CallKind::SetLen, 1, Fault::Enospc);
     let mut refused = 0;
     for number in 0..400 {
-        // A writer that finds the log full may be told of the failure; the next one finds it healed.
-        while let Err(error) = room.handoff().set(&format!("{number}"), &state_of(60_000), 600).wait() {
+        // A writer that finds the log full may be told of the failure; the next one finds it
+        // healed.
+        while let Err(error) =
+            room.handoff().set(&format!("{number}"), &state_of(60_000), 600).wait()
+        {
             assert!(matches!(error, Error::DiskFull { .. }), "{error}");
             refused += 1;
             assert!(refused < 10, "it does not heal");
@@ -381,7 +399,8 @@ fn a_failed_read_is_an_error_for_its_caller_alone() {
     let (room, sim) = simulated();
     // Enough for a tree with leaves of its own below the root.
     let fill = room.atomically(|tx| {
-        (0..2_000).try_for_each(|number| tx.handoff().set(&format!("{number:04}"), &state(number), 600))
+        (0..2_000)
+            .try_for_each(|number| tx.handoff().set(&format!("{number:04}"), &state(number), 600))
     });
     fill.wait().unwrap();
     room.checkpoint().unwrap();
@@ -409,7 +428,8 @@ fn an_opening_that_fails_can_be_tried_again() {
     room.checkpoint().unwrap();
     set(&room, "in the log", 2).wait().unwrap();
     let image = sim.crash_image(0);
-    let kinds = [CallKind::Read, CallKind::Write, CallKind::DurableWrite, CallKind::Sync, CallKind::SetLen];
+    let kinds =
+        [CallKind::Read, CallKind::Write, CallKind::DurableWrite, CallKind::Sync, CallKind::SetLen];
     for kind in kinds {
         let mut nth = 0;
         loop {
@@ -419,8 +439,10 @@ fn an_opening_that_fails_can_be_tried_again() {
             let failed = opened.is_err();
             drop(opened);
             sim.clear_faults();
-            let room =
-                open(small().without_threads(), &SimStorage::from_image(sim.crash_image(nth + 2), nth));
+            let room = open(
+                small().without_threads(),
+                &SimStorage::from_image(sim.crash_image(nth + 2), nth),
+            );
             assert_eq!(get(&room, "in the tree").unwrap(), Some(state(1)), "{kind:?} {nth}");
             assert_eq!(get(&room, "in the log").unwrap(), Some(state(2)), "{kind:?} {nth}");
             if !failed {

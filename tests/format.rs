@@ -1,10 +1,11 @@
-//! Files of this format version that earlier builds wrote, and of older versions: both are opened, answer as they did, and
-//! go on.
+//! Files of this format version that earlier builds wrote, and of older versions: both are opened,
+//! answer as they did, and go on.
 //!
-//! `tests/golden` holds a file of each version, as text: a line for every 32 bytes that are not all zero. It was left by
-//! a process that was killed, so half of its rows are in the log. Beside it is what an export of it answers. A file is
-//! written once, with the release of its version, and never changed: a build that reads it differently is wrong.
-//! `CLOAKROOM_GOLDEN=write cargo test --all-features --test format -- --ignored` writes those of the present version.
+//! `tests/golden` holds a file of each version, as text: a line for every 32 bytes that are not all
+//! zero. It was left by a process that was killed, so half of its rows are in the log. Beside it is
+//! what an export of it answers. A file is written once, with the release of its version, and never
+//! changed: a build that reads it differently is wrong. `CLOAKROOM_GOLDEN=write cargo test
+//! --all-features --test format -- --ignored` writes those of the present version.
 
 #![cfg(all(feature = "testing", feature = "codlet"))]
 
@@ -15,14 +16,14 @@ use all_stores::dump::{Dump, event_id, go_on};
 use all_stores::ops::{Op, identity, issue, kind, lookup_key, name};
 use cloakroom::testing::{SimStorage, write_version_0};
 use cloakroom::{
-    CacheStore, Cloakroom, DedupeStore, Durability, Error, FormTokenStore, HandoffStateStore, JobState,
-    ManualClock, Priority, RateLimitConfig, RateLimitStore, StateRecord, StateStore, TokenConsumeOutcome,
-    TokenSubject,
+    CacheStore, Cloakroom, DedupeStore, Durability, Error, FormTokenStore, HandoffStateStore,
+    JobState, ManualClock, Priority, RateLimitConfig, RateLimitStore, StateRecord, StateStore,
+    TokenConsumeOutcome, TokenSubject,
 };
 use codlet::store::{ClaimRequest, CodeRecord, CodeStore, SessionRecord, SessionStore};
 use codlet::{
-    ClaimOutcome, CodeId, KeyVersion, RateLimitKey, RateLimitOutcome, RateLimitPolicy, RateLimitUnavailable,
-    SecretDomain, SecretHasher, SessionId, StaticKeyProvider, SubjectId,
+    ClaimOutcome, CodeId, KeyVersion, RateLimitKey, RateLimitOutcome, RateLimitPolicy,
+    RateLimitUnavailable, SecretDomain, SecretHasher, SessionId, StaticKeyProvider, SubjectId,
 };
 use rooms::{block_on, names};
 use std::fmt::Write as _;
@@ -44,7 +45,11 @@ fn golden(name: &str) -> PathBuf {
 
 fn options(now_ms: u64) -> cloakroom::Builder {
     let clock = Arc::new(ManualClock::new(now_ms));
-    Cloakroom::builder().without_threads().log_capacity(LOG_CAPACITY).cache_size(1 << 20).clock(clock)
+    Cloakroom::builder()
+        .without_threads()
+        .log_capacity(LOG_CAPACITY)
+        .cache_size(1 << 20)
+        .clock(clock)
 }
 
 fn save(user: u8, state_kind: u8, event: u64, bytes: &str) -> Op {
@@ -82,7 +87,8 @@ fn session(id: &str) -> SessionRecord {
 }
 
 fn codlet_key(id: &str) -> codlet::LookupKey {
-    let hasher = SecretHasher::new(StaticKeyProvider::new("1".to_owned(), vec![1; 32], vec![]).unwrap());
+    let hasher =
+        SecretHasher::new(StaticKeyProvider::new("1".to_owned(), vec![1; 32], vec![]).unwrap());
     hasher.lookup_key(SecretDomain::Code, id).unwrap().0
 }
 
@@ -119,10 +125,22 @@ fn fill(room: &Cloakroom) {
             Op::Set { id: 1, value: state_of(1), ttl_seconds: 3_600 },
             Op::Set { id: 2, value: state_of(2), ttl_seconds: 3_600 },
             Op::Claim { id: 1, lease_ms: 60_000 },
-            Op::CacheTagged { cache: 0, hash: 0, value: value("tagged"), ttl_seconds: 600, tags: vec![0, 1] },
+            Op::CacheTagged {
+                cache: 0,
+                hash: 0,
+                value: value("tagged"),
+                ttl_seconds: 600,
+                tags: vec![0, 1],
+            },
             Op::CacheSet { cache: 0, hash: 1, value: value("for ever"), ttl_seconds: 0 },
             Op::CacheSet { cache: 0, hash: 2, value: value("deleted later"), ttl_seconds: 0 },
-            Op::CacheTagged { cache: 1, hash: 3, value: value("limited"), ttl_seconds: 0, tags: vec![2] },
+            Op::CacheTagged {
+                cache: 1,
+                hash: 3,
+                value: value("limited"),
+                ttl_seconds: 0,
+                tags: vec![2],
+            },
             Op::Register { job: 0 },
             Op::Register { job: 1 },
             Op::Complete { job: 1, value: value("done") },
@@ -158,9 +176,21 @@ fn go_over(room: &Cloakroom) {
             Op::Consume { key: 0, now: WRITTEN + 1 },
             Op::Take { id: 2 },
             Op::Set { id: 3, value: state_of(3), ttl_seconds: 7_200 },
-            Op::CacheTagged { cache: 0, hash: 0, value: value("again"), ttl_seconds: 900, tags: vec![1, 2] },
+            Op::CacheTagged {
+                cache: 0,
+                hash: 0,
+                value: value("again"),
+                ttl_seconds: 900,
+                tags: vec![1, 2],
+            },
             Op::CacheDelete { cache: 0, hash: 2 },
-            Op::CacheTagged { cache: 1, hash: 4, value: value("second"), ttl_seconds: 0, tags: vec![2] },
+            Op::CacheTagged {
+                cache: 1,
+                hash: 4,
+                value: value("second"),
+                ttl_seconds: 0,
+                tags: vec![2],
+            },
             Op::Complete { job: 0, value: value("late") },
             Op::Register { job: 3 },
             Op::Acquire { resource: 0 },
@@ -211,7 +241,8 @@ fn from_text(text: &str) -> Vec<u8> {
         let (offset, content) = line.split_once(' ').unwrap();
         let offset = usize::from_str_radix(offset, 16).unwrap();
         for (place, pair) in content.as_bytes().chunks(2).enumerate() {
-            bytes[offset + place] = u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+            bytes[offset + place] =
+                u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
         }
     }
     bytes
@@ -234,8 +265,12 @@ fn copy_of_golden() -> (tempfile::TempDir, PathBuf) {
 /// The answers that whoever wrote the file would have had, one or more of every store.
 fn check_answers(room: &Cloakroom) {
     let (tokens, subject) = (room.form_tokens(), TokenSubject::Anonymous);
-    let consume =
-        |key| tokens.consume_form_token(&lookup_key(key), &subject, "pay", None, WRITTEN + 2).wait().unwrap();
+    let consume = |key| {
+        tokens
+            .consume_form_token(&lookup_key(key), &subject, "pay", None, WRITTEN + 2)
+            .wait()
+            .unwrap()
+    };
     assert_eq!(consume(0), (TokenConsumeOutcome::Replay, None));
     assert_eq!(consume(1), (TokenConsumeOutcome::Replay, Some("result 21".into())));
     assert_eq!(consume(2).0, TokenConsumeOutcome::Proceed);
@@ -249,7 +284,10 @@ fn check_answers(room: &Cloakroom) {
 
     let cache = room.cache::<String>("free");
     let cached = |hash| cache.get(&name(hash)).wait().unwrap();
-    assert_eq!([cached(0), cached(1), cached(2)], [Some("again".into()), Some("for ever".into()), None]);
+    assert_eq!(
+        [cached(0), cached(1), cached(2)],
+        [Some("again".into()), Some("for ever".into()), None]
+    );
     assert_eq!(cache.invalidate_by_tag(&name(0)).wait().unwrap(), 0);
     assert_eq!(cache.invalidate_by_tag(&name(2)).wait().unwrap(), 1);
 
@@ -305,7 +343,8 @@ fn a_file_of_version_1_opens_and_answers_as_it_did() {
     let room = options(WRITTEN_MS).open(&path).unwrap();
     let stats = room.engine_stats().unwrap();
     assert!(stats.checkpoint_lsn > 20 && stats.newest_lsn > stats.checkpoint_lsn + 10, "{stats:?}");
-    let empty: Vec<_> = room.tables().unwrap().into_iter().filter(|table| table.rows == 0).collect();
+    let empty: Vec<_> =
+        room.tables().unwrap().into_iter().filter(|table| table.rows == 0).collect();
     assert!(empty.is_empty(), "{empty:?}");
 
     // A room that this build fills in the same way holds the same.

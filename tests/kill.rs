@@ -1,14 +1,14 @@
 //! A process that is killed in the middle of its work loses nothing that it was told is safe.
 //!
-//! The parent runs this test binary again as a child that inserts, consumes and hands over from several threads, and
-//! prints each acknowledgement after it has it. The parent kills it, opens the file and compares, again and again
-//! with the same file. `CLOAKROOM_KILL_ROUNDS` sets how often.
+//! The parent runs this test binary again as a child that inserts, consumes and hands over from
+//! several threads, and prints each acknowledgement after it has it. The parent kills it, opens the
+//! file and compares, again and again with the same file. `CLOAKROOM_KILL_ROUNDS` sets how often.
 
 #![cfg(unix)]
 
 use cloakroom::{
-    Cloakroom, Durability, Error, FormTokenRecord, FormTokenStore, HandoffStateStore, JsonObject, LookupKey,
-    TokenConsumeOutcome, TokenSubject,
+    Cloakroom, Durability, Error, FormTokenRecord, FormTokenStore, HandoffStateStore, JsonObject,
+    LookupKey, TokenConsumeOutcome, TokenSubject,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
@@ -26,7 +26,10 @@ const NOW: u64 = 1_000;
 
 fn open(path: &Path) -> Cloakroom {
     // A small log, so that segments change places and checkpoints run all the time.
-    Cloakroom::builder().log_capacity(cloakroom::limits::LONGEST_KEYS_LOG_CAPACITY).open(path).unwrap()
+    Cloakroom::builder()
+        .log_capacity(cloakroom::limits::LONGEST_KEYS_LOG_CAPACITY)
+        .open(path)
+        .unwrap()
 }
 
 fn key(number: u64) -> LookupKey {
@@ -146,7 +149,8 @@ fn run_child(path: &Path, from: u64, lifetime: Duration) -> Told {
 
 #[test]
 fn a_killed_process_loses_nothing_that_was_acknowledged() {
-    let rounds = std::env::var("CLOAKROOM_KILL_ROUNDS").map_or(10, |rounds| rounds.parse().unwrap());
+    let rounds =
+        std::env::var("CLOAKROOM_KILL_ROUNDS").map_or(10, |rounds| rounds.parse().unwrap());
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("killed.cloak");
     let mut rng = fastrand::Rng::new();
@@ -159,8 +163,11 @@ fn a_killed_process_loses_nothing_that_was_acknowledged() {
         let of = |what: char| told.get(&what).cloned().unwrap_or_default();
         acknowledged += told.values().map(BTreeSet::len).sum::<usize>();
         // Twice in a row: the second child dies young, while it recovers or soon after.
-        let again =
-            if round % 3 == 0 { run_child(&path, from + SPAN / 2, Duration::ZERO) } else { Told::new() };
+        let again = if round % 3 == 0 {
+            run_child(&path, from + SPAN / 2, Duration::ZERO)
+        } else {
+            Told::new()
+        };
 
         let started = Instant::now();
         let room = loop {
@@ -182,10 +189,15 @@ fn a_killed_process_loses_nothing_that_was_acknowledged() {
         }
         for number in of('R') {
             let result = Some(format!("result {number}"));
-            assert_eq!(consume(&room, number), (TokenConsumeOutcome::Replay, result), "round {round}");
+            assert_eq!(
+                consume(&room, number),
+                (TokenConsumeOutcome::Replay, result),
+                "round {round}"
+            );
         }
         for number in of('I').difference(&of('C')) {
-            // Its consume was perhaps under way. Whoever comes now is the first or is told that somebody was.
+            // Its consume was perhaps under way. Whoever comes now is the first or is told that
+            // somebody was.
             let first = consume(&room, *number).0;
             assert_ne!(first, TokenConsumeOutcome::Invalid, "round {round}: {number} was inserted");
             assert_eq!(
@@ -198,7 +210,10 @@ fn a_killed_process_loses_nothing_that_was_acknowledged() {
             let found = room.handoff().get(&number.to_string()).wait().unwrap();
             let taken = of('T').contains(&number);
             // A state that nobody has taken and nobody was about to take must be there.
-            assert!(!taken || found.is_none(), "round {round}: state {number} was handed over before");
+            assert!(
+                !taken || found.is_none(),
+                "round {round}: state {number} was handed over before"
+            );
             if number.is_multiple_of(3) {
                 assert_eq!(found, Some(state(number)), "round {round}: state {number} is lost");
                 earlier.insert(number);
@@ -221,5 +236,8 @@ fn a_killed_process_loses_nothing_that_was_acknowledged() {
             room.close().unwrap();
         }
     }
-    assert!(acknowledged > 100 && last > 0, "the children did nothing: {acknowledged} acknowledgements");
+    assert!(
+        acknowledged > 100 && last > 0,
+        "the children did nothing: {acknowledged} acknowledgements"
+    );
 }

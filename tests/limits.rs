@@ -4,11 +4,12 @@ mod rooms;
 
 use TokenConsumeOutcome::{Invalid, Proceed, Replay};
 use cloakroom::limits::{
-    DEFAULT_MAX_STATE_BYTES, DEFAULT_REPLAY_GRACE, LONGEST_KEYS_LOG_CAPACITY, MAX_KEY_LEN, MAX_LIST_LIMIT,
+    DEFAULT_MAX_STATE_BYTES, DEFAULT_REPLAY_GRACE, LONGEST_KEYS_LOG_CAPACITY, MAX_KEY_LEN,
+    MAX_LIST_LIMIT,
 };
 use cloakroom::{
-    Cloakroom, Cursor, Error, FormTokenRecord, FormTokenStore, Handoff, HandoffStateStore, LookupKey,
-    MAX_STATE_DEPTH, ManualClock, Result, TokenConsumeOutcome, TokenSubject,
+    Cloakroom, Cursor, Error, FormTokenRecord, FormTokenStore, Handoff, HandoffStateStore,
+    LookupKey, MAX_STATE_DEPTH, ManualClock, Result, TokenConsumeOutcome, TokenSubject,
 };
 use rooms::{NOW_MS, consume, insert, small, state, state_of, token};
 use serde_json::Value;
@@ -92,7 +93,9 @@ fn record_of(text: &str) -> FormTokenRecord {
 
 fn consume_of(room: &Cloakroom, text: &str) -> Result<(TokenConsumeOutcome, Option<String>)> {
     let subject = TokenSubject::Authenticated(text.into());
-    room.form_tokens().consume_form_token(&LookupKey::new(text), &subject, text, Some(text), 1_000).wait()
+    room.form_tokens()
+        .consume_form_token(&LookupKey::new(text), &subject, text, Some(text), 1_000)
+        .wait()
 }
 
 #[test]
@@ -139,7 +142,13 @@ fn a_token_string_one_byte_longer_is_too_large_wherever_it_stands() {
     too_large(tokens.consume_form_token(&key, &anybody, "pay", Some(&long()), 1).wait());
     too_large(
         tokens
-            .consume_form_token_any(&[key.clone(), LookupKey::new(long())], &anybody, "pay", None, 1)
+            .consume_form_token_any(
+                &[key.clone(), LookupKey::new(long())],
+                &anybody,
+                "pay",
+                None,
+                1,
+            )
             .wait(),
     );
     too_large(tokens.set_token_result(&key, &long()).wait());
@@ -157,7 +166,8 @@ fn no_candidate_is_invalid_and_many_are_looked_through() {
     let none = tokens.consume_form_token_any(&[], &anybody, "pay", None, 1);
     assert_eq!(none.wait().unwrap(), (Invalid, None));
     tokens.set_token_result_any(&[], "r").wait().unwrap();
-    let mut candidates: Vec<_> = (0..5_000).map(|number| LookupKey::new(format!("no {number}"))).collect();
+    let mut candidates: Vec<_> =
+        (0..5_000).map(|number| LookupKey::new(format!("no {number}"))).collect();
     candidates.push(LookupKey::new("last"));
     assert_eq!(
         tokens.consume_form_token_any(&candidates, &anybody, "pay", None, 1).wait().unwrap().0,
@@ -175,7 +185,10 @@ fn a_state_may_have_exactly_the_maximum_and_one_byte_more_leaves_the_old_one() {
     handoff.set("s", &state_of(1_000), 600).wait().unwrap();
     let before = room.engine_stats().unwrap().newest_lsn;
     let refused = handoff.set("s", &state_of(1_001), 600).wait();
-    assert!(matches!(refused, Err(Error::TooLarge { size: 1_001, limit: 1_000, .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(Error::TooLarge { size: 1_001, limit: 1_000, .. })),
+        "{refused:?}"
+    );
     assert_eq!(room.engine_stats().unwrap().newest_lsn, before);
     assert_eq!(room.handoff().get("s").wait().unwrap(), Some(state_of(1_000)));
     let in_tx = room.atomically(|tx| {
@@ -260,7 +273,10 @@ fn pages_hold_one_to_a_thousand_rows() {
     }
     let (handoff, tokens) = (room.handoff(), room.form_tokens());
     for limit in [0, MAX_LIST_LIMIT + 1, usize::MAX] {
-        assert!(matches!(handoff.list(None, limit).wait(), Err(Error::InvalidConfig(_))), "{limit}");
+        assert!(
+            matches!(handoff.list(None, limit).wait(), Err(Error::InvalidConfig(_))),
+            "{limit}"
+        );
         assert!(matches!(tokens.list(None, limit).wait(), Err(Error::InvalidConfig(_))), "{limit}");
     }
     for limit in [1, MAX_LIST_LIMIT] {
@@ -363,7 +379,11 @@ fn a_grace_ends_at_its_second_whether_short_or_endless() {
         assert_eq!(consume(&tokens, &key).wait().unwrap().0, Proceed);
         let at = |now| {
             let (key, anybody) = (LookupKey::new(&*key), TokenSubject::Anonymous);
-            room.form_tokens().consume_form_token(&key, &anybody, "pay", None, now).wait().unwrap().0
+            room.form_tokens()
+                .consume_form_token(&key, &anybody, "pay", None, now)
+                .wait()
+                .unwrap()
+                .0
         };
         assert_eq!(at(999_999), Replay);
         if let Some(last) = last {
@@ -460,7 +480,11 @@ fn every_string_is_an_id_of_its_own() {
         let claim_id = claim.id.to_string().parse().unwrap();
         assert_eq!((&claim.id, &claim.state), (&claim_id, &state(number)), "{id:?}");
         assert!(room.handoff().release(&claim_id).wait().unwrap());
-        assert_eq!(room.handoff().get_and_delete(id).wait().unwrap(), Some(state(number)), "{id:?}");
+        assert_eq!(
+            room.handoff().get_and_delete(id).wait().unwrap(),
+            Some(state(number)),
+            "{id:?}"
+        );
         assert_eq!(
             room.handoff().list(None, 1_000).wait().unwrap().items.len(),
             TRICKY.len() - 1 - number as usize
@@ -477,7 +501,10 @@ fn every_string_is_a_lookup_key_of_its_own_and_comes_back() {
     keys.sort_unstable();
     keys.dedup();
     for key in &keys {
-        tokens.insert_form_token(record_of(key)).wait().unwrap_or_else(|error| panic!("{key:?}: {error}"));
+        tokens
+            .insert_form_token(record_of(key))
+            .wait()
+            .unwrap_or_else(|error| panic!("{key:?}: {error}"));
     }
     room.checkpoint().unwrap();
     for (done, key) in keys.iter().enumerate() {
@@ -524,10 +551,14 @@ fn no_part_of_a_binding_can_be_pushed_into_another() {
         (TokenSubject::Anonymous, "c", None),
         (named(""), "c", None),
     ] {
-        let answer = tokens.consume_form_token(&key, &subject, purpose, resource, 1).wait().unwrap();
+        let answer =
+            tokens.consume_form_token(&key, &subject, purpose, resource, 1).wait().unwrap();
         assert_eq!(answer, (Invalid, None), "{subject:?} {purpose:?} {resource:?}");
     }
-    assert_eq!(tokens.consume_form_token(&key, &named("a\0b"), "c", None, 1).wait().unwrap().0, Proceed);
+    assert_eq!(
+        tokens.consume_form_token(&key, &named("a\0b"), "c", None, 1).wait().unwrap().0,
+        Proceed
+    );
 }
 
 #[test]

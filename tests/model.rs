@@ -1,7 +1,7 @@
 //! Rooms against a model of what they promise, and callers that count what they were answered.
 #![cfg(feature = "testing")]
 
-use cloakroom::fuzzing::model::{Ending, Op, Reopening, Run, StoreOp};
+use cloakroom::fuzzing::model::{Ending, ModelOp, ModelRun, Reopening, StoreOp};
 use cloakroom::{
     Cloakroom, Error, FormTokenRecord, FormTokenStore, HandoffStateStore, JsonObject, LookupKey,
     TokenConsumeOutcome, TokenSubject,
@@ -48,8 +48,9 @@ fn store_op() -> impl Strategy<Value = StoreOp> {
     ]
 }
 
-fn op() -> impl Strategy<Value = Op> {
-    let ending = prop_oneof![3 => Just(Ending::Commit), 1 => Just(Ending::Err), 1 => Just(Ending::Panic)];
+fn op() -> impl Strategy<Value = ModelOp> {
+    let ending =
+        prop_oneof![3 => Just(Ending::Commit), 1 => Just(Ending::Err), 1 => Just(Ending::Panic)];
     let reopening = prop_oneof![
         Just(Reopening::Close),
         Just(Reopening::Drop),
@@ -57,16 +58,16 @@ fn op() -> impl Strategy<Value = Op> {
         any::<u8>().prop_map(Reopening::PowerCut),
     ];
     prop_oneof![
-        24 => store_op().prop_map(Op::Store),
-        2 => store_op().prop_map(Op::Forget),
+        24 => store_op().prop_map(ModelOp::Store),
+        2 => store_op().prop_map(ModelOp::Forget),
         5 => (prop::collection::vec(store_op(), 0..6), ending)
-            .prop_map(|(ops, ending)| Op::Together(ops, ending)),
-        3 => Just(Op::Settle),
-        3 => (0u16..20_000).prop_map(Op::Advance),
-        1 => Just(Op::Checkpoint),
-        2 => Just(Op::Sweep),
-        1 => any::<u8>().prop_map(Op::Compare),
-        2 => reopening.prop_map(Op::Reopen),
+            .prop_map(|(ops, ending)| ModelOp::Together(ops, ending)),
+        3 => Just(ModelOp::Settle),
+        3 => (0u16..20_000).prop_map(ModelOp::Advance),
+        1 => Just(ModelOp::Checkpoint),
+        2 => Just(ModelOp::Sweep),
+        1 => any::<u8>().prop_map(ModelOp::Compare),
+        2 => reopening.prop_map(ModelOp::Reopen),
     ]
 }
 
@@ -75,7 +76,7 @@ proptest! {
 
     #[test]
     fn a_room_on_a_simulated_disk_answers_as_its_model(ops in prop::collection::vec(op(), 1..120)) {
-        Run::in_memory(false).check(&ops);
+        ModelRun::in_memory(false).check(&ops);
     }
 }
 
@@ -84,13 +85,13 @@ proptest! {
 
     #[test]
     fn a_room_with_background_threads_answers_as_its_model(ops in prop::collection::vec(op(), 1..120)) {
-        Run::in_memory(true).check(&ops);
+        ModelRun::in_memory(true).check(&ops);
     }
 
     #[test]
     fn a_room_in_a_file_answers_as_its_model(ops in prop::collection::vec(op(), 1..60)) {
         let dir = tempfile::tempdir().unwrap();
-        Run::in_file(dir.path().join("model.cloak")).check(&ops);
+        ModelRun::in_file(dir.path().join("model.cloak")).check(&ops);
     }
 }
 
@@ -144,8 +145,8 @@ fn every_token_and_every_state_has_exactly_one_taker() {
             let (room, proceeded, replayed, taken) = (&room, &proceeded, &replayed, &taken);
             scope.spawn(move || {
                 let (tokens, handoff) = (room.form_tokens(), room.handoff());
-                // Neighbours begin near each other and go in different directions, and every batch is in flight
-                // together.
+                // Neighbours begin near each other and go in different directions, and every batch
+                // is in flight together.
                 let order: Vec<usize> = (0..ITEMS)
                     .map(|step| if thread % 2 == 0 { step } else { ITEMS - 1 - step })
                     .map(|item| (item + thread / 4 * 80) % ITEMS)
@@ -156,14 +157,17 @@ fn every_token_and_every_state_has_exactly_one_taker() {
                         .map(|&item| {
                             let key = LookupKey::new(format!("{item:08x}"));
                             let anonymous = TokenSubject::Anonymous;
-                            let consumed = tokens.consume_form_token(&key, &anonymous, "pay", None, 1);
+                            let consumed =
+                                tokens.consume_form_token(&key, &anonymous, "pay", None, 1);
                             let id = format!("state-{item}");
-                            // Some take at once and some in two phases, some of those inside a transaction.
+                            // Some take at once and some in two phases, some of those inside a
+                            // transaction.
                             let state = match thread % 4 {
                                 0 => handoff.get_and_delete(&id),
                                 1 => room.atomically(|tx| tx.handoff().get_and_delete(&id)),
                                 _ => room.atomically(|tx| {
-                                    let claim = tx.handoff().claim(&id, Duration::from_secs(3_600))?;
+                                    let claim =
+                                        tx.handoff().claim(&id, Duration::from_secs(3_600))?;
                                     let Some(claim) = claim else { return Ok(None) };
                                     assert!(tx.handoff().ack(&claim.id)?);
                                     Ok::<_, Error>(Some(claim.state))
@@ -297,7 +301,9 @@ fn transfers_keep_the_total_and_leave_one_receipt_each_or_nothing() {
                         tx.form_tokens().insert_form_token(record(receipt, "receipt"))?;
                         let (from, to) = (format!("account-{from}"), format!("account-{to}"));
                         let source = tx.handoff().get_and_delete(&from)?.as_ref().map_or(0, value);
-                        let Some(left) = source.checked_sub(amount) else { return Err(Abandoned::Asked) };
+                        let Some(left) = source.checked_sub(amount) else {
+                            return Err(Abandoned::Asked);
+                        };
                         tx.handoff().set(&from, &counter(left), 3_600)?;
                         if dice % 5 == 0 {
                             return Err(Abandoned::Asked);
@@ -334,7 +340,9 @@ fn transfers_keep_the_total_and_leave_one_receipt_each_or_nothing() {
     let room = small_room(&dir);
     assert_eq!(room.form_tokens().stats().wait().unwrap().live, committed);
     let states = room.handoff().list(None, 1_000).wait().unwrap().items;
-    let sum: u64 =
-        states.iter().map(|entry| value(&room.handoff().get(&entry.state_id).wait().unwrap().unwrap())).sum();
+    let sum: u64 = states
+        .iter()
+        .map(|entry| value(&room.handoff().get(&entry.state_id).wait().unwrap().unwrap()))
+        .sum();
     assert_eq!((states.len() as u64, sum), (ACCOUNTS, TOTAL));
 }

@@ -6,7 +6,9 @@ mod rooms;
 use cloakroom::limits::LONGEST_KEYS_LOG_CAPACITY;
 use cloakroom::testing::{CallKind, Fault, SimStorage, Storage};
 use cloakroom::{Cloakroom, Durability, Error, HandoffStateStore, ManualClock, WatchFilter};
-use metrics::{Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder};
+use metrics::{
+    Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder,
+};
 use metrics::{SharedString, Unit};
 use rooms::{consume, insert, small, state, state_of};
 use std::collections::BTreeMap;
@@ -95,8 +97,12 @@ impl Subscriber for Listener {
     fn event(&self, event: &Event<'_>) {
         journal(|journal| {
             let level = *event.metadata().level();
-            let mut told =
-                Told { level, what: String::new(), fields: BTreeMap::new(), inside: inside(journal) };
+            let mut told = Told {
+                level,
+                what: String::new(),
+                fields: BTreeMap::new(),
+                inside: inside(journal),
+            };
             event.record(&mut Fields(&mut told));
             journal.told.push(told);
         });
@@ -180,7 +186,8 @@ impl Recorder for Listener {
     }
 }
 
-/// The turn of one test: what is told belongs to it, because the listeners are of the whole process.
+/// The turn of one test: what is told belongs to it, because the listeners are of the whole
+/// process.
 fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     static LISTEN: Once = Once::new();
@@ -233,7 +240,10 @@ fn opening_tells_what_it_found_and_closing_how_it_ended() {
     let _turn = turn();
     let (room, sim) = simulated();
     let opened = once("opened");
-    assert_eq!((opened.level, opened.number("lsn"), opened.number("replayed")), (Level::INFO, 0, 0));
+    assert_eq!(
+        (opened.level, opened.number("lsn"), opened.number("replayed")),
+        (Level::INFO, 0, 0)
+    );
     assert_eq!(opened.inside, ["open"]);
     assert_eq!(once("open").fields["path"], "(in memory)");
     for id in ["a", "b", "c"] {
@@ -244,10 +254,16 @@ fn opening_tells_what_it_found_and_closing_how_it_ended() {
     room.close().unwrap();
     drop(room);
     let closed = once("closed");
-    assert_eq!((closed.level, closed.number("lsn"), closed.inside), (Level::INFO, 3, vec!["close"]));
+    assert_eq!(
+        (closed.level, closed.number("lsn"), closed.inside),
+        (Level::INFO, 3, vec!["close"])
+    );
     let _again = small().without_threads().open_on(Arc::new(image)).unwrap();
     let replayed = &told("opened")[1];
-    assert_eq!((replayed.number("lsn"), replayed.number("base_lsn"), replayed.number("replayed")), (3, 0, 3));
+    assert_eq!(
+        (replayed.number("lsn"), replayed.number("btree_lsn"), replayed.number("replayed")),
+        (3, 0, 3)
+    );
     is(sum("cloakroom_opens_total"), 2);
     is(sum("cloakroom_replayed_transactions_total"), 3);
     assert_eq!(recorded("cloakroom_open_seconds"), 2);
@@ -279,7 +295,9 @@ fn a_file_that_does_not_open_says_why() {
     let nothing = SimStorage::from_image(vec![7; 1 << 16], 0);
     assert!(small().without_threads().open_on(Arc::new(nothing)).is_err());
     let failed = once("not opened");
-    assert!(failed.level == Level::ERROR && failed.fields["error"].contains("not a cloakroom file"));
+    assert!(
+        failed.level == Level::ERROR && failed.fields["error"].contains("not a cloakroom file")
+    );
     is(sum("cloakroom_open_failures_total"), 1);
 }
 
@@ -288,8 +306,9 @@ fn groups_are_told_at_trace_level_and_agree_with_the_figures() {
     let _turn = turn();
     let (room, _) = simulated();
     for size in [3_u64, 1, 5] {
-        let pending: Vec<_> =
-            (0..size).map(|number| room.handoff().set(&format!("{number}"), &state(1), 60)).collect();
+        let pending: Vec<_> = (0..size)
+            .map(|number| room.handoff().set(&format!("{number}"), &state(1), 60))
+            .collect();
         pending.into_iter().for_each(|pending| pending.wait().unwrap());
     }
     let groups = told("flushed");
@@ -311,7 +330,7 @@ fn a_checkpoint_is_a_span_that_ends_with_its_figures() {
     let (room, _) = simulated();
     set(&room, "a");
     set(&room, "b");
-    let before = room.engine_stats().unwrap().base_bytes_written;
+    let before = room.engine_stats().unwrap().btree_bytes_written;
     room.checkpoint().unwrap();
     let done = &told("checkpoint")[1];
     // A state and its index row, twice.
@@ -320,10 +339,10 @@ fn a_checkpoint_is_a_span_that_ends_with_its_figures() {
     assert_eq!(told("checkpoint")[0].number("lsn"), 2);
     assert_eq!(once("the log goes on in its other segment").number("lsn"), 2);
     let stats = room.engine_stats().unwrap();
-    assert_eq!(done.number("bytes"), stats.base_bytes_written - before);
+    assert_eq!(done.number("bytes"), stats.btree_bytes_written - before);
     is(sum("cloakroom_checkpoints_total"), 1);
-    is(sum("cloakroom_base_written_bytes_total"), stats.base_bytes_written - before);
-    is(sum("cloakroom_base_bytes"), stats.base_bytes);
+    is(sum("cloakroom_btree_written_bytes_total"), stats.btree_bytes_written - before);
+    is(sum("cloakroom_btree_bytes"), stats.btree_bytes);
     assert_eq!(recorded("cloakroom_checkpoint_seconds"), 1);
 }
 
@@ -332,7 +351,8 @@ fn a_full_disk_stalls_and_a_reopened_tree_are_told() {
     let _turn = turn();
     let (room, sim) = simulated();
     sim.set_capacity(Some(sim.len().unwrap()));
-    let full = |number: u64| room.handoff().set(&format!("{number}"), &state_of(60_000), 600).wait();
+    let full =
+        |number: u64| room.handoff().set(&format!("{number}"), &state_of(60_000), 600).wait();
     assert!((0..10_000).any(|number| matches!(full(number), Err(Error::DiskFull { .. }))));
     let stats = room.engine_stats().unwrap();
     assert!(told("the disk is full").iter().all(|told| told.level == Level::ERROR));
@@ -350,7 +370,7 @@ fn a_full_disk_stalls_and_a_reopened_tree_are_told() {
     is(sum("cloakroom_stalls_total"), stats.stalls);
     is(sum("cloakroom_stall_seconds") * 1e9, u64::try_from(stats.stall_time.as_nanos()).unwrap());
     assert!(!told("the B-tree was opened afresh after a fault").is_empty());
-    assert!(sum("cloakroom_base_reopens_total") > 0.5);
+    assert!(sum("cloakroom_btree_reopens_total") > 0.5);
 }
 
 #[test]
@@ -445,7 +465,10 @@ fn a_compaction_and_a_backup_are_spans_that_end_with_their_figures() {
     assert_eq!(compacted.number("bytes_after"), report.bytes_after);
     assert_eq!(compacted.number("pages_moved"), report.pages_moved);
     is(sum("cloakroom_compactions_total"), 1);
-    is(sum("cloakroom_compacted_bytes_total"), compacted.number("bytes_before") - report.bytes_after);
+    is(
+        sum("cloakroom_compacted_bytes_total"),
+        compacted.number("bytes_before") - report.bytes_after,
+    );
 
     let report = room.backup(dir.path().join("backup.cloak")).unwrap();
     let backed_up = once("backed up");

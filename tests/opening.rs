@@ -1,9 +1,11 @@
-//! Opening and creating a room: who may, what is refused, and that a refusal leaves everything as it was.
+//! Opening and creating a room: who may, what is refused, and that a refusal leaves everything as
+//! it was.
 
 mod rooms;
 
 use cloakroom::limits::{
-    BLOCK_SIZE, DEFAULT_MAX_STATE_BYTES, LONGEST_KEYS_LOG_CAPACITY, MAX_LOG_CAPACITY, MIN_LOG_CAPACITY,
+    BLOCK_SIZE, DEFAULT_MAX_STATE_BYTES, LONGEST_KEYS_LOG_CAPACITY, MAX_LOG_CAPACITY,
+    MIN_LOG_CAPACITY,
 };
 use cloakroom::{Cloakroom, Error, HandoffStateStore, TokenConsumeOutcome};
 use rooms::{consume, insert, names, small, state};
@@ -54,7 +56,10 @@ fn refused(path: &Path) -> Error {
     let error = Cloakroom::open(path).expect_err("it must be refused");
     assert!(picture(path) == before, "the refused file was touched: {error}");
     assert_eq!(names(path.parent().unwrap()), names_before, "{error}");
-    assert!(error.to_string().contains(path.to_str().unwrap()), "the error names the file: {error}");
+    assert!(
+        error.to_string().contains(path.to_str().unwrap()),
+        "the error names the file: {error}"
+    );
     // A refusal does not keep the lock.
     File::open(path).unwrap().try_lock().unwrap();
     error
@@ -163,7 +168,10 @@ fn foreign_files_are_refused_untouched() {
     for content in [&b""[..], b"x", b"CLOAKRM", &[0; 1 << 20], &text, &sqlite, &other_magic] {
         fs::write(place.path(), content).unwrap();
         let error = refused(&place.path());
-        assert!(matches!(&error, Error::NotCloakroom { path, .. } if *path == place.path()), "{error}");
+        assert!(
+            matches!(&error, Error::NotCloakroom { path, .. } if *path == place.path()),
+            "{error}"
+        );
     }
 }
 
@@ -172,7 +180,10 @@ fn a_directory_is_refused() {
     let place = Place::new();
     fs::create_dir(place.path()).unwrap();
     let error = Cloakroom::open(place.path()).unwrap_err();
-    assert!(matches!(&error, Error::NotCloakroom { reason, .. } if reason.contains("directory")), "{error}");
+    assert!(
+        matches!(&error, Error::NotCloakroom { reason, .. } if reason.contains("directory")),
+        "{error}"
+    );
     assert!(names(&place.path()).is_empty());
 }
 
@@ -181,7 +192,10 @@ fn a_missing_directory_is_an_error_that_names_the_path() {
     let place = Place::new();
     let path = place.dir.path().join("no/edge.cloak");
     let error = Cloakroom::open(&path).unwrap_err();
-    assert!(matches!(error, Error::Io { .. }) && error.to_string().contains("no/edge.cloak"), "{error}");
+    assert!(
+        matches!(error, Error::Io { .. }) && error.to_string().contains("no/edge.cloak"),
+        "{error}"
+    );
     assert!(names(place.dir.path()).is_empty());
 }
 
@@ -206,10 +220,21 @@ fn a_newer_format_is_refused_untouched() {
 #[test]
 fn a_truncated_file_is_corrupted_and_untouched() {
     let (place, bytes) = Place::new().with_room();
-    let base = BLOCK_SIZE * 2 + LONGEST_KEYS_LOG_CAPACITY as usize;
-    for len in
-        [8, 100, 4_095, 4_096, 8_191, 8_192, 8_193, 1 << 20, base - 1, base, base + 4_096, base + 16_384]
-    {
+    let btree = BLOCK_SIZE * 2 + LONGEST_KEYS_LOG_CAPACITY as usize;
+    for len in [
+        8,
+        100,
+        4_095,
+        4_096,
+        8_191,
+        8_192,
+        8_193,
+        1 << 20,
+        btree - 1,
+        btree,
+        btree + 4_096,
+        btree + 16_384,
+    ] {
         fs::write(place.path(), &bytes[..len]).unwrap();
         let error = refused_somehow(&place.path());
         assert!(matches!(error, Error::Corrupted { .. }), "cut at {len}: {error}");
@@ -236,8 +261,9 @@ fn a_flipped_byte_in_one_superblock_is_repaired_from_the_other() {
             let mut damaged = bytes.clone();
             damaged[copy + at] ^= 0x40;
             fs::write(place.path(), &damaged).unwrap();
-            let room =
-                small().open(place.path()).unwrap_or_else(|error| panic!("byte {}: {error}", copy + at));
+            let room = small()
+                .open(place.path())
+                .unwrap_or_else(|error| panic!("byte {}: {error}", copy + at));
             holds_the_state(&room);
             drop(room);
             assert_eq!(
@@ -284,7 +310,10 @@ fn a_read_only_file_is_refused_with_advice() {
     }
     fs::set_permissions(place.path(), PermissionsExt::from_mode(0o400)).unwrap();
     let error = refused(&place.path());
-    assert!(matches!(error, Error::Io { .. }) && error.to_string().contains("permission"), "{error}");
+    assert!(
+        matches!(error, Error::Io { .. }) && error.to_string().contains("permission"),
+        "{error}"
+    );
 }
 
 #[cfg(unix)]
@@ -299,7 +328,10 @@ fn a_read_only_directory_takes_no_new_room_and_still_opens_an_old_one() {
     holds_the_state(&small().open(place.path()).unwrap());
     let new = place.dir.path().join("new.cloak");
     let error = small().open(&new).unwrap_err();
-    assert!(matches!(error, Error::Io { .. }) && error.to_string().contains("new.cloak"), "{error}");
+    assert!(
+        matches!(error, Error::Io { .. }) && error.to_string().contains("new.cloak"),
+        "{error}"
+    );
     fs::set_permissions(place.dir.path(), PermissionsExt::from_mode(0o700)).unwrap();
     assert_eq!(names(place.dir.path()), ["edge.cloak"]);
 }
@@ -417,7 +449,8 @@ fn reopening_after_a_drop_without_close_finds_everything_acknowledged() {
         insert(&tokens, &format!("{number:04x}")).wait().unwrap();
     }
     room.checkpoint().unwrap();
-    let pending: Vec<_> = (0..100).map(|number| consume(&tokens, &format!("{number:04x}"))).collect();
+    let pending: Vec<_> =
+        (0..100).map(|number| consume(&tokens, &format!("{number:04x}"))).collect();
     for pending in pending {
         assert_eq!(pending.wait().unwrap().0, TokenConsumeOutcome::Proceed);
     }
@@ -429,8 +462,11 @@ fn reopening_after_a_drop_without_close_finds_everything_acknowledged() {
         let room = small().open(&path).unwrap();
         assert_eq!(room.form_tokens().stats().wait().unwrap().consumed, 100);
         for number in 0..200 {
-            let expected =
-                if number < 100 { TokenConsumeOutcome::Replay } else { TokenConsumeOutcome::Proceed };
+            let expected = if number < 100 {
+                TokenConsumeOutcome::Replay
+            } else {
+                TokenConsumeOutcome::Proceed
+            };
             let outcome = consume(&room.form_tokens(), &format!("{number:04x}")).wait().unwrap().0;
             assert_eq!(outcome, expected, "{number} in {}", path.display());
         }
@@ -475,7 +511,8 @@ fn spawn(task: &str, path: &Path, dir: &Path) -> Child {
 /// The next thing that a child says.
 fn said(child: &mut Child) -> String {
     let mut lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
-    let said = lines.find_map(|line| line.unwrap().split_once("said ").map(|(_, said)| said.to_owned()));
+    let said =
+        lines.find_map(|line| line.unwrap().split_once("said ").map(|(_, said)| said.to_owned()));
     said.expect("the child says something")
 }
 

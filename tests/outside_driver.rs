@@ -1,10 +1,11 @@
-//! A driver that is written with nothing but the public interface passes the suite, its paging included.
+//! A driver that is written with nothing but the public interface passes the suite, its paging
+//! included.
 #![cfg(feature = "conformance")]
 
 use cloakroom::drivers::InMemoryState;
 use cloakroom::{
-    Cloakroom, Cursor, EventId, Identity, ListScope, ManualClock, Page, Pending, SlotExpectation, StateError,
-    StateRecord, StateStore, conformance,
+    Cloakroom, Cursor, EventId, Identity, ListScope, ManualClock, Page, Pending, SlotExpectation,
+    StateError, StateRecord, StateStore, conformance,
 };
 use std::sync::Arc;
 
@@ -19,7 +20,11 @@ fn position(tenant: &str, kind_prefix: &str, last: &StateRecord) -> Vec<u8> {
 }
 
 /// The slot that a page of this question goes on behind.
-fn slot_behind(cursor: &Cursor, tenant: &str, kind_prefix: &str) -> Result<(Identity, String), StateError> {
+fn slot_behind(
+    cursor: &Cursor,
+    tenant: &str,
+    kind_prefix: &str,
+) -> Result<(Identity, String), StateError> {
     let refused = || StateError::InvalidScan("the cursor is of another listing".into());
     let position = cursor.driver_position().ok_or_else(refused)?;
     let [of_tenant, of_prefix, user, session, run, kind]: [String; 6] =
@@ -44,7 +49,8 @@ impl Outside {
         let mut found = self.0.list_kind(scope, kind_prefix).wait()?;
         let slot = |record: &StateRecord| (record.identity.clone(), record.kind.clone());
         found.retain(|record| {
-            record.identity.tenant == tenant && behind.as_ref().is_none_or(|behind| slot(record) > *behind)
+            record.identity.tenant == tenant
+                && behind.as_ref().is_none_or(|behind| slot(record) > *behind)
         });
         found.sort_by_key(slot);
         let more = found.len() > limit;
@@ -72,7 +78,11 @@ impl StateStore for Outside {
         self.0.delete(identity, kind)
     }
 
-    fn list_kind(&self, scope: ListScope, kind_prefix: &str) -> Pending<Vec<StateRecord>, StateError> {
+    fn list_kind(
+        &self,
+        scope: ListScope,
+        kind_prefix: &str,
+    ) -> Pending<Vec<StateRecord>, StateError> {
         self.0.list_kind(scope, kind_prefix)
     }
 
@@ -80,7 +90,11 @@ impl StateStore for Outside {
         self.0.close()
     }
 
-    fn save_if(&self, expectations: &[SlotExpectation], next: StateRecord) -> Pending<(), StateError> {
+    fn save_if(
+        &self,
+        expectations: &[SlotExpectation],
+        next: StateRecord,
+    ) -> Pending<(), StateError> {
         self.0.save_if(expectations, next)
     }
 
@@ -132,7 +146,8 @@ fn an_outside_driver_passes_the_suite() {
 #[test]
 fn a_room_and_an_outside_driver_refuse_each_others_cursors() {
     let room = Cloakroom::builder().open_in_memory().unwrap();
-    let stores: [Arc<dyn StateStore>; 2] = [Arc::new(room.state()), Arc::new(Outside(InMemoryState::new()))];
+    let stores: [Arc<dyn StateStore>; 2] =
+        [Arc::new(room.state()), Arc::new(Outside(InMemoryState::new()))];
     let scan = |store: &Arc<dyn StateStore>, cursor: Option<&Cursor>| {
         store.scan_kind_for_tenant(ListScope::maintenance(), "t", "k", 1, cursor).wait()
     };

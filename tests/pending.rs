@@ -2,7 +2,9 @@
 
 mod rooms;
 
-use cloakroom::{Cloakroom, Error, FormTokenStore, HandoffStateStore, Pending, TokenConsumeOutcome};
+use cloakroom::{
+    Cloakroom, Error, FormTokenStore, HandoffStateStore, Pending, TokenConsumeOutcome,
+};
 use rooms::{Wakes, block_on, consume, insert, small, state, until};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -126,7 +128,10 @@ fn a_dropped_answer_does_not_undo_the_change_and_it_becomes_durable_by_itself() 
     let newest = room.engine_stats().unwrap().newest_lsn;
     assert_eq!(newest, before.newest_lsn + 1);
     until("the dropped write is durable", || room.engine_stats().unwrap().durable_lsn >= newest);
-    assert_eq!(consume(&room.form_tokens(), "000000").wait().unwrap().0, TokenConsumeOutcome::Replay);
+    assert_eq!(
+        consume(&room.form_tokens(), "000000").wait().unwrap().0,
+        TokenConsumeOutcome::Replay
+    );
 }
 
 #[test]
@@ -149,7 +154,8 @@ fn a_thousand_consumes_in_flight_share_a_few_flushes() {
     let tokens = room.form_tokens();
     for awaited in [false, true] {
         let before = room.engine_stats().unwrap().flushes;
-        let pending: Vec<_> = (0..1_000).map(|number| consume(&tokens, &format!("{number:06x}"))).collect();
+        let pending: Vec<_> =
+            (0..1_000).map(|number| consume(&tokens, &format!("{number:06x}"))).collect();
         for pending in pending {
             let _ = if awaited { block_on(pending) } else { pending.wait() }.unwrap();
         }
@@ -195,7 +201,8 @@ fn answers_from_before_a_close_are_good_and_calls_after_it_are_refused() {
         assert_eq!(block_on(polled).unwrap().0, TokenConsumeOutcome::Proceed);
     }
 
-    let closed = |answer: Result<(), Error>| assert!(matches!(answer, Err(Error::Closed)), "{answer:?}");
+    let closed =
+        |answer: Result<(), Error>| assert!(matches!(answer, Err(Error::Closed)), "{answer:?}");
     closed(consume(&tokens, "000003").wait().map(drop));
     closed(insert(&tokens, "new").wait());
     closed(tokens.set_token_result(&cloakroom::LookupKey::new("000000"), "late").wait());
@@ -227,7 +234,10 @@ fn closing_twice_is_fine_in_turn_and_at_once() {
     room.close().unwrap();
     assert_eq!(pending.wait().unwrap().0, TokenConsumeOutcome::Proceed);
     let room = small().open(dir.path().join("edge.cloak")).unwrap();
-    assert_eq!(consume(&room.form_tokens(), "000000").wait().unwrap().0, TokenConsumeOutcome::Replay);
+    assert_eq!(
+        consume(&room.form_tokens(), "000000").wait().unwrap().0,
+        TokenConsumeOutcome::Replay
+    );
 }
 
 #[test]
@@ -299,13 +309,20 @@ mod on_a_disk_that_is_slow_to_close {
 
     #[test]
     fn every_closer_returns_to_a_closed_file() {
-        let disk = SlowToClose { inner: SimStorage::new(1), begun: Arc::default(), closed: Arc::default() };
+        let disk = SlowToClose {
+            inner: SimStorage::new(1),
+            begun: Arc::default(),
+            closed: Arc::default(),
+        };
         let room = small().without_threads().open_on(Arc::new(disk.clone())).unwrap();
         thread::scope(|scope| {
             scope.spawn(|| room.close().unwrap());
             until("the first closer is at it", || disk.begun.load(Ordering::SeqCst));
             room.close().unwrap();
-            assert!(disk.closed.load(Ordering::SeqCst), "the second closer did not wait for the first");
+            assert!(
+                disk.closed.load(Ordering::SeqCst),
+                "the second closer did not wait for the first"
+            );
         });
     }
 }

@@ -1,8 +1,8 @@
 //! Rate limits against lists of times, with clock moves and reopenings.
 
 use cloakroom::{
-    AdaptiveConfig, AdaptiveRateLimit, AdaptiveRateLimitStore, Cloakroom, Error, ManualClock, Priority,
-    RateLimit, RateLimitConfig, RateLimitStore,
+    AdaptiveConfig, AdaptiveRateLimit, AdaptiveRateLimitStore, Cloakroom, Error, ManualClock,
+    Priority, RateLimit, RateLimitConfig, RateLimitStore,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -91,7 +91,8 @@ impl Plain {
             let cooldown = self.cooldowns.get(&index).copied().filter(|until| now_ms < *until);
             assert_eq!(store.cooldown(resource).wait().unwrap(), cooldown);
         }
-        let live = (0..RESOURCES.len()).filter(|index| !self.counted(*index, now_ms).is_empty()).count();
+        let live =
+            (0..RESOURCES.len()).filter(|index| !self.counted(*index, now_ms).is_empty()).count();
         assert_eq!(store.stats().wait().unwrap().live, live as u64);
         assert_eq!(store.list(None, 10).wait().unwrap().items.len(), live);
     }
@@ -110,7 +111,8 @@ fn run_plain(ops: &[Op]) {
         room.rate_limit("api\0", config(4, WINDOW_MS)).unwrap().record("a").wait().unwrap();
         match *op {
             Op::Acquire(resource) => {
-                let admitted = (model.counted(resource, now_ms).len() as u64) < model.limit(resource);
+                let admitted =
+                    (model.counted(resource, now_ms).len() as u64) < model.limit(resource);
                 assert_eq!(store.acquire(RESOURCES[resource]).wait().unwrap(), admitted);
                 if admitted {
                     model.times.entry(resource).or_default().push(now_ms);
@@ -248,8 +250,12 @@ impl Shared {
         let (reserved, paused) = self.shares(now_ms);
         assert_eq!((status.user_reserved, status.background_paused), (reserved, paused));
         assert_eq!(status.background_max, LIMIT - reserved);
-        let left = |times: &[u64], share: u64| share.saturating_sub(within(times, now_ms, WINDOW_MS));
-        assert_eq!(status.remaining, left(&self.users, reserved) + left(&self.background, LIMIT - reserved));
+        let left =
+            |times: &[u64], share: u64| share.saturating_sub(within(times, now_ms, WINDOW_MS));
+        assert_eq!(
+            status.remaining,
+            left(&self.users, reserved) + left(&self.background, LIMIT - reserved)
+        );
         for priority in [Priority::User, Priority::Background] {
             let may_go = self.may_go(priority, now_ms);
             assert_eq!(store.can_proceed("r", priority).wait().unwrap(), may_go);
@@ -267,7 +273,8 @@ fn run_adaptive(ops: &[Op]) {
     let mut model = Shared::default();
     for op in ops {
         let store = room.adaptive_rate_limit("api", config(LIMIT, WINDOW_MS), adaptive()).unwrap();
-        let of = |resource: usize| if resource == 0 { Priority::Background } else { Priority::User };
+        let of =
+            |resource: usize| if resource == 0 { Priority::Background } else { Priority::User };
         match *op {
             Op::Acquire(resource) => {
                 let priority = of(resource);
@@ -305,7 +312,9 @@ fn run_adaptive(ops: &[Op]) {
                 room = open(&path, &clock);
                 continue;
             }
-            Op::Configure(..) | Op::Cooldown(..) | Op::ClearCooldown(_) | Op::Rollback(_) => continue,
+            Op::Configure(..) | Op::Cooldown(..) | Op::ClearCooldown(_) | Op::Rollback(_) => {
+                continue;
+            }
         }
         // Asking computes shares; not always, so that other calls come first.
         if !now_ms.is_multiple_of(3) {
@@ -330,7 +339,8 @@ proptest! {
 
 #[test]
 fn of_64_threads_exactly_the_limit_is_admitted() {
-    let room = Cloakroom::builder().clock(Arc::new(ManualClock::new(START_MS))).open_in_memory().unwrap();
+    let room =
+        Cloakroom::builder().clock(Arc::new(ManualClock::new(START_MS))).open_in_memory().unwrap();
     let admitted: usize = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..64)
             .map(|_| {
@@ -363,7 +373,8 @@ fn windows_survive_a_restart_and_a_checkpoint() {
 #[test]
 fn configurations_that_contradict_themselves_are_refused_when_a_limiter_is_opened() {
     let room = Cloakroom::builder().open_in_memory().unwrap();
-    let refused = |answer: cloakroom::Result<()>| assert!(matches!(answer, Err(Error::InvalidConfig(_))));
+    let refused =
+        |answer: cloakroom::Result<()>| assert!(matches!(answer, Err(Error::InvalidConfig(_))));
     refused(room.rate_limit("api", config(1, 0)).map(drop));
     refused(room.adaptive_rate_limit("api", config(1, 0), adaptive()).map(drop));
     let bad = AdaptiveConfig { moderate_activity_threshold: 6, ..adaptive() };
@@ -390,7 +401,8 @@ fn the_longest_names_and_resources_fit_the_smallest_log() {
         .unwrap();
     let longest = "\0".repeat(65_536);
     let store = room.rate_limit(&longest, config(2, 1_000)).unwrap();
-    let shared = room.adaptive_rate_limit(&longest, config(10, 1_000), AdaptiveConfig::default()).unwrap();
+    let shared =
+        room.adaptive_rate_limit(&longest, config(10, 1_000), AdaptiveConfig::default()).unwrap();
     for _ in 0..3 {
         store.record(&longest).wait().unwrap();
         shared.record(&longest, Priority::User).wait().unwrap();

@@ -1,12 +1,13 @@
-//! Rooms that are opened for reading only: they answer what a writing opener would, and the file stays as it is.
+//! Rooms that are opened for reading only: they answer what a writing opener would, and the file
+//! stays as it is.
 
 mod rooms;
 
 use cloakroom::limits::{BLOCK_SIZE, LONGEST_KEYS_LOG_CAPACITY};
 use cloakroom::{
     AdaptiveConfig, AdaptiveRateLimitStore, CacheStore, Cloakroom, DedupeStore, Durability, Error,
-    FormTokenStore, HandoffStateStore, Identity, LookupKey, Priority, RateLimitConfig, RateLimitStore,
-    StateError, StateRecord, StateStore,
+    FormTokenStore, HandoffStateStore, Identity, LookupKey, Priority, RateLimitConfig,
+    RateLimitStore, StateError, StateRecord, StateStore,
 };
 use rooms::{consume, insert, names, small, state};
 use std::fs;
@@ -50,7 +51,8 @@ fn fill(room: &Cloakroom) {
 
 /// What the room of [`fill`] answers, in words, as an order-preserving list.
 fn answers(room: &Cloakroom) -> Vec<String> {
-    let (tokens, handoff, cache) = (room.form_tokens(), room.handoff(), room.cache::<String>("http"));
+    let (tokens, handoff, cache) =
+        (room.form_tokens(), room.handoff(), room.cache::<String>("http"));
     let mut said = vec![
         format!("{:?}", tokens.list(None, 100).wait().unwrap().items),
         format!("{:?}", tokens.stats().wait().unwrap()),
@@ -66,7 +68,9 @@ fn answers(room: &Cloakroom) -> Vec<String> {
         format!("{:?}", adaptive(room).can_proceed("search", Priority::Background).wait().unwrap()),
         format!("{:?}", adaptive(room).wait_time("search", Priority::Background).wait().unwrap()),
     ];
-    said.extend((0..40).map(|number| format!("{:?}", handoff.get(&format!("state-{number:02}")).wait())));
+    said.extend(
+        (0..40).map(|number| format!("{:?}", handoff.get(&format!("state-{number:02}")).wait())),
+    );
     said
 }
 
@@ -136,7 +140,8 @@ fn whatever_would_change_something_is_refused_and_changes_nothing() {
     let before = picture(&place.path());
     let room = place.read();
     let read = answers(&room);
-    let (tokens, handoff, cache) = (room.form_tokens(), room.handoff(), room.cache::<String>("http"));
+    let (tokens, handoff, cache) =
+        (room.form_tokens(), room.handoff(), room.cache::<String>("http"));
     let (jobs, key) = (room.dedupe::<String>("jobs"), LookupKey::new("token-03"));
     let refusals = [
         insert(&tokens, "another").wait().err(),
@@ -249,8 +254,8 @@ fn a_copy_of_the_superblock_that_decayed_is_read_around_and_not_repaired() {
     assert!(picture(&place.path()) == before, "the file was touched");
 }
 
-/// What a process that was killed leaves: frames in the log that no checkpoint has moved, some of them not vouched for.
-/// Then the last frames are torn as a power failure would.
+/// What a process that was killed leaves: frames in the log that no checkpoint has moved, some of
+/// them not vouched for. Then the last frames are torn as a power failure would.
 #[test]
 fn what_a_crash_left_is_recovered_in_memory_alone() {
     let place = Place::new();
@@ -289,7 +294,10 @@ fn what_a_crash_left_is_recovered_in_memory_alone() {
 /// The image with one of the last frames overwritten, and whole ones behind it.
 fn torn(image: &[u8]) -> Vec<u8> {
     let mut torn = image.to_vec();
-    let at = image.windows(8).rposition(|window| window == b"late-150").expect("the frame is in the log");
+    let at = image
+        .windows(8)
+        .rposition(|window| window == b"late-150")
+        .expect("the frame is in the log");
     torn[at] ^= 0xFF;
     torn
 }
@@ -300,14 +308,15 @@ fn a_file_and_a_directory_that_may_not_be_written_are_enough() {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
     let place = Place::new().filled();
     let expected = answers(&place.read());
-    let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    let mode =
+        |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     mode(&place.path(), 0o400);
     mode(place.dir.path(), 0o500);
     let before = picture(&place.path());
     let read = answers(&place.read());
     // The superuser may write whatever the permissions are.
-    let refused =
-        (fs::metadata(place.path()).unwrap().uid() != 0).then(|| Cloakroom::open(place.path()).err());
+    let refused = (fs::metadata(place.path()).unwrap().uid() != 0)
+        .then(|| Cloakroom::open(place.path()).err());
     mode(place.dir.path(), 0o700);
     assert_eq!(read, expected);
     assert!(picture(&place.path()) == before, "the file was touched");
@@ -326,7 +335,8 @@ fn a_damaged_row_is_an_error_for_its_readers_alone() {
     let place = Place::new();
     let room = small().open(place.path()).unwrap();
     for number in 0..400_u64 {
-        let padded = serde_json::from_str(&format!(r#"{{"n": {number}, "pad": "{}"}}"#, "x".repeat(300)));
+        let padded =
+            serde_json::from_str(&format!(r#"{{"n": {number}, "pad": "{}"}}"#, "x".repeat(300)));
         room.handoff().set(&format!("state-{number:03}"), &padded.unwrap(), 600).wait().unwrap();
     }
     room.close().unwrap();
@@ -334,7 +344,8 @@ fn a_damaged_row_is_an_error_for_its_readers_alone() {
     // In the B-tree, where pages that were replaced may hold the row as well.
     let log_end = 2 * BLOCK_SIZE + usize::try_from(LONGEST_KEYS_LOG_CAPACITY).unwrap();
     let row = br#""n":200,"#;
-    let places: Vec<_> = (log_end..bytes.len()).filter(|&at| bytes[at..].starts_with(row)).collect();
+    let places: Vec<_> =
+        (log_end..bytes.len()).filter(|&at| bytes[at..].starts_with(row)).collect();
     places.iter().for_each(|&at| bytes[at + 4] ^= 1);
     fs::write(place.path(), &bytes).unwrap();
     let before = picture(&place.path());

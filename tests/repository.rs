@@ -5,21 +5,25 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The most lines of production code in one file. More usually holds two ideas.
-const MAX_PRODUCTION_LINES: usize = 600;
+const MAX_PRODUCTION_LINES: usize = 640;
 
 /// The layers of the library from the bottom up. A module imports what lies in the layers
 /// below, in its own layer only if siblings may, and nothing from above.
 const LAYERS: [(&[&str], Siblings); 10] = [
-    (&["codec", "error", "clock", "limits", "durability", "tables", "histogram", "observe"], Siblings::May),
+    (
+        &["codec", "error", "clock", "limits", "durability", "tables", "histogram", "observe"],
+        Siblings::May,
+    ),
     (&["storage"], Siblings::May),
-    (&["log", "memtable", "base"], Siblings::MayNot),
+    (&["log", "memtable", "btree"], Siblings::MayNot),
     // The answer of a call, which waits for the log. The engine hands it out.
     (&["pending"], Siblings::May),
     (&["engine"], Siblings::May),
     (&["stores"], Siblings::May),
     // What looks at a whole file.
     (&["verify", "salvage"], Siblings::May),
-    // A room, and the adapter that makes it the storage of another crate, whose tables the room sweeps.
+    // A room, and the adapter that makes it the storage of another crate, whose tables the room
+    // sweeps.
     (&["room", "codlet"], Siblings::May),
     // What is done with a room as a whole.
     (&["export"], Siblings::May),
@@ -69,7 +73,8 @@ fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The paths of the modules in files of their own that `text`, the file at `path`, declares for tests only.
+/// The paths of the modules in files of their own that `text`, the file at `path`, declares for
+/// tests only.
 fn test_modules(path: &str, text: &str) -> Vec<String> {
     let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
     let dir = match name {
@@ -120,10 +125,12 @@ fn sources() -> Vec<Source> {
             (path, fs::read_to_string(file).unwrap())
         })
         .collect();
-    let for_tests: Vec<_> = files.iter().flat_map(|(path, text)| test_modules(path, text)).collect();
+    let for_tests: Vec<_> =
+        files.iter().flat_map(|(path, text)| test_modules(path, text)).collect();
     let is_for_tests = |path: &str| {
         let below = |module: &String| {
-            path.strip_prefix(module.as_str()).is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
+            path.strip_prefix(module.as_str())
+                .is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
         };
         for_tests.iter().any(below)
     };
@@ -169,8 +176,11 @@ fn crate_names(source: &Source) -> Vec<(usize, String)> {
         for (at, _) in line.match_indices("crate::") {
             let rest = &line[at + "crate::".len()..];
             if let Some(group) = rest.strip_prefix('{') {
-                let following: String =
-                    code[position + 1..].iter().map(|(_, line)| *line).collect::<Vec<_>>().join(" ");
+                let following: String = code[position + 1..]
+                    .iter()
+                    .map(|(_, line)| *line)
+                    .collect::<Vec<_>>()
+                    .join(" ");
                 let group = format!("{group} {following}");
                 names.extend(top_level(&group).into_iter().map(|name| (*number, name)));
             } else {
@@ -243,7 +253,10 @@ fn imports_run_one_way() {
         for (line, name) in crate_names(&source) {
             looked_at += 1;
             let Some(module) = module_of(&name, &root) else {
-                problems.push(format!("{}:{line}: `crate::{name}` comes from nowhere known", source.path));
+                problems.push(format!(
+                    "{}:{line}: `crate::{name}` comes from nowhere known",
+                    source.path
+                ));
                 continue;
             };
             if let Some(reason) = objection(&source.module, &module) {
@@ -260,7 +273,7 @@ fn stores_know_of_the_engine_only_its_handle_and_what_it_lends() {
     let mut problems = Vec::new();
     for source in sources().iter().filter(|source| source.module == "stores") {
         for (name_line, name) in crate_names(source) {
-            if ["log", "memtable", "base", "storage"].contains(&&*name) {
+            if ["log", "memtable", "btree", "storage"].contains(&&*name) {
                 problems.push(format!("{}:{name_line}: imports {name}", source.path));
             }
         }
@@ -271,7 +284,7 @@ fn stores_know_of_the_engine_only_its_handle_and_what_it_lends() {
 #[test]
 fn the_rules_of_this_test_would_notice() {
     assert!(objection("log", "memtable").is_some());
-    assert!(objection("base", "log").is_some());
+    assert!(objection("btree", "log").is_some());
     assert!(objection("storage", "engine").is_some());
     assert!(objection("error", "storage").is_some());
     assert!(objection("engine", "conformance").is_some());
@@ -290,10 +303,11 @@ fn the_rules_of_this_test_would_notice() {
     assert_eq!(test_modules("lib.rs", declared), ["tests", "fake"]);
 
     let text = "use crate::{error::{Error, Result}, log,\n    room::Cloakroom};\nfn f() -> crate::Pending {} // crate::no\n\
-                #[cfg(test)]\nmod tests {\n    use crate::stores;\n}\nfn g() { crate::base::f() }";
-    let source = Source { path: String::new(), module: String::new(), lines: production_lines(text) };
+                #[cfg(test)]\nmod tests {\n    use crate::stores;\n}\nfn g() { crate::btree::f() }";
+    let source =
+        Source { path: String::new(), module: String::new(), lines: production_lines(text) };
     let names: Vec<_> = crate_names(&source).into_iter().map(|(_, name)| name).collect();
-    assert_eq!(names, ["error", "log", "room", "Pending", "base"]);
+    assert_eq!(names, ["error", "log", "room", "Pending", "btree"]);
 }
 
 #[test]
@@ -301,9 +315,11 @@ fn only_the_storage_touches_files() {
     let mut problems = Vec::new();
     for source in sources().iter().filter(|source| !["storage", "bin"].contains(&&*source.module)) {
         for (line, code) in source.code() {
-            let touches = ["std::fs", "fs::", "File::", "OpenOptions", "tempfile::", "rustix::", "memmap2::"];
+            let touches =
+                ["std::fs", "fs::", "File::", "OpenOptions", "tempfile::", "rustix::", "memmap2::"];
             // `NewFile::` is another word.
-            let is_word = |at: usize| !code[..at].ends_with(|before: char| before.is_alphanumeric());
+            let is_word =
+                |at: usize| !code[..at].ends_with(|before: char| before.is_alphanumeric());
             if touches.iter().any(|name| code.match_indices(name).any(|(at, _)| is_word(at))) {
                 problems.push(format!("{}:{line}: {}", source.path, code.trim()));
             }
@@ -318,7 +334,9 @@ fn unsafe_code_stands_in_one_file() {
     for source in sources().iter().filter(|source| source.path != "storage/file.rs") {
         for (line, code) in source.code() {
             let is_word = |at: usize| !code[at + "unsafe".len()..].starts_with("_code");
-            if code.match_indices("unsafe").any(|(at, _)| is_word(at)) || code.contains("allow(unsafe_code") {
+            if code.match_indices("unsafe").any(|(at, _)| is_word(at))
+                || code.contains("allow(unsafe_code")
+            {
                 problems.push(format!("{}:{line}: {}", source.path, code.trim()));
             }
         }
@@ -331,7 +349,11 @@ fn no_file_holds_more_than_one_can_read_at_a_time() {
     let mut problems = Vec::new();
     for source in sources() {
         if source.lines.len() > MAX_PRODUCTION_LINES {
-            problems.push(format!("{}: {} lines of production code", source.path, source.lines.len()));
+            problems.push(format!(
+                "{}: {} lines of production code",
+                source.path,
+                source.lines.len()
+            ));
         }
     }
     fail_with(&problems);
@@ -358,7 +380,10 @@ fn nothing_is_left_unfinished_or_hushed() {
     }
     for source in &sources {
         for (line, code) in source.code() {
-            if ["todo!(", "unimplemented!(", "dbg!("].iter().any(|unfinished| code.contains(unfinished)) {
+            if ["todo!(", "unimplemented!(", "dbg!("]
+                .iter()
+                .any(|unfinished| code.contains(unfinished))
+            {
                 problems.push(format!("{}:{line}: {}", source.path, code.trim()));
             }
         }

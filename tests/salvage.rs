@@ -39,8 +39,8 @@ fn true_rows(image: &[u8]) -> Rows {
     rows(&tiny().read_only(true).open(&path).unwrap())
 }
 
-/// Salvages damaged bytes, and checks what must hold whatever was damaged: every row is a true one, and when one is
-/// missing the report says that something is lost.
+/// Salvages damaged bytes, and checks what must hold whatever was damaged: every row is a true one,
+/// and when one is missing the report says that something is lost.
 fn salvaged(damaged: Vec<u8>, truth: &Rows, what: &str) -> (SalvageReport, Rows) {
     let dir = tempfile::tempdir().unwrap();
     let to = dir.path().join("new.cloak");
@@ -50,12 +50,16 @@ fn salvaged(damaged: Vec<u8>, truth: &Rows, what: &str) -> (SalvageReport, Rows)
     check_true(&report, &found, truth, what);
     assert_eq!(report.rows, found.len() as u64);
     if found != *truth {
-        assert!(!report.is_complete(), "{what}: rows are missing, and the report does not say so: {report}");
+        assert!(
+            !report.is_complete(),
+            "{what}: rows are missing, and the report does not say so: {report}"
+        );
     }
     (report, found)
 }
 
-/// Every row is one that was there. It may be an earlier version of it when an operation is lost, and only then.
+/// Every row is one that was there. It may be an earlier version of it when an operation is lost,
+/// and only then.
 fn check_true(report: &SalvageReport, found: &Rows, truth: &Rows, what: &str) {
     for (at, value) in found {
         let is_true = match truth.get(at) {
@@ -67,7 +71,8 @@ fn check_true(report: &SalvageReport, found: &Rows, truth: &Rows, what: &str) {
     }
 }
 
-/// Runs `each` over all of `items`, several at a time, because each waits for the disk most of its time.
+/// Runs `each` over all of `items`, several at a time, because each waits for the disk most of its
+/// time.
 fn at_once<T: Sync, R: Send>(items: &[T], each: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let part = items.len().div_ceil(8).max(1);
     std::thread::scope(|scope| {
@@ -81,7 +86,7 @@ fn at_once<T: Sync, R: Send>(items: &[T], each: impl Fn(&T) -> R + Sync) -> Vec<
 }
 
 /// Where the log ends and the B-tree begins.
-fn base_offset(image: &[u8]) -> usize {
+fn btree_offset(image: &[u8]) -> usize {
     u64::from_le_bytes(image[56..64].try_into().unwrap()) as usize
 }
 
@@ -103,7 +108,9 @@ fn a_sound_file_comes_out_whole_and_is_not_touched() {
 
     // What is there already is not touched either.
     let error = cloakroom::salvage(&from, &to).unwrap_err();
-    assert!(matches!(&error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::AlreadyExists));
+    assert!(
+        matches!(&error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::AlreadyExists)
+    );
     assert_eq!(take_rows(&to), truth);
 }
 
@@ -128,14 +135,16 @@ fn a_salvaged_room_goes_on() {
 fn a_flipped_byte_anywhere_costs_no_more_than_it_hit() {
     let image = image();
     let truth = true_rows(&image);
-    let base = base_offset(&image);
-    let segment = (base - 2 * BLOCK) / 2;
+    let btree = btree_offset(&image);
+    let segment = (btree - 2 * BLOCK) / 2;
     let mut random = fastrand::Rng::with_seed(3);
     let mut places: Vec<usize> = (0..72).step_by(3).chain([4_090, 4_100, 8_190]).collect();
     places.extend((8_192..8_244).step_by(5).chain((8_192 + segment..8_244 + segment).step_by(5)));
-    places.extend((base..base + 512).step_by(31).chain((base + BLOCK..base + BLOCK + 512).step_by(31)));
-    places.extend((0..100).map(|_| random.usize(16_384..base)));
-    places.extend((0..200).map(|_| random.usize(base..image.len())));
+    places.extend(
+        (btree..btree + 512).step_by(31).chain((btree + BLOCK..btree + BLOCK + 512).step_by(31)),
+    );
+    places.extend((0..100).map(|_| random.usize(16_384..btree)));
+    places.extend((0..200).map(|_| random.usize(btree..image.len())));
     let flips: Vec<_> = places.into_iter().map(|place| (place, 1 << random.u8(0..8))).collect();
     let lossy = at_once(&flips, |&(place, bit)| {
         let mut flipped = image.clone();
@@ -143,7 +152,7 @@ fn a_flipped_byte_anywhere_costs_no_more_than_it_hit() {
         let harmless = verify_image(flipped.clone()).is_ok_and(|report| report.is_ok());
         let what = format!("byte {place}");
         let (report, found) = salvaged(flipped, &truth, &what);
-        if harmless || place < 2 * BLOCK || (base..base + 2 * BLOCK).contains(&place) {
+        if harmless || place < 2 * BLOCK || (btree..btree + 2 * BLOCK).contains(&place) {
             assert!(report.is_complete() && found == truth, "{what}: {report}");
         }
         found != truth
@@ -181,16 +190,18 @@ fn a_damaged_block_of_the_tree_takes_one_range_of_one_table_with_it() {
     let image = large_image();
     let truth = true_rows(&image);
     let mut random = fastrand::Rng::with_seed(5);
-    let base = base_offset(&image);
+    let btree = btree_offset(&image);
     let (mut lossy, mut leaves) = (0, 0);
     for _ in 0..100 {
-        let place = random.usize(base + 3 * BLOCK..image.len());
+        let place = random.usize(btree + 3 * BLOCK..image.len());
         let mut damaged = image.clone();
         let from = place / BLOCK * BLOCK;
         damaged[from..from + BLOCK].fill_with(|| random.u8(..));
         let (report, found) = salvaged(damaged, &truth, &format!("block at {from}"));
-        let missing: Vec<_> =
-            truth.keys().filter(|at| !found.contains_key(*at) && !DERIVED.contains(&at.0)).collect();
+        let missing: Vec<_> = truth
+            .keys()
+            .filter(|at| !found.contains_key(*at) && !DERIVED.contains(&at.0))
+            .collect();
         let Some((first, last)) = missing.first().zip(missing.last()) else { continue };
         lossy += 1;
         assert!(!report.damaged_blocks.is_empty(), "{report}");
@@ -206,16 +217,20 @@ fn a_damaged_block_of_the_tree_takes_one_range_of_one_table_with_it() {
             "block at {from}: rows between the lost ones came out, so these could have too"
         );
     }
-    assert!(lossy > 8 && leaves > 3, "{lossy} of the damaged blocks cost rows, {leaves} of them one table");
+    assert!(
+        lossy > 8 && leaves > 3,
+        "{lossy} of the damaged blocks cost rows, {leaves} of them one table"
+    );
 }
 
 #[test]
 fn a_consumed_token_whose_consumption_is_lost_is_named() {
     let image = large_image();
     let truth = true_rows(&image);
-    let used = |rows: &Rows| rows.keys().filter(|(table, _)| *table == 2).cloned().collect::<Vec<_>>();
-    let base = base_offset(&image);
-    let blocks: Vec<_> = (base + 3 * BLOCK..image.len()).step_by(BLOCK).collect();
+    let used =
+        |rows: &Rows| rows.keys().filter(|(table, _)| *table == 2).cloned().collect::<Vec<_>>();
+    let btree = btree_offset(&image);
+    let blocks: Vec<_> = (btree + 3 * BLOCK..image.len()).step_by(BLOCK).collect();
     let met = at_once(&blocks, |&from| {
         let mut met = 0;
         let mut damaged = image.clone();
@@ -247,8 +262,10 @@ fn a_lost_frame_is_reported_by_its_position_and_later_ones_count() {
     let image = fs::read(&path).unwrap();
     let truth = true_rows(&image);
     // The third frame, which consumed the first token.
-    let at =
-        (16_384..image.len()).step_by(8).find(|at| image[at + 8..at + 16] == 3_u64.to_le_bytes()).unwrap();
+    let at = (16_384..image.len())
+        .step_by(8)
+        .find(|at| image[at + 8..at + 16] == 3_u64.to_le_bytes())
+        .unwrap();
     let mut damaged = image.clone();
     damaged[at + 40] ^= 1;
     let (report, _) = salvaged(damaged.clone(), &truth, "frame 3");
@@ -258,8 +275,10 @@ fn a_lost_frame_is_reported_by_its_position_and_later_ones_count() {
     salvage_image(damaged, &to).unwrap();
     let saved = tiny().open(&to).unwrap();
     let entries = saved.form_tokens().list(None, 9).wait().unwrap().items;
-    let consumed: Vec<_> =
-        entries.iter().map(|entry| (entry.record.lookup_key.clone(), entry.consumed.is_some())).collect();
+    let consumed: Vec<_> = entries
+        .iter()
+        .map(|entry| (entry.record.lookup_key.clone(), entry.consumed.is_some()))
+        .collect();
     assert_eq!(consumed, [(LookupKey::new("one"), false), (LookupKey::new("two"), true)]);
 }
 
@@ -267,8 +286,8 @@ fn a_lost_frame_is_reported_by_its_position_and_later_ones_count() {
 fn a_file_without_its_superblock_comes_out_by_what_its_parts_say() {
     let image = image();
     let truth = true_rows(&image);
-    let base = base_offset(&image);
-    let segment = (base - 2 * BLOCK) / 2;
+    let btree = btree_offset(&image);
+    let segment = (btree - 2 * BLOCK) / 2;
     let without = |ranges: &[Range<usize>]| {
         let mut damaged = image.clone();
         ranges.iter().for_each(|range| damaged[range.clone()].fill(0xA5));
@@ -279,15 +298,20 @@ fn a_file_without_its_superblock_comes_out_by_what_its_parts_say() {
     assert!(report.is_complete() && found == truth, "{report}");
     // One source after the other is taken away.
     let second_segment = 8_192 + segment..8_192 + segment + 2 * BLOCK;
-    let (_, found) =
-        salvaged(without(&[both.clone(), second_segment.clone()]), &truth, "no second segment header");
+    let (_, found) = salvaged(
+        without(&[both.clone(), second_segment.clone()]),
+        &truth,
+        "no second segment header",
+    );
     assert!(found.len() > truth.len() / 2);
-    let headers = base..base + 2 * BLOCK;
-    let (_, found) = salvaged(without(&[both.clone(), headers.clone()]), &truth, "no header of the B-tree");
+    let headers = btree..btree + 2 * BLOCK;
+    let (_, found) =
+        salvaged(without(&[both.clone(), headers.clone()]), &truth, "no header of the B-tree");
     assert!(found.iter().any(|((table, _), _)| *table == 1), "the log alone still comes out");
-    let first_copy = base..base + BLOCK;
+    let first_copy = btree..btree + BLOCK;
     let all_segments = [both.clone(), 8_192..16_384, second_segment, first_copy];
-    let (_, found) = salvaged(without(&all_segments), &truth, "only copy B of the header of the B-tree");
+    let (_, found) =
+        salvaged(without(&all_segments), &truth, "only copy B of the header of the B-tree");
     assert!(found.iter().any(|((table, _), _)| *table == 1));
     // When nothing is left to recognize, it is no room.
     let dir = tempfile::tempdir().unwrap();
@@ -301,12 +325,12 @@ fn a_file_without_its_superblock_comes_out_by_what_its_parts_say() {
 fn a_file_cut_short_gives_what_is_left() {
     let image = image();
     let truth = true_rows(&image);
-    let base = base_offset(&image);
+    let btree = btree_offset(&image);
     let mut random = fastrand::Rng::with_seed(11);
     for _ in 0..60 {
         let len = random.usize(2 * BLOCK..image.len());
         let (report, _) = salvaged(image[..len].to_vec(), &truth, &format!("cut to {len}"));
-        assert!(!report.is_complete() || len > base, "cut to {len}: {report}");
+        assert!(!report.is_complete() || len > btree, "cut to {len}: {report}");
     }
 }
 
@@ -340,7 +364,11 @@ fn any_mixture_of_damage_is_survived() {
                 opened += 1;
                 check_true(&report, &take_rows(&to), &truth, &format!("round {round}"));
             }
-            Err(Error::NotCloakroom { .. } | Error::Corrupted { .. } | Error::UnsupportedVersion { .. }) => {}
+            Err(
+                Error::NotCloakroom { .. }
+                | Error::Corrupted { .. }
+                | Error::UnsupportedVersion { .. },
+            ) => {}
             Err(error) => panic!("round {round}: {error}"),
         }
     }

@@ -5,8 +5,8 @@ mod rooms;
 use cloakroom::drivers::{self, StateConfig};
 use cloakroom::limits::LONGEST_KEYS_LOG_CAPACITY;
 use cloakroom::{
-    Cloakroom, Durability, Error, HandoffStateStore, Identity, ListScope, SlotExpectation, StateError,
-    StateRecord, StateStore,
+    Cloakroom, Durability, Error, HandoffStateStore, Identity, ListScope, SlotExpectation,
+    StateError, StateRecord, StateStore,
 };
 use rooms::{insert, small};
 use std::panic::catch_unwind;
@@ -61,14 +61,16 @@ fn state_is_saved_together_with_other_stores_or_not_at_all() {
         tx.state().save(record("e3", "b"))?;
         tx.state().delete(&whose(), "b")?;
         assert_eq!(tx.state().delete_scope("acme", "ada", "s1")?, 1);
-        tx.state().save_batch_if(&[SlotExpectation::absent(whose(), "a")], vec![record("e4", "a")])?;
+        tx.state()
+            .save_batch_if(&[SlotExpectation::absent(whose(), "a")], vec![record("e4", "a")])?;
         assert!(!tx.state().delete_if(&SlotExpectation::current(whose(), "a", "e3".into()))?);
         tx.handoff().set("h", &rooms::state(1), 60)
     });
     done.wait().unwrap();
     assert_eq!(room.engine_stats().unwrap().newest_lsn, before + 1);
     assert_eq!(room.state().load_by_event_id(&"e4".into()).wait().unwrap().kind, "a");
-    let refused: Error = room.atomically(|tx| Ok(tx.state().save(record("e4", "b"))?)).wait().unwrap_err();
+    let refused: Error =
+        room.atomically(|tx| Ok(tx.state().save(record("e4", "b"))?)).wait().unwrap_err();
     assert!(matches!(StateError::from(refused), StateError::IdempotencyConflict));
 }
 
@@ -79,7 +81,8 @@ fn counters_under_optimistic_concurrency_lose_nothing_and_survive_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.cloak");
     let room = small().open(&path).unwrap();
-    let count = |record: &StateRecord| u64::from_le_bytes(record.bytes.as_slice().try_into().unwrap());
+    let count =
+        |record: &StateRecord| u64::from_le_bytes(record.bytes.as_slice().try_into().unwrap());
     room.state().save(StateRecord::new(whose(), "count", 0u64.to_le_bytes())).wait().unwrap();
     thread::scope(|scope| {
         for _ in 0..THREADS {
@@ -89,7 +92,8 @@ fn counters_under_optimistic_concurrency_lose_nothing_and_survive_a_restart() {
                     loop {
                         let now = state.load(&whose(), "count").wait().unwrap();
                         let expected = SlotExpectation::current(whose(), "count", now.id.clone());
-                        let next = StateRecord::new(whose(), "count", (count(&now) + 1).to_le_bytes());
+                        let next =
+                            StateRecord::new(whose(), "count", (count(&now) + 1).to_le_bytes());
                         match state.save_if(&[expected], next).wait() {
                             Ok(()) => break,
                             Err(StateError::ConditionFailed) => {}
@@ -125,7 +129,9 @@ fn whatever_many_threads_do_slots_events_and_kinds_agree() {
                     };
                     match (thread + round) % 5 {
                         0 => state.save(next).wait().unwrap(),
-                        1 => allowed(state.save_if(&[SlotExpectation::absent(whose(), &*kind)], next).wait()),
+                        1 => allowed(
+                            state.save_if(&[SlotExpectation::absent(whose(), &*kind)], next).wait(),
+                        ),
                         2 => state.delete(&whose(), &kind).wait().unwrap(),
                         3 => match state.load(&whose(), &kind).wait() {
                             Ok(now) => {
@@ -138,7 +144,8 @@ fn whatever_many_threads_do_slots_events_and_kinds_agree() {
                             assert!(state.delete_scope("acme", "ada", "s1").wait().unwrap() <= 7)
                         }
                         _ => {
-                            let listed = state.list_kind(ListScope::maintenance(), "k").wait().unwrap();
+                            let listed =
+                                state.list_kind(ListScope::maintenance(), "k").wait().unwrap();
                             assert!(listed.is_sorted_by(|a, b| a.kind < b.kind));
                         }
                     }
@@ -155,8 +162,10 @@ fn whatever_many_threads_do_slots_events_and_kinds_agree() {
         };
         let state = room.state();
         let listed = state.list_kind(ListScope::maintenance(), "k").wait().unwrap();
-        let scanned =
-            state.scan_kind_for_tenant(ListScope::maintenance(), "acme", "k", 256, None).wait().unwrap();
+        let scanned = state
+            .scan_kind_for_tenant(ListScope::maintenance(), "acme", "k", 256, None)
+            .wait()
+            .unwrap();
         assert_eq!(scanned.items, listed);
         assert_eq!(state.stats().wait().unwrap().states, listed.len() as u64);
         for record in &listed {
@@ -184,7 +193,8 @@ fn a_session_larger_than_a_segment_is_removed_whole() {
 fn a_record_larger_than_a_segment_is_too_large_and_changes_nothing() {
     let room = small().open_in_memory().unwrap();
     room.state().save(record("e1", "a")).wait().unwrap();
-    let huge = StateRecord { bytes: vec![0; LONGEST_KEYS_LOG_CAPACITY as usize / 2], ..record("e2", "a") };
+    let huge =
+        StateRecord { bytes: vec![0; LONGEST_KEYS_LOG_CAPACITY as usize / 2], ..record("e2", "a") };
     let answer = room.state().save(huge).wait();
     assert!(matches!(answer, Err(StateError::Store(Error::TooLarge { .. }))), "{answer:?}");
     assert_eq!(room.state().load(&whose(), "a").wait().unwrap().id.as_str(), "e1");
@@ -244,14 +254,18 @@ fn drivers_are_registered_once_and_found_by_name() {
         assert!(catch_unwind(|| drivers::register(name, factory)).is_err(), "{name:?}");
     }
     for driver in ["mine", "inmem", ""] {
-        let store = drivers::open(&StateConfig { driver: driver.into(), dsn: "ignored".into() }).unwrap();
+        let store =
+            drivers::open(&StateConfig { driver: driver.into(), dsn: "ignored".into() }).unwrap();
         store.save(record("e1", "a")).wait().unwrap();
     }
     assert_eq!(StateConfig::default().driver, "inmem");
     match drivers::open(&StateConfig { driver: "postgres".into(), dsn: String::new() }) {
         Err(error @ StateError::UnknownDriver { .. }) => {
             let message = error.to_string();
-            assert!(message.contains("postgres") && message.contains("cloakroom, inmem, mine"), "{message}");
+            assert!(
+                message.contains("postgres") && message.contains("cloakroom, inmem, mine"),
+                "{message}"
+            );
         }
         other => panic!("{:?}", other.err()),
     }
@@ -261,8 +275,10 @@ fn drivers_are_registered_once_and_found_by_name() {
 fn the_longest_strings_fit_the_smallest_log_even_when_they_are_all_nul() {
     let longest = "\0".repeat(cloakroom::limits::MAX_KEY_LEN);
     let whose = Identity::new(&longest, &longest, &longest, &longest);
-    let record =
-        StateRecord { id: longest.as_str().into(), ..StateRecord::new(whose.clone(), &longest, *b"b") };
+    let record = StateRecord {
+        id: longest.as_str().into(),
+        ..StateRecord::new(whose.clone(), &longest, *b"b")
+    };
     let room = small().open_in_memory().unwrap();
     room.state().save(record.clone()).wait().unwrap();
     room.checkpoint().unwrap();

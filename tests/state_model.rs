@@ -1,16 +1,18 @@
-//! The agent states of a room against the reference driver: the same calls, the same answers, also after reopening.
+//! The agent states of a room against the reference driver: the same calls, the same answers, also
+//! after reopening.
 
 use cloakroom::drivers::InMemoryState;
 use cloakroom::{
-    Cloakroom, Cursor, Durability, EventId, Identity, ListScope, ManualClock, SlotExpectation, StateError,
-    StateRecord, StateStore,
+    Cloakroom, Cursor, Durability, EventId, Identity, ListScope, ManualClock, SlotExpectation,
+    StateError, StateRecord, StateStore,
 };
 use proptest::prelude::*;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Few of each, so that operations meet; some that are refused, some that would fool a careless encoding.
+/// Few of each, so that operations meet; some that are refused, some that would fool a careless
+/// encoding.
 const TENANTS: [&str; 4] = ["t", "t\0", "u", ""];
 const USERS: [&str; 3] = ["u", "u\0\u{1}", "v"];
 const SESSIONS: [&str; 3] = ["s", "\0", "s2"];
@@ -24,7 +26,12 @@ struct Slot(u8, u8, u8, u8, u8);
 impl Slot {
     fn identity(self) -> Identity {
         let Slot(tenant, user, session, run, _) = self;
-        Identity::new(pick(&TENANTS, tenant), pick(&USERS, user), pick(&SESSIONS, session), pick(&RUNS, run))
+        Identity::new(
+            pick(&TENANTS, tenant),
+            pick(&USERS, user),
+            pick(&SESSIONS, session),
+            pick(&RUNS, run),
+        )
     }
 
     fn kind(self) -> &'static str {
@@ -93,7 +100,11 @@ fn slot() -> impl Strategy<Value = Slot> {
     let kind = prop_oneof![20 => 0u8..7, 1 => Just(7u8)];
     (tenant, 0u8..3, 0u8..3, 0u8..3, kind).prop_map(|(tenant, user, session, run, kind)| {
         // Most operations meet in a few slots.
-        if user == 0 { Slot(tenant % 4, 0, 0, run, kind) } else { Slot(tenant, user, session, run, kind) }
+        if user == 0 {
+            Slot(tenant % 4, 0, 0, run, kind)
+        } else {
+            Slot(tenant, user, session, run, kind)
+        }
     })
 }
 
@@ -135,7 +146,9 @@ fn words<T: std::fmt::Debug>(answer: Result<T, StateError>) -> String {
 
 fn expectation(reference: &InMemoryState, slot: Slot, expect: Expect) -> SlotExpectation {
     let expected = match expect {
-        Expect::Truth => reference.load(&slot.identity(), slot.kind()).wait().ok().map(|record| record.id),
+        Expect::Truth => {
+            reference.load(&slot.identity(), slot.kind()).wait().ok().map(|record| record.id)
+        }
         Expect::Event(number) => Some(event(number)),
         Expect::Absent => None,
     };
@@ -153,7 +166,11 @@ fn scan(store: &dyn StateStore, tenant: &str, prefix: &str, limit: usize) -> Str
         {
             Err(error) => return words::<()>(Err(error)),
             Ok(page) => {
-                pages += &format!("{:?} {:?}\n", page.items, page.next.as_ref().map(ToString::to_string));
+                pages += &format!(
+                    "{:?} {:?}\n",
+                    page.items,
+                    page.next.as_ref().map(ToString::to_string)
+                );
                 let Some(next) = page.next else { return pages };
                 cursor = Some(next.to_string().parse().unwrap());
             }
@@ -172,13 +189,21 @@ fn answer(store: &dyn StateStore, reference: &InMemoryState, op: &Op) -> String 
             words(store.list_kind(ListScope::maintenance(), pick(&PREFIXES, *prefix)).wait())
         }
         Op::Batch(expectations, writes) => {
-            let expectations: Vec<_> =
-                expectations.iter().map(|(slot, expect)| expectation(reference, *slot, *expect)).collect();
-            words(store.save_batch_if(&expectations, writes.iter().map(Write::record).collect()).wait())
+            let expectations: Vec<_> = expectations
+                .iter()
+                .map(|(slot, expect)| expectation(reference, *slot, *expect))
+                .collect();
+            words(
+                store
+                    .save_batch_if(&expectations, writes.iter().map(Write::record).collect())
+                    .wait(),
+            )
         }
         Op::FairBatch(writes) => {
-            let expectations: Vec<_> =
-                writes.iter().map(|(write, expect)| expectation(reference, write.slot, *expect)).collect();
+            let expectations: Vec<_> = writes
+                .iter()
+                .map(|(write, expect)| expectation(reference, write.slot, *expect))
+                .collect();
             match writes.as_slice() {
                 [(write, _)] => words(store.save_if(&expectations, write.record()).wait()),
                 writes => {
@@ -187,14 +212,16 @@ fn answer(store: &dyn StateStore, reference: &InMemoryState, op: &Op) -> String 
                 }
             }
         }
-        Op::DeleteIf(slot, expect) => words(store.delete_if(&expectation(reference, *slot, *expect)).wait()),
+        Op::DeleteIf(slot, expect) => {
+            words(store.delete_if(&expectation(reference, *slot, *expect)).wait())
+        }
         Op::DeleteScope(slot) => {
             let Identity { tenant, user, session, .. } = slot.identity();
             words(store.delete_scope(&tenant, &user, &session).wait())
         }
-        Op::ListForIdentity(slot, prefix, limit) => {
-            words(store.list_kind_for_identity(&slot.identity(), pick(&PREFIXES, *prefix), *limit).wait())
-        }
+        Op::ListForIdentity(slot, prefix, limit) => words(
+            store.list_kind_for_identity(&slot.identity(), pick(&PREFIXES, *prefix), *limit).wait(),
+        ),
         Op::Scan(tenant, prefix, limit) => {
             scan(store, pick(&TENANTS, *tenant), pick(&PREFIXES, *prefix), *limit)
         }
@@ -214,7 +241,8 @@ fn check(ops: &[Op], path: Option<PathBuf>) {
     let reference = InMemoryState::with_clock(clock.clone());
     let mut room = open();
     for op in ops {
-        // The room is asked first, while the reference still holds the truth that both are asked about.
+        // The room is asked first, while the reference still holds the truth that both are asked
+        // about.
         let ours = answer(&room.state(), &reference, op);
         assert_eq!(ours, answer(&reference, &reference, op), "{op:?}");
         match op {
@@ -228,8 +256,8 @@ fn check(ops: &[Op], path: Option<PathBuf>) {
         }
     }
     let everything = |store: &dyn StateStore| {
-        let kinds =
-            ["k", "j", "K"].map(|prefix| store.list_kind(ListScope::maintenance(), prefix).wait().unwrap());
+        let kinds = ["k", "j", "K"]
+            .map(|prefix| store.list_kind(ListScope::maintenance(), prefix).wait().unwrap());
         let found = kinds.concat();
         for record in &found {
             assert_eq!(store.load(&record.identity, &record.kind).wait().unwrap(), *record);

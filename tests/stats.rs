@@ -6,8 +6,8 @@ mod rooms;
 use cloakroom::testing::{SimStorage, Storage};
 use cloakroom::{
     AdaptiveConfig, AdaptiveRateLimitStore, CacheStore, Cloakroom, DedupeStore, Durability, Error,
-    FormTokenStore, HandoffStateStore, Identity, ManualClock, Priority, RateLimitConfig, RateLimitStore,
-    StateRecord, StateStore, StoreKind, StoreStats, WatchFilter,
+    FormTokenStore, HandoffStateStore, Identity, ManualClock, Priority, RateLimitConfig,
+    RateLimitStore, StateRecord, StateStore, StoreKind, StoreStats, WatchFilter,
 };
 use rooms::{NOW_MS, consume, insert, small, state, state_of, token};
 use std::sync::Arc;
@@ -114,8 +114,9 @@ fn the_figures_agree_with_those_of_the_stores_and_rows_with_the_file() {
     clock.advance(Duration::from_secs(10));
     let stats = room.stats().unwrap();
     let of = |store: StoreKind, name: &str| {
-        let named =
-            |stats: &&StoreStats| stats.store == store && stats.name.as_deref().unwrap_or("-") == name;
+        let named = |stats: &&StoreStats| {
+            stats.store == store && stats.name.as_deref().unwrap_or("-") == name
+        };
         stats.stores.iter().find(named).unwrap()
     };
     let tokens = room.form_tokens().stats().wait().unwrap();
@@ -145,7 +146,8 @@ fn the_figures_agree_with_those_of_the_stores_and_rows_with_the_file() {
     assert_eq!(of(StoreKind::RateLimit, "api").rows, 5);
     // A state has a row, one by its event, one by kind, one by tenant and kind.
     assert_eq!(of(StoreKind::State, "-").rows, 2 * 4);
-    // In a room without overwritten rows every version in memory is a row; the number of the last window is no store's.
+    // In a room without overwritten rows every version in memory is a row; the number of the last
+    // window is no store's.
     let (fresh, _) = self::room();
     for number in 0..10 {
         fresh.handoff().set(&format!("{number}"), &state(number), 600).wait().unwrap();
@@ -173,8 +175,9 @@ fn groups_and_flushes_are_counted_as_they_were() {
     let before = room.engine_stats().unwrap();
     assert_eq!((before.group_frames.count(), before.flush_ns.count()), (0, 0));
     for size in [1_u64, 10, 1, 100] {
-        let pending: Vec<_> =
-            (0..size).map(|number| room.handoff().set(&format!("{number}"), &state(1), 60)).collect();
+        let pending: Vec<_> = (0..size)
+            .map(|number| room.handoff().set(&format!("{number}"), &state(1), 60))
+            .collect();
         pending.into_iter().for_each(|pending| pending.wait().unwrap());
     }
     let stats = room.engine_stats().unwrap();
@@ -195,7 +198,10 @@ fn groups_of_many_threads_hold_every_transaction_once() {
             let room = &room;
             scope.spawn(move || {
                 for number in 0..200 {
-                    room.handoff().set(&format!("{thread}/{number}"), &state(number), 60).wait().unwrap();
+                    room.handoff()
+                        .set(&format!("{thread}/{number}"), &state(number), 60)
+                        .wait()
+                        .unwrap();
                 }
             });
         }
@@ -215,17 +221,22 @@ fn checkpoints_and_stalls_are_timed() {
     let stats = room.engine_stats().unwrap();
     assert_eq!((stats.checkpoints, stats.checkpoint_ns.count()), (1, 1));
     assert!(stats.checkpoint_ns.max() > 0 && stats.since_checkpoint.is_some());
-    assert!(stats.base_bytes > 0 && stats.file_bytes > stats.base_bytes);
+    assert!(stats.btree_bytes > 0 && stats.file_bytes > stats.btree_bytes);
     assert_eq!(stats.stalls, 0);
     // Nobody has looked; whoever asks for everything does.
-    assert_eq!((stats.base_used_bytes, stats.base_free_bytes), (None, None));
+    assert_eq!((stats.btree_used_bytes, stats.btree_free_bytes), (None, None));
     let looked = room.stats().unwrap().engine;
-    let (used, free) = (looked.base_used_bytes.unwrap(), looked.base_free_bytes.unwrap());
-    assert!(used > 0 && used + free == looked.base_bytes, "{used} + {free} of {}", looked.base_bytes);
-    assert_eq!(room.engine_stats().unwrap().base_used_bytes, Some(used));
+    let (used, free) = (looked.btree_used_bytes.unwrap(), looked.btree_free_bytes.unwrap());
+    assert!(
+        used > 0 && used + free == looked.btree_bytes,
+        "{used} + {free} of {}",
+        looked.btree_bytes
+    );
+    assert_eq!(room.engine_stats().unwrap().btree_used_bytes, Some(used));
 
     sim.set_capacity(Some(sim.len().unwrap()));
-    let full = |number: u64| room.handoff().set(&format!("{number}"), &state_of(60_000), 600).wait();
+    let full =
+        |number: u64| room.handoff().set(&format!("{number}"), &state_of(60_000), 600).wait();
     assert!((0..10_000).any(|number| matches!(full(number), Err(Error::DiskFull { .. }))));
     let stats = room.engine_stats().unwrap();
     assert!(stats.stalls > 0 && stats.stall_time > Duration::ZERO && stats.checkpoint_failures > 0);
@@ -248,10 +259,10 @@ fn the_json_has_a_member_for_every_figure() {
         "flush_ns",
         "group_frames",
         "log_bytes_written",
-        "base_bytes_written",
-        "base_bytes",
-        "base_used_bytes",
-        "base_free_bytes",
+        "btree_bytes_written",
+        "btree_bytes",
+        "btree_used_bytes",
+        "btree_free_bytes",
         "checkpoints",
         "checkpoint_ns",
         "since_checkpoint_ns",
@@ -261,7 +272,7 @@ fn the_json_has_a_member_for_every_figure() {
         "memory_rows",
         "file_bytes",
         "swept",
-        "sweep_refiled",
+        "sweep_rescheduled",
         "sweep_slices",
         "sweep_rounds",
         "watchers",
@@ -277,7 +288,10 @@ fn the_json_has_a_member_for_every_figure() {
     assert_eq!(json["engine"]["since_checkpoint_ns"], serde_json::Value::Null);
     let store = &json["stores"][2];
     assert_eq!((&store["store"], &store["name"]), (&"cache".into(), &"other\0".into()));
-    assert_eq!((&store["live"], &store["taken"], &store["expired"]), (&1.into(), &0.into(), &0.into()));
+    assert_eq!(
+        (&store["live"], &store["taken"], &store["expired"]),
+        (&1.into(), &0.into(), &0.into())
+    );
     assert_eq!(store["rows"], 2);
     assert_eq!(json["stores"][0]["name"], serde_json::Value::Null);
 }

@@ -1,14 +1,14 @@
-//! What the contracts of the stores say about the edges: the greatest keys, numbers and spans, hostile names, and calls
-//! that come after the end.
+//! What the contracts of the stores say about the edges: the greatest keys, numbers and spans,
+//! hostile names, and calls that come after the end.
 
 mod rooms;
 
 use cloakroom::drivers::InMemoryState;
 use cloakroom::limits::{LONGEST_KEYS_LOG_CAPACITY, MAX_KEY_LEN};
 use cloakroom::{
-    AdaptiveConfig, AdaptiveRateLimitStore, CacheStore, Cloakroom, DedupeStore, Error, EventId, Identity,
-    ListScope, ManualClock, Priority, RateLimitConfig, RateLimitStore, SlotExpectation, StateError,
-    StateRecord, StateStore,
+    AdaptiveConfig, AdaptiveRateLimitStore, CacheStore, Cloakroom, DedupeStore, Error, EventId,
+    Identity, ListScope, ManualClock, Priority, RateLimitConfig, RateLimitStore, SlotExpectation,
+    StateError, StateRecord, StateStore,
 };
 use rooms::{NOW_MS, small};
 use serde_json::{Value, json};
@@ -60,16 +60,23 @@ fn the_longest_strings_of_zero_bytes_are_keys_in_the_smallest_log() {
     plain.set_resource_config(&long, limit(2, 60)).wait().unwrap();
     plain.set_cooldown(&long, u64::MAX).wait().unwrap();
     assert!(plain.acquire(&long).wait().unwrap());
-    let adaptive = room.adaptive_rate_limit(&long, limit(20, 60), AdaptiveConfig::default()).unwrap();
+    let adaptive =
+        room.adaptive_rate_limit(&long, limit(20, 60), AdaptiveConfig::default()).unwrap();
     assert!(adaptive.acquire(&long, Priority::User).wait().unwrap());
     room.close().unwrap();
 
     let room = small().open(&path).unwrap();
     let state = room.state();
     assert_eq!(state.load(&whose, &long).wait().unwrap().id.as_str(), ids[1]);
-    assert!(matches!(state.load_by_event_id(&ids[0].as_str().into()).wait(), Err(StateError::NotFound)));
+    assert!(matches!(
+        state.load_by_event_id(&ids[0].as_str().into()).wait(),
+        Err(StateError::NotFound)
+    ));
     assert_eq!(state.list_kind(SCOPE(), &long).wait().unwrap().len(), 1);
-    assert_eq!(state.scan_kind_for_tenant(SCOPE(), &long, &long, 1, None).wait().unwrap().items.len(), 1);
+    assert_eq!(
+        state.scan_kind_for_tenant(SCOPE(), &long, &long, 1, None).wait().unwrap().items.len(),
+        1
+    );
     assert_eq!(state.delete_scope(&long, &long, &long).wait().unwrap(), 1);
     assert_eq!(room.cache::<u64>(&long).get(&long).wait().unwrap(), Some(8));
     assert_eq!(room.cache::<u64>(&long).invalidate_by_tag("x").wait().unwrap(), 1);
@@ -92,7 +99,8 @@ fn nothing_leaks_between_names() {
             let plain = room.rate_limit(name, limit(1, 60)).unwrap();
             assert!(plain.acquire(key).wait().unwrap());
             plain.set_cooldown(key, NOW_MS + 1).wait().unwrap();
-            let adaptive = room.adaptive_rate_limit(name, limit(2, 60), AdaptiveConfig::default()).unwrap();
+            let adaptive =
+                room.adaptive_rate_limit(name, limit(2, 60), AdaptiveConfig::default()).unwrap();
             assert!(adaptive.acquire(key, Priority::User).wait().unwrap());
         }
     }
@@ -103,7 +111,8 @@ fn nothing_leaks_between_names() {
     room.rate_limit("a", limit(1, 60)).unwrap().clear().wait().unwrap();
     for name in NAMES {
         let plain = room.rate_limit(name, limit(1, 60)).unwrap();
-        let adaptive = room.adaptive_rate_limit(name, limit(2, 60), AdaptiveConfig::default()).unwrap();
+        let adaptive =
+            room.adaptive_rate_limit(name, limit(2, 60), AdaptiveConfig::default()).unwrap();
         for key in NAMES {
             let value = format!("{name:?} {key:?}");
             let cached = room.cache::<String>(name).get(key).wait().unwrap();
@@ -293,11 +302,14 @@ fn what_is_missing_is_refused_before_what_is_invalid() {
         invalid(state.delete_if(&expect(&good, "k", Some(""))).wait().map(drop));
         invalid(state.save_if(&[], record("e", good.clone(), "k")).wait());
         invalid(state.save_batch_if(&[expect(&good, "k", None)], vec![]).wait());
-        for (limit, fits) in [(0, false), (1, true), (1_000, true), (1_001, false), (usize::MAX, false)] {
+        for (limit, fits) in
+            [(0, false), (1, true), (1_000, true), (1_001, false), (usize::MAX, false)]
+        {
             let answer = state.list_kind_for_identity(&good, "k", Some(limit)).wait().map(drop);
             if fits { answer.unwrap() } else { invalid(answer) }
         }
-        for (limit, fits) in [(0, false), (1, true), (256, true), (257, false), (usize::MAX, false)] {
+        for (limit, fits) in [(0, false), (1, true), (256, true), (257, false), (usize::MAX, false)]
+        {
             let answer = state.scan_kind_for_tenant(SCOPE(), "t", "k", limit, None).wait();
             assert_eq!(answer.is_ok(), fits);
             assert!(fits || matches!(answer, Err(StateError::InvalidScan(_))));
@@ -305,7 +317,8 @@ fn what_is_missing_is_refused_before_what_is_invalid() {
         for (tenant, prefix) in [("", "k"), ("t", "")] {
             let answer = state.scan_kind_for_tenant(SCOPE(), tenant, prefix, 1, None).wait();
             assert!(matches!(answer, Err(StateError::InvalidScan(_))));
-            let answer = state.scan_kind_for_tenant(ListScope::default(), tenant, prefix, 1, None).wait();
+            let answer =
+                state.scan_kind_for_tenant(ListScope::default(), tenant, prefix, 1, None).wait();
             assert!(matches!(answer, Err(StateError::MaintenanceScopeRequired)));
         }
         let answer = state.list_kind(ListScope::default(), "").wait();
@@ -322,16 +335,20 @@ fn prefixes_of_kinds_are_literal_and_listings_in_byte_order() {
             state.save(record(kind, whose.clone(), kind)).wait().unwrap();
         }
         for prefix in ["%", "_", "a", "a%", "a\0", "a\0b", "a_", "%%", "a\u{10ffff}"] {
-            let expected: Vec<_> = kinds.into_iter().filter(|kind| kind.starts_with(prefix)).collect();
-            let kinds_of =
-                |found: Vec<StateRecord>| found.into_iter().map(|record| record.kind).collect::<Vec<_>>();
+            let expected: Vec<_> =
+                kinds.into_iter().filter(|kind| kind.starts_with(prefix)).collect();
+            let kinds_of = |found: Vec<StateRecord>| {
+                found.into_iter().map(|record| record.kind).collect::<Vec<_>>()
+            };
             assert_eq!(kinds_of(state.list_kind(SCOPE(), prefix).wait().unwrap()), expected);
             let own = state.list_kind_for_identity(&whose, prefix, None).wait().unwrap();
             assert_eq!(kinds_of(own), expected);
             let (mut scanned, mut cursor) = (Vec::new(), None);
             loop {
-                let page =
-                    state.scan_kind_for_tenant(SCOPE(), "t", prefix, 1, cursor.as_ref()).wait().unwrap();
+                let page = state
+                    .scan_kind_for_tenant(SCOPE(), "t", prefix, 1, cursor.as_ref())
+                    .wait()
+                    .unwrap();
                 scanned.extend(page.items);
                 cursor = page.next;
                 if cursor.is_none() {
@@ -363,7 +380,10 @@ fn an_event_is_saved_once_whatever_its_time() {
             assert!(matches!(state.save(other).wait(), Err(StateError::IdempotencyConflict)));
         }
         let absent = SlotExpectation::absent(whose.clone(), "k");
-        assert!(matches!(state.save_if(&[absent], first.clone()).wait(), Err(StateError::ConditionFailed)));
+        assert!(matches!(
+            state.save_if(&[absent], first.clone()).wait(),
+            Err(StateError::ConditionFailed)
+        ));
         state.delete(&whose, "k").wait().unwrap();
         assert!(matches!(state.load_by_event_id(&"e".into()).wait(), Err(StateError::NotFound)));
         state.save(StateRecord { version: 9, ..first }).wait().unwrap();
@@ -379,9 +399,11 @@ fn every_call_after_the_close_says_so() {
         assert!(matches!(answer, Err(StateError::StoreClosed)), "{answer:?}");
     }
     let (room, _) = clocked();
-    let (cache, jobs, state) = (room.cache::<u64>("http"), room.dedupe::<u64>("http"), room.state());
+    let (cache, jobs, state) =
+        (room.cache::<u64>("http"), room.dedupe::<u64>("http"), room.state());
     let api = room.rate_limit("api", limit(2, 60)).unwrap();
-    let adaptive = room.adaptive_rate_limit("api", limit(2, 60), AdaptiveConfig::default()).unwrap();
+    let adaptive =
+        room.adaptive_rate_limit("api", limit(2, 60), AdaptiveConfig::default()).unwrap();
     let job = jobs.register("h").wait().unwrap();
     let waiting = jobs.wait_for("h");
     let before = state.save(record("e", Identity::new("t", "u", "s", ""), "k"));
@@ -439,9 +461,13 @@ fn every_call_after_the_close_says_so() {
     store_closed(state.load_by_event_id(&"e".into()).wait());
     store_closed(state.delete(&whose, "k").wait());
     store_closed(state.list_kind(SCOPE(), "k").wait());
-    store_closed(state.save_if(std::slice::from_ref(&expected), record("e", whose.clone(), "k")).wait());
     store_closed(
-        state.save_batch_if(std::slice::from_ref(&expected), vec![record("e", whose.clone(), "k")]).wait(),
+        state.save_if(std::slice::from_ref(&expected), record("e", whose.clone(), "k")).wait(),
+    );
+    store_closed(
+        state
+            .save_batch_if(std::slice::from_ref(&expected), vec![record("e", whose.clone(), "k")])
+            .wait(),
     );
     store_closed(state.delete_if(&expected).wait());
     store_closed(state.delete_scope("t", "u", "s").wait());

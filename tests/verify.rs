@@ -1,11 +1,13 @@
-//! Verification: a sound file has no findings, every flipped byte is told, and a row that is missing or too much is named.
+//! Verification: a sound file has no findings, every flipped byte is told, and a row that is
+//! missing or too much is named.
 
 mod rooms;
 mod whole_rooms;
 
 use cloakroom::testing::verify_image;
 use cloakroom::{
-    AdaptiveConfig, AdaptiveRateLimitStore, Cloakroom, Error, HandoffStateStore, ManualClock, RateLimitConfig,
+    AdaptiveConfig, AdaptiveRateLimitStore, Cloakroom, Error, HandoffStateStore, ManualClock,
+    RateLimitConfig,
 };
 use rooms::{small, state};
 use std::fs;
@@ -170,7 +172,8 @@ fn a_primary_row_that_is_gone_leaves_derived_rows_that_are_named() {
     let room = tiny().open_in_memory().unwrap();
     fill(&room);
     for ((table, key), value) in &rows(&room) {
-        // The request counts that a whole limiter shares say nothing about other rows when they are gone.
+        // The request counts that a whole limiter shares say nothing about other rows when they are
+        // gone.
         if DERIVED.contains(table) || [2, 4, 13, 14, 15].contains(table) {
             continue;
         }
@@ -198,7 +201,10 @@ fn rows_that_no_store_writes_are_named() {
         let report = room.verify().unwrap();
         let shown = format!("key \"{}\"", key.escape_ascii());
         assert!(report.findings.iter().any(|found| found.location.ends_with(&shown)), "{report}");
-        assert!(report.findings.iter().all(|found| found.location.starts_with("table ")), "{report}");
+        assert!(
+            report.findings.iter().all(|found| found.location.starts_with("table ")),
+            "{report}"
+        );
         room.set_raw_row(*table, key, Some(value)).unwrap();
     }
 }
@@ -240,7 +246,9 @@ fn files_cut_short_are_damaged_and_foreign_ones_are_refused() {
     for len in (1..40).chain((0..200).map(|_| random.usize(40..image.len()))) {
         match verify_image(image[..len].to_vec()) {
             Ok(report) => assert!(!report.is_ok(), "cut to {len}: {report}"),
-            Err(error) => assert!(len < 8 && matches!(error, Error::NotCloakroom { .. }), "{len}: {error}"),
+            Err(error) => {
+                assert!(len < 8 && matches!(error, Error::NotCloakroom { .. }), "{len}: {error}")
+            }
         }
     }
     assert!(matches!(verify_image(vec![7; 100_000]), Err(Error::NotCloakroom { .. })));

@@ -1,4 +1,5 @@
-//! The change feed: exactly the committed changes, in order, when they are durable, and a clear word to slow watchers.
+//! The change feed: exactly the committed changes, in order, when they are durable, and a clear
+//! word to slow watchers.
 #![cfg(feature = "testing")]
 
 mod rooms;
@@ -6,8 +7,8 @@ mod rooms;
 use cloakroom::testing::{CallKind, Fault, SimStorage};
 use cloakroom::{
     CacheStore, Change, ChangeKind, Cloakroom, DedupeStore, Durability, Error, FormTokenStore,
-    HandoffStateStore, Identity, LookupKey, ManualClock, RateLimitConfig, RateLimitStore, StateRecord,
-    StateStore, StoreKind, Watch, WatchError, WatchFilter,
+    HandoffStateStore, Identity, LookupKey, ManualClock, RateLimitConfig, RateLimitStore,
+    StateRecord, StateStore, StoreKind, Watch, WatchError, WatchFilter,
 };
 use rooms::{NOW_MS, Wakes, block_on, consume, insert, small, state, token, until};
 use std::collections::BTreeMap;
@@ -61,7 +62,8 @@ fn every_store_tells_what_happened_to_which_entry() {
     consume(&tokens, "00ff").wait().unwrap();
     consume(&tokens, "00ff").wait().unwrap();
     tokens.set_token_result(&LookupKey::new("00ff"), "r").wait().unwrap();
-    expected.extend([Put, Consumed, ResultSet].map(|kind| (StoreKind::FormTokens, "", "00ff", kind)));
+    expected
+        .extend([Put, Consumed, ResultSet].map(|kind| (StoreKind::FormTokens, "", "00ff", kind)));
 
     let handoff = room.handoff();
     set(&room, "s");
@@ -93,7 +95,12 @@ fn every_store_tells_what_happened_to_which_entry() {
     limits.clear().wait().unwrap();
     let limiter = |key, kind| (StoreKind::RateLimit, "api", key, kind);
     // A window takes over its new configuration.
-    expected.extend([limiter("r", Put), limiter("r", Put), limiter("r", Configured), limiter("o", Paused)]);
+    expected.extend([
+        limiter("r", Put),
+        limiter("r", Put),
+        limiter("r", Configured),
+        limiter("o", Paused),
+    ]);
     expected.extend([limiter("o", Resumed), limiter("", Cleared)]);
 
     let saved = record("t", "plan");
@@ -108,7 +115,10 @@ fn every_store_tells_what_happened_to_which_entry() {
     assert_eq!(states, [saved.identity.clone(), saved.identity]);
     for pair in changes.windows(2) {
         let last = pair[0].last_of_transaction;
-        assert!(if last { pair[0].lsn < pair[1].lsn } else { pair[0].lsn == pair[1].lsn }, "{pair:?}");
+        assert!(
+            if last { pair[0].lsn < pair[1].lsn } else { pair[0].lsn == pair[1].lsn },
+            "{pair:?}"
+        );
     }
 }
 
@@ -194,7 +204,8 @@ fn a_transaction_is_shown_whole_as_what_it_came_to() {
         (StoreKind::Handoff, "", "gone", ChangeKind::Removed),
     ];
     assert_eq!(told(&changes), expected);
-    let lsns: Vec<_> = changes.iter().map(|change| (change.lsn, change.last_of_transaction)).collect();
+    let lsns: Vec<_> =
+        changes.iter().map(|change| (change.lsn, change.last_of_transaction)).collect();
     assert_eq!(lsns, [(1, true), (2, false), (2, false), (2, false), (2, true)]);
     // The last that passes the filter is the last.
     let mut tokens = room.watch(WatchFilter::form_tokens()).unwrap();
@@ -229,10 +240,13 @@ fn a_prefix_is_literal_and_every_condition_must_hold() {
     for (name, hash) in [("pages", "a\0b"), ("pages", "ab"), ("page", "sa\0b"), ("other", "a\0b")] {
         room.cache::<u64>(name).with_durability(Durability::Sync).set(hash, &1, 60).wait().unwrap();
     }
-    for (of, kind) in [("t", "plan.a"), ("t", "plan"), ("t2", "plan.a"), ("T", "plan.a"), ("t", "plan.b")] {
+    for (of, kind) in
+        [("t", "plan.a"), ("t", "plan"), ("t2", "plan.a"), ("T", "plan.a"), ("t", "plan.b")]
+    {
         room.state().save(record(of, kind)).wait().unwrap();
     }
-    let keys = |watch: &mut Watch| drain(watch).into_iter().map(|change| change.key).collect::<Vec<_>>();
+    let keys =
+        |watch: &mut Watch| drain(watch).into_iter().map(|change| change.key).collect::<Vec<_>>();
     assert_eq!(keys(&mut tokens), ["00ff", "00f"]);
     assert_eq!(keys(&mut percent), ["100%", "100%x"]);
     assert_eq!(keys(&mut every_store), ["00ff", "00f", "00ef", "00F0", "00z"]);
@@ -279,11 +293,16 @@ fn many_threads_are_seen_in_the_order_of_the_log_and_the_feed_is_the_room() {
         let (mut last_lsn, mut whole, mut seen) = (0, true, 0);
         for change in &mut watch {
             let change = change.unwrap();
-            assert!(if whole { change.lsn > last_lsn } else { change.lsn == last_lsn }, "{change:?}");
+            assert!(
+                if whole { change.lsn > last_lsn } else { change.lsn == last_lsn },
+                "{change:?}"
+            );
             (last_lsn, whole) = (change.lsn, change.last_of_transaction);
             match change.kind {
                 ChangeKind::Put => drop(copy.insert(change.key, change.lsn)),
-                ChangeKind::Removed => assert!(copy.remove(&change.key).is_some(), "removed and not there"),
+                ChangeKind::Removed => {
+                    assert!(copy.remove(&change.key).is_some(), "removed and not there")
+                }
                 other => panic!("{other:?}"),
             }
             seen += 1;
@@ -306,7 +325,8 @@ fn many_threads_are_seen_in_the_order_of_the_log_and_the_feed_is_the_room() {
                         } else {
                             drop(pending);
                         }
-                        let taken = room.handoff().get_and_delete(&format!("{theirs}")).wait().unwrap();
+                        let taken =
+                            room.handoff().get_and_delete(&format!("{theirs}")).wait().unwrap();
                         removed += u64::from(taken.is_some());
                     }
                     removed
@@ -315,8 +335,15 @@ fn many_threads_are_seen_in_the_order_of_the_log_and_the_feed_is_the_room() {
             .collect();
         workers.into_iter().map(|worker| worker.join().unwrap()).sum()
     });
-    let listed: Vec<_> =
-        room.handoff().list(None, 100).wait().unwrap().items.into_iter().map(|item| item.state_id).collect();
+    let listed: Vec<_> = room
+        .handoff()
+        .list(None, 100)
+        .wait()
+        .unwrap()
+        .items
+        .into_iter()
+        .map(|item| item.state_id)
+        .collect();
     let newest_lsn = room.engine_stats().unwrap().newest_lsn;
     room.close().unwrap();
     let (copy, last_lsn, seen) = reader.join().unwrap();
@@ -384,7 +411,10 @@ fn no_power_failure_takes_away_what_was_shown() {
             let image = SimStorage::from_image(sim.crash_image(seed), seed);
             let after = small().without_threads().open_on(Arc::new(image)).unwrap();
             let recovered = after.engine_stats().unwrap().newest_lsn;
-            assert!(recovered >= shown, "stop after {stop_after}, seed {seed}: {recovered} of {shown}");
+            assert!(
+                recovered >= shown,
+                "stop after {stop_after}, seed {seed}: {recovered} of {shown}"
+            );
         }
         shown_and_unshown.0 += u64::from(shown > 0);
         shown_and_unshown.1 += u64::from(newest > shown);
@@ -410,7 +440,8 @@ fn what_a_failed_flush_may_have_lost_is_never_shown() {
         // A writer that comes later is refused, and with it everybody learns.
         assert!(room.handoff().set("refused", &state(1), 600).wait().is_err());
         let shown: Vec<_> = (&mut all).take(3).collect();
-        let [Ok(change), Err(WatchError::Poisoned { .. }), Err(WatchError::Poisoned { .. })] = &shown[..]
+        let [Ok(change), Err(WatchError::Poisoned { .. }), Err(WatchError::Poisoned { .. })] =
+            &shown[..]
         else {
             panic!("background: {background}: {shown:?}");
         };
@@ -451,14 +482,18 @@ fn a_transaction_over_the_buffer_is_whole_or_missed() {
     let mut watch = room.watch(WatchFilter::all().buffer(2)).unwrap();
     let five = |from: u64| {
         let sets = room.atomically(|tx| {
-            (from..from + 5).try_for_each(|number| tx.handoff().set(&format!("{number}"), &state(1), 600))
+            (from..from + 5)
+                .try_for_each(|number| tx.handoff().set(&format!("{number}"), &state(1), 600))
         });
         sets.wait().unwrap();
     };
     five(0);
     five(5);
     assert_eq!((0..5).map(|_| watch.recv().unwrap().lsn).collect::<Vec<_>>(), [1; 5]);
-    assert!(matches!(watch.recv(), Err(WatchError::Overtaken { missed_from_lsn: 2, resumes_at_lsn: 3 })));
+    assert!(matches!(
+        watch.recv(),
+        Err(WatchError::Overtaken { missed_from_lsn: 2, resumes_at_lsn: 3 })
+    ));
     five(0);
     assert_eq!(drain(&mut watch).len(), 5);
 }
@@ -490,7 +525,10 @@ fn closing_ends_it_behind_what_was_durable() {
         drop(room.cache::<u64>("c").set("b", &1, 60));
         room.close().unwrap();
         assert_eq!(waiting.join().unwrap(), 0);
-        assert_eq!((watch.recv().unwrap().key, watch.recv().unwrap().key), ("a".into(), "b".into()));
+        assert_eq!(
+            (watch.recv().unwrap().key, watch.recv().unwrap().key),
+            ("a".into(), "b".into())
+        );
         for _ in 0..2 {
             assert!(matches!(watch.recv(), Err(WatchError::Closed)));
             assert!(matches!(watch.try_recv(), Err(WatchError::Closed)));
@@ -527,7 +565,9 @@ fn a_task_is_woken_for_a_change_and_for_nothing_else() {
         assert_eq!(wakes.count(), 0);
         set(&room, "a");
         assert_eq!(wakes.count(), 1);
-        let Poll::Ready(Ok(change)) = next.as_mut().poll(&mut context) else { panic!("it was woken for it") };
+        let Poll::Ready(Ok(change)) = next.as_mut().poll(&mut context) else {
+            panic!("it was woken for it")
+        };
         assert_eq!(change.key, "a");
     }
     set(&room, "b");

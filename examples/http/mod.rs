@@ -28,6 +28,7 @@ pub fn request(
     stream.read_to_string(&mut response)?;
     let malformed = || io::Error::new(io::ErrorKind::InvalidData, "not an HTTP response");
     let (head, body) = response.split_once("\r\n\r\n").ok_or_else(malformed)?;
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or_else(malformed)?;
+    let status =
+        head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or_else(malformed)?;
     Ok(Response { status, body: body.to_owned() })
 }

@@ -2,12 +2,12 @@
 //!
 //! A key is a tuple of parts. Bytes compare as the tuples do, and no string can forge a separator:
 //!
-//! - a string or byte part writes each `00` as `00 FF` and ends with `00 00`, unless it is the last part, which is
-//!   written as it is;
+//! - a string or byte part writes each `00` as `00 FF` and ends with `00 00`, unless it is the last
+//!   part, which is written as it is;
 //! - an integer part is big-endian, fixed width.
 //!
-//! The escape is that of FoundationDB's tuple layer: `00 00` sorts before `00 FF` and before every other byte, so
-//! a part sorts before its own extensions.
+//! The escape is that of FoundationDB's tuple layer: `00 00` sorts before `00 FF` and before every
+//! other byte, so a part sorts before its own extensions.
 
 /// Ends a byte part that is not the last.
 const TERMINATOR: [u8; 2] = [0x00, 0x00];
@@ -31,7 +31,8 @@ pub(crate) fn push_u64(key: &mut Vec<u8>, part: u64) {
     key.extend_from_slice(&part.to_be_bytes());
 }
 
-/// Takes a byte part that others follow off the front of `key`. `None` when the key was not written this way.
+/// Takes a byte part that others follow off the front of `key`. `None` when the key was not written
+/// this way.
 pub(crate) fn take_bytes(key: &mut &[u8]) -> Option<Vec<u8>> {
     let mut part = Vec::new();
     let mut rest = *key;

@@ -1,8 +1,8 @@
 //! Bytes of rows, frames and keys.
 //!
-//! This is the only module that knows bincode. Everything is little-endian with variable-length integers
-//! (`bincode::config::standard()`), and decoding never allocates more than the input could justify. The golden
-//! tests freeze the bytes.
+//! This is the only module that knows bincode. Everything is little-endian with variable-length
+//! integers (`bincode::config::standard()`), and decoding never allocates more than the input could
+//! justify. The golden tests freeze the bytes.
 
 pub(crate) mod key;
 
@@ -10,10 +10,12 @@ use crate::error::{Error, Result};
 use crate::observe;
 use bincode::config::{self, Configuration};
 
-/// The most bytes one decoded value may claim, so that a damaged length cannot ask for all the memory there is.
+/// The most bytes one decoded value may claim, so that a damaged length cannot ask for all the
+/// memory there is.
 const DECODE_LIMIT: usize = 1 << 30;
 
-fn configuration() -> Configuration<config::LittleEndian, config::Varint, config::Limit<DECODE_LIMIT>> {
+fn configuration()
+-> Configuration<config::LittleEndian, config::Varint, config::Limit<DECODE_LIMIT>> {
     config::standard().with_limit::<DECODE_LIMIT>()
 }
 
@@ -34,8 +36,8 @@ pub(crate) fn encode_into<T: bincode::Encode>(value: &T, buf: &mut Vec<u8>) -> R
 
 /// Decodes what [`encode`] wrote. Bytes left over are damage too.
 pub(crate) fn decode<'a, T: bincode::BorrowDecode<'a, ()>>(bytes: &'a [u8]) -> Result<T, String> {
-    let (value, used) =
-        bincode::borrow_decode_from_slice(bytes, configuration()).map_err(|error| error.to_string())?;
+    let (value, used) = bincode::borrow_decode_from_slice(bytes, configuration())
+        .map_err(|error| error.to_string())?;
     if used != bytes.len() {
         return Err(format!("{} bytes left over after a value of {used}", bytes.len() - used));
     }

@@ -7,7 +7,7 @@ use crate::engine::access::{Reader, Writer};
 use crate::error::{Error, Result};
 use crate::stores::codlet_rows::{CodeRow, Use};
 use crate::stores::form_token::row::TokenKey;
-use crate::stores::text::check_len;
+use crate::stores::length::check_len;
 use ::codlet::admin::{CodeListFilter, CodeMeta};
 use ::codlet::store::{ClaimRequest, CodeRecord, StoredCode};
 use ::codlet::{ClaimOutcome, CodeId, KeyVersion, SubjectId, classify_claim};
@@ -62,7 +62,7 @@ impl CodeRow {
 }
 
 /// Stores a code, to be kept for `retention_ms` from its expiry.
-pub(super) fn insert<W: Writer + ?Sized>(tx: &mut W, code: &CodeRecord, retention_ms: u64) -> Result<()> {
+pub(super) fn insert(tx: &mut dyn Writer, code: &CodeRecord, retention_ms: u64) -> Result<()> {
     let key = TokenKey::encode(&convert::lookup_key(&code.lookup_key))?;
     check_len("the code id", code.id.as_str())?;
     check_len("the key version", code.key_version.as_str())?;
@@ -88,8 +88,8 @@ pub(super) fn insert<W: Writer + ?Sized>(tx: &mut W, code: &CodeRecord, retentio
 }
 
 /// The first of `candidates` that is kept, and in `scope` when one is named, whatever became of it.
-pub(super) fn lookup<R: Reader + ?Sized>(
-    rows: &mut R,
+pub(super) fn lookup(
+    rows: &mut dyn Reader,
     candidates: &[TokenKey],
     scope: Option<&str>,
 ) -> Result<Option<StoredCode>> {
@@ -103,8 +103,9 @@ pub(super) fn lookup<R: Reader + ?Sized>(
     Ok(None)
 }
 
-/// Claims a code, if it is open, unexpired by the caller's time and of the purpose and scope that are named.
-pub(super) fn claim<W: Writer + ?Sized>(tx: &mut W, request: &ClaimRequest<'_>) -> Result<ClaimOutcome> {
+/// Claims a code, if it is open, unexpired by the caller's time and of the purpose and scope that
+/// are named.
+pub(super) fn claim(tx: &mut dyn Writer, request: &ClaimRequest<'_>) -> Result<ClaimOutcome> {
     let id = request.code_id.as_str();
     check_len("the code id", id)?;
     check_len("the subject", request.subject.as_str())?;
@@ -124,8 +125,8 @@ pub(super) fn claim<W: Writer + ?Sized>(tx: &mut W, request: &ClaimRequest<'_>) 
 }
 
 /// Revokes a code that is open, and in `scope` when one is named.
-pub(super) fn revoke<W: Writer + ?Sized>(
-    tx: &mut W,
+pub(super) fn revoke(
+    tx: &mut dyn Writer,
     id: &CodeId,
     scope: Option<&str>,
     now: u64,
@@ -142,15 +143,15 @@ pub(super) fn revoke<W: Writer + ?Sized>(
 }
 
 /// What is known of a code but its lookup key.
-pub(super) fn meta<R: Reader + ?Sized>(rows: &mut R, id: &CodeId) -> Result<Option<CodeMeta>> {
+pub(super) fn meta(rows: &mut dyn Reader, id: &CodeId) -> Result<Option<CodeMeta>> {
     check_len("the code id", id.as_str())?;
     let Some(record) = records::get(rows, Kind::Code, id.as_str())? else { return Ok(None) };
     Ok(Some(CodeRow::decode(&record)?.into_meta(id.as_str().into())))
 }
 
 /// The codes that `filter` lets through, those that end last first. Reads every code there is.
-pub(super) fn list<R: Reader + ?Sized>(
-    rows: &mut R,
+pub(super) fn list(
+    rows: &mut dyn Reader,
     filter: &CodeListFilter,
     now: u64,
 ) -> Result<Vec<CodeMeta>> {
@@ -168,8 +169,9 @@ pub(super) fn list<R: Reader + ?Sized>(
             if now_ms >= record.keep_until_ms || !row.is_in(scope) {
                 continue;
             }
-            let id = std::str::from_utf8(id)
-                .map_err(|_| Error::corrupted(format!("a key of table {}", table.name()), "not UTF-8"))?;
+            let id = std::str::from_utf8(id).map_err(|_| {
+                Error::corrupted(format!("a key of table {}", table.name()), "not UTF-8")
+            })?;
             let meta = row.into_meta(id.into());
             if !filter.active_only || meta.is_redeemable_at(now) {
                 found.push(meta);

@@ -55,7 +55,8 @@ pub(super) fn outcome(
     (outcome, result_ref)
 }
 
-/// An error in the words of `codlet`. The texts of our errors name tables, sizes and files, never what is stored.
+/// An error in the words of `codlet`. The texts of our errors name tables, sizes and files, never
+/// what is stored.
 pub(super) fn store_error(error: Error) -> StoreError {
     match error {
         Error::Corrupted { .. } => StoreError::InvariantViolation(error.to_string()),
@@ -70,7 +71,9 @@ mod tests {
     #[test]
     fn damage_is_a_broken_invariant_and_everything_else_the_backend() {
         let damage = store_error(Error::corrupted("a row of table codlet_code", "cut short"));
-        assert!(matches!(damage, StoreError::InvariantViolation(text) if text.contains("cut short")));
+        assert!(
+            matches!(damage, StoreError::InvariantViolation(text) if text.contains("cut short"))
+        );
         assert!(matches!(store_error(Error::Closed), StoreError::Backend(_)));
         assert!(matches!(store_error(Error::AlreadyExists), StoreError::Backend(_)));
     }

@@ -1,16 +1,16 @@
 //! The operations on counted failures, each written once.
 //!
-//! One row per key holds the failures of its window as runs: a time and how many there were. A failure counts while
-//! its time is less than the window ago. Runs are exact to the millisecond up to [`EXACT_FAILURES`]; beyond that,
-//! failures within a 1,024th of the window share a run under the time of the last, so that a row stays small and a
-//! failure counts at most that much too long.
+//! One row per key holds the failures of its window as runs: a time and how many there were. A
+//! failure counts while its time is less than the window ago. Runs are exact to the millisecond up
+//! to [`EXACT_FAILURES`]; beyond that, failures within a 1,024th of the window share a run under
+//! the time of the last, so that a row stays small and a failure counts at most that much too long.
 
 use crate::codec;
 use crate::engine::access::{Reader, Writer};
 use crate::error::Result;
 use crate::stores::codlet_rows::{FailuresRow, Run};
 use crate::stores::expiry;
-use crate::stores::text::check_len;
+use crate::stores::length::check_len;
 use crate::tables::Table;
 use ::codlet::{RateLimitKey, RateLimitOutcome, RateLimitPolicy};
 use std::time::Duration;
@@ -19,8 +19,8 @@ use std::time::Duration;
 const EXACT_FAILURES: u32 = 1_024;
 
 impl FailuresRow {
-    /// How many failures count at `now_ms` in a window of `window_ms`. One beyond the window they were recorded with
-    /// is that one, because the row is gone after it.
+    /// How many failures count at `now_ms` in a window of `window_ms`. One beyond the window they
+    /// were recorded with is that one, because the row is gone after it.
     fn count(&self, window_ms: u64, now_ms: u64) -> u32 {
         let window_ms = window_ms.min(self.window_ms);
         let counts = |run: &&Run| run.at_ms.saturating_add(window_ms) > now_ms;
@@ -56,26 +56,26 @@ fn window_ms(window: Duration) -> u64 {
     u64::try_from(window.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
-fn load<R: Reader + ?Sized>(rows: &mut R, key: &[u8]) -> Result<Option<FailuresRow>> {
+fn load(rows: &mut dyn Reader, key: &[u8]) -> Result<Option<FailuresRow>> {
     rows.get(Table::CodletFailures, key)?.map(|bytes| FailuresRow::decode(&bytes)).transpose()
 }
 
 /// Whether `policy` lets another attempt go.
-pub(super) fn check<R: Reader + ?Sized>(
-    rows: &mut R,
+pub(super) fn check(
+    rows: &mut dyn Reader,
     key: &RateLimitKey,
     policy: &RateLimitPolicy,
 ) -> Result<RateLimitOutcome> {
     check_len("the rate limit key", key.as_str())?;
     let now_ms = rows.now_ms();
-    let failures =
-        load(rows, key.as_str().as_bytes())?.map_or(0, |row| row.count(window_ms(policy.window), now_ms));
+    let failures = load(rows, key.as_str().as_bytes())?
+        .map_or(0, |row| row.count(window_ms(policy.window), now_ms));
     Ok(if policy.is_exceeded(failures) { RateLimitOutcome::Deny } else { RateLimitOutcome::Allow })
 }
 
 /// Counts a failure.
-pub(super) fn record<W: Writer + ?Sized>(
-    tx: &mut W,
+pub(super) fn record(
+    tx: &mut dyn Writer,
     key: &RateLimitKey,
     policy: &RateLimitPolicy,
 ) -> Result<()> {
@@ -83,17 +83,18 @@ pub(super) fn record<W: Writer + ?Sized>(
     let key = key.as_str().as_bytes();
     let now_ms = tx.now_ms();
     let old = load(tx, key)?;
-    let filed_at_ms = old.as_ref().map(FailuresRow::ends_ms);
-    let mut row =
-        old.filter(|row| row.ends_ms() > now_ms).unwrap_or(FailuresRow { window_ms: 0, runs: Vec::new() });
+    let indexed_at_ms = old.as_ref().map(FailuresRow::ends_ms);
+    let mut row = old
+        .filter(|row| row.ends_ms() > now_ms)
+        .unwrap_or(FailuresRow { window_ms: 0, runs: Vec::new() });
     row.add(policy, now_ms);
     tx.put(Table::CodletFailures, key, codec::encode(&row)?);
-    expiry::move_to(tx, filed_at_ms, row.ends_ms(), Table::CodletFailures, key);
+    expiry::move_to(tx, indexed_at_ms, row.ends_ms(), Table::CodletFailures, key);
     Ok(())
 }
 
 /// Forgets the failures.
-pub(super) fn clear<W: Writer + ?Sized>(tx: &mut W, key: &RateLimitKey) -> Result<()> {
+pub(super) fn clear(tx: &mut dyn Writer, key: &RateLimitKey) -> Result<()> {
     check_len("the rate limit key", key.as_str())?;
     let key = key.as_str().as_bytes();
     if let Some(row) = load(tx, key)? {
@@ -102,13 +103,13 @@ pub(super) fn clear<W: Writer + ?Sized>(tx: &mut W, key: &RateLimitKey) -> Resul
     Ok(())
 }
 
-fn remove<W: Writer + ?Sized>(tx: &mut W, key: &[u8], row: &FailuresRow) {
+fn remove(tx: &mut dyn Writer, key: &[u8], row: &FailuresRow) {
     tx.delete(Table::CodletFailures, key);
     expiry::delete(tx, row.ends_ms(), Table::CodletFailures, key);
 }
 
 /// Removes the failures of `key` when none counts any more. Answers whether it did.
-pub(super) fn sweep<W: Writer + ?Sized>(tx: &mut W, key: &[u8]) -> Result<bool> {
+pub(super) fn sweep(tx: &mut dyn Writer, key: &[u8]) -> Result<bool> {
     let now_ms = tx.now_ms();
     let Some(row) = load(tx, key)?.filter(|row| row.ends_ms() <= now_ms) else { return Ok(false) };
     remove(tx, key, &row);
@@ -168,7 +169,8 @@ mod tests {
     #[test]
     fn the_extremes_neither_overflow_nor_panic() {
         let mut tx = MapTx::at(u64::MAX - 1);
-        for (policy, expected) in [(policy(0, 100), Deny), (policy(1, 0), Allow), (policy(1, u64::MAX), Deny)]
+        for (policy, expected) in
+            [(policy(0, 100), Deny), (policy(1, 0), Allow), (policy(1, u64::MAX), Deny)]
         {
             clear(&mut tx, &key()).unwrap();
             record(&mut tx, &key(), &policy).unwrap();
@@ -208,7 +210,7 @@ mod tests {
 
     #[test]
     fn failures_have_the_row_that_is_derived() {
-        crate::stores::secondary::tests::histories(|tx, random| {
+        crate::stores::derived::tests::histories(|tx, random| {
             let key = RateLimitKey::new(*random.choice(&["", "k", "l"]).unwrap());
             match random.u8(0..4) {
                 0 | 1 => record(tx, &key, &policy(random.u32(1..4), random.u64(0..9_000))).unwrap(),

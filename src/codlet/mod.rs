@@ -1,8 +1,8 @@
-//! A room as the storage of the crate [`codlet`](https://docs.rs/codlet): one-time codes, sessions, form tokens and
-//! the limiting of guesses (feature `codlet`).
+//! A room as the storage of the crate [`codlet`](https://docs.rs/codlet): one-time codes, sessions,
+//! form tokens and the limiting of guesses (feature `codlet`).
 //!
-//! [`CodletStore`] is one value that implements the four storage traits of that crate, and the optional one for
-//! admin panels, over the one file of a [`Cloakroom`](crate::Cloakroom):
+//! [`CodletStore`] is one value that implements the four storage traits of that crate, and the
+//! optional one for admin panels, over the one file of a [`Cloakroom`](crate::Cloakroom):
 //!
 //! ```
 //! use cloakroom::Cloakroom;
@@ -21,18 +21,21 @@
 //! ```
 //!
 //! # What is the same, and what is said more exactly
-//! - A call has taken its effect, in order, when it returns its future; awaiting it waits for the durability of
-//!   the answer. Of any number of racing `claim_code` or `consume_form_token` calls exactly one wins.
-//! - Form tokens are those of [`form_tokens`](crate::Cloakroom::form_tokens): `Replay` is answered until a grace after
-//!   the expiry, and a caller without a resource never matches a token that has one. The first candidate that exists
-//!   decides.
-//! - Codes and sessions are found whatever became of them (used, revoked, expired), as the traits demand, until a
-//!   [retention](CodletStore::with_retention) after their expiry. Then they are gone, swept or not.
-//! - A record id, like a lookup key, is unique among the codes and among the sessions; a second insert is refused.
+//! - A call has taken its effect, in order, when it returns its future; awaiting it waits for the
+//!   durability of the answer. Of any number of racing `claim_code` or `consume_form_token` calls
+//!   exactly one wins.
+//! - Form tokens are those of [`form_tokens`](crate::Cloakroom::form_tokens): `Replay` is answered
+//!   until a grace after the expiry, and a caller without a resource never matches a token that has
+//!   one. The first candidate that exists decides.
+//! - Codes and sessions are found whatever became of them (used, revoked, expired), as the traits
+//!   demand, until a [retention](CodletStore::with_retention) after their expiry. Then they are
+//!   gone, swept or not.
+//! - A record id, like a lookup key, is unique among the codes and among the sessions; a second
+//!   insert is refused.
 //! - Failures are counted in an exact sliding window by the room's clock.
-//! - `FormTokenManager::consume` answers `Ok(None)` to whoever consumes a token first, and also to a replay that comes
-//!   before `set_result`. Where that makes a difference, consume and store the result in one
-//!   [transaction](CodletTx), whose answers tell the two apart.
+//! - `FormTokenManager::consume` answers `Ok(None)` to whoever consumes a token first, and also to
+//!   a replay that comes before `set_result`. Where that makes a difference, consume and store the
+//!   result in one [transaction](CodletTx), whose answers tell the two apart.
 //! - An error names what failed and never what was stored: no key, id, subject or grant.
 
 mod code;
@@ -51,9 +54,9 @@ use records::Kind;
 pub use store::{CodletClock, CodletStore, DEFAULT_RETENTION};
 pub use tx::CodletTx;
 
-/// Removes what stands at `key` of `table` when its time is over, as a row of the expiry index suggests. Answers whether
-/// it did; what is of another store is left alone.
-pub(crate) fn sweep<W: Writer + ?Sized>(tx: &mut W, table: Table, key: &[u8]) -> Result<bool> {
+/// Removes what stands at `key` of `table` when its time is over, as a row of the expiry index
+/// suggests. Answers whether it did; what is of another store is left alone.
+pub(crate) fn sweep(tx: &mut dyn Writer, table: Table, key: &[u8]) -> Result<bool> {
     match table {
         Table::CodletCode => records::sweep(tx, Kind::Code, key),
         Table::CodletSession => records::sweep(tx, Kind::Session, key),

@@ -2,9 +2,11 @@
 //!
 //! Invariants, which the operations keep:
 //!
-//! 1. The row under a lookup key holds the id of a record whose row names that lookup key, and no record is without.
-//! 2. A record has exactly one row in the expiry index, at the time until which it is kept. That time is fixed when
-//!    the record is inserted, so that every reader and the sweeper agree, whatever their handles say.
+//! 1. The row under a lookup key holds the id of a record whose row names that lookup key, and no
+//!    record is without.
+//! 2. A record has exactly one row in the expiry index, at the time until which it is kept. That
+//!    time is fixed when the record is inserted, so that every reader and the sweeper agree,
+//!    whatever their handles say.
 //! 3. A record past that time is absent to every answer.
 
 use crate::codec;
@@ -40,31 +42,32 @@ impl Kind {
     }
 }
 
-/// Until when a record is kept: `retention_ms` from its expiry. From now, when the caller's clock is so far behind
-/// the room's that it would be gone at once.
+/// Until when a record is kept: `retention_ms` from its expiry. From now, when the caller's clock
+/// is so far behind the room's that it would be gone at once.
 pub(super) fn keep_until_ms(expires_at: u64, now_ms: u64, retention_ms: u64) -> u64 {
     expires_at.saturating_mul(1_000).max(now_ms).saturating_add(retention_ms)
 }
 
-fn load<R: Reader + ?Sized>(rows: &mut R, kind: Kind, id: &[u8]) -> Result<Option<Record>> {
+fn load(rows: &mut dyn Reader, kind: Kind, id: &[u8]) -> Result<Option<Record>> {
     let bytes = rows.get(kind.by_id(), id)?;
     bytes.map(|bytes| Record::decode(kind.by_id(), &bytes)).transpose()
 }
 
 /// The record with this id.
-pub(super) fn get<R: Reader + ?Sized>(rows: &mut R, kind: Kind, id: &str) -> Result<Option<Record>> {
+pub(super) fn get(rows: &mut dyn Reader, kind: Kind, id: &str) -> Result<Option<Record>> {
     let now_ms = rows.now_ms();
     Ok(load(rows, kind, id.as_bytes())?.filter(|record| now_ms < record.keep_until_ms))
 }
 
 /// The record with this lookup key, and its id.
-pub(super) fn find<R: Reader + ?Sized>(
-    rows: &mut R,
+pub(super) fn find(
+    rows: &mut dyn Reader,
     kind: Kind,
     key: &TokenKey,
 ) -> Result<Option<(String, Record)>> {
     let Some(id) = rows.get(kind.by_key(), key.as_bytes())? else { return Ok(None) };
-    let damaged = |detail| Error::corrupted(format!("a row of table {}", kind.by_key().name()), detail);
+    let damaged =
+        |detail| Error::corrupted(format!("a row of table {}", kind.by_key().name()), detail);
     let record = load(rows, kind, &id)?.ok_or_else(|| damaged("it leads to no record"))?;
     if rows.now_ms() >= record.keep_until_ms {
         return Ok(None);
@@ -73,8 +76,9 @@ pub(super) fn find<R: Reader + ?Sized>(
     Ok(Some((id.to_owned(), record)))
 }
 
-/// Stores a record, unless one that is kept has its id or its lookup key. What is left of others is replaced.
-pub(super) fn insert<W: Writer + ?Sized>(tx: &mut W, kind: Kind, id: &str, record: &Record) -> Result<()> {
+/// Stores a record, unless one that is kept has its id or its lookup key. What is left of others is
+/// replaced.
+pub(super) fn insert(tx: &mut dyn Writer, kind: Kind, id: &str, record: &Record) -> Result<()> {
     let value = codec::encode(record)?;
     let now_ms = tx.now_ms();
     let mut ended = Vec::new();
@@ -97,19 +101,19 @@ pub(super) fn insert<W: Writer + ?Sized>(tx: &mut W, kind: Kind, id: &str, recor
 }
 
 /// Stores other content in a record that [`get`] gave.
-pub(super) fn update<W: Writer + ?Sized>(tx: &mut W, kind: Kind, id: &str, record: &Record) -> Result<()> {
+pub(super) fn update(tx: &mut dyn Writer, kind: Kind, id: &str, record: &Record) -> Result<()> {
     tx.put(kind.by_id(), id.as_bytes(), codec::encode(record)?);
     Ok(())
 }
 
-fn remove<W: Writer + ?Sized>(tx: &mut W, kind: Kind, id: &[u8], record: &Record) {
+fn remove(tx: &mut dyn Writer, kind: Kind, id: &[u8], record: &Record) {
     tx.delete(kind.by_id(), id);
     tx.delete(kind.by_key(), &record.lookup_key);
     expiry::delete(tx, record.keep_until_ms, kind.by_id(), id);
 }
 
 /// Removes the record with this id when it is no longer kept. Answers whether it did.
-pub(super) fn sweep<W: Writer + ?Sized>(tx: &mut W, kind: Kind, id: &[u8]) -> Result<bool> {
+pub(super) fn sweep(tx: &mut dyn Writer, kind: Kind, id: &[u8]) -> Result<bool> {
     let now_ms = tx.now_ms();
     let Some(record) = load(tx, kind, id)?.filter(|record| record.keep_until_ms <= now_ms) else {
         return Ok(false);
@@ -187,7 +191,10 @@ mod tests {
         // It takes the id of one and the lookup key of the other.
         insert(&mut tx, Kind::Code, "a", &record("0b", 200)).unwrap();
         assert_eq!(tx.snapshot().len(), 3);
-        assert_eq!(find(&mut tx, Kind::Code, &key("0b")).unwrap(), Some(("a".into(), record("0b", 200))));
+        assert_eq!(
+            find(&mut tx, Kind::Code, &key("0b")).unwrap(),
+            Some(("a".into(), record("0b", 200)))
+        );
         assert!(find(&mut tx, Kind::Code, &key("0a")).unwrap().is_none());
     }
 
@@ -207,13 +214,15 @@ mod tests {
 
     #[test]
     fn records_have_the_rows_that_are_derived() {
-        crate::stores::secondary::tests::histories(|tx, random| {
+        crate::stores::derived::tests::histories(|tx, random| {
             let kind = *random.choice(&[Kind::Code, Kind::Session]).unwrap();
             let id = *random.choice(&["", "a", "b"]).unwrap();
             match random.u8(0..4) {
                 0 | 1 => {
-                    let record =
-                        record(random.choice(&["0a", "", "z"]).unwrap(), tx.now_ms + random.u64(0..9_000));
+                    let record = record(
+                        random.choice(&["0a", "", "z"]).unwrap(),
+                        tx.now_ms + random.u64(0..9_000),
+                    );
                     // One that is taken is refused and leaves everything as it was.
                     let _ = insert(tx, kind, id, &record);
                 }

@@ -7,13 +7,13 @@ use crate::engine::access::{Reader, Writer};
 use crate::error::Result;
 use crate::stores::codlet_rows::SessionRow;
 use crate::stores::form_token::row::TokenKey;
-use crate::stores::text::check_len;
+use crate::stores::length::check_len;
 use ::codlet::store::{SessionRecord, StoredSession};
 use ::codlet::{SessionId, SubjectId};
 
 /// Stores a session, to be kept for `retention_ms` from its expiry.
-pub(super) fn insert<W: Writer + ?Sized>(
-    tx: &mut W,
+pub(super) fn insert(
+    tx: &mut dyn Writer,
     session: &SessionRecord,
     retention_ms: u64,
 ) -> Result<()> {
@@ -38,8 +38,8 @@ pub(super) fn insert<W: Writer + ?Sized>(
 }
 
 /// The first of `candidates` that is kept, whatever became of it.
-pub(super) fn lookup<R: Reader + ?Sized>(
-    rows: &mut R,
+pub(super) fn lookup(
+    rows: &mut dyn Reader,
     candidates: &[TokenKey],
 ) -> Result<Option<StoredSession>> {
     for key in candidates {
@@ -58,23 +58,19 @@ pub(super) fn lookup<R: Reader + ?Sized>(
 }
 
 /// Revokes a session. The first revocation holds.
-pub(super) fn revoke<W: Writer + ?Sized>(tx: &mut W, id: &SessionId, now: u64) -> Result<()> {
+pub(super) fn revoke(tx: &mut dyn Writer, id: &SessionId, now: u64) -> Result<()> {
     change(tx, id, |row| {
         row.revoked_at.get_or_insert(now);
     })
 }
 
 /// Notes that a session was used.
-pub(super) fn touch<W: Writer + ?Sized>(tx: &mut W, id: &SessionId, now: u64) -> Result<()> {
+pub(super) fn touch(tx: &mut dyn Writer, id: &SessionId, now: u64) -> Result<()> {
     change(tx, id, |row| row.last_seen_at = Some(now))
 }
 
 /// Changes a session that is kept; stages nothing when that made no difference.
-fn change<W: Writer + ?Sized>(
-    tx: &mut W,
-    id: &SessionId,
-    change: impl FnOnce(&mut SessionRow),
-) -> Result<()> {
+fn change(tx: &mut dyn Writer, id: &SessionId, change: impl FnOnce(&mut SessionRow)) -> Result<()> {
     check_len("the session id", id.as_str())?;
     let Some(mut record) = records::get(tx, Kind::Session, id.as_str())? else { return Ok(()) };
     let mut row = SessionRow::decode(&record)?;

@@ -13,29 +13,30 @@ use crate::stores::form_token::{FormTokenStore as _, FormTokens};
 use crate::tables::Table;
 use ::codlet::admin::{CodeAdminStore, CodeListFilter, CodeMeta};
 use ::codlet::store::{
-    ClaimRequest, CodeRecord, CodeStore, FormTokenRecord, FormTokenStore, RateLimitKey, RateLimitOutcome,
-    RateLimitPolicy, RateLimitStore, SessionRecord, SessionStore, StoreError, StoredCode, StoredSession,
-    TokenSubject,
+    ClaimRequest, CodeRecord, CodeStore, FormTokenRecord, FormTokenStore, RateLimitKey,
+    RateLimitOutcome, RateLimitPolicy, RateLimitStore, SessionRecord, SessionStore, StoreError,
+    StoredCode, StoredSession, TokenSubject,
 };
 use ::codlet::{ClaimOutcome, CodeId, LookupKey, SessionId, TokenConsumeOutcome};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long codes and sessions are found after their expiry, unless the store says otherwise: long enough that an
-/// audit says `expired` or `used` and not `unknown`.
+/// How long codes and sessions are found after their expiry, unless the store says otherwise: long
+/// enough that an audit says `expired` or `used` and not `unknown`.
 pub const DEFAULT_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Everything that the crate `codlet` stores, in a room: a `FormTokenStore`, `CodeStore`, `SessionStore`,
-/// `RateLimitStore` and `CodeAdminStore` of that crate. A cheap clone; give each manager one.
+/// Everything that the crate `codlet` stores, in a room: a `FormTokenStore`, `CodeStore`,
+/// `SessionStore`, `RateLimitStore` and `CodeAdminStore` of that crate. A cheap clone; give each
+/// manager one.
 ///
 /// See the [module](super) for what its answers mean.
 ///
 /// # Errors
 /// Of every method of those traits: `StoreError::InvariantViolation` for damaged bytes, and else
 /// `StoreError::Backend` with the text of our [`Error`](crate::Error): a string over
-/// [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN), an id or lookup key that is taken, a closed room, a failed disk.
-/// Nothing was applied, unless the text says that the outcome is unknown.
+/// [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN), an id or lookup key that is taken, a closed room, a
+/// failed disk. Nothing was applied, unless the text says that the outcome is unknown.
 #[derive(Clone)]
 pub struct CodletStore {
     engine: Engine,
@@ -66,8 +67,8 @@ impl From<&Cloakroom> for CodletStore {
 }
 
 impl CodletStore {
-    /// The same store, with answers about form tokens, codes and sessions that wait for this much. The default is
-    /// the room's.
+    /// The same store, with answers about form tokens, codes and sessions that wait for this much.
+    /// The default is the room's.
     #[must_use]
     pub fn with_durability(self, durability: Durability) -> Self {
         let form_tokens = self.form_tokens.with_durability(durability);
@@ -82,19 +83,20 @@ impl CodletStore {
         Self { failures_durability, ..self }
     }
 
-    /// The same store; form tokens consumed through it answer `Replay` until this long after their expiry. The
-    /// default is 24 hours.
+    /// The same store; form tokens consumed through it answer `Replay` until this long after their
+    /// expiry. The default is 24 hours.
     #[must_use]
     pub fn with_replay_grace(self, replay_grace: Duration) -> Self {
         let form_tokens = self.form_tokens.with_replay_grace(replay_grace);
         Self { form_tokens, ..self }
     }
 
-    /// The same store; codes and sessions inserted through it are found until this long after their expiry, by the
-    /// room's clock, whatever became of them. The default is [`DEFAULT_RETENTION`]. Zero makes an expired record an
-    /// unknown one.
+    /// The same store; codes and sessions inserted through it are found until this long after their
+    /// expiry, by the room's clock, whatever became of them. The default is [`DEFAULT_RETENTION`].
+    /// Zero makes an expired record an unknown one.
     ///
-    /// A record that is expired by the room's clock when it is inserted is kept this long from then.
+    /// A record that is expired by the room's clock when it is inserted is kept this long from
+    /// then.
     #[must_use]
     pub fn with_retention(self, retention: Duration) -> Self {
         Self { retention, ..self }
@@ -122,7 +124,8 @@ impl fmt::Debug for CodletStore {
     }
 }
 
-/// The clock of a room, as the managers of `codlet` take one. A cheap clone, which does not keep the room open.
+/// The clock of a room, as the managers of `codlet` take one. A cheap clone, which does not keep
+/// the room open.
 #[derive(Debug, Clone)]
 pub struct CodletClock {
     clock: Arc<dyn Clock>,
@@ -140,7 +143,10 @@ async fn answer<T, U>(pending: Pending<T>, into: impl FnOnce(T) -> U) -> Result<
 }
 
 impl FormTokenStore for CodletStore {
-    fn insert_form_token(&self, record: FormTokenRecord) -> impl Future<Output = Result<(), StoreError>> {
+    fn insert_form_token(
+        &self,
+        record: FormTokenRecord,
+    ) -> impl Future<Output = Result<(), StoreError>> {
         answer(self.form_tokens.insert_form_token(convert::form_token(record)), |()| ())
     }
 
@@ -154,7 +160,8 @@ impl FormTokenStore for CodletStore {
     ) -> impl Future<Output = Result<(TokenConsumeOutcome, Option<String>), StoreError>> {
         let keys = convert::lookup_keys(candidates);
         let subject = convert::subject(subject);
-        let pending = self.form_tokens.consume_form_token_any(&keys, &subject, purpose, bound_resource, now);
+        let pending =
+            self.form_tokens.consume_form_token_any(&keys, &subject, purpose, bound_resource, now);
         answer(pending, convert::outcome)
     }
 
@@ -163,7 +170,10 @@ impl FormTokenStore for CodletStore {
         candidates: &[LookupKey],
         result_ref: &str,
     ) -> impl Future<Output = Result<(), StoreError>> {
-        answer(self.form_tokens.set_token_result_any(&convert::lookup_keys(candidates), result_ref), |()| ())
+        answer(
+            self.form_tokens.set_token_result_any(&convert::lookup_keys(candidates), result_ref),
+            |()| (),
+        )
     }
 }
 
@@ -173,15 +183,20 @@ impl CodeStore for CodletStore {
         candidates: &[LookupKey],
         scope: Option<&str>,
     ) -> impl Future<Output = Result<Option<StoredCode>, StoreError>> {
-        let pending = self
-            .engine
-            .read(self.durability, |rows| code::lookup(rows, &convert::encode_keys(candidates)?, scope));
+        let pending = self.engine.read(self.durability, |rows| {
+            code::lookup(rows, &convert::encode_keys(candidates)?, scope)
+        });
         answer(pending, |found| found)
     }
 
-    fn claim_code(&self, req: &ClaimRequest<'_>) -> impl Future<Output = Result<ClaimOutcome, StoreError>> {
+    fn claim_code(
+        &self,
+        req: &ClaimRequest<'_>,
+    ) -> impl Future<Output = Result<ClaimOutcome, StoreError>> {
         let row = [(Table::CodletCode, req.code_id.as_str().as_bytes())];
-        answer(self.engine.transact(self.durability, &row, |tx| code::claim(tx, req)), |outcome| outcome)
+        answer(self.engine.transact(self.durability, &row, |tx| code::claim(tx, req)), |outcome| {
+            outcome
+        })
     }
 
     fn insert_code(&self, record: CodeRecord) -> impl Future<Output = Result<(), StoreError>> {
@@ -201,13 +216,15 @@ impl CodeStore for CodletStore {
         now: u64,
     ) -> impl Future<Output = Result<(), StoreError>> {
         let row = [(Table::CodletCode, code_id.as_str().as_bytes())];
-        let pending = self.engine.transact(self.durability, &row, |tx| code::revoke(tx, code_id, scope, now));
+        let pending =
+            self.engine.transact(self.durability, &row, |tx| code::revoke(tx, code_id, scope, now));
         answer(pending, |()| ())
     }
 }
 
 impl CodletStore {
-    /// Runs the insert of a record, with the rows looked up beforehand that decide whether it is there already.
+    /// Runs the insert of a record, with the rows looked up beforehand that decide whether it is
+    /// there already.
     fn insert(
         &self,
         kind: Kind,
@@ -231,10 +248,15 @@ impl CodeAdminStore for CodletStore {
         filter: &CodeListFilter,
         now: u64,
     ) -> impl Future<Output = Result<Vec<CodeMeta>, StoreError>> {
-        answer(self.engine.read(self.durability, |rows| code::list(rows, filter, now)), |found| found)
+        answer(self.engine.read(self.durability, |rows| code::list(rows, filter, now)), |found| {
+            found
+        })
     }
 
-    fn get_code_meta(&self, code_id: &CodeId) -> impl Future<Output = Result<Option<CodeMeta>, StoreError>> {
+    fn get_code_meta(
+        &self,
+        code_id: &CodeId,
+    ) -> impl Future<Output = Result<Option<CodeMeta>, StoreError>> {
         answer(self.engine.read(self.durability, |rows| code::meta(rows, code_id)), |found| found)
     }
 }
@@ -244,13 +266,16 @@ impl SessionStore for CodletStore {
         &self,
         candidates: &[LookupKey],
     ) -> impl Future<Output = Result<Option<StoredSession>, StoreError>> {
-        let pending = self
-            .engine
-            .read(self.durability, |rows| session::lookup(rows, &convert::encode_keys(candidates)?));
+        let pending = self.engine.read(self.durability, |rows| {
+            session::lookup(rows, &convert::encode_keys(candidates)?)
+        });
         answer(pending, |found| found)
     }
 
-    fn insert_session(&self, record: SessionRecord) -> impl Future<Output = Result<(), StoreError>> {
+    fn insert_session(
+        &self,
+        record: SessionRecord,
+    ) -> impl Future<Output = Result<(), StoreError>> {
         let retention_ms = self.retention_ms();
         answer(
             self.insert(Kind::Session, record.id.as_str(), &record.lookup_key, |tx| {
@@ -266,7 +291,8 @@ impl SessionStore for CodletStore {
         now: u64,
     ) -> impl Future<Output = Result<(), StoreError>> {
         let row = [(Table::CodletSession, session_id.as_str().as_bytes())];
-        let pending = self.engine.transact(self.durability, &row, |tx| session::revoke(tx, session_id, now));
+        let pending =
+            self.engine.transact(self.durability, &row, |tx| session::revoke(tx, session_id, now));
         answer(pending, |()| ())
     }
 
@@ -276,7 +302,8 @@ impl SessionStore for CodletStore {
         now: u64,
     ) -> impl Future<Output = Result<(), StoreError>> {
         let row = [(Table::CodletSession, session_id.as_str().as_bytes())];
-        let pending = self.engine.transact(self.durability, &row, |tx| session::touch(tx, session_id, now));
+        let pending =
+            self.engine.transact(self.durability, &row, |tx| session::touch(tx, session_id, now));
         answer(pending, |()| ())
     }
 }
@@ -287,7 +314,8 @@ impl RateLimitStore for CodletStore {
         key: &RateLimitKey,
         policy: &RateLimitPolicy,
     ) -> impl Future<Output = Result<RateLimitOutcome, StoreError>> {
-        let pending = self.engine.read(self.failures_durability, |rows| failures::check(rows, key, policy));
+        let pending =
+            self.engine.read(self.failures_durability, |rows| failures::check(rows, key, policy));
         answer(pending, |outcome| outcome)
     }
 
@@ -297,14 +325,16 @@ impl RateLimitStore for CodletStore {
         policy: &RateLimitPolicy,
     ) -> impl Future<Output = Result<(), StoreError>> {
         let row = [(Table::CodletFailures, key.as_str().as_bytes())];
-        let pending =
-            self.engine.transact(self.failures_durability, &row, |tx| failures::record(tx, key, policy));
+        let pending = self
+            .engine
+            .transact(self.failures_durability, &row, |tx| failures::record(tx, key, policy));
         answer(pending, |()| ())
     }
 
     fn clear_failures(&self, key: &RateLimitKey) -> impl Future<Output = Result<(), StoreError>> {
         let row = [(Table::CodletFailures, key.as_str().as_bytes())];
-        let pending = self.engine.transact(self.failures_durability, &row, |tx| failures::clear(tx, key));
+        let pending =
+            self.engine.transact(self.failures_durability, &row, |tx| failures::clear(tx, key));
         answer(pending, |()| ())
     }
 }

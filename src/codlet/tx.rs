@@ -17,14 +17,16 @@ use std::time::Duration;
 impl Transaction<'_> {
     /// What the crate `codlet` stores: the operations of its traits, answering at once.
     ///
-    /// It closes a gap that those traits leave open: a code is claimed and its session stored, or neither.
+    /// It closes a gap that those traits leave open: a code is claimed and its session stored, or
+    /// neither.
     pub fn codlet(&mut self) -> CodletTx<'_> {
         CodletTx { tx: self.writer(), retention: DEFAULT_RETENTION }
     }
 }
 
-/// What the crate `codlet` stores, inside a transaction: the operations of its traits, answering at once and seeing
-/// what the transaction has done so far. What they change is kept or lost with the transaction.
+/// What the crate `codlet` stores, inside a transaction: the operations of its traits, answering at
+/// once and seeing what the transaction has done so far. What they change is kept or lost with the
+/// transaction.
 ///
 /// An operation that answers an error has changed nothing; the transaction can go on.
 pub struct CodletTx<'a> {
@@ -66,7 +68,8 @@ impl CodletTx<'_> {
 
     /// See `codlet::store::FormTokenStore::set_token_result`.
     pub fn set_token_result(&mut self, candidates: &[LookupKey], result_ref: &str) -> Result<()> {
-        FormTokensTx::new(self.tx).set_token_result_any(&convert::lookup_keys(candidates), result_ref)
+        FormTokensTx::new(self.tx)
+            .set_token_result_any(&convert::lookup_keys(candidates), result_ref)
     }
 
     /// See `codlet::store::CodeStore::lookup_code`.
@@ -116,7 +119,11 @@ impl CodletTx<'_> {
     }
 
     /// See `codlet::store::RateLimitStore::check`.
-    pub fn check(&mut self, key: &RateLimitKey, policy: &RateLimitPolicy) -> Result<RateLimitOutcome> {
+    pub fn check(
+        &mut self,
+        key: &RateLimitKey,
+        policy: &RateLimitPolicy,
+    ) -> Result<RateLimitOutcome> {
         failures::check(self.tx, key, policy)
     }
 

@@ -17,23 +17,23 @@ const INTERVAL: Duration = Duration::from_secs(30);
 const MINUTE: Duration = Duration::from_secs(60);
 const ONE_MS: Duration = Duration::from_millis(1);
 
-type Store = dyn AdaptiveRateLimitStore;
+type AdaptiveDriver = dyn AdaptiveRateLimitStore;
 
-/// Runs the whole suite on limiters that `factory` makes: fresh, empty, with the configurations that it is given, and
-/// with the clock that they take their time from.
+/// Runs the whole suite on limiters that `factory` makes: fresh, empty, with the configurations
+/// that it is given, and with the clock that they take their time from.
 ///
 /// # Panics
 /// When a rule is broken, with the list of the broken ones.
 pub fn adaptive_rate_limit<S: AdaptiveRateLimitStore + 'static>(
     factory: impl Fn(RateLimitConfig, AdaptiveConfig) -> (S, Arc<ManualClock>),
 ) {
-    run("adaptive rate limit", RULES, |check: &dyn Fn(&Store, &ManualClock)| {
+    run("adaptive rate limit", RULES, |check: &dyn Fn(&AdaptiveDriver, &ManualClock)| {
         let (store, clock) = factory(config(LIMIT), AdaptiveConfig::default());
         check(&store, &clock);
     });
 }
 
-const RULES: &[Rule<Store>] = &[
+const RULES: &[Rule<AdaptiveDriver>] = &[
     ("nothing recorded: 0.3 of the limit is reserved", nothing_recorded),
     ("never a user request: the least is reserved", never_a_user),
     ("few user requests: 0.3 of the limit is reserved", low),
@@ -49,7 +49,10 @@ const RULES: &[Rule<Store>] = &[
     ("remaining is what is left of both shares, never below 0", remaining),
     ("wait_time is 0 or until the oldest request of that priority leaves", wait_time),
     ("a limit of 0 admits nobody, and its wait is the window", limit_zero),
-    ("both priorities together are never admitted over the limit, when shares move too", never_over),
+    (
+        "both priorities together are never admitted over the limit, when shares move too",
+        never_over,
+    ),
     ("reset forgets that there ever was a request", reset),
     ("clear forgets every request and cooldown", clear),
     ("cooldowns end by themselves", cooldown),
@@ -61,22 +64,22 @@ fn config(limit: u64) -> RateLimitConfig {
     RateLimitConfig { limit, window: WINDOW }
 }
 
-fn record(store: &Store, priority: Priority, count: u64) {
+fn record(store: &AdaptiveDriver, priority: Priority, count: u64) {
     for _ in 0..count {
         store.record("r", priority).wait().unwrap();
     }
 }
 
-fn acquire(store: &Store, priority: Priority) -> bool {
+fn acquire(store: &AdaptiveDriver, priority: Priority) -> bool {
     store.acquire("r", priority).wait().unwrap()
 }
 
-fn wait(store: &Store, priority: Priority) -> Duration {
+fn wait(store: &AdaptiveDriver, priority: Priority) -> Duration {
     store.wait_time("r", priority).wait().unwrap()
 }
 
 /// How many of `priority` are admitted until one is not.
-fn drain(store: &Store, priority: Priority) -> u64 {
+fn drain(store: &AdaptiveDriver, priority: Priority) -> u64 {
     let mut count = 0;
     while acquire(store, priority) {
         count += 1;
@@ -86,18 +89,18 @@ fn drain(store: &Store, priority: Priority) -> u64 {
 }
 
 /// The share of users, after it was checked against that of the background.
-fn reserved(store: &Store) -> u64 {
+fn reserved(store: &AdaptiveDriver) -> u64 {
     let status = store.status("r").wait().unwrap();
     assert_eq!(status.user_reserved + status.background_max, status.limit);
     assert!(!status.reason.is_empty());
     status.user_reserved
 }
 
-fn is_paused(store: &Store) -> bool {
+fn is_paused(store: &AdaptiveDriver) -> bool {
     store.status("r").wait().unwrap().background_paused
 }
 
-fn nothing_recorded(store: &Store, _: &ManualClock) {
+fn nothing_recorded(store: &AdaptiveDriver, _: &ManualClock) {
     let status = store.status("r").wait().unwrap();
     assert_eq!((status.user_reserved, status.background_max), (30, 70));
     assert_eq!((status.remaining, status.limit, status.recent_user_activity), (100, 100, 0));
@@ -105,7 +108,7 @@ fn nothing_recorded(store: &Store, _: &ManualClock) {
     assert!(!status.background_paused);
 }
 
-fn never_a_user(store: &Store, clock: &ManualClock) {
+fn never_a_user(store: &AdaptiveDriver, clock: &ManualClock) {
     record(store, Background, 1);
     clock.advance(INTERVAL);
     assert_eq!(reserved(store), 5);
@@ -113,14 +116,14 @@ fn never_a_user(store: &Store, clock: &ManualClock) {
     assert_eq!(reserved(store), 5, "that there was a request was forgotten");
 }
 
-fn low(store: &Store, clock: &ManualClock) {
+fn low(store: &AdaptiveDriver, clock: &ManualClock) {
     record(store, User, 2);
     clock.advance(INTERVAL);
     assert_eq!(reserved(store), 30);
     assert_eq!(store.status("r").wait().unwrap().recent_user_activity, 2);
 }
 
-fn moderate(store: &Store, clock: &ManualClock) {
+fn moderate(store: &AdaptiveDriver, clock: &ManualClock) {
     record(store, User, 3);
     clock.advance(INTERVAL);
     assert_eq!(reserved(store), 62, "increasing");
@@ -131,7 +134,7 @@ fn moderate(store: &Store, clock: &ManualClock) {
     assert!(!is_paused(store));
 }
 
-fn high(store: &Store, clock: &ManualClock) {
+fn high(store: &AdaptiveDriver, clock: &ManualClock) {
     record(store, User, 10);
     clock.advance(INTERVAL);
     assert_eq!((reserved(store), is_paused(store)), (90, true));
@@ -139,7 +142,7 @@ fn high(store: &Store, clock: &ManualClock) {
     assert_eq!((reserved(store), is_paused(store)), (90, false));
 }
 
-fn lull(store: &Store, clock: &ManualClock) {
+fn lull(store: &AdaptiveDriver, clock: &ManualClock) {
     record(store, User, 3);
     clock.advance(15 * MINUTE);
     assert_eq!(reserved(store), 5);
@@ -147,7 +150,7 @@ fn lull(store: &Store, clock: &ManualClock) {
     assert_eq!(reserved(store), 5, "not longer ago than the threshold");
 }
 
-fn sustained(store: &Store, clock: &ManualClock) {
+fn sustained(store: &AdaptiveDriver, clock: &ManualClock) {
     record(store, User, 3);
     clock.advance(30 * MINUTE + ONE_MS);
     assert_eq!(reserved(store), 0);
@@ -157,7 +160,7 @@ fn sustained(store: &Store, clock: &ManualClock) {
     assert_eq!(drain(store, Background), LIMIT);
 }
 
-fn once_per_interval(store: &Store, clock: &ManualClock) {
+fn once_per_interval(store: &AdaptiveDriver, clock: &ManualClock) {
     record(store, User, 1);
     record(store, User, 9);
     assert_eq!(reserved(store), 30);
@@ -167,11 +170,11 @@ fn once_per_interval(store: &Store, clock: &ManualClock) {
     assert_eq!(reserved(store), 90);
 }
 
-fn asking_computes(store: &Store, clock: &ManualClock) {
+fn asking_computes(store: &AdaptiveDriver, clock: &ManualClock) {
     for ask in [
-        |store: &Store| drop(store.status("r").wait().unwrap()),
-        |store: &Store| assert!(store.can_proceed("r", User).wait().unwrap()),
-        |store: &Store| assert_eq!(wait(store, Background), Duration::ZERO),
+        |store: &AdaptiveDriver| drop(store.status("r").wait().unwrap()),
+        |store: &AdaptiveDriver| assert!(store.can_proceed("r", User).wait().unwrap()),
+        |store: &AdaptiveDriver| assert_eq!(wait(store, Background), Duration::ZERO),
     ] {
         store.reset("r").wait().unwrap();
         ask(store);
@@ -184,7 +187,7 @@ fn asking_computes(store: &Store, clock: &ManualClock) {
     }
 }
 
-fn new_limit(store: &Store, _: &ManualClock) {
+fn new_limit(store: &AdaptiveDriver, _: &ManualClock) {
     assert_eq!(reserved(store), 30);
     store.set_resource_config("r", config(50)).wait().unwrap();
     assert_eq!(reserved(store), 15);
@@ -195,12 +198,12 @@ fn new_limit(store: &Store, _: &ManualClock) {
     assert_eq!(store.resource_config("r").wait().unwrap(), config(50));
 }
 
-fn up_to_the_share(store: &Store, _: &ManualClock) {
+fn up_to_the_share(store: &AdaptiveDriver, _: &ManualClock) {
     assert_eq!((drain(store, User), drain(store, Background)), (30, 70));
     assert_eq!(Priority::default(), Background);
 }
 
-fn paused(store: &Store, clock: &ManualClock) {
+fn paused(store: &AdaptiveDriver, clock: &ManualClock) {
     record(store, User, 10);
     clock.advance(INTERVAL);
     assert!(!acquire(store, Background) && acquire(store, User));
@@ -211,7 +214,7 @@ fn paused(store: &Store, clock: &ManualClock) {
     assert!(acquire(store, Background));
 }
 
-fn remaining(store: &Store, _: &ManualClock) {
+fn remaining(store: &AdaptiveDriver, _: &ManualClock) {
     let left = || store.status("r").wait().unwrap().remaining;
     record(store, Background, 20);
     record(store, User, 3);
@@ -222,7 +225,7 @@ fn remaining(store: &Store, _: &ManualClock) {
     assert_eq!(left(), 0);
 }
 
-fn wait_time(store: &Store, clock: &ManualClock) {
+fn wait_time(store: &AdaptiveDriver, clock: &ManualClock) {
     assert_eq!(wait(store, User), Duration::ZERO);
     assert_eq!(drain(store, Background), 70);
     clock.advance(ONE_MS);
@@ -232,7 +235,7 @@ fn wait_time(store: &Store, clock: &ManualClock) {
     assert_eq!(wait(store, User), WINDOW - ONE_MS);
 }
 
-fn limit_zero(store: &Store, _: &ManualClock) {
+fn limit_zero(store: &AdaptiveDriver, _: &ManualClock) {
     store.set_resource_config("r", config(0)).wait().unwrap();
     for priority in [User, Background] {
         assert!(!acquire(store, priority));
@@ -241,7 +244,7 @@ fn limit_zero(store: &Store, _: &ManualClock) {
     assert_eq!(store.status("r").wait().unwrap().remaining, 0);
 }
 
-fn never_over(store: &Store, clock: &ManualClock) {
+fn never_over(store: &AdaptiveDriver, clock: &ManualClock) {
     assert_eq!(drain(store, Background), 70);
     let mut users = drain(store, User);
     assert_eq!(users, 30);
@@ -252,7 +255,7 @@ fn never_over(store: &Store, clock: &ManualClock) {
     assert!(wait(store, User) > Duration::ZERO);
 }
 
-fn reset(store: &Store, clock: &ManualClock) {
+fn reset(store: &AdaptiveDriver, clock: &ManualClock) {
     record(store, User, 10);
     store.set_resource_config("r", config(LIMIT)).wait().unwrap();
     clock.advance(INTERVAL);
@@ -263,7 +266,7 @@ fn reset(store: &Store, clock: &ManualClock) {
     assert_eq!((drain(store, User), drain(store, Background)), (30, 70));
 }
 
-fn clear(store: &Store, clock: &ManualClock) {
+fn clear(store: &AdaptiveDriver, clock: &ManualClock) {
     record(store, User, 10);
     store.set_cooldown("o", u64::MAX).wait().unwrap();
     clock.advance(INTERVAL);
@@ -274,7 +277,7 @@ fn clear(store: &Store, clock: &ManualClock) {
     assert_eq!(drain(store, User), 30);
 }
 
-fn cooldown(store: &Store, clock: &ManualClock) {
+fn cooldown(store: &AdaptiveDriver, clock: &ManualClock) {
     store.set_cooldown("o", START_MS + 5).wait().unwrap();
     clock.advance(4 * ONE_MS);
     assert_eq!(store.cooldown("o").wait().unwrap(), Some(START_MS + 5));
@@ -285,7 +288,7 @@ fn cooldown(store: &Store, clock: &ManualClock) {
     assert_eq!(store.cooldown("o").wait().unwrap(), None);
 }
 
-fn too_large(store: &Store, _: &ManualClock) {
+fn too_large(store: &AdaptiveDriver, _: &ManualClock) {
     let long = "r".repeat(MAX_KEY_LEN + 1);
     assert!(matches!(store.acquire(&long, User).wait(), Err(Error::TooLarge { .. })));
     assert!(matches!(store.status(&long).wait(), Err(Error::TooLarge { .. })));
@@ -297,12 +300,14 @@ fn too_large(store: &Store, _: &ManualClock) {
     assert_eq!(store.status("\0").wait().unwrap().remaining, LIMIT);
 }
 
-fn race_acquire(store: &Store, _: &ManualClock) {
+fn race_acquire(store: &AdaptiveDriver, _: &ManualClock) {
     let admitted = race(|racer| {
         let priority = if racer % 2 == 0 { User } else { Background };
         (priority, (0..10).filter(|_| acquire(store, priority)).count() as u64)
     });
     assert_eq!(admitted.len(), RACERS);
-    let of = |priority| admitted.iter().filter(|racer| racer.0 == priority).map(|racer| racer.1).sum::<u64>();
+    let of = |priority| {
+        admitted.iter().filter(|racer| racer.0 == priority).map(|racer| racer.1).sum::<u64>()
+    };
     assert_eq!((of(User), of(Background)), (30, 70));
 }

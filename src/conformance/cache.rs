@@ -14,21 +14,21 @@ use std::time::Duration;
 const TTL: i64 = 600;
 const LONG_AFTER: Duration = Duration::from_secs(1_000 * 365 * 86_400);
 
-type Store = dyn CacheStore<CacheSample>;
+type CacheDriver = dyn CacheStore<CacheSample>;
 
-/// Runs the whole suite on stores that `factory` makes: fresh, empty, without a limit on entries, with the default
-/// maximum of 5 MiB, and with the clock that they take their time from.
+/// Runs the whole suite on stores that `factory` makes: fresh, empty, without a limit on entries,
+/// with the default maximum of 5 MiB, and with the clock that they take their time from.
 ///
 /// # Panics
 /// When a rule is broken, with the list of the broken ones.
 pub fn cache<S: CacheStore<CacheSample> + 'static>(factory: impl Fn() -> (S, Arc<ManualClock>)) {
-    run("cache", RULES, |check: &dyn Fn(&Store, &ManualClock)| {
+    run("cache", RULES, |check: &dyn Fn(&CacheDriver, &ManualClock)| {
         let (store, clock) = factory();
         check(&store, &clock);
     });
 }
 
-const RULES: &[Rule<Store>] = &[
+const RULES: &[Rule<CacheDriver>] = &[
     ("an absent entry is None, and deleting it is fine", absent),
     ("get reads a value and leaves it", get_leaves),
     ("set overwrites a value and its time to live", overwrites),
@@ -66,31 +66,31 @@ fn sample(number: u64) -> CacheSample {
     CacheSample::Json(json!({ "number": number }))
 }
 
-fn set(store: &Store, hash: &str, number: u64) {
+fn set(store: &CacheDriver, hash: &str, number: u64) {
     store.set(hash, &sample(number), TTL).wait().unwrap();
 }
 
-fn tagged(store: &Store, hash: &str, number: u64, tags: &[&str]) {
+fn tagged(store: &CacheDriver, hash: &str, number: u64, tags: &[&str]) {
     store.set_with_tags(hash, &sample(number), TTL, tags).wait().unwrap();
 }
 
-fn get(store: &Store, hash: &str) -> Option<CacheSample> {
+fn get(store: &CacheDriver, hash: &str) -> Option<CacheSample> {
     store.get(hash).wait().unwrap()
 }
 
-fn delete(store: &Store, hash: &str) {
+fn delete(store: &CacheDriver, hash: &str) {
     store.delete(hash).wait().unwrap();
 }
 
-fn clear(store: &Store, scope: Option<&str>) {
+fn clear(store: &CacheDriver, scope: Option<&str>) {
     store.clear(scope).wait().unwrap();
 }
 
-fn by_tag(store: &Store, tag: &str) -> u64 {
+fn by_tag(store: &CacheDriver, tag: &str) -> u64 {
     store.invalidate_by_tag(tag).wait().unwrap()
 }
 
-fn by_tags(store: &Store, tags: &[&str]) -> u64 {
+fn by_tags(store: &CacheDriver, tags: &[&str]) -> u64 {
     store.invalidate_by_tags(tags).wait().unwrap()
 }
 
@@ -99,11 +99,11 @@ fn seconds(ttl_seconds: i64) -> Duration {
 }
 
 /// Which of `hashes` are there.
-fn there<'a>(store: &Store, hashes: &[&'a str]) -> Vec<&'a str> {
+fn there<'a>(store: &CacheDriver, hashes: &[&'a str]) -> Vec<&'a str> {
     hashes.iter().copied().filter(|hash| get(store, hash).is_some()).collect()
 }
 
-fn absent(store: &Store, _: &ManualClock) {
+fn absent(store: &CacheDriver, _: &ManualClock) {
     set(store, "other", 1);
     assert_eq!(get(store, "h"), None);
     delete(store, "h");
@@ -111,14 +111,14 @@ fn absent(store: &Store, _: &ManualClock) {
     assert_eq!(get(store, "other"), Some(sample(1)));
 }
 
-fn get_leaves(store: &Store, _: &ManualClock) {
+fn get_leaves(store: &CacheDriver, _: &ManualClock) {
     set(store, "h", 1);
     for _ in 0..3 {
         assert_eq!(get(store, "h"), Some(sample(1)));
     }
 }
 
-fn overwrites(store: &Store, clock: &ManualClock) {
+fn overwrites(store: &CacheDriver, clock: &ManualClock) {
     for (hash, ttl_seconds) in [("longer", 2 * TTL), ("shorter", TTL / 2), ("for ever", 0)] {
         set(store, hash, 1);
         store.set(hash, &sample(2), ttl_seconds).wait().unwrap();
@@ -127,14 +127,17 @@ fn overwrites(store: &Store, clock: &ManualClock) {
     store.set("ends", &sample(1), 0).wait().unwrap();
     set(store, "ends", 2);
     clock.advance(seconds(TTL / 2));
-    assert_eq!(there(store, &["longer", "shorter", "for ever", "ends"]), ["longer", "for ever", "ends"]);
+    assert_eq!(
+        there(store, &["longer", "shorter", "for ever", "ends"]),
+        ["longer", "for ever", "ends"]
+    );
     clock.advance(seconds(TTL));
     assert_eq!(there(store, &["longer", "shorter", "for ever", "ends"]), ["longer", "for ever"]);
     clock.advance(seconds(TTL / 2));
     assert_eq!(there(store, &["longer", "shorter", "for ever", "ends"]), ["for ever"]);
 }
 
-fn delete_removes(store: &Store, _: &ManualClock) {
+fn delete_removes(store: &CacheDriver, _: &ManualClock) {
     set(store, "h", 1);
     set(store, "other", 2);
     delete(store, "h");
@@ -142,7 +145,7 @@ fn delete_removes(store: &Store, _: &ManualClock) {
     assert_eq!(there(store, &["h", "other"]), ["other"]);
 }
 
-fn expires(store: &Store, clock: &ManualClock) {
+fn expires(store: &CacheDriver, clock: &ManualClock) {
     set(store, "h", 1);
     clock.set((START + TTL.unsigned_abs()) * 1_000 - 1);
     assert_eq!(get(store, "h"), Some(sample(1)));
@@ -150,7 +153,7 @@ fn expires(store: &Store, clock: &ManualClock) {
     assert_eq!(get(store, "h"), None);
 }
 
-fn ttl_zero(store: &Store, clock: &ManualClock) {
+fn ttl_zero(store: &CacheDriver, clock: &ManualClock) {
     store.set("h", &sample(1), 0).wait().unwrap();
     store.set_with_tags("t", &sample(1), 0, &["tag"]).wait().unwrap();
     clock.advance(LONG_AFTER);
@@ -160,7 +163,7 @@ fn ttl_zero(store: &Store, clock: &ManualClock) {
     assert_eq!(get(store, "h"), Some(sample(1)));
 }
 
-fn ttl_negative(store: &Store, _: &ManualClock) {
+fn ttl_negative(store: &CacheDriver, _: &ManualClock) {
     for ttl_seconds in [-1, i64::MIN] {
         store.set("h", &sample(1), ttl_seconds).wait().unwrap();
         assert_eq!(get(store, "h"), None);
@@ -173,7 +176,7 @@ fn ttl_negative(store: &Store, _: &ManualClock) {
     }
 }
 
-fn ttl_greatest(store: &Store, clock: &ManualClock) {
+fn ttl_greatest(store: &CacheDriver, clock: &ManualClock) {
     for (hash, ttl_seconds) in [("a", i64::MAX), ("b", i64::MAX / 1_000)] {
         store.set(hash, &sample(1), ttl_seconds).wait().unwrap();
     }
@@ -181,7 +184,7 @@ fn ttl_greatest(store: &Store, clock: &ManualClock) {
     assert_eq!(there(store, &["a", "b"]), ["a", "b"]);
 }
 
-fn expired_is_absent(store: &Store, clock: &ManualClock) {
+fn expired_is_absent(store: &CacheDriver, clock: &ManualClock) {
     tagged(store, "h", 1, &["tag"]);
     clock.advance(seconds(TTL));
     assert_eq!(get(store, "h"), None);
@@ -192,7 +195,7 @@ fn expired_is_absent(store: &Store, clock: &ManualClock) {
     assert_eq!(get(store, "h"), Some(sample(2)));
 }
 
-fn json_values(store: &Store, _: &ManualClock) {
+fn json_values(store: &CacheDriver, _: &ManualClock) {
     let deep = (0..200).fold(json!(null), |inner, level| match level % 2 {
         0 => json!([inner, level]),
         _ => json!({ "deeper": inner, "": level }),
@@ -204,7 +207,17 @@ fn json_values(store: &Store, _: &ManualClock) {
         json!("\0\u{1}\u{7f}\u{2028} 漢字 🧥"),
         json!([]),
         json!({ "": { "\0": [null, [[], {}], "x", 1] } }),
-        json!([u64::MAX, i64::MIN, 0, -0.0, 0.1 + 0.2, 1e16, f64::MAX, 5e-324, 2.638_344_616_030_823_6e-256]),
+        json!([
+            u64::MAX,
+            i64::MIN,
+            0,
+            -0.0,
+            0.1 + 0.2,
+            1e16,
+            f64::MAX,
+            5e-324,
+            2.638_344_616_030_823_6e-256
+        ]),
         json!(deep),
         json!("x".repeat(1 << 20)),
     ];
@@ -214,7 +227,7 @@ fn json_values(store: &Store, _: &ManualClock) {
     }
 }
 
-fn oversized(store: &Store, _: &ManualClock) {
+fn oversized(store: &CacheDriver, _: &ManualClock) {
     let large = CacheSample::Json(json!("x".repeat(DEFAULT_MAX_ENTRY_BYTES)));
     tagged(store, "h", 1, &["tag"]);
     for hash in ["h", "new"] {
@@ -229,7 +242,7 @@ fn oversized(store: &Store, _: &ManualClock) {
     assert_eq!(get(store, "h"), Some(sample(2)));
 }
 
-fn unencodable(store: &Store, _: &ManualClock) {
+fn unencodable(store: &CacheDriver, _: &ManualClock) {
     tagged(store, "h", 1, &["tag"]);
     for hash in ["h", "new"] {
         let answer = store.set(hash, &CacheSample::Unencodable, TTL).wait();
@@ -242,7 +255,7 @@ fn unencodable(store: &Store, _: &ManualClock) {
     assert_eq!(by_tag(store, "tag"), 1);
 }
 
-fn undecodable(store: &Store, _: &ManualClock) {
+fn undecodable(store: &CacheDriver, _: &ManualClock) {
     store.set_with_tags("h", &CacheSample::Undecodable, TTL, &["tag"]).wait().unwrap();
     assert_eq!(get(store, "h"), None);
     assert_eq!(get(store, "h"), None);
@@ -252,7 +265,7 @@ fn undecodable(store: &Store, _: &ManualClock) {
     assert_eq!(get(store, "h"), Some(sample(1)));
 }
 
-fn clear_all(store: &Store, _: &ManualClock) {
+fn clear_all(store: &CacheDriver, _: &ManualClock) {
     for hash in ["", "a", "b\0", "\u{10ffff}"] {
         tagged(store, hash, 1, &["tag"]);
     }
@@ -262,8 +275,9 @@ fn clear_all(store: &Store, _: &ManualClock) {
     clear(store, None);
 }
 
-fn clear_scope(store: &Store, _: &ManualClock) {
-    let hashes = ["", "a", "a%", "a%b", "a_", "ab", "a\0", "a\0b", "b", "\u{10ffff}", "\u{10ffff}x", "A"];
+fn clear_scope(store: &CacheDriver, _: &ManualClock) {
+    let hashes =
+        ["", "a", "a%", "a%b", "a_", "ab", "a\0", "a\0b", "b", "\u{10ffff}", "\u{10ffff}x", "A"];
     for scope in ["a", "a%", "a_", "a\0", "ab", "", "b", "\u{10ffff}", "%", "_", "*", "abc"] {
         for hash in hashes {
             set(store, hash, 1);
@@ -274,7 +288,7 @@ fn clear_scope(store: &Store, _: &ManualClock) {
     }
 }
 
-fn clear_many(store: &Store, _: &ManualClock) {
+fn clear_many(store: &CacheDriver, _: &ManualClock) {
     let waits: Vec<_> = (0..1_000)
         .map(|number| store.set_with_tags(&format!("a{number}"), &sample(number), TTL, &["x", "y"]))
         .collect();
@@ -286,7 +300,7 @@ fn clear_many(store: &Store, _: &ManualClock) {
     assert_eq!(get(store, "b"), Some(sample(1)));
 }
 
-fn tag_removes(store: &Store, _: &ManualClock) {
+fn tag_removes(store: &CacheDriver, _: &ManualClock) {
     tagged(store, "a", 1, &["x"]);
     tagged(store, "b", 2, &["x", "y"]);
     tagged(store, "c", 3, &["y"]);
@@ -298,7 +312,7 @@ fn tag_removes(store: &Store, _: &ManualClock) {
     assert_eq!(there(store, &["a", "b", "c", "d"]), ["d"]);
 }
 
-fn tags_count_once(store: &Store, _: &ManualClock) {
+fn tags_count_once(store: &CacheDriver, _: &ManualClock) {
     tagged(store, "a", 1, &["x", "y", "z"]);
     tagged(store, "b", 2, &["z"]);
     tagged(store, "c", 3, &["other"]);
@@ -306,7 +320,7 @@ fn tags_count_once(store: &Store, _: &ManualClock) {
     assert_eq!(there(store, &["a", "b", "c"]), ["c"]);
 }
 
-fn duplicate_tags(store: &Store, _: &ManualClock) {
+fn duplicate_tags(store: &CacheDriver, _: &ManualClock) {
     tagged(store, "a", 1, &["x", "x", "y", "x"]);
     assert_eq!(by_tag(store, "x"), 1);
     tagged(store, "a", 1, &["x", "x"]);
@@ -315,7 +329,7 @@ fn duplicate_tags(store: &Store, _: &ManualClock) {
     assert_eq!(by_tags(store, &["y", "y"]), 1);
 }
 
-fn tags_are_replaced(store: &Store, _: &ManualClock) {
+fn tags_are_replaced(store: &CacheDriver, _: &ManualClock) {
     tagged(store, "a", 1, &["x", "y"]);
     tagged(store, "a", 2, &["y", "z"]);
     assert_eq!(by_tag(store, "x"), 0);
@@ -324,14 +338,14 @@ fn tags_are_replaced(store: &Store, _: &ManualClock) {
     assert_eq!(by_tag(store, "y"), 0);
 }
 
-fn empty_tags(store: &Store, _: &ManualClock) {
+fn empty_tags(store: &CacheDriver, _: &ManualClock) {
     tagged(store, "a", 1, &["x", "y"]);
     tagged(store, "a", 2, &[]);
     assert_eq!(by_tags(store, &["x", "y"]), 0);
     assert_eq!(get(store, "a"), Some(sample(2)));
 }
 
-fn plain_set_keeps_tags(store: &Store, _: &ManualClock) {
+fn plain_set_keeps_tags(store: &CacheDriver, _: &ManualClock) {
     tagged(store, "a", 1, &["x", "y"]);
     set(store, "a", 2);
     store.set("a", &sample(3), 0).wait().unwrap();
@@ -340,8 +354,8 @@ fn plain_set_keeps_tags(store: &Store, _: &ManualClock) {
     assert_eq!(get(store, "a"), None);
 }
 
-fn tags_go_with_the_entry(store: &Store, _: &ManualClock) {
-    type Removal = fn(&Store);
+fn tags_go_with_the_entry(store: &CacheDriver, _: &ManualClock) {
+    type Removal = fn(&CacheDriver);
     let removals: [Removal; 4] = [
         |store| delete(store, "a"),
         |store| clear(store, None),
@@ -358,7 +372,7 @@ fn tags_go_with_the_entry(store: &Store, _: &ManualClock) {
     }
 }
 
-fn expired_tags(store: &Store, clock: &ManualClock) {
+fn expired_tags(store: &CacheDriver, clock: &ManualClock) {
     tagged(store, "a", 1, &["x"]);
     tagged(store, "b", 1, &["x"]);
     store.set_with_tags("c", &sample(1), 2 * TTL, &["x"]).wait().unwrap();
@@ -368,14 +382,14 @@ fn expired_tags(store: &Store, clock: &ManualClock) {
     assert_eq!(there(store, &["a", "b", "c"]), ["a"]);
 }
 
-fn no_tags(store: &Store, _: &ManualClock) {
+fn no_tags(store: &CacheDriver, _: &ManualClock) {
     tagged(store, "a", 1, &["x"]);
     assert_eq!(by_tags(store, &[]), 0);
     assert_eq!(by_tags(store, &["", "y", "xx", "X"]), 0);
     assert_eq!(get(store, "a"), Some(sample(1)));
 }
 
-fn any_strings(store: &Store, _: &ManualClock) {
+fn any_strings(store: &CacheDriver, _: &ManualClock) {
     let longest = "k".repeat(MAX_KEY_LEN);
     let strings = [
         "",
@@ -409,7 +423,7 @@ fn any_strings(store: &Store, _: &ManualClock) {
     }
 }
 
-fn too_large(store: &Store, _: &ManualClock) {
+fn too_large(store: &CacheDriver, _: &ManualClock) {
     fn assert_too_large<T: std::fmt::Debug>(call: &str, answer: Result<T, Error>) {
         assert!(matches!(answer, Err(Error::TooLarge { .. })), "{call}: {answer:?}");
     }
@@ -422,7 +436,10 @@ fn too_large(store: &Store, _: &ManualClock) {
     assert_too_large("clear", store.clear(Some(&long)).wait());
     assert_too_large("set_with_tags", store.set_with_tags(&long, &sample(2), TTL, &[]).wait());
     for ttl_seconds in [TTL, 0, -1] {
-        assert_too_large("a tag", store.set_with_tags("a", &sample(2), ttl_seconds, &["y", &long]).wait());
+        assert_too_large(
+            "a tag",
+            store.set_with_tags("a", &sample(2), ttl_seconds, &["y", &long]).wait(),
+        );
     }
     assert_too_large("invalidate_by_tag", store.invalidate_by_tag(&long).wait());
     assert_too_large("invalidate_by_tags", store.invalidate_by_tags(&["x", &long]).wait());
@@ -430,7 +447,7 @@ fn too_large(store: &Store, _: &ManualClock) {
     assert_eq!(by_tag(store, "x"), 1);
 }
 
-fn in_order(store: &Store, _: &ManualClock) {
+fn in_order(store: &CacheDriver, _: &ManualClock) {
     let (mut waits, mut reads, mut counts) = (Vec::new(), Vec::new(), Vec::new());
     for number in 0..200 {
         let hash = format!("h-{}", number % 20);
@@ -454,7 +471,7 @@ fn in_order(store: &Store, _: &ManualClock) {
     assert_eq!(get(store, "dropped"), Some(sample(1)));
 }
 
-fn race_invalidate(store: &Store, _: &ManualClock) {
+fn race_invalidate(store: &CacheDriver, _: &ManualClock) {
     for round in 0..5 {
         for number in 0..20 {
             tagged(store, &format!("h{number}"), number, &["x", "y"]);
@@ -468,7 +485,7 @@ fn race_invalidate(store: &Store, _: &ManualClock) {
     }
 }
 
-fn race_set(store: &Store, _: &ManualClock) {
+fn race_set(store: &CacheDriver, _: &ManualClock) {
     for _ in 0..5 {
         race(|racer| tagged(store, "h", racer as u64, &[&format!("t{racer}"), "all"]));
         let Some(CacheSample::Json(value)) = get(store, "h") else { panic!("no value is left") };
@@ -483,7 +500,7 @@ fn race_set(store: &Store, _: &ManualClock) {
     }
 }
 
-fn race_many(store: &Store, _: &ManualClock) {
+fn race_many(store: &CacheDriver, _: &ManualClock) {
     race(|racer| {
         for number in 0..20 {
             tagged(store, &format!("h{racer}-{number}"), number, &[&format!("t{number}")]);

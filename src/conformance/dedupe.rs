@@ -16,22 +16,22 @@ use std::time::Duration;
 
 const ONE_MS: Duration = Duration::from_millis(1);
 
-type Store = dyn DedupeStore<Value>;
+type DedupeDriver = dyn DedupeStore<Value>;
 
-/// Runs the whole suite on stores that `factory` makes: fresh, empty, with the default job timeout of 300 s, and with
-/// the clock that they take their time from.
+/// Runs the whole suite on stores that `factory` makes: fresh, empty, with the default job timeout
+/// of 300 s, and with the clock that they take their time from.
 ///
 /// # Panics
-/// When a rule is broken, with the list of the broken ones. A store that does not wake a waiter makes the suite
-/// wait for ever.
+/// When a rule is broken, with the list of the broken ones. A store that does not wake a waiter
+/// makes the suite wait for ever.
 pub fn dedupe<S: DedupeStore<Value> + 'static>(factory: impl Fn() -> (S, Arc<ManualClock>)) {
-    run("dedupe", RULES, |check: &dyn Fn(&Store, &ManualClock)| {
+    run("dedupe", RULES, |check: &dyn Fn(&DedupeDriver, &ManualClock)| {
         let (store, clock) = factory();
         check(&store, &clock);
     });
 }
 
-const RULES: &[Rule<Store>] = &[
+const RULES: &[Rule<DedupeDriver>] = &[
     ("an unknown job is not in progress, and waiting for it is None at once", unknown),
     ("ending an unknown job changes nothing", end_unknown),
     ("the first to register is the owner, and others join its job", joins),
@@ -65,26 +65,26 @@ const RULES: &[Rule<Store>] = &[
     ("of many callers one fetches, and all have the value", race_fetch),
 ];
 
-fn join(store: &Store, hash: &str) -> Registration {
+fn join(store: &DedupeDriver, hash: &str) -> Registration {
     store.register_or_join(hash).wait().unwrap()
 }
 
 /// Registers `hash`, which nobody else has.
-fn own(store: &Store, hash: &str) -> JobId {
+fn own(store: &DedupeDriver, hash: &str) -> JobId {
     let registration = join(store, hash);
     assert!(registration.is_owner, "{hash:.9?} has an owner already");
     registration.job_id
 }
 
-fn complete(store: &Store, hash: &str, value: impl Into<Value>) {
+fn complete(store: &DedupeDriver, hash: &str, value: impl Into<Value>) {
     store.complete(hash, &value.into()).wait().unwrap();
 }
 
-fn value(store: &Store, hash: &str) -> Option<Value> {
+fn value(store: &DedupeDriver, hash: &str) -> Option<Value> {
     store.wait_for(hash).wait().unwrap()
 }
 
-fn in_flight(store: &Store, hash: &str) -> bool {
+fn in_flight(store: &DedupeDriver, hash: &str) -> bool {
     store.is_in_progress(hash).wait().unwrap()
 }
 
@@ -92,7 +92,7 @@ fn some(value: impl Into<Value>) -> Option<Value> {
     Some(value.into())
 }
 
-fn absent(store: &Store, hash: &str) {
+fn absent(store: &DedupeDriver, hash: &str) {
     assert!(!in_flight(store, hash));
     assert_eq!(value(store, hash), None);
 }
@@ -117,14 +117,14 @@ fn block_on<F: Future>(future: F) -> F::Output {
     }
 }
 
-fn unknown(store: &Store, _: &ManualClock) {
+fn unknown(store: &DedupeDriver, _: &ManualClock) {
     own(store, "other");
     absent(store, "h");
     absent(store, "");
     assert!(in_flight(store, "other"));
 }
 
-fn end_unknown(store: &Store, _: &ManualClock) {
+fn end_unknown(store: &DedupeDriver, _: &ManualClock) {
     let other = own(store, "other");
     complete(store, "h", 1);
     store.fail("h", "no").wait().unwrap();
@@ -135,7 +135,7 @@ fn end_unknown(store: &Store, _: &ManualClock) {
     assert!(own(store, "h") != other && in_flight(store, "other"));
 }
 
-fn joins(store: &Store, _: &ManualClock) {
+fn joins(store: &DedupeDriver, _: &ManualClock) {
     let job = own(store, "h");
     for _ in 0..3 {
         assert_eq!(join(store, "h"), Registration { job_id: job, is_owner: false });
@@ -143,7 +143,7 @@ fn joins(store: &Store, _: &ManualClock) {
     assert_ne!(own(store, "other"), job);
 }
 
-fn register(store: &Store, _: &ManualClock) {
+fn register(store: &DedupeDriver, _: &ManualClock) {
     let job = store.register("h").wait().unwrap();
     assert_eq!(store.register("h").wait().unwrap(), job);
     assert_eq!(join(store, "h"), Registration { job_id: job, is_owner: false });
@@ -152,7 +152,7 @@ fn register(store: &Store, _: &ManualClock) {
     assert!(in_flight(store, "h"));
 }
 
-fn in_progress(store: &Store, _: &ManualClock) {
+fn in_progress(store: &DedupeDriver, _: &ManualClock) {
     own(store, "done");
     own(store, "failed");
     assert!(in_flight(store, "done") && in_flight(store, "failed"));
@@ -161,7 +161,7 @@ fn in_progress(store: &Store, _: &ManualClock) {
     assert!(!in_flight(store, "done") && !in_flight(store, "failed"));
 }
 
-fn value_at_once(store: &Store, _: &ManualClock) {
+fn value_at_once(store: &DedupeDriver, _: &ManualClock) {
     own(store, "h");
     complete(store, "h", 1);
     for _ in 0..3 {
@@ -170,7 +170,7 @@ fn value_at_once(store: &Store, _: &ManualClock) {
     }
 }
 
-fn value_later(store: &Store, _: &ManualClock) {
+fn value_later(store: &DedupeDriver, _: &ManualClock) {
     own(store, "h");
     let waiting = store.wait_for("h");
     assert!(!waiting.is_ready());
@@ -179,7 +179,7 @@ fn value_later(store: &Store, _: &ManualClock) {
 }
 
 /// What threads and tasks get that wait for `hash` when `end` happens.
-fn waited(store: &Store, hash: &str, end: impl FnOnce()) -> Vec<Option<Value>> {
+fn waited(store: &DedupeDriver, hash: &str, end: impl FnOnce()) -> Vec<Option<Value>> {
     let waiting = Barrier::new(RACERS + 1);
     thread::scope(|scope| {
         let waiters: Vec<_> = (0..RACERS)
@@ -202,7 +202,7 @@ fn waited(store: &Store, hash: &str, end: impl FnOnce()) -> Vec<Option<Value>> {
     })
 }
 
-fn many_waiters(store: &Store, _: &ManualClock) {
+fn many_waiters(store: &DedupeDriver, _: &ManualClock) {
     own(store, "h");
     own(store, "other");
     let other = store.wait_for("other");
@@ -211,7 +211,7 @@ fn many_waiters(store: &Store, _: &ManualClock) {
     assert!(!other.is_ready(), "another job's waiter was woken");
 }
 
-fn failed(store: &Store, _: &ManualClock) {
+fn failed(store: &DedupeDriver, _: &ManualClock) {
     own(store, "h");
     let got = waited(store, "h", || store.fail("h", "no").wait().unwrap());
     assert!(got.iter().all(Option::is_none), "{got:?}");
@@ -222,7 +222,7 @@ fn failed(store: &Store, _: &ManualClock) {
     assert_eq!(waiting.wait().unwrap(), None);
 }
 
-fn cleared(store: &Store, _: &ManualClock) {
+fn cleared(store: &DedupeDriver, _: &ManualClock) {
     for scope in [None, Some("h")] {
         own(store, "h");
         let got = waited(store, "h", || store.clear(scope).wait().unwrap());
@@ -231,7 +231,7 @@ fn cleared(store: &Store, _: &ManualClock) {
     }
 }
 
-fn times_out(store: &Store, clock: &ManualClock) {
+fn times_out(store: &DedupeDriver, clock: &ManualClock) {
     own(store, "h");
     clock.set(START * 1_000 + 1);
     own(store, "later");
@@ -247,7 +247,7 @@ fn times_out(store: &Store, clock: &ManualClock) {
     assert_eq!(later.wait().unwrap(), some(2));
 }
 
-fn timed_out_is_absent(store: &Store, clock: &ManualClock) {
+fn timed_out_is_absent(store: &DedupeDriver, clock: &ManualClock) {
     let first = own(store, "h");
     clock.advance(DEFAULT_JOB_TIMEOUT);
     absent(store, "h");
@@ -258,7 +258,7 @@ fn timed_out_is_absent(store: &Store, clock: &ManualClock) {
     assert!(in_flight(store, "h"));
 }
 
-fn owner_again(store: &Store, clock: &ManualClock) {
+fn owner_again(store: &DedupeDriver, clock: &ManualClock) {
     let mut jobs = vec![own(store, "h")];
     complete(store, "h", 1);
     jobs.push(own(store, "h"));
@@ -273,7 +273,7 @@ fn owner_again(store: &Store, clock: &ManualClock) {
     assert_eq!(jobs.len(), 5, "a job id was given twice");
 }
 
-fn first_end_wins(store: &Store, _: &ManualClock) {
+fn first_end_wins(store: &DedupeDriver, _: &ManualClock) {
     own(store, "done");
     complete(store, "done", 1);
     complete(store, "done", 2);
@@ -285,7 +285,7 @@ fn first_end_wins(store: &Store, _: &ManualClock) {
     absent(store, "failed");
 }
 
-fn owned(store: &Store, _: &ManualClock) {
+fn owned(store: &DedupeDriver, _: &ManualClock) {
     let (done, failed) = (own(store, "done"), own(store, "failed"));
     assert!(!store.complete_owned("done", &failed, &json!(9)).wait().unwrap());
     assert!(!store.fail_owned("failed", &done, "").wait().unwrap());
@@ -298,12 +298,12 @@ fn owned(store: &Store, _: &ManualClock) {
     absent(store, "failed");
 }
 
-fn assert_lost(store: &Store, job: &JobId) {
+fn assert_lost(store: &DedupeDriver, job: &JobId) {
     assert!(!store.complete_owned("h", job, &json!(9)).wait().unwrap());
     assert!(!store.fail_owned("h", job, "no").wait().unwrap());
 }
 
-fn lost(store: &Store, clock: &ManualClock) {
+fn lost(store: &DedupeDriver, clock: &ManualClock) {
     let first = own(store, "h");
     clock.advance(DEFAULT_JOB_TIMEOUT);
     assert_lost(store, &first);
@@ -316,7 +316,7 @@ fn lost(store: &Store, clock: &ManualClock) {
     assert_lost(store, &first);
 }
 
-fn owned_after_end(store: &Store, _: &ManualClock) {
+fn owned_after_end(store: &DedupeDriver, _: &ManualClock) {
     for end in 0..3 {
         let job = own(store, "h");
         match end {
@@ -330,7 +330,7 @@ fn owned_after_end(store: &Store, _: &ManualClock) {
     }
 }
 
-fn kept(store: &Store, clock: &ManualClock) {
+fn kept(store: &DedupeDriver, clock: &ManualClock) {
     own(store, "h");
     clock.advance(DEFAULT_JOB_TIMEOUT - ONE_MS);
     complete(store, "h", 1);
@@ -340,7 +340,7 @@ fn kept(store: &Store, clock: &ManualClock) {
     absent(store, "h");
 }
 
-fn value_of_its_job(store: &Store, _: &ManualClock) {
+fn value_of_its_job(store: &DedupeDriver, _: &ManualClock) {
     own(store, "h");
     let waiting = store.wait_for("h");
     complete(store, "h", 1);
@@ -352,7 +352,7 @@ fn value_of_its_job(store: &Store, _: &ManualClock) {
     assert_eq!(waiting.wait().unwrap(), some(2));
 }
 
-fn dropped_waiter(store: &Store, _: &ManualClock) {
+fn dropped_waiter(store: &DedupeDriver, _: &ManualClock) {
     own(store, "h");
     let waiting = store.wait_for("h");
     drop(store.wait_for("h"));
@@ -363,7 +363,7 @@ fn dropped_waiter(store: &Store, _: &ManualClock) {
     assert_eq!(waiting.wait().unwrap(), some(1));
 }
 
-fn clear_prefix(store: &Store, _: &ManualClock) {
+fn clear_prefix(store: &DedupeDriver, _: &ManualClock) {
     let hashes = ["", "a", "a%", "a%b", "a_", "ab", "a\0", "a\0b", "A", "b", "\u{10ffff}"];
     for scope in ["a%", "a_", "a\0", "a", "%", "*", "b", "\u{10ffff}", "no"] {
         for hash in hashes {
@@ -371,14 +371,18 @@ fn clear_prefix(store: &Store, _: &ManualClock) {
         }
         store.clear(Some(scope)).wait().unwrap();
         for hash in hashes {
-            assert_eq!(in_flight(store, hash), !hash.starts_with(scope), "{hash:?} after clearing {scope:?}");
+            assert_eq!(
+                in_flight(store, hash),
+                !hash.starts_with(scope),
+                "{hash:?} after clearing {scope:?}"
+            );
         }
         store.clear(Some("")).wait().unwrap();
         assert!(!hashes.iter().any(|hash| in_flight(store, hash)));
     }
 }
 
-fn clear_all(store: &Store, _: &ManualClock) {
+fn clear_all(store: &DedupeDriver, _: &ManualClock) {
     for number in 0..500 {
         own(store, &number.to_string());
     }
@@ -387,7 +391,7 @@ fn clear_all(store: &Store, _: &ManualClock) {
     (0..500).for_each(|number| absent(store, &number.to_string()));
 }
 
-fn json_values(store: &Store, _: &ManualClock) {
+fn json_values(store: &DedupeDriver, _: &ManualClock) {
     let values = [
         json!(null),
         json!(true),
@@ -406,10 +410,12 @@ fn json_values(store: &Store, _: &ManualClock) {
     }
 }
 
-fn any_hash(store: &Store, _: &ManualClock) {
+fn any_hash(store: &DedupeDriver, _: &ManualClock) {
     let longest = "h".repeat(MAX_KEY_LEN);
-    let hashes =
-        ["", "\0", "\0\0", "\0\u{1}", "a", "a\0", "a\0b", "a/b", "A", "%", "é", "e\u{301}", "𝄞", &longest];
+    let hashes = [
+        "", "\0", "\0\0", "\0\u{1}", "a", "a\0", "a\0b", "a/b", "A", "%", "é", "e\u{301}", "𝄞",
+        &longest,
+    ];
     for (number, hash) in hashes.iter().enumerate() {
         own(store, hash);
         complete(store, hash, number);
@@ -419,7 +425,7 @@ fn any_hash(store: &Store, _: &ManualClock) {
     }
 }
 
-fn too_large_hash(store: &Store, _: &ManualClock) {
+fn too_large_hash(store: &DedupeDriver, _: &ManualClock) {
     fn assert_too_large<T: std::fmt::Debug>(call: &str, answer: Pending<T>) {
         let answer = answer.wait();
         assert!(matches!(answer, Err(Error::TooLarge { .. })), "{call}: {answer:?}");
@@ -436,12 +442,12 @@ fn too_large_hash(store: &Store, _: &ManualClock) {
     assert_too_large("fail_owned", store.fail_owned(&long, &job, ""));
 }
 
-fn id_by_string(store: &Store, _: &ManualClock) {
+fn id_by_string(store: &DedupeDriver, _: &ManualClock) {
     let job: JobId = own(store, "h").to_string().parse().unwrap();
     assert!(store.complete_owned("h", &job, &json!(1)).wait().unwrap());
 }
 
-fn in_order(store: &Store, _: &ManualClock) {
+fn in_order(store: &DedupeDriver, _: &ManualClock) {
     let mut answers = Vec::new();
     for number in 0..200 {
         let hash = number.to_string();
@@ -457,7 +463,7 @@ fn in_order(store: &Store, _: &ManualClock) {
     }
 }
 
-fn race_register(store: &Store, _: &ManualClock) {
+fn race_register(store: &DedupeDriver, _: &ManualClock) {
     for round in 0..10 {
         let hash = round.to_string();
         let registrations = race(|_| join(store, &hash));
@@ -467,7 +473,7 @@ fn race_register(store: &Store, _: &ManualClock) {
     }
 }
 
-fn race_end(store: &Store, _: &ManualClock) {
+fn race_end(store: &DedupeDriver, _: &ManualClock) {
     for _ in 0..10 {
         let job = own(store, "h");
         let waiting = store.wait_for("h");
@@ -476,14 +482,16 @@ fn race_end(store: &Store, _: &ManualClock) {
             _ => (None, store.fail_owned("h", &job, "no").wait().unwrap()),
         });
         let mut firsts = ends.into_iter().filter(|(_, first)| *first);
-        let (Some((by, _)), None) = (firsts.next(), firsts.next()) else { panic!("a job ends once") };
+        let (Some((by, _)), None) = (firsts.next(), firsts.next()) else {
+            panic!("a job ends once")
+        };
         let expected = by.map(Value::from);
         assert_eq!(waiting.wait().unwrap(), expected);
         assert_eq!(value(store, "h"), expected);
     }
 }
 
-fn race_wait(store: &Store, _: &ManualClock) {
+fn race_wait(store: &DedupeDriver, _: &ManualClock) {
     for round in 0..20 {
         let hash = round.to_string();
         own(store, &hash);
@@ -500,13 +508,18 @@ fn race_wait(store: &Store, _: &ManualClock) {
     }
 }
 
-fn race_fetch(store: &Store, _: &ManualClock) {
+fn race_fetch(store: &DedupeDriver, _: &ManualClock) {
     for round in 0..20 {
         let hash = round.to_string();
         let got = race(|racer| {
             let registration = join(store, &hash);
             if registration.is_owner {
-                assert!(store.complete_owned(&hash, &registration.job_id, &json!(racer)).wait().unwrap());
+                assert!(
+                    store
+                        .complete_owned(&hash, &registration.job_id, &json!(racer))
+                        .wait()
+                        .unwrap()
+                );
             }
             value(store, &hash)
         });

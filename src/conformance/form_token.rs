@@ -19,22 +19,22 @@ const END: u64 = START + TTL;
 /// How long they answer `Replay` after that, in seconds.
 const GRACE: u64 = DEFAULT_REPLAY_GRACE.as_secs();
 
-type Store = dyn FormTokenStore;
-type Answer = (TokenConsumeOutcome, Option<String>);
+type FormTokenDriver = dyn FormTokenStore;
+type ConsumeAnswer = (TokenConsumeOutcome, Option<String>);
 
-/// Runs the whole suite on stores that `factory` makes: fresh, empty, with the default replay grace of 24 hours, and
-/// with the clock that they take their time from.
+/// Runs the whole suite on stores that `factory` makes: fresh, empty, with the default replay grace
+/// of 24 hours, and with the clock that they take their time from.
 ///
 /// # Panics
 /// When a rule is broken, with the list of the broken ones.
 pub fn form_token<S: FormTokenStore + 'static>(factory: impl Fn() -> (S, Arc<ManualClock>)) {
-    run("form token", RULES, |check: &dyn Fn(&Store, &ManualClock)| {
+    run("form token", RULES, |check: &dyn Fn(&FormTokenDriver, &ManualClock)| {
         let (store, clock) = factory();
         check(&store, &clock);
     });
 }
 
-const RULES: &[Rule<Store>] = &[
+const RULES: &[Rule<FormTokenDriver>] = &[
     ("an unknown key is Invalid", unknown),
     ("an unconsumed token proceeds once, then replays", once),
     ("an unconsumed token is Invalid from expires_at on", expired),
@@ -43,13 +43,19 @@ const RULES: &[Rule<Store>] = &[
         "a consumed token replays until expires_at + grace, and is Invalid from then on",
         grace_by_callers_clock,
     ),
-    ("a consumed token past its grace is Invalid also when the store's clock says so", grace_by_stores_clock),
+    (
+        "a consumed token past its grace is Invalid also when the store's clock says so",
+        grace_by_stores_clock,
+    ),
     ("a binding that differs in one part is Invalid and changes nothing", bindings),
     ("Anonymous, Authenticated(\"\") and Flow(\"\") are three subjects", empty_subjects),
     ("a lookup key that exists is AlreadyExists, and the first record is untouched", insert_twice),
     ("a consumed token within its grace is AlreadyExists", insert_over_consumed),
     ("an expired token is replaced by an insert", insert_over_expired),
-    ("a consumed token past its grace is replaced by an insert, result and all", insert_over_past_grace),
+    (
+        "a consumed token past its grace is replaced by an insert, result and all",
+        insert_over_past_grace,
+    ),
     ("a result for an unknown or unconsumed token is Ok and changes nothing", result_of_nothing),
     ("a result for a token past its grace is Ok and changes nothing", result_past_grace),
     ("of several candidates the first that exists decides", any_first_existing),
@@ -78,41 +84,51 @@ fn token(lookup_key: &str) -> FormTokenRecord {
     }
 }
 
-fn insert(store: &Store, record: &FormTokenRecord) {
+fn insert(store: &FormTokenDriver, record: &FormTokenRecord) {
     store.insert_form_token(record.clone()).wait().unwrap();
 }
 
 /// Consumes with the binding of `record`.
-fn consume(store: &Store, record: &FormTokenRecord, now: u64) -> Answer {
+fn consume(store: &FormTokenDriver, record: &FormTokenRecord, now: u64) -> ConsumeAnswer {
     consume_any(store, &[&record.lookup_key], record, now)
 }
 
-fn consume_any(store: &Store, candidates: &[&LookupKey], record: &FormTokenRecord, now: u64) -> Answer {
+fn consume_any(
+    store: &FormTokenDriver,
+    candidates: &[&LookupKey],
+    record: &FormTokenRecord,
+    now: u64,
+) -> ConsumeAnswer {
     let (subject, purpose) = (&record.subject, record.purpose.as_str());
     let bound_resource = record.bound_resource.as_deref();
     match candidates {
-        [only] => store.consume_form_token(only, subject, purpose, bound_resource, now).wait().unwrap(),
+        [only] => {
+            store.consume_form_token(only, subject, purpose, bound_resource, now).wait().unwrap()
+        }
         several => {
             let several: Vec<LookupKey> = several.iter().copied().cloned().collect();
-            store.consume_form_token_any(&several, subject, purpose, bound_resource, now).wait().unwrap()
+            store
+                .consume_form_token_any(&several, subject, purpose, bound_resource, now)
+                .wait()
+                .unwrap()
         }
     }
 }
 
-fn set_result(store: &Store, record: &FormTokenRecord, result_ref: &str) {
+fn set_result(store: &FormTokenDriver, record: &FormTokenRecord, result_ref: &str) {
     store.set_token_result(&record.lookup_key, result_ref).wait().unwrap();
 }
 
-fn replay_of(result_ref: &str) -> Answer {
+fn replay_of(result_ref: &str) -> ConsumeAnswer {
     (Replay, Some(result_ref.into()))
 }
 
-fn unknown(store: &Store, _: &ManualClock) {
+fn unknown(store: &FormTokenDriver, _: &ManualClock) {
     insert(store, &token("aa"));
     assert_eq!(consume(store, &token("ab"), START), (Invalid, None));
 }
 
-fn once(store: &Store, _: &ManualClock) {
+fn once(store: &FormTokenDriver, _: &ManualClock) {
     let record = token("aa");
     insert(store, &record);
     assert_eq!(consume(store, &record, START), (Proceed, None));
@@ -120,16 +136,20 @@ fn once(store: &Store, _: &ManualClock) {
     assert_eq!(consume(store, &record, START + 1), (Replay, None));
 }
 
-fn expired(store: &Store, _: &ManualClock) {
+fn expired(store: &FormTokenDriver, _: &ManualClock) {
     let record = token("aa");
     insert(store, &record);
     for now in [END, END + 1, u64::MAX] {
         assert_eq!(consume(store, &record, now), (Invalid, None), "now = {now}");
     }
-    assert_eq!(consume(store, &record, END - 1), (Proceed, None), "an Invalid answer changed the token");
+    assert_eq!(
+        consume(store, &record, END - 1),
+        (Proceed, None),
+        "an Invalid answer changed the token"
+    );
 }
 
-fn replay_result(store: &Store, _: &ManualClock) {
+fn replay_result(store: &FormTokenDriver, _: &ManualClock) {
     let record = token("aa");
     insert(store, &record);
     assert_eq!(consume(store, &record, START), (Proceed, None));
@@ -139,7 +159,7 @@ fn replay_result(store: &Store, _: &ManualClock) {
     }
 }
 
-fn grace_by_callers_clock(store: &Store, _: &ManualClock) {
+fn grace_by_callers_clock(store: &FormTokenDriver, _: &ManualClock) {
     let record = token("aa");
     insert(store, &record);
     assert_eq!(consume(store, &record, END - 1), (Proceed, None));
@@ -152,18 +172,22 @@ fn grace_by_callers_clock(store: &Store, _: &ManualClock) {
     }
 }
 
-fn grace_by_stores_clock(store: &Store, clock: &ManualClock) {
+fn grace_by_stores_clock(store: &FormTokenDriver, clock: &ManualClock) {
     let record = token("aa");
     insert(store, &record);
     assert_eq!(consume(store, &record, START), (Proceed, None));
     set_result(store, &record, "r");
     clock.set((END + GRACE) * 1_000 - 1);
-    assert_eq!(consume(store, &record, END + GRACE - 1), replay_of("r"), "it was swept within its grace");
+    assert_eq!(
+        consume(store, &record, END + GRACE - 1),
+        replay_of("r"),
+        "it was swept within its grace"
+    );
     clock.set((END + GRACE) * 1_000);
     assert_eq!(consume(store, &record, END + GRACE), (Invalid, None));
 }
 
-fn bindings(store: &Store, _: &ManualClock) {
+fn bindings(store: &FormTokenDriver, _: &ManualClock) {
     let record = token("aa");
     let different = |change: fn(&mut FormTokenRecord)| {
         let mut record = record.clone();
@@ -184,41 +208,59 @@ fn bindings(store: &Store, _: &ManualClock) {
     for other in &others {
         assert_eq!(consume(store, other, START), (Invalid, None), "unconsumed, {other:?}");
     }
-    assert_eq!(consume(store, &record, START), (Proceed, None), "an Invalid answer changed the token");
+    assert_eq!(
+        consume(store, &record, START),
+        (Proceed, None),
+        "an Invalid answer changed the token"
+    );
     set_result(store, &record, "r");
     for other in &others {
         assert_eq!(consume(store, other, START), (Invalid, None), "consumed, {other:?}");
     }
-    assert_eq!(consume(store, &record, START), replay_of("r"), "an Invalid answer changed the token");
+    assert_eq!(
+        consume(store, &record, START),
+        replay_of("r"),
+        "an Invalid answer changed the token"
+    );
 
     let unbound = FormTokenRecord { bound_resource: None, ..token("bb") };
     insert(store, &unbound);
     for bound_resource in ["", "order-17"] {
-        let other = FormTokenRecord { bound_resource: Some(bound_resource.into()), ..unbound.clone() };
-        assert_eq!(consume(store, &other, START), (Invalid, None), "None and Some({bound_resource:?})");
+        let other =
+            FormTokenRecord { bound_resource: Some(bound_resource.into()), ..unbound.clone() };
+        assert_eq!(
+            consume(store, &other, START),
+            (Invalid, None),
+            "None and Some({bound_resource:?})"
+        );
     }
     assert_eq!(consume(store, &unbound, START), (Proceed, None));
 }
 
-fn empty_subjects(store: &Store, _: &ManualClock) {
-    let subjects: [TokenSubject; 3] = [Anonymous, Authenticated(String::new()), Flow(String::new())];
+fn empty_subjects(store: &FormTokenDriver, _: &ManualClock) {
+    let subjects: [TokenSubject; 3] =
+        [Anonymous, Authenticated(String::new()), Flow(String::new())];
     for (index, subject) in subjects.iter().enumerate() {
         let record = FormTokenRecord { subject: subject.clone(), ..token(&format!("aa{index}")) };
         insert(store, &record);
         for other in subjects.iter().filter(|other| *other != subject) {
             let other = FormTokenRecord { subject: other.clone(), ..record.clone() };
-            assert_eq!(consume(store, &other, START), (Invalid, None), "{subject:?} taken for {other:?}");
+            assert_eq!(
+                consume(store, &other, START),
+                (Invalid, None),
+                "{subject:?} taken for {other:?}"
+            );
         }
         assert_eq!(consume(store, &record, START), (Proceed, None));
     }
 }
 
-fn assert_exists(store: &Store, record: &FormTokenRecord) {
+fn assert_exists(store: &FormTokenDriver, record: &FormTokenRecord) {
     let answer = store.insert_form_token(record.clone()).wait();
     assert!(matches!(answer, Err(Error::AlreadyExists)), "{answer:?}");
 }
 
-fn insert_twice(store: &Store, clock: &ManualClock) {
+fn insert_twice(store: &FormTokenDriver, clock: &ManualClock) {
     let record = token("aa");
     insert(store, &record);
     let other = FormTokenRecord { purpose: "refund".into(), expires_at: END + 900, ..token("aa") };
@@ -230,7 +272,7 @@ fn insert_twice(store: &Store, clock: &ManualClock) {
     assert_eq!(consume(store, &record, START), (Proceed, None));
 }
 
-fn insert_over_consumed(store: &Store, clock: &ManualClock) {
+fn insert_over_consumed(store: &FormTokenDriver, clock: &ManualClock) {
     let record = token("aa");
     insert(store, &record);
     assert_eq!(consume(store, &record, START), (Proceed, None));
@@ -242,7 +284,7 @@ fn insert_over_consumed(store: &Store, clock: &ManualClock) {
     assert_eq!(consume(store, &record, END), replay_of("r"));
 }
 
-fn insert_over_expired(store: &Store, clock: &ManualClock) {
+fn insert_over_expired(store: &FormTokenDriver, clock: &ManualClock) {
     insert(store, &token("aa"));
     clock.set(END * 1_000);
     let next = FormTokenRecord { purpose: "refund".into(), expires_at: END + TTL, ..token("aa") };
@@ -251,7 +293,7 @@ fn insert_over_expired(store: &Store, clock: &ManualClock) {
     assert_eq!(consume(store, &next, END), (Proceed, None));
 }
 
-fn insert_over_past_grace(store: &Store, clock: &ManualClock) {
+fn insert_over_past_grace(store: &FormTokenDriver, clock: &ManualClock) {
     let record = token("aa");
     insert(store, &record);
     assert_eq!(consume(store, &record, START), (Proceed, None));
@@ -263,7 +305,7 @@ fn insert_over_past_grace(store: &Store, clock: &ManualClock) {
     assert_eq!(consume(store, &next, END + GRACE), (Replay, None), "the old result came back");
 }
 
-fn result_of_nothing(store: &Store, _: &ManualClock) {
+fn result_of_nothing(store: &FormTokenDriver, _: &ManualClock) {
     let record = token("aa");
     set_result(store, &record, "before");
     insert(store, &record);
@@ -272,19 +314,20 @@ fn result_of_nothing(store: &Store, _: &ManualClock) {
     assert_eq!(consume(store, &record, START), (Replay, None));
 }
 
-fn result_past_grace(store: &Store, clock: &ManualClock) {
+fn result_past_grace(store: &FormTokenDriver, clock: &ManualClock) {
     let record = token("aa");
     insert(store, &record);
     assert_eq!(consume(store, &record, START), (Proceed, None));
     set_result(store, &record, "in time");
     clock.set((END + GRACE) * 1_000);
     set_result(store, &record, "too late");
-    // By a caller's clock that is behind, the token may still be there; its result must be the one stored in time.
+    // By a caller's clock that is behind, the token may still be there; its result must be the one
+    // stored in time.
     let answer = consume(store, &record, START);
     assert!(answer == replay_of("in time") || answer == (Invalid, None), "{answer:?}");
 }
 
-fn any_first_existing(store: &Store, _: &ManualClock) {
+fn any_first_existing(store: &FormTokenDriver, _: &ManualClock) {
     let (unknown, first, second) = (token("00"), token("aa"), token("bb"));
     let candidates = [&unknown.lookup_key, &first.lookup_key, &second.lookup_key];
     insert(store, &first);
@@ -296,7 +339,8 @@ fn any_first_existing(store: &Store, _: &ManualClock) {
     assert_eq!(consume(store, &second, START), (Proceed, None), "a later candidate was touched");
 
     // The first that exists decides also when only a later one would be bound to this caller.
-    let (third, fourth) = (FormTokenRecord { purpose: "refund".into(), ..token("cc") }, token("dd"));
+    let (third, fourth) =
+        (FormTokenRecord { purpose: "refund".into(), ..token("cc") }, token("dd"));
     insert(store, &third);
     insert(store, &fourth);
     let candidates = [&third.lookup_key, &fourth.lookup_key];
@@ -304,7 +348,7 @@ fn any_first_existing(store: &Store, _: &ManualClock) {
     assert_eq!(consume(store, &fourth, START), (Proceed, None));
 }
 
-fn any_skips_expired(store: &Store, _: &ManualClock) {
+fn any_skips_expired(store: &FormTokenDriver, _: &ManualClock) {
     let expired = FormTokenRecord { expires_at: START + 1, ..token("aa") };
     let spent = FormTokenRecord { expires_at: START + 1, ..token("bb") };
     let live = FormTokenRecord { expires_at: START + 3 * GRACE, ..token("cc") };
@@ -321,14 +365,14 @@ fn any_skips_expired(store: &Store, _: &ManualClock) {
     assert_eq!(consume_any(store, &candidates, &live, START + 1 + GRACE), (Proceed, None));
 }
 
-fn any_empty(store: &Store, _: &ManualClock) {
+fn any_empty(store: &FormTokenDriver, _: &ManualClock) {
     let record = token("aa");
     insert(store, &record);
     assert_eq!(consume_any(store, &[], &record, START), (Invalid, None));
     store.set_token_result_any(&[], "r").wait().unwrap();
 }
 
-fn result_any(store: &Store, _: &ManualClock) {
+fn result_any(store: &FormTokenDriver, _: &ManualClock) {
     let records = [token("aa"), token("bb"), token("cc")];
     let candidates: Vec<LookupKey> = ["00", "aa", "bb", "cc"].map(LookupKey::new).into();
     for record in &records {
@@ -344,14 +388,17 @@ fn result_any(store: &Store, _: &ManualClock) {
     assert_eq!(consume(store, unconsumed, START), (Replay, None));
 }
 
-fn any_key(store: &Store, _: &ManualClock) {
+fn any_key(store: &FormTokenDriver, _: &ManualClock) {
     let longest = "a".repeat(MAX_KEY_LEN);
     let keys = [
-        "", "\0", "\0\0", "0", "00", "ab", "AB", "aB", "\u{ab}", "6162", "a", "a\0", "a\0b", "a/b", "%", "*",
-        "é", "𝄞", &longest,
+        "", "\0", "\0\0", "0", "00", "ab", "AB", "aB", "\u{ab}", "6162", "a", "a\0", "a\0b", "a/b",
+        "%", "*", "é", "𝄞", &longest,
     ];
     for key in keys {
-        insert(store, &FormTokenRecord { purpose: format!("{} {key:.9}", key.len()), ..token(key) });
+        insert(
+            store,
+            &FormTokenRecord { purpose: format!("{} {key:.9}", key.len()), ..token(key) },
+        );
     }
     for key in keys {
         let record = FormTokenRecord { purpose: format!("{} {key:.9}", key.len()), ..token(key) };
@@ -363,12 +410,15 @@ fn assert_too_large<T: std::fmt::Debug>(what: &str, answer: Result<T, Error>) {
     assert!(matches!(answer, Err(Error::TooLarge { .. })), "{what}: {answer:?}");
 }
 
-fn too_large(store: &Store, _: &ManualClock) {
+fn too_large(store: &FormTokenDriver, _: &ManualClock) {
     let long = "a".repeat(MAX_KEY_LEN + 1);
     let long_records = [
         ("lookup_key", token(&long)),
         ("key_version", FormTokenRecord { key_version: long.clone(), ..token("aa") }),
-        ("authenticated subject", FormTokenRecord { subject: Authenticated(long.clone()), ..token("aa") }),
+        (
+            "authenticated subject",
+            FormTokenRecord { subject: Authenticated(long.clone()), ..token("aa") },
+        ),
         ("flow subject", FormTokenRecord { subject: Flow(long.clone()), ..token("aa") }),
         ("purpose", FormTokenRecord { purpose: long.clone(), ..token("aa") }),
         ("bound_resource", FormTokenRecord { bound_resource: Some(long.clone()), ..token("aa") }),
@@ -383,7 +433,13 @@ fn too_large(store: &Store, _: &ManualClock) {
     assert_too_large("consume", consumed);
     let candidates = [record.lookup_key.clone(), long_key.clone()];
     let consumed = store
-        .consume_form_token_any(&candidates, &record.subject, "pay", record.bound_resource.as_deref(), START)
+        .consume_form_token_any(
+            &candidates,
+            &record.subject,
+            "pay",
+            record.bound_resource.as_deref(),
+            START,
+        )
         .wait();
     assert_too_large("consume_any", consumed);
     assert_eq!(consume(store, &record, START), (Proceed, None), "TooLarge changed something");
@@ -393,7 +449,7 @@ fn too_large(store: &Store, _: &ManualClock) {
     set_result(store, &record, "a".repeat(MAX_KEY_LEN).as_str());
 }
 
-fn greatest_times(store: &Store, clock: &ManualClock) {
+fn greatest_times(store: &FormTokenDriver, clock: &ManualClock) {
     let record = FormTokenRecord { issued_at: u64::MAX, expires_at: u64::MAX, ..token("aa") };
     insert(store, &record);
     assert_exists(store, &record);
@@ -404,9 +460,10 @@ fn greatest_times(store: &Store, clock: &ManualClock) {
     assert_exists(store, &record);
 }
 
-fn pipelined(store: &Store, _: &ManualClock) {
+fn pipelined(store: &FormTokenDriver, _: &ManualClock) {
     let records: Vec<_> = (0..500).map(|index| token(&format!("{index:08x}"))).collect();
-    let inserts: Vec<_> = records.iter().map(|record| store.insert_form_token(record.clone())).collect();
+    let inserts: Vec<_> =
+        records.iter().map(|record| store.insert_form_token(record.clone())).collect();
     let mut consumes = Vec::new();
     for expected in [Proceed, Replay] {
         for record in &records {
@@ -427,7 +484,7 @@ fn pipelined(store: &Store, _: &ManualClock) {
     }
 }
 
-fn dropped(store: &Store, _: &ManualClock) {
+fn dropped(store: &FormTokenDriver, _: &ManualClock) {
     let record = token("aa");
     drop(store.insert_form_token(record.clone()));
     drop(store.consume_form_token(
@@ -441,13 +498,13 @@ fn dropped(store: &Store, _: &ManualClock) {
     assert_eq!(consume(store, &record, START), replay_of("r"));
 }
 
-fn assert_one_proceeds(answers: &[Answer]) {
+fn assert_one_proceeds(answers: &[ConsumeAnswer]) {
     let proceeds = answers.iter().filter(|answer| **answer == (Proceed, None)).count();
     let replays = answers.iter().filter(|answer| **answer == (Replay, None)).count();
     assert_eq!((proceeds, replays), (1, RACERS - 1), "of {RACERS} threads");
 }
 
-fn race_consume(store: &Store, _: &ManualClock) {
+fn race_consume(store: &FormTokenDriver, _: &ManualClock) {
     for round in 0..20 {
         let record = token(&format!("{round:04x}"));
         insert(store, &record);
@@ -455,7 +512,7 @@ fn race_consume(store: &Store, _: &ManualClock) {
     }
 }
 
-fn race_consume_any(store: &Store, _: &ManualClock) {
+fn race_consume_any(store: &FormTokenDriver, _: &ManualClock) {
     let (unknown, record) = (token("00"), token("aa"));
     insert(store, &record);
     // Each names the token in another place among its candidates.
@@ -466,7 +523,7 @@ fn race_consume_any(store: &Store, _: &ManualClock) {
     }));
 }
 
-fn race_insert(store: &Store, _: &ManualClock) {
+fn race_insert(store: &FormTokenDriver, _: &ManualClock) {
     let versions = race(|racer| {
         let record = FormTokenRecord { purpose: format!("by {racer}"), ..token("aa") };
         match store.insert_form_token(record.clone()).wait() {

@@ -15,21 +15,21 @@ const TTL: u64 = 600;
 const LEASE: Duration = Duration::from_secs(60);
 const ONE_MS: Duration = Duration::from_millis(1);
 
-type Store = dyn HandoffStateStore;
+type HandoffDriver = dyn HandoffStateStore;
 
-/// Runs the whole suite on stores that `factory` makes: fresh, empty, with the default maximum of 4 MiB, and with the
-/// clock that they take their time from.
+/// Runs the whole suite on stores that `factory` makes: fresh, empty, with the default maximum of 4
+/// MiB, and with the clock that they take their time from.
 ///
 /// # Panics
 /// When a rule is broken, with the list of the broken ones.
 pub fn handoff<S: HandoffStateStore + 'static>(factory: impl Fn() -> (S, Arc<ManualClock>)) {
-    run("handoff", RULES, |check: &dyn Fn(&Store, &ManualClock)| {
+    run("handoff", RULES, |check: &dyn Fn(&HandoffDriver, &ManualClock)| {
         let (store, clock) = factory();
         check(&store, &clock);
     });
 }
 
-const RULES: &[Rule<Store>] = &[
+const RULES: &[Rule<HandoffDriver>] = &[
     ("an absent state is None, and deleting it is fine", absent),
     ("get reads a state and leaves it", get_leaves),
     ("get_and_delete hands a state over once", one_shot),
@@ -74,32 +74,32 @@ fn state(number: u64) -> JsonObject {
     object(json!({ "number": number }))
 }
 
-fn set(store: &Store, id: &str, number: u64) {
+fn set(store: &HandoffDriver, id: &str, number: u64) {
     store.set(id, &state(number), TTL).wait().unwrap();
 }
 
-fn get(store: &Store, id: &str) -> Option<JsonObject> {
+fn get(store: &HandoffDriver, id: &str) -> Option<JsonObject> {
     store.get(id).wait().unwrap()
 }
 
-fn take(store: &Store, id: &str) -> Option<JsonObject> {
+fn take(store: &HandoffDriver, id: &str) -> Option<JsonObject> {
     store.get_and_delete(id).wait().unwrap()
 }
 
-fn claim(store: &Store, id: &str) -> Option<Claim> {
+fn claim(store: &HandoffDriver, id: &str) -> Option<Claim> {
     store.claim(id, LEASE).wait().unwrap()
 }
 
-fn ack(store: &Store, claim: &ClaimId) -> bool {
+fn ack(store: &HandoffDriver, claim: &ClaimId) -> bool {
     store.ack(claim).wait().unwrap()
 }
 
-fn release(store: &Store, claim: &ClaimId) -> bool {
+fn release(store: &HandoffDriver, claim: &ClaimId) -> bool {
     store.release(claim).wait().unwrap()
 }
 
 /// Sets the state number 1 under `id` and claims it.
-fn claimed(store: &Store, id: &str) -> ClaimId {
+fn claimed(store: &HandoffDriver, id: &str) -> ClaimId {
     set(store, id, 1);
     let claim = claim(store, id).expect("a state that was just set cannot be claimed");
     assert_eq!(claim.state, state(1));
@@ -107,13 +107,13 @@ fn claimed(store: &Store, id: &str) -> ClaimId {
     claim.id
 }
 
-fn assert_absent(store: &Store, id: &str) {
+fn assert_absent(store: &HandoffDriver, id: &str) {
     assert_eq!(get(store, id), None, "get");
     assert_eq!(claim(store, id), None, "claim");
     assert_eq!(take(store, id), None, "get_and_delete");
 }
 
-fn absent(store: &Store, _: &ManualClock) {
+fn absent(store: &HandoffDriver, _: &ManualClock) {
     set(store, "other", 1);
     assert_absent(store, "id");
     store.delete("id").wait().unwrap();
@@ -123,14 +123,14 @@ fn absent(store: &Store, _: &ManualClock) {
     assert_eq!(get(store, "other"), Some(state(1)));
 }
 
-fn get_leaves(store: &Store, _: &ManualClock) {
+fn get_leaves(store: &HandoffDriver, _: &ManualClock) {
     set(store, "id", 1);
     for _ in 0..3 {
         assert_eq!(get(store, "id"), Some(state(1)));
     }
 }
 
-fn one_shot(store: &Store, _: &ManualClock) {
+fn one_shot(store: &HandoffDriver, _: &ManualClock) {
     set(store, "id", 1);
     set(store, "other", 2);
     assert_eq!(take(store, "id"), Some(state(1)));
@@ -138,7 +138,7 @@ fn one_shot(store: &Store, _: &ManualClock) {
     assert_eq!(take(store, "other"), Some(state(2)));
 }
 
-fn delete_removes(store: &Store, _: &ManualClock) {
+fn delete_removes(store: &HandoffDriver, _: &ManualClock) {
     set(store, "id", 1);
     set(store, "other", 2);
     store.delete("id").wait().unwrap();
@@ -147,7 +147,7 @@ fn delete_removes(store: &Store, _: &ManualClock) {
     assert_eq!(get(store, "other"), Some(state(2)));
 }
 
-fn overwrites(store: &Store, clock: &ManualClock) {
+fn overwrites(store: &HandoffDriver, clock: &ManualClock) {
     for (id, ttl_seconds) in [("longer", 2 * TTL), ("shorter", TTL / 2)] {
         set(store, id, 1);
         store.set(id, &state(2), ttl_seconds).wait().unwrap();
@@ -161,7 +161,7 @@ fn overwrites(store: &Store, clock: &ManualClock) {
     assert_eq!(get(store, "longer"), None);
 }
 
-fn expires(store: &Store, clock: &ManualClock) {
+fn expires(store: &HandoffDriver, clock: &ManualClock) {
     set(store, "id", 1);
     clock.set((START + TTL) * 1_000 - 1);
     assert_eq!(get(store, "id"), Some(state(1)));
@@ -169,7 +169,7 @@ fn expires(store: &Store, clock: &ManualClock) {
     assert_eq!(get(store, "id"), None);
 }
 
-fn expired_is_absent(store: &Store, clock: &ManualClock) {
+fn expired_is_absent(store: &HandoffDriver, clock: &ManualClock) {
     set(store, "id", 1);
     clock.advance(Duration::from_secs(TTL));
     assert_absent(store, "id");
@@ -178,7 +178,7 @@ fn expired_is_absent(store: &Store, clock: &ManualClock) {
     assert_eq!(take(store, "id"), Some(state(2)));
 }
 
-fn ttl_zero(store: &Store, _: &ManualClock) {
+fn ttl_zero(store: &HandoffDriver, _: &ManualClock) {
     store.set("id", &state(1), 0).wait().unwrap();
     assert_absent(store, "id");
     let claim = claimed(store, "id");
@@ -188,7 +188,7 @@ fn ttl_zero(store: &Store, _: &ManualClock) {
     assert_absent(store, "id");
 }
 
-fn ttl_greatest(store: &Store, clock: &ManualClock) {
+fn ttl_greatest(store: &HandoffDriver, clock: &ManualClock) {
     store.set("id", &state(1), u64::MAX).wait().unwrap();
     assert_eq!(get(store, "id"), Some(state(1)));
     clock.advance(Duration::from_secs(1_000 * 365 * 86_400));
@@ -197,10 +197,14 @@ fn ttl_greatest(store: &Store, clock: &ManualClock) {
     assert_eq!(take(store, "id"), Some(state(2)));
 }
 
-fn json_values(store: &Store, _: &ManualClock) {
+fn json_values(store: &HandoffDriver, _: &ManualClock) {
     let mut deep = json!({ "end": [] });
     for level in 0..50 {
-        deep = if level % 2 == 0 { json!([deep, level]) } else { json!({ "deeper": deep, "": level }) };
+        deep = if level % 2 == 0 {
+            json!([deep, level])
+        } else {
+            json!({ "deeper": deep, "": level })
+        };
     }
     let states = [
         json!({}),
@@ -221,7 +225,7 @@ fn json_values(store: &Store, _: &ManualClock) {
     }
 }
 
-fn one_megabyte(store: &Store, _: &ManualClock) {
+fn one_megabyte(store: &HandoffDriver, _: &ManualClock) {
     let text: String = ('!'..='~').chain(['é', '漢']).cycle().take(1 << 20).collect();
     let state = object(json!({ "text": text }));
     store.set("id", &state, TTL).wait().unwrap();
@@ -229,7 +233,7 @@ fn one_megabyte(store: &Store, _: &ManualClock) {
     assert_eq!(take(store, "id"), Some(state));
 }
 
-fn too_large_state(store: &Store, _: &ManualClock) {
+fn too_large_state(store: &HandoffDriver, _: &ManualClock) {
     set(store, "id", 1);
     let large = object(json!({ "text": "x".repeat(DEFAULT_MAX_STATE_BYTES) }));
     for id in ["id", "new"] {
@@ -240,11 +244,11 @@ fn too_large_state(store: &Store, _: &ManualClock) {
     assert_eq!(get(store, "id"), Some(state(1)));
 }
 
-fn any_id(store: &Store, _: &ManualClock) {
+fn any_id(store: &HandoffDriver, _: &ManualClock) {
     let longest = "i".repeat(MAX_KEY_LEN);
     let ids = [
-        "", "\0", "\0\0", "a", "a\0", "a\0b", "a.b", ".", "a/b", "A", "%", "*", "é", "e\u{301}", "𝄞",
-        &longest,
+        "", "\0", "\0\0", "a", "a\0", "a\0b", "a.b", ".", "a/b", "A", "%", "*", "é", "e\u{301}",
+        "𝄞", &longest,
     ];
     for (number, id) in ids.iter().enumerate() {
         set(store, id, number as u64);
@@ -257,7 +261,7 @@ fn any_id(store: &Store, _: &ManualClock) {
     }
 }
 
-fn too_large_id(store: &Store, _: &ManualClock) {
+fn too_large_id(store: &HandoffDriver, _: &ManualClock) {
     fn assert_too_large<T: std::fmt::Debug>(call: &str, answer: Result<T, Error>) {
         assert!(matches!(answer, Err(Error::TooLarge { .. })), "{call}: {answer:?}");
     }
@@ -272,7 +276,7 @@ fn too_large_id(store: &Store, _: &ManualClock) {
     assert_too_large("release", store.release(&claim).wait());
 }
 
-fn claim_hides(store: &Store, _: &ManualClock) {
+fn claim_hides(store: &HandoffDriver, _: &ManualClock) {
     set(store, "other", 2);
     let claim = claimed(store, "id");
     assert_absent(store, "id");
@@ -280,7 +284,7 @@ fn claim_hides(store: &Store, _: &ManualClock) {
     assert!(ack(store, &claim));
 }
 
-fn lease_ends(store: &Store, clock: &ManualClock) {
+fn lease_ends(store: &HandoffDriver, clock: &ManualClock) {
     let first = claimed(store, "id");
     clock.advance(LEASE - ONE_MS);
     assert_absent(store, "id");
@@ -293,7 +297,7 @@ fn lease_ends(store: &Store, clock: &ManualClock) {
     assert_eq!(take(store, "id"), Some(state(1)));
 }
 
-fn ack_deletes(store: &Store, clock: &ManualClock) {
+fn ack_deletes(store: &HandoffDriver, clock: &ManualClock) {
     let claim = claimed(store, "id");
     clock.advance(LEASE - ONE_MS);
     assert!(ack(store, &claim));
@@ -304,7 +308,7 @@ fn ack_deletes(store: &Store, clock: &ManualClock) {
     assert_absent(store, "id");
 }
 
-fn release_shows(store: &Store, clock: &ManualClock) {
+fn release_shows(store: &HandoffDriver, clock: &ManualClock) {
     let first = claimed(store, "id");
     clock.advance(LEASE - ONE_MS);
     assert!(release(store, &first));
@@ -317,14 +321,14 @@ fn release_shows(store: &Store, clock: &ManualClock) {
     assert!(ack(store, &second.id));
 }
 
-fn late(store: &Store, clock: &ManualClock) {
+fn late(store: &HandoffDriver, clock: &ManualClock) {
     let claim = claimed(store, "id");
     clock.advance(LEASE);
     assert!(!ack(store, &claim) && !release(store, &claim));
     assert_eq!(get(store, "id"), Some(state(1)));
 }
 
-fn set_ends_claim(store: &Store, _: &ManualClock) {
+fn set_ends_claim(store: &HandoffDriver, _: &ManualClock) {
     let claim = claimed(store, "id");
     set(store, "id", 2);
     assert_eq!(get(store, "id"), Some(state(2)));
@@ -332,7 +336,7 @@ fn set_ends_claim(store: &Store, _: &ManualClock) {
     assert_eq!(take(store, "id"), Some(state(2)));
 }
 
-fn delete_ends_claim(store: &Store, clock: &ManualClock) {
+fn delete_ends_claim(store: &HandoffDriver, clock: &ManualClock) {
     let claim = claimed(store, "id");
     store.delete("id").wait().unwrap();
     assert!(!ack(store, &claim) && !release(store, &claim));
@@ -344,7 +348,7 @@ fn delete_ends_claim(store: &Store, clock: &ManualClock) {
     assert_absent(store, "id");
 }
 
-fn old_claim(store: &Store, clock: &ManualClock) {
+fn old_claim(store: &HandoffDriver, clock: &ManualClock) {
     let old = claimed(store, "id");
     clock.advance(LEASE);
     let new = claim(store, "id").expect("the first lease is over").id;
@@ -353,7 +357,7 @@ fn old_claim(store: &Store, clock: &ManualClock) {
     assert!(ack(store, &new));
 }
 
-fn ttl_during_claim(store: &Store, clock: &ManualClock) {
+fn ttl_during_claim(store: &HandoffDriver, clock: &ManualClock) {
     set(store, "id", 1);
     let lease = Duration::from_secs(10 * TTL);
     let claim = store.claim("id", lease).wait().unwrap().expect("it is there");
@@ -363,7 +367,7 @@ fn ttl_during_claim(store: &Store, clock: &ManualClock) {
     assert_absent(store, "id");
 }
 
-fn lease_zero(store: &Store, _: &ManualClock) {
+fn lease_zero(store: &HandoffDriver, _: &ManualClock) {
     set(store, "id", 1);
     for id in ["id", "absent"] {
         let answer = store.claim(id, Duration::ZERO).wait();
@@ -374,7 +378,7 @@ fn lease_zero(store: &Store, _: &ManualClock) {
     assert!(ack(store, &shortest.id), "the shortest lease was over at once");
 }
 
-fn lease_greatest(store: &Store, clock: &ManualClock) {
+fn lease_greatest(store: &HandoffDriver, clock: &ManualClock) {
     store.set("id", &state(1), u64::MAX).wait().unwrap();
     let claim = store.claim("id", Duration::MAX).wait().unwrap().expect("it is there");
     clock.advance(Duration::from_secs(1_000 * 365 * 86_400));
@@ -382,16 +386,17 @@ fn lease_greatest(store: &Store, clock: &ManualClock) {
     assert!(ack(store, &claim.id));
 }
 
-fn claim_by_string(store: &Store, _: &ManualClock) {
+fn claim_by_string(store: &HandoffDriver, _: &ManualClock) {
     for id in ["id", "", "a.b.c", "é\0"] {
         let claim = claimed(store, id);
-        let again: ClaimId = claim.to_string().parse().expect("what a claim id prints is a claim id");
+        let again: ClaimId =
+            claim.to_string().parse().expect("what a claim id prints is a claim id");
         assert_eq!(again, claim);
         assert!(ack(store, &again));
     }
 }
 
-fn in_order(store: &Store, _: &ManualClock) {
+fn in_order(store: &HandoffDriver, _: &ManualClock) {
     let mut waits = Vec::new();
     let mut taken = Vec::new();
     for number in 0..200 {
@@ -417,21 +422,21 @@ fn assert_one_gets(answers: Vec<Option<JsonObject>>) {
     assert_eq!(got, [state(1)], "exactly one caller gets the state");
 }
 
-fn race_get_and_delete(store: &Store, _: &ManualClock) {
+fn race_get_and_delete(store: &HandoffDriver, _: &ManualClock) {
     for _ in 0..10 {
         set(store, "id", 1);
         assert_one_gets(race(|_| take(store, "id")));
     }
 }
 
-fn race_claim(store: &Store, _: &ManualClock) {
+fn race_claim(store: &HandoffDriver, _: &ManualClock) {
     for _ in 0..10 {
         set(store, "id", 1);
         assert_one_gets(race(|_| claim(store, "id").map(|claim| claim.state)));
     }
 }
 
-fn race_mixed(store: &Store, _: &ManualClock) {
+fn race_mixed(store: &HandoffDriver, _: &ManualClock) {
     for _ in 0..10 {
         set(store, "id", 1);
         assert_one_gets(race(|racer| match racer % 2 {
@@ -441,7 +446,7 @@ fn race_mixed(store: &Store, _: &ManualClock) {
     }
 }
 
-fn race_end(store: &Store, _: &ManualClock) {
+fn race_end(store: &HandoffDriver, _: &ManualClock) {
     for _ in 0..10 {
         let claim = claimed(store, "id");
         let ends = race(|racer| match racer % 2 {

@@ -1,8 +1,9 @@
 //! Conformance suites: what every driver of a store trait must do, as checks that anyone can run.
 //!
-//! A suite is one call with a factory. The factory gives a fresh, empty store with its default options and the
-//! [`ManualClock`] that the store takes its time from; it is called once per rule. The suite sets that clock to a time
-//! of its own before it first calls the store, and only moves it forward afterwards.
+//! A suite is one call with a factory. The factory gives a fresh, empty store with its default
+//! options and the [`ManualClock`] that the store takes its time from; it is called once per rule.
+//! The suite sets that clock to a time of its own before it first calls the store, and only moves
+//! it forward afterwards.
 //!
 //! ```
 //! # #[cfg(feature = "conformance")] {
@@ -17,7 +18,8 @@
 //! # }
 //! ```
 //!
-//! Every rule is run, also after one was broken; then the suite panics with the list of the broken ones.
+//! Every rule is run, also after one was broken; then the suite panics with the list of the broken
+//! ones.
 
 // A broken rule is reported by a panic; that is what a suite is for.
 #![expect(clippy::unwrap_used, reason = "a failed call breaks the rule that is being checked")]
@@ -55,7 +57,8 @@ const RACERS: usize = 32;
 /// What must hold, in words, and the check of it.
 type Rule<Store> = (&'static str, fn(&Store, &ManualClock));
 
-/// Checks each of `rules` on a store of its own, made by `with_store`, and panics with the names of the broken ones.
+/// Checks each of `rules` on a store of its own, made by `with_store`, and panics with the names of
+/// the broken ones.
 fn run<Store: ?Sized>(
     suite: &str,
     rules: &[Rule<Store>],
@@ -81,7 +84,11 @@ fn run<Store: ?Sized>(
             let _ = write!(broken, "\n- {rule}\n    {}", cause.replace('\n', "\n    "));
         }
     }
-    assert!(broken.is_empty(), "{suite} conformance: {count} of {} rules broken:{broken}", rules.len());
+    assert!(
+        broken.is_empty(),
+        "{suite} conformance: {count} of {} rules broken:{broken}",
+        rules.len()
+    );
 }
 
 /// What each of [`RACERS`] threads got that set out at the same moment.
@@ -112,7 +119,8 @@ mod tests {
             ("two is broken", |store, _| assert_eq!(*store, 0)),
             ("three is broken", |_, _| panic!("because")),
         ];
-        let answer = panic::catch_unwind(|| run("some", rules, |check| check(&1, &ManualClock::new(0))));
+        let answer =
+            panic::catch_unwind(|| run("some", rules, |check| check(&1, &ManualClock::new(0))));
         let message = *answer.unwrap_err().downcast::<String>().unwrap();
         assert!(message.contains("2 of 3 rules broken"), "{message}");
         assert!(message.contains("- two is broken") && message.contains("because"), "{message}");

@@ -13,21 +13,23 @@ const LIMIT: u64 = 5;
 const WINDOW: Duration = Duration::from_secs(60);
 const ONE_MS: Duration = Duration::from_millis(1);
 
-type Store = dyn RateLimitStore;
+type RateLimitDriver = dyn RateLimitStore;
 
-/// Runs the whole suite on limiters that `factory` makes: fresh, empty, with the configuration that it is given, and
-/// with the clock that they take their time from.
+/// Runs the whole suite on limiters that `factory` makes: fresh, empty, with the configuration that
+/// it is given, and with the clock that they take their time from.
 ///
 /// # Panics
 /// When a rule is broken, with the list of the broken ones.
-pub fn rate_limit<S: RateLimitStore + 'static>(factory: impl Fn(RateLimitConfig) -> (S, Arc<ManualClock>)) {
-    run("rate limit", RULES, |check: &dyn Fn(&Store, &ManualClock)| {
+pub fn rate_limit<S: RateLimitStore + 'static>(
+    factory: impl Fn(RateLimitConfig) -> (S, Arc<ManualClock>),
+) {
+    run("rate limit", RULES, |check: &dyn Fn(&RateLimitDriver, &ManualClock)| {
         let (store, clock) = factory(config(LIMIT, WINDOW));
         check(&store, &clock);
     });
 }
 
-const RULES: &[Rule<Store>] = &[
+const RULES: &[Rule<RateLimitDriver>] = &[
     ("acquire admits the limit and no more", admits_the_limit),
     ("a request counts while its time is after now - window", slides),
     ("every request leaves by itself", leaves_by_itself),
@@ -43,7 +45,10 @@ const RULES: &[Rule<Store>] = &[
     ("a window of zero is InvalidConfig, and changes nothing", window_zero),
     ("the greatest window and limit do not overflow", greatest),
     ("a cooldown is there until its time, and not at that moment", cooldown),
-    ("the last cooldown that is set holds, also an earlier one and one that is over", last_cooldown),
+    (
+        "the last cooldown that is set holds, also an earlier one and one that is over",
+        last_cooldown,
+    ),
     ("a cooldown does not change what acquire answers", cooldown_is_a_note),
     ("clear forgets every request and cooldown, and keeps configurations", clear),
     ("any string up to 64 KiB is a resource and an origin, and no two are the same", any_string),
@@ -58,33 +63,33 @@ fn config(limit: u64, window: Duration) -> RateLimitConfig {
     RateLimitConfig { limit, window }
 }
 
-fn acquire(store: &Store, resource: &str) -> bool {
+fn acquire(store: &RateLimitDriver, resource: &str) -> bool {
     store.acquire(resource).wait().unwrap()
 }
 
-fn remaining(store: &Store, resource: &str) -> u64 {
+fn remaining(store: &RateLimitDriver, resource: &str) -> u64 {
     store.status(resource).wait().unwrap().remaining
 }
 
-fn wait(store: &Store, resource: &str) -> Duration {
+fn wait(store: &RateLimitDriver, resource: &str) -> Duration {
     store.wait_time(resource).wait().unwrap()
 }
 
-fn fill(store: &Store, resource: &str) {
+fn fill(store: &RateLimitDriver, resource: &str) {
     for _ in 0..LIMIT {
         assert!(acquire(store, resource));
     }
     assert!(!acquire(store, resource));
 }
 
-fn admits_the_limit(store: &Store, clock: &ManualClock) {
+fn admits_the_limit(store: &RateLimitDriver, clock: &ManualClock) {
     fill(store, "r");
     fill(store, "other");
     clock.advance(WINDOW - ONE_MS);
     assert!(!acquire(store, "r"));
 }
 
-fn slides(store: &Store, clock: &ManualClock) {
+fn slides(store: &RateLimitDriver, clock: &ManualClock) {
     fill(store, "r");
     clock.advance(WINDOW - ONE_MS);
     assert_eq!(remaining(store, "r"), 0);
@@ -93,7 +98,7 @@ fn slides(store: &Store, clock: &ManualClock) {
     fill(store, "r");
 }
 
-fn leaves_by_itself(store: &Store, clock: &ManualClock) {
+fn leaves_by_itself(store: &RateLimitDriver, clock: &ManualClock) {
     for _ in 0..LIMIT {
         assert!(acquire(store, "r"));
         clock.advance(Duration::from_secs(10));
@@ -106,7 +111,7 @@ fn leaves_by_itself(store: &Store, clock: &ManualClock) {
     assert_eq!(remaining(store, "r"), LIMIT);
 }
 
-fn record_counts(store: &Store, clock: &ManualClock) {
+fn record_counts(store: &RateLimitDriver, clock: &ManualClock) {
     for _ in 0..2 * LIMIT {
         store.record("r").wait().unwrap();
     }
@@ -116,7 +121,7 @@ fn record_counts(store: &Store, clock: &ManualClock) {
     assert_eq!(remaining(store, "r"), LIMIT);
 }
 
-fn can_proceed_asks(store: &Store, _: &ManualClock) {
+fn can_proceed_asks(store: &RateLimitDriver, _: &ManualClock) {
     for _ in 0..3 * LIMIT {
         assert!(store.can_proceed("r").wait().unwrap());
     }
@@ -124,7 +129,7 @@ fn can_proceed_asks(store: &Store, _: &ManualClock) {
     assert!(!store.can_proceed("r").wait().unwrap());
 }
 
-fn status(store: &Store, clock: &ManualClock) {
+fn status(store: &RateLimitDriver, clock: &ManualClock) {
     assert!(acquire(store, "r"));
     clock.advance(Duration::from_secs(7));
     let status = store.status("r").wait().unwrap();
@@ -132,14 +137,14 @@ fn status(store: &Store, clock: &ManualClock) {
     assert_eq!(status.reset_time, START_MS + 67_000);
 }
 
-fn limit_zero(store: &Store, _: &ManualClock) {
+fn limit_zero(store: &RateLimitDriver, _: &ManualClock) {
     store.set_resource_config("r", config(0, WINDOW)).wait().unwrap();
     assert!(!acquire(store, "r") && !store.can_proceed("r").wait().unwrap());
     store.record("r").wait().unwrap();
     assert_eq!((remaining(store, "r"), wait(store, "r")), (0, WINDOW));
 }
 
-fn wait_time(store: &Store, clock: &ManualClock) {
+fn wait_time(store: &RateLimitDriver, clock: &ManualClock) {
     assert_eq!(wait(store, "r"), Duration::ZERO);
     assert!(acquire(store, "r"));
     clock.advance(Duration::from_secs(20));
@@ -154,7 +159,7 @@ fn wait_time(store: &Store, clock: &ManualClock) {
     assert_eq!(wait(store, "r"), Duration::from_secs(20));
 }
 
-fn reset(store: &Store, _: &ManualClock) {
+fn reset(store: &RateLimitDriver, _: &ManualClock) {
     fill(store, "r");
     fill(store, "other");
     store.reset("r").wait().unwrap();
@@ -164,7 +169,7 @@ fn reset(store: &Store, _: &ManualClock) {
     assert_eq!(remaining(store, "other"), 0);
 }
 
-fn own_config(store: &Store, _: &ManualClock) {
+fn own_config(store: &RateLimitDriver, _: &ManualClock) {
     let own = config(2, Duration::new(3, 4));
     assert_eq!(store.resource_config("r").wait().unwrap(), config(LIMIT, WINDOW));
     store.set_resource_config("r", own).wait().unwrap();
@@ -173,7 +178,7 @@ fn own_config(store: &Store, _: &ManualClock) {
     assert!(acquire(store, "r") && acquire(store, "r") && !acquire(store, "r"));
 }
 
-fn config_keeps_history(store: &Store, clock: &ManualClock) {
+fn config_keeps_history(store: &RateLimitDriver, clock: &ManualClock) {
     fill(store, "r");
     store.set_resource_config("r", config(LIMIT + 1, 2 * WINDOW)).wait().unwrap();
     clock.advance(WINDOW);
@@ -182,20 +187,20 @@ fn config_keeps_history(store: &Store, clock: &ManualClock) {
     assert_eq!(remaining(store, "r"), LIMIT);
 }
 
-fn no_resurrection(store: &Store, clock: &ManualClock) {
+fn no_resurrection(store: &RateLimitDriver, clock: &ManualClock) {
     fill(store, "r");
     clock.advance(WINDOW);
     store.set_resource_config("r", config(LIMIT, 10 * WINDOW)).wait().unwrap();
     assert_eq!(remaining(store, "r"), LIMIT);
 }
 
-fn window_zero(store: &Store, _: &ManualClock) {
+fn window_zero(store: &RateLimitDriver, _: &ManualClock) {
     let answer = store.set_resource_config("r", config(1, Duration::ZERO)).wait();
     assert!(matches!(answer, Err(Error::InvalidConfig(_))));
     assert_eq!(store.resource_config("r").wait().unwrap(), config(LIMIT, WINDOW));
 }
 
-fn greatest(store: &Store, clock: &ManualClock) {
+fn greatest(store: &RateLimitDriver, clock: &ManualClock) {
     let greatest = config(u64::MAX, Duration::MAX);
     store.set_resource_config("r", greatest).wait().unwrap();
     assert_eq!(store.resource_config("r").wait().unwrap(), greatest);
@@ -208,11 +213,11 @@ fn greatest(store: &Store, clock: &ManualClock) {
     assert!(wait(store, "r") > WINDOW);
 }
 
-fn cooldown_of(store: &Store, origin: &str) -> Option<u64> {
+fn cooldown_of(store: &RateLimitDriver, origin: &str) -> Option<u64> {
     store.cooldown(origin).wait().unwrap()
 }
 
-fn cooldown(store: &Store, clock: &ManualClock) {
+fn cooldown(store: &RateLimitDriver, clock: &ManualClock) {
     assert_eq!(cooldown_of(store, "o"), None);
     store.set_cooldown("o", START_MS + 10).wait().unwrap();
     clock.advance(9 * ONE_MS);
@@ -227,7 +232,7 @@ fn cooldown(store: &Store, clock: &ManualClock) {
     assert_eq!(cooldown_of(store, "o"), None);
 }
 
-fn last_cooldown(store: &Store, _: &ManualClock) {
+fn last_cooldown(store: &RateLimitDriver, _: &ManualClock) {
     for until in [START_MS + 20, START_MS + 10, START_MS + 30] {
         store.set_cooldown("o", until).wait().unwrap();
         assert_eq!(cooldown_of(store, "o"), Some(until));
@@ -236,13 +241,13 @@ fn last_cooldown(store: &Store, _: &ManualClock) {
     assert_eq!(cooldown_of(store, "o"), None);
 }
 
-fn cooldown_is_a_note(store: &Store, _: &ManualClock) {
+fn cooldown_is_a_note(store: &RateLimitDriver, _: &ManualClock) {
     store.set_cooldown("r", u64::MAX).wait().unwrap();
     assert_eq!(wait(store, "r"), Duration::ZERO);
     fill(store, "r");
 }
 
-fn clear(store: &Store, clock: &ManualClock) {
+fn clear(store: &RateLimitDriver, clock: &ManualClock) {
     let own = config(LIMIT, 2 * WINDOW);
     store.set_resource_config("a", own).wait().unwrap();
     for _ in 0..3 {
@@ -258,7 +263,7 @@ fn clear(store: &Store, clock: &ManualClock) {
     fill(store, "a");
 }
 
-fn any_string(store: &Store, _: &ManualClock) {
+fn any_string(store: &RateLimitDriver, _: &ManualClock) {
     let long = "\0".repeat(MAX_KEY_LEN);
     let strings = ["", "a", "a\0", "a\0\0", "\0a", "%", "_", "a%", "é", "api\0\0r", &long];
     for (index, string) in strings.iter().enumerate() {
@@ -273,7 +278,7 @@ fn any_string(store: &Store, _: &ManualClock) {
     }
 }
 
-fn too_large(store: &Store, _: &ManualClock) {
+fn too_large(store: &RateLimitDriver, _: &ManualClock) {
     fn refused<T>(answer: Result<T, Error>) {
         assert!(matches!(answer, Err(Error::TooLarge { .. })));
     }
@@ -291,7 +296,7 @@ fn too_large(store: &Store, _: &ManualClock) {
     refused(store.clear_cooldown(&long).wait());
 }
 
-fn clock_goes_back(store: &Store, clock: &ManualClock) {
+fn clock_goes_back(store: &RateLimitDriver, clock: &ManualClock) {
     assert!(acquire(store, "r"));
     clock.set(START_MS - 30_000);
     for _ in 1..LIMIT {
@@ -304,7 +309,7 @@ fn clock_goes_back(store: &Store, clock: &ManualClock) {
     fill(store, "r");
 }
 
-fn in_order(store: &Store, _: &ManualClock) {
+fn in_order(store: &RateLimitDriver, _: &ManualClock) {
     let answers: Vec<_> = (0..2 * LIMIT).map(|_| store.acquire("r")).collect();
     assert_eq!(remaining(store, "r"), 0);
     for (index, answer) in answers.into_iter().enumerate() {
@@ -312,7 +317,7 @@ fn in_order(store: &Store, _: &ManualClock) {
     }
 }
 
-fn race_acquire(store: &Store, clock: &ManualClock) {
+fn race_acquire(store: &RateLimitDriver, clock: &ManualClock) {
     let limit = RACERS as u64 * 3;
     store.set_resource_config("r", config(limit, WINDOW)).wait().unwrap();
     for _ in 0..2 {
@@ -322,7 +327,7 @@ fn race_acquire(store: &Store, clock: &ManualClock) {
     }
 }
 
-fn race_resources(store: &Store, _: &ManualClock) {
+fn race_resources(store: &RateLimitDriver, _: &ManualClock) {
     let admitted = race(|racer| {
         let resource = if racer % 2 == 0 { "a" } else { "b" };
         (0..3).filter(|_| acquire(store, resource)).count() as u64

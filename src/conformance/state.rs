@@ -16,23 +16,38 @@ use std::thread;
 /// How many threads fight for a slot.
 const RACERS: usize = 64;
 
-type Store = dyn StateStore;
+type StateDriver = dyn StateStore;
 
-/// Runs the whole suite on stores that `factory` makes: fresh, empty, and with the clock that they take their time from.
+/// Runs the whole suite on stores that `factory` makes: fresh, empty, and with the clock that they
+/// take their time from.
 ///
 /// # Panics
 /// When a rule is broken, with the list of the broken ones.
 pub fn state<S: StateStore + 'static>(factory: impl Fn() -> (S, Arc<ManualClock>)) {
-    let rules: Vec<Rule<Store>> = [slots::RULES, conditional::RULES, listing::RULES].concat();
-    run("state", &rules, |check: &dyn Fn(&Store, &ManualClock)| {
+    let rules: Vec<Rule<StateDriver>> = [slots::RULES, conditional::RULES, listing::RULES].concat();
+    run("state", &rules, |check: &dyn Fn(&StateDriver, &ManualClock)| {
         let (store, clock) = factory();
         check(&store, &clock);
     });
 }
 
 /// Strings that would fool a careless encoding.
-const TRICKY: [&str; 14] =
-    ["a", "b", "a\0", "a\0\0", "\0", "\0\u{1}", "a\0b", "ab", "%", "_", "a%", "a/b", "\u{10ffff}", "Ä"];
+const TRICKY: [&str; 14] = [
+    "a",
+    "b",
+    "a\0",
+    "a\0\0",
+    "\0",
+    "\0\u{1}",
+    "a\0b",
+    "ab",
+    "%",
+    "_",
+    "a%",
+    "a/b",
+    "\u{10ffff}",
+    "Ä",
+];
 
 fn identity() -> Identity {
     Identity::new("tenant", "user", "session", "run")
@@ -54,7 +69,7 @@ fn of(identity: Identity, id: &str, kind: &str) -> StateRecord {
     }
 }
 
-fn save(store: &Store, record: &StateRecord) {
+fn save(store: &StateDriver, record: &StateRecord) {
     store.save(record.clone()).wait().unwrap();
 }
 
@@ -67,7 +82,7 @@ fn current(kind: &str, id: &str) -> SlotExpectation {
 }
 
 /// The event id in a slot of [`identity`].
-fn id_in(store: &Store, kind: &str) -> Option<String> {
+fn id_in(store: &StateDriver, kind: &str) -> Option<String> {
     match store.load(&identity(), kind).wait() {
         Ok(record) => Some(record.id.to_string()),
         Err(StateError::NotFound) => None,
@@ -75,7 +90,7 @@ fn id_in(store: &Store, kind: &str) -> Option<String> {
     }
 }
 
-fn all(store: &Store, kind_prefix: &str) -> Vec<StateRecord> {
+fn all(store: &StateDriver, kind_prefix: &str) -> Vec<StateRecord> {
     store.list_kind(ListScope::maintenance(), kind_prefix).wait().unwrap()
 }
 
@@ -117,7 +132,11 @@ fn is_too_large(error: &StateError) -> bool {
 
 /// Three of an identity's parts empty, one at a time.
 fn incomplete() -> [Identity; 3] {
-    [Identity::new("", "u", "s", "r"), Identity::new("t", "", "s", "r"), Identity::new("t", "u", "", "r")]
+    [
+        Identity::new("", "u", "s", "r"),
+        Identity::new("t", "", "s", "r"),
+        Identity::new("t", "u", "", "r"),
+    ]
 }
 
 fn event(id: &str) -> EventId {

@@ -43,9 +43,13 @@ impl InMemoryState {
     }
 
     /// Runs one operation alone, unless the store was closed.
-    fn run<R>(&self, operation: impl FnOnce(&mut States) -> Result<R, StateError>) -> Pending<R, StateError> {
+    fn run<R>(
+        &self,
+        operation: impl FnOnce(&mut States) -> Result<R, StateError>,
+    ) -> Pending<R, StateError> {
         let mut states = self.states.lock();
-        let answer = if states.closed { Err(StateError::StoreClosed) } else { operation(&mut states) };
+        let answer =
+            if states.closed { Err(StateError::StoreClosed) } else { operation(&mut states) };
         Pending::ready(answer)
     }
 }
@@ -63,8 +67,11 @@ fn slot(identity: &Identity, kind: &str) -> Slot {
 impl States {
     fn is_saved(&self, record: &StateRecord) -> Result<bool, StateError> {
         let Some(holder) = self.events.get(&record.id) else { return Ok(false) };
-        let same = |saved: &StateRecord| saved.version == record.version && saved.bytes == record.bytes;
-        if *holder == slot(&record.identity, &record.kind) && self.slots.get(holder).is_some_and(same) {
+        let same =
+            |saved: &StateRecord| saved.version == record.version && saved.bytes == record.bytes;
+        if *holder == slot(&record.identity, &record.kind)
+            && self.slots.get(holder).is_some_and(same)
+        {
             return Ok(true);
         }
         Err(StateError::IdempotencyConflict)
@@ -74,7 +81,8 @@ impl States {
         let slot = slot(&record.identity, &record.kind);
         self.remove(&slot);
         self.events.insert(record.id.clone(), slot.clone());
-        self.slots.insert(slot, StateRecord { updated_at: record.updated_at.or(Some(now_ms)), ..record });
+        self.slots
+            .insert(slot, StateRecord { updated_at: record.updated_at.or(Some(now_ms)), ..record });
     }
 
     fn remove(&mut self, slot: &Slot) -> bool {
@@ -128,7 +136,11 @@ impl StateStore for InMemoryState {
         })
     }
 
-    fn list_kind(&self, scope: ListScope, kind_prefix: &str) -> Pending<Vec<StateRecord>, StateError> {
+    fn list_kind(
+        &self,
+        scope: ListScope,
+        kind_prefix: &str,
+    ) -> Pending<Vec<StateRecord>, StateError> {
         self.run(|states| {
             validate_list_kind(scope, kind_prefix)?;
             let mut found = states.all(|record| record.kind.starts_with(kind_prefix));
@@ -142,7 +154,11 @@ impl StateStore for InMemoryState {
         Pending::ready(Ok(()))
     }
 
-    fn save_if(&self, expectations: &[SlotExpectation], next: StateRecord) -> Pending<(), StateError> {
+    fn save_if(
+        &self,
+        expectations: &[SlotExpectation],
+        next: StateRecord,
+    ) -> Pending<(), StateError> {
         self.save_batch_if(expectations, vec![next])
     }
 
@@ -170,16 +186,19 @@ impl StateStore for InMemoryState {
     fn delete_if(&self, expectation: &SlotExpectation) -> Pending<bool, StateError> {
         self.run(|states| {
             check::conditional_delete(expectation)?;
-            Ok(states.holds(expectation) && states.remove(&slot(&expectation.identity, &expectation.kind)))
+            Ok(states.holds(expectation)
+                && states.remove(&slot(&expectation.identity, &expectation.kind)))
         })
     }
 
     fn delete_scope(&self, tenant: &str, user: &str, session: &str) -> Pending<u64, StateError> {
         self.run(|states| {
             validate_session(tenant, user, session)?;
-            let inside =
-                |whose: &Identity| (&*whose.tenant, &*whose.user, &*whose.session) == (tenant, user, session);
-            let slots: Vec<Slot> = states.slots.keys().filter(|(whose, _)| inside(whose)).cloned().collect();
+            let inside = |whose: &Identity| {
+                (&*whose.tenant, &*whose.user, &*whose.session) == (tenant, user, session)
+            };
+            let slots: Vec<Slot> =
+                states.slots.keys().filter(|(whose, _)| inside(whose)).cloned().collect();
             Ok(slots.iter().filter(|slot| states.remove(slot)).count() as u64)
         })
     }
@@ -192,8 +211,8 @@ impl StateStore for InMemoryState {
     ) -> Pending<Vec<StateRecord>, StateError> {
         self.run(|states| {
             let limit = check::list_for_identity(identity, kind_prefix, limit)?;
-            let mut found =
-                states.all(|record| record.identity == *identity && record.kind.starts_with(kind_prefix));
+            let mut found = states
+                .all(|record| record.identity == *identity && record.kind.starts_with(kind_prefix));
             found.truncate(limit);
             Ok(found)
         })
@@ -209,7 +228,8 @@ impl StateStore for InMemoryState {
     ) -> Pending<Page<StateRecord>, StateError> {
         self.run(|states| {
             check::scan(scope, tenant, kind_prefix, limit)?;
-            let after = cursor.map(|cursor| scan_position(cursor, tenant, kind_prefix)).transpose()?;
+            let after =
+                cursor.map(|cursor| scan_position(cursor, tenant, kind_prefix)).transpose()?;
             let key_of = |record: &StateRecord| slot_key(&record.identity, &record.kind);
             let mut items = states.all(|record| {
                 record.identity.tenant == tenant

@@ -50,7 +50,10 @@ type Factory = Arc<dyn Fn(&StateConfig) -> Result<Arc<dyn StateStore>, StateErro
 static FACTORIES: LazyLock<Mutex<BTreeMap<String, Factory>>> = LazyLock::new(|| {
     let in_memory: Factory = Arc::new(|_| Ok(Arc::new(InMemoryState::new())));
     let in_a_file: Factory = Arc::new(open_file);
-    Mutex::new(BTreeMap::from([(DEFAULT_DRIVER.to_owned(), in_memory), ("cloakroom".to_owned(), in_a_file)]))
+    Mutex::new(BTreeMap::from([
+        (DEFAULT_DRIVER.to_owned(), in_memory),
+        ("cloakroom".to_owned(), in_a_file),
+    ]))
 });
 
 fn open_file(config: &StateConfig) -> Result<Arc<dyn StateStore>, StateError> {
@@ -65,7 +68,8 @@ fn open_file(config: &StateConfig) -> Result<Arc<dyn StateStore>, StateError> {
 /// Makes a driver known by `name`, for the whole process.
 ///
 /// # Panics
-/// When the name is empty, or a driver has it already: both are mistakes in the program, found when it starts.
+/// When the name is empty, or a driver has it already: both are mistakes in the program, found when
+/// it starts.
 pub fn register(
     name: &str,
     factory: impl Fn(&StateConfig) -> Result<Arc<dyn StateStore>, StateError> + Send + Sync + 'static,
@@ -91,7 +95,8 @@ pub fn registered() -> Vec<String> {
 /// Opens the store that `config` describes.
 ///
 /// # Errors
-/// [`UnknownDriver`](StateError::UnknownDriver) when no driver has this name, and what the driver says.
+/// [`UnknownDriver`](StateError::UnknownDriver) when no driver has this name, and what the driver
+/// says.
 pub fn open(config: &StateConfig) -> Result<Arc<dyn StateStore>, StateError> {
     let name = if config.driver.is_empty() { DEFAULT_DRIVER } else { config.driver.as_str() };
     // The factory runs without the lock, so that it may open another driver.

@@ -1,17 +1,19 @@
 //! The background threads of an engine.
 //!
-//! The *committer* leads when only tasks wait, writes what callers with relaxed durability left in the buffer,
-//! flushes for those who never wait, and marks the log when it falls idle. It sleeps while nothing is appended.
-//! The *checkpointer* moves full segments into the B-tree. The third one does the [upkeep](super::upkeep).
+//! The *committer* leads when only tasks wait, writes what callers with relaxed durability left in
+//! the buffer, flushes for those who never wait, and marks the log when it falls idle. It sleeps
+//! while nothing is appended. The *checkpointer* moves full segments into the B-tree. The third one
+//! does the [maintenance](super::maintenance).
 
 use super::Core;
-use super::upkeep::{self, Job};
+use super::maintenance::{self, Job};
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// How long an appended frame may stay in the buffer when nobody waits for it: at most two of these.
+/// How long an appended frame may stay in the buffer when nobody waits for it: at most two of
+/// these.
 const TICK: Duration = Duration::from_millis(4);
 
 /// The threads of one engine; none when everything is driven by its callers.
@@ -19,11 +21,11 @@ const TICK: Duration = Duration::from_millis(4);
 pub(super) struct Handles {
     committer: Option<JoinHandle<()>>,
     checkpointer: Option<JoinHandle<()>>,
-    upkeep: Option<JoinHandle<()>>,
+    maintenance: Option<JoinHandle<()>>,
 }
 
 impl Handles {
-    /// Starts them, the one that does the upkeep only when there is something for it to do.
+    /// Starts them, the one that does the maintenance only when there is something for it to do.
     pub(super) fn spawn(core: &Arc<Core>, job: Option<Arc<dyn Job>>) -> std::io::Result<Self> {
         let committer = {
             let core = Arc::clone(core);
@@ -39,18 +41,21 @@ impl Handles {
                 }
             })?
         };
-        let upkeep = job.map(|job| {
+        let maintenance = job.map(|job| {
             let core = Arc::clone(core);
-            thread::Builder::new().name("cloakroom-upkeep".into()).spawn(move || upkeep::run(&core, &*job))
+            thread::Builder::new()
+                .name("cloakroom-maintenance".into())
+                .spawn(move || maintenance::run(&core, &*job))
         });
-        let upkeep = upkeep.transpose()?;
-        Ok(Self { committer: Some(committer), checkpointer: Some(checkpointer), upkeep })
+        let maintenance = maintenance.transpose()?;
+        Ok(Self { committer: Some(committer), checkpointer: Some(checkpointer), maintenance })
     }
 
     /// Waits for the threads of an engine that was closed.
     pub(super) fn join(&mut self) {
-        for thread in
-            [self.committer.take(), self.checkpointer.take(), self.upkeep.take()].into_iter().flatten()
+        for thread in [self.committer.take(), self.checkpointer.take(), self.maintenance.take()]
+            .into_iter()
+            .flatten()
         {
             thread.thread().unpark();
             // One of them may be what drops the last handle; it ends by itself.
@@ -61,9 +66,11 @@ impl Handles {
     }
 }
 
-/// Wakes the committer if it sleeps, so that what was just appended does not wait for somebody to ask.
+/// Wakes the committer if it sleeps, so that what was just appended does not wait for somebody to
+/// ask.
 pub(super) fn wake_if_idle(core: &Core) {
-    // Either this sees that the committer sleeps, or the committer sees what was appended: see `commit`.
+    // Either this sees that the committer sleeps, or the committer sees what was appended: see
+    // `commit`.
     fence(Ordering::SeqCst);
     if core.counters.committer_idle.load(Ordering::Relaxed)
         && core.counters.committer_idle.swap(false, Ordering::AcqRel)
@@ -73,8 +80,8 @@ pub(super) fn wake_if_idle(core: &Core) {
 }
 
 fn commit(core: &Core) {
-    // What was asked for a tick ago and is not done yet is the committer's; younger work has a caller who may do
-    // it sooner.
+    // What was asked for a tick ago and is not done yet is the committer's; younger work has a
+    // caller who may do it sooner.
     let (mut flush_wanted, mut appended) = (0, 0);
     while !core.closed.load(Ordering::Acquire) && core.log.failure().is_none() {
         let flush_overdue = core.log.durable() < flush_wanted;
@@ -95,7 +102,9 @@ fn commit(core: &Core) {
         fence(Ordering::SeqCst);
         if core.log.appended() == appended && !core.closed.load(Ordering::Acquire) {
             match core.log.flush_by() {
-                Some(by) => thread::park_timeout(by.saturating_duration_since(Instant::now() + TICK)),
+                Some(by) => {
+                    thread::park_timeout(by.saturating_duration_since(Instant::now() + TICK))
+                }
                 None => thread::park(),
             }
         }

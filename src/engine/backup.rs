@@ -1,9 +1,10 @@
-//! Hot backup: the room as of one durable position, as a room file of its own, made while writing goes on.
+//! Hot backup: the room as of one durable position, as a room file of its own, made while writing
+//! goes on.
 //!
-//! 1. What has the target's name is looked at first: nothing, or an earlier backup of this room, which is locked until
-//!    it is replaced. Anything else is refused untouched.
-//! 2. A position is made durable and its rows are copied into a new file beside the target ([`super::long_read`],
-//!    [`super::new_file`]), page by page.
+//! 1. What has the target's name is looked at first: nothing, or an earlier backup of this room,
+//!    which is locked until it is replaced. Anything else is refused untouched.
+//! 2. A position is made durable and its rows are copied into a new file beside the target
+//!    ([`super::durable_snapshot`], [`super::new_file`]), page by page.
 //! 3. The new file is read back through its own bytes and compared with what was copied.
 //! 4. Only then does it get the target's name, in one step.
 
@@ -17,7 +18,8 @@ use std::io;
 use std::path::Path;
 use std::time::Instant;
 
-/// Bytes of page cache for the B-tree of the new file. Its rows come in order, so little of it is needed.
+/// Bytes of page cache for the B-tree of the new file. Its rows come in order, so little of it is
+/// needed.
 const CACHE_SIZE: usize = 8 << 20;
 
 /// After how many rows progress is told.
@@ -27,7 +29,8 @@ const PROGRESS_EVERY: u64 = 1_024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BackupReport {
-    /// The position (LSN) it was taken at: every transaction up to it is in the backup, and none after it.
+    /// The position (LSN) it was taken at: every transaction up to it is in the backup, and none
+    /// after it.
     pub lsn: u64,
     /// How many rows were copied, over all tables of the file, those of indexes included.
     pub rows: u64,
@@ -36,18 +39,24 @@ pub struct BackupReport {
 }
 
 impl Engine {
-    /// Copies the room to `path`. `progress` is told how many rows are done and about how many there are.
+    /// Copies the room to `path`. `progress` is told how many rows are done and about how many
+    /// there are.
     ///
     /// # Errors
-    /// Those of [`Cloakroom::backup`](crate::Cloakroom::backup). Whatever they are, no temporary is left, and what
-    /// has the name is as it was.
-    pub(crate) fn backup(&self, path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<BackupReport> {
+    /// Those of [`Cloakroom::backup`](crate::Cloakroom::backup). Whatever they are, no temporary is
+    /// left, and what has the name is as it was.
+    pub(crate) fn backup(
+        &self,
+        path: &Path,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<BackupReport> {
         let _span = observe::backing_up(path);
         let started = Instant::now();
         let replace = self.replaceable(path)?;
-        let read = self.long_read()?;
+        let read = self.durable_snapshot()?;
         let expected = read.estimate()?;
-        let mut new = NewFile::create(path, Geometry::of(&self.core.superblock, read.lsn()), CACHE_SIZE)?;
+        let mut new =
+            NewFile::create(path, Geometry::of(&self.core.superblock, read.lsn()), CACHE_SIZE)?;
         progress(0, expected);
         read.for_each(|table, key, value| {
             new.put(table, key, value)?;

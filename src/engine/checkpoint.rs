@@ -1,19 +1,21 @@
-//! Checkpoints: moving the rows of a full segment into the B-tree, so that the segment can be used again.
+//! Checkpoints: moving the rows of a full segment into the B-tree, so that the segment can be used
+//! again.
 //!
-//! 1. Under the serial lock the segments change places ([`Core::rotate`]): the in-memory table of the full one is
-//!    frozen and a new one takes the rows of new frames. Writers go on.
-//! 2. [`Core::run_checkpoint`] waits until every frozen frame is durable in the log, applies the newest version of
-//!    each row to the B-tree in one durable transaction that also records the position reached, and lets readers
-//!    look into the new B-tree instead of the frozen table.
+//! 1. Under the serial lock the segments change places ([`Core::rotate`]): the in-memory table of
+//!    the full one is frozen and a new one takes the rows of new frames. Writers go on.
+//! 2. [`Core::run_checkpoint`] waits until every frozen frame is durable in the log, applies the
+//!    newest version of each row to the B-tree in one durable transaction that also records the
+//!    position reached, and lets readers look into the new B-tree instead of the frozen table.
 //! 3. The segment gets a new generation, durably; only then is it free.
 //!
-//! A checkpoint that fails changes nothing: the frozen table stays, and the next attempt applies it again. When
-//! both segments are full, writers wait for that attempt, at most [`MAX_LOG_STALL`], and learn why it failed.
+//! A checkpoint that fails changes nothing: the frozen table stays, and the next attempt applies it
+//! again. When both segments are full, writers wait for that attempt, at most [`MAX_LOG_STALL`],
+//! and learn why it failed.
 
 use super::open::keys_per_segment;
 use super::view::View;
 use super::{Core, Turn};
-use crate::base::ApplyError;
+use crate::btree::ApplyError;
 use crate::durability::Durability;
 use crate::error::{Error, Result};
 use crate::limits::MAX_LOG_STALL;
@@ -28,14 +30,15 @@ use std::time::{Duration, Instant};
 /// How long after a failed checkpoint the next one is tried, when no writer asks for it sooner.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// How often, and how long apart, a checkpoint looks whether readers have let go of what it replaced.
+/// How often, and how long apart, a checkpoint looks whether readers have let go of what it
+/// replaced.
 const RELEASE_ATTEMPTS: usize = 20;
 const RELEASE_PAUSE: Duration = Duration::from_millis(1);
 
 /// Who runs checkpoints, and what the last one said.
 #[derive(Debug)]
 pub(super) struct Checkpointer {
-    state: Mutex<State>,
+    state: Mutex<CheckpointState>,
     changed: Condvar,
     /// One checkpoint at a time.
     running: Mutex<()>,
@@ -44,7 +47,7 @@ pub(super) struct Checkpointer {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct CheckpointState {
     requested: bool,
     stopped: bool,
     /// Attempts that ended, well or badly.
@@ -99,8 +102,8 @@ impl Checkpointer {
 }
 
 impl Core {
-    /// Goes on in the other segment. The caller holds the serial lock. When the other segment is still being
-    /// moved into the B-tree this waits for it, bounded.
+    /// Goes on in the other segment. The caller holds the serial lock. When the other segment is
+    /// still being moved into the B-tree this waits for it, bounded.
     pub(super) fn rotate(&self) -> Result<()> {
         if !self.log.spare_is_free() {
             self.wait_for_spare()?;
@@ -111,7 +114,7 @@ impl Core {
             *view = Arc::new(View {
                 active: Arc::new(Memtable::for_keys(keys_per_segment(self.log.segment_size()))),
                 frozen: Some(Arc::clone(&view.active)),
-                base: Arc::clone(&view.base),
+                btree: Arc::clone(&view.btree),
             });
         }
         observe::rotated(self.log.appended());
@@ -128,7 +131,8 @@ impl Core {
         result
     }
 
-    /// Waits until upkeep may write without taking the room that callers need. The caller holds no lock.
+    /// Waits until maintenance may write without taking the room that callers need. The caller
+    /// holds no lock.
     pub(super) fn wait_for_headroom(&self) -> Result<()> {
         if self.log.spare_is_free() {
             return Ok(());
@@ -136,7 +140,8 @@ impl Core {
         self.wait_for_checkpoint(Instant::now(), || self.log.spare_is_free())
     }
 
-    /// Waits until a checkpoint has brought about what is wanted, or until a whole attempt has failed.
+    /// Waits until a checkpoint has brought about what is wanted, or until a whole attempt has
+    /// failed.
     fn wait_for_checkpoint(&self, started: Instant, is_done: impl Fn() -> bool) -> Result<()> {
         if !self.checkpointer.in_background {
             return self.run_checkpoint().map_err(|error| full(error, started));
@@ -170,8 +175,9 @@ impl Core {
     pub(super) fn run_checkpoint(&self) -> Result<()> {
         let running = self.checkpointer.running.lock();
         // A panic in the B-tree is a failed attempt: the frozen table is still there.
-        let result = catch_unwind(AssertUnwindSafe(|| self.move_frozen()))
-            .unwrap_or_else(|_| Err(Error::corrupted("the B-tree", "a checkpoint into it panicked")));
+        let result = catch_unwind(AssertUnwindSafe(|| self.move_frozen())).unwrap_or_else(|_| {
+            Err(Error::corrupted("the B-tree", "a checkpoint into it panicked"))
+        });
         if let Err(error) = &result {
             self.counters.checkpoint_failed(error);
         }
@@ -189,38 +195,39 @@ impl Core {
             return Err(Error::ReadOnly);
         }
         if let Some(source) = self.log.failure() {
-            // Closing comes here too. Nothing may be flushed any more, not even what needs no more of the log.
+            // Closing comes here too. Nothing may be flushed any more, not even what needs no more
+            // of the log.
             return Err(Error::Poisoned { source: Arc::clone(source) });
         }
         let view = self.view();
         if let Some(frozen) = &view.frozen {
-            let lsn = frozen.newest_lsn().max(view.base.lsn());
+            let lsn = frozen.newest_lsn().max(view.btree.lsn());
             let _span = observe::checkpointing(lsn);
-            let (started, bytes_before) = (Instant::now(), self.base.stats().bytes_written);
+            let (started, bytes_before) = (Instant::now(), self.btree.stats().bytes_written);
             let mut count = 0;
             self.log.wait(lsn, Durability::Sync)?;
             let rows = frozen.newest().map(|((table, key), value)| {
                 count += 1;
                 Ok((table, key, value))
             });
-            let base = self.base.apply(lsn, rows).map_err(|failed| self.base_failed(failed))?;
+            let btree = self.btree.apply(lsn, rows).map_err(|failed| self.btree_failed(failed))?;
             let mut current = self.view.write();
-            *current = Arc::new(View { active: Arc::clone(&current.active), frozen: None, base });
+            *current = Arc::new(View { active: Arc::clone(&current.active), frozen: None, btree });
             drop(current);
-            let after = self.base.stats();
+            let after = self.btree.stats();
             self.counters.checkpointed(started.elapsed());
             let bytes = after.bytes_written.saturating_sub(bytes_before);
             observe::checkpointed(lsn, count, bytes, after.len, started.elapsed());
         }
         if !self.log.spare_is_free() {
-            self.log.recycle_spare(self.view().base.lsn())?;
+            self.log.recycle_spare(self.view().btree.lsn())?;
         }
         Ok(view.frozen.is_some().then_some(view))
     }
 
-    /// The error of a change to the B-tree that failed. A failed flush poisons, because it may have lost frames of the
-    /// log.
-    pub(super) fn base_failed(&self, failed: ApplyError) -> Error {
+    /// The error of a change to the B-tree that failed. A failed flush poisons, because it may have
+    /// lost frames of the log.
+    pub(super) fn btree_failed(&self, failed: ApplyError) -> Error {
         if failed.flush_failed {
             return self.log.poison(std::io::Error::other(failed.error));
         }
@@ -264,8 +271,9 @@ impl Core {
     }
 }
 
-/// Drops a view that was replaced, and with it the frozen table, here rather than in whichever reader is the last to
-/// hold it: freeing all its rows takes a while. A reader that keeps it for long is not waited for.
+/// Drops a view that was replaced, and with it the frozen table, here rather than in whichever
+/// reader is the last to hold it: freeing all its rows takes a while. A reader that keeps it for
+/// long is not waited for.
 fn release(view: Arc<View>) {
     for _ in 0..RELEASE_ATTEMPTS {
         if Arc::strong_count(&view) == 1 {

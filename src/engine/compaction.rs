@@ -1,11 +1,13 @@
-//! Compaction: giving the room that the B-tree does not use back to the file system, while everything goes on.
+//! Compaction: giving the room that the B-tree does not use back to the file system, while
+//! everything goes on.
 //!
-//! Pages move in steps, each a transaction of the B-tree with the rows and the position of the last checkpoint, between
-//! which checkpoints run and readers and writers never wait. The one exception are rooms so small that moving all
-//! pages at once takes no time worth mentioning: see [`Work::Whole`].
+//! Pages move in steps, each a transaction of the B-tree with the rows and the position of the last
+//! checkpoint, between which checkpoints run and readers and writers never wait. The one exception
+//! are rooms so small that moving all pages at once takes no time worth mentioning: see
+//! [`Work::Whole`].
 
 use super::{Core, Turn};
-use crate::base::{Plan, Space};
+use crate::btree::{Plan, Space};
 use crate::error::{Error, Result};
 use crate::observe;
 use parking_lot::Mutex;
@@ -16,15 +18,16 @@ use std::time::{Duration, Instant};
 /// Less free room than this is never worth the work.
 const MIN_FREE_BYTES: u64 = 1 << 20;
 
-/// The most that is used in a B-tree whose pages are all moved at once. That takes some tens of flushes and as long as
-/// writing this much.
+/// The most that is used in a B-tree whose pages are all moved at once. That takes some tens of
+/// flushes and as long as writing this much.
 const MAX_WHOLE_BYTES: u64 = 4 << 20;
 
-/// By itself a busy room is compacted only when the B-tree has written this many times its own size since the last time, so
-/// that moving pages adds little to what is written anyway.
+/// By itself a busy room is compacted only when the B-tree has written this many times its own size
+/// since the last time, so that moving pages adds little to what is written anyway.
 const BUSY_FACTOR: u64 = 2;
 
-/// Moving pages between regions is given up after so many rounds; each but the last gives room back.
+/// Moving pages between regions is given up after so many rounds; each but the last gives room
+/// back.
 const MAX_ROUNDS: usize = 32;
 
 /// How often, and how long apart, a cut of the file is tried while an older view is read.
@@ -39,20 +42,21 @@ pub struct CompactReport {
     pub bytes_before: u64,
     /// The length of the file after, in bytes. Greater only when others wrote meanwhile.
     pub bytes_after: u64,
-    /// Pages of rows that were moved. Zero when there was nothing worth moving, and when all pages were moved at once.
+    /// Pages of rows that were moved. Zero when there was nothing worth moving, and when all pages
+    /// were moved at once.
     pub pages_moved: u64,
 }
 
 /// When it was looked last, and when there was last something to do.
 #[derive(Debug, Default)]
 pub(super) struct Compaction {
-    state: Mutex<State>,
+    state: Mutex<CompactionState>,
     /// One compaction at a time.
     running: Mutex<()>,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
-struct State {
+struct CompactionState {
     /// Bytes that the B-tree had written and the newest LSN when somebody looked last.
     looked: Option<(u64, u64)>,
     /// Bytes that the B-tree had written after the last compaction since the room was opened.
@@ -69,7 +73,8 @@ enum Work {
     Whole,
 }
 
-/// What to do by itself about a B-tree that has written `written` bytes, `since` of them since the last compaction.
+/// What to do by itself about a B-tree that has written `written` bytes, `since` of them since the
+/// last compaction.
 fn by_itself(space: &Space, since: u64, idle: bool) -> Work {
     let mostly_free = space.free_bytes() > space.used_bytes.max(MIN_FREE_BYTES);
     if !mostly_free || (!idle && since < BUSY_FACTOR * space.present_bytes) {
@@ -96,25 +101,26 @@ impl Core {
         self.checkpoint_now()?;
         let _one = self.compaction.running.lock();
         let before = self.file_bytes()?;
-        let work = by_hand(&self.base.space()?);
+        let work = by_hand(&self.btree.space()?);
         let pages_moved = self.compact(work)?;
         Ok(CompactReport { bytes_before: before, bytes_after: self.file_bytes()?, pages_moved })
     }
 
-    /// Gives back what is free if that is worth it. For the upkeep thread, from time to time. Says whether it is worth
-    /// looking again soon, because there will be something to do if nothing is written until then.
+    /// Gives back what is free if that is worth it. For the maintenance thread, from time to time.
+    /// Says whether it is worth looking again soon, because there will be something to do if
+    /// nothing is written until then.
     pub(super) fn compact_if_worthwhile(&self) -> Result<bool> {
         if self.closed.load(Ordering::Acquire) || self.log.failure().is_some() {
             return Ok(false);
         }
         let Some(_one) = self.compaction.running.try_lock() else { return Ok(false) };
-        let written = self.base.stats().bytes_written;
+        let written = self.btree.stats().bytes_written;
         let state = *self.compaction.state.lock();
         let looked = Some((written, self.log.appended()));
         let idle = state.looked == looked;
-        let space = match self.base.stats().space {
+        let space = match self.btree.stats().space {
             Some(space) if state.looked.is_some_and(|(at, _)| at == written) => space,
-            _ => self.base.space()?,
+            _ => self.btree.space()?,
         };
         let since = written.saturating_sub(state.compacted.unwrap_or_default());
         let work = by_itself(&space, since, idle);
@@ -127,7 +133,8 @@ impl Core {
             return Ok(!idle && by_itself(&space, since, true) != Work::Nothing);
         }
         self.compact(work)?;
-        *self.compaction.state.lock() = State { looked, compacted: Some(self.base.stats().bytes_written) };
+        *self.compaction.state.lock() =
+            CompactionState { looked, compacted: Some(self.btree.stats().bytes_written) };
         Ok(false)
     }
 
@@ -152,9 +159,9 @@ impl Core {
             }
             // Somebody reads. Moving pages does not disturb that.
         }
-        let mut present = self.base.stats().len;
+        let mut present = self.btree.stats().len;
         for _ in 0..MAX_ROUNDS {
-            let mut plan = self.base.plan_compaction()?;
+            let mut plan = self.btree.plan_compaction()?;
             while plan.len() > 0 {
                 moved += self.compact_step(&mut plan)?;
             }
@@ -167,12 +174,14 @@ impl Core {
         Ok(moved)
     }
 
-    /// Moves some of the planned pages, between two checkpoints, and shows readers what that leaves. Answers how many.
+    /// Moves some of the planned pages, between two checkpoints, and shows readers what that
+    /// leaves. Answers how many.
     fn compact_step(&self, plan: &mut Plan) -> Result<u64> {
         let running = self.checkpointer.lock_running();
         self.check_writable()?;
-        let (base, moved) = self.base.compact_step(plan).map_err(|failed| self.base_failed(failed))?;
-        let replaced = self.view.write().replace_base(base);
+        let (btree, moved) =
+            self.btree.compact_step(plan).map_err(|failed| self.btree_failed(failed))?;
+        let replaced = self.view.write().replace_btree(btree);
         drop(running);
         drop(replaced);
         Ok(moved as u64)
@@ -180,21 +189,22 @@ impl Core {
 
     /// Has redb move all pages, if nobody reads. Says whether it did so.
     ///
-    /// What a reader was shown before could not be read any more after the next checkpoint. So nobody may hold the view
-    /// when it begins, which is not given away until it is over.
+    /// What a reader was shown before could not be read any more after the next checkpoint. So
+    /// nobody may hold the view when it begins, which is not given away until it is over.
     fn compact_whole(&self) -> Result<bool> {
         let running = self.checkpointer.lock_running();
         self.check_writable()?;
         for _ in 0..CUT_ATTEMPTS {
             let mut current = self.view.write();
             if Arc::strong_count(&current) == 1 {
-                let compacted = self.base.compact_whole();
-                let replaced = compacted.map(|base| base.map(|base| current.replace_base(base)));
+                let compacted = self.btree.compact_whole();
+                let replaced =
+                    compacted.map(|btree| btree.map(|btree| current.replace_btree(btree)));
                 drop(current);
                 drop(running);
                 return replaced
                     .map(|replaced| replaced.is_some())
-                    .map_err(|failed| self.base_failed(failed));
+                    .map_err(|failed| self.btree_failed(failed));
             }
             drop(current);
             std::thread::sleep(CUT_PAUSE);
@@ -202,15 +212,16 @@ impl Core {
         Ok(false)
     }
 
-    /// Cuts the file behind what is used. Reads that just began may look into an older view, for a moment.
+    /// Cuts the file behind what is used. Reads that just began may look into an older view, for a
+    /// moment.
     fn cut(&self) -> Result<Space> {
-        let mut space = self.base.trim().map_err(|failed| self.base_failed(failed))?;
+        let mut space = self.btree.trim().map_err(|failed| self.btree_failed(failed))?;
         for _ in 0..CUT_ATTEMPTS {
             if space.is_cut() {
                 break;
             }
             std::thread::sleep(CUT_PAUSE);
-            space = self.base.trim().map_err(|failed| self.base_failed(failed))?;
+            space = self.btree.trim().map_err(|failed| self.btree_failed(failed))?;
         }
         Ok(space)
     }

@@ -25,7 +25,11 @@ pub(super) struct Faulty {
 
 impl Faulty {
     /// Wraps a file. `changes` counts.
-    pub(super) fn wrap(inner: FileStorage, trouble: Trouble, changes: &Arc<AtomicU64>) -> Arc<dyn Storage> {
+    pub(super) fn wrap(
+        inner: FileStorage,
+        trouble: Trouble,
+        changes: &Arc<AtomicU64>,
+    ) -> Arc<dyn Storage> {
         Arc::new(Self { inner, trouble, changes: Arc::clone(changes) })
     }
 

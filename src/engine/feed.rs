@@ -1,17 +1,19 @@
 //! The change feed: every committed transaction, in order, to whoever watches.
 //!
 //! # Why the order is that of the log
-//! A transaction is shown to the watchers under the serial lock, when its frame has its position (LSN). Each takes out
-//! what it wants and keeps it in a queue of its own.
+//! A transaction is shown to the watchers under the serial lock, when its frame has its position
+//! (LSN). Each takes out what it wants and keeps it in a queue of its own.
 //!
 //! # Why nothing is shown that a crash can take away
-//! A watcher is given the first transaction of its queue when the log says that its frame is durable, and waits for
-//! that like any other task. Frames become durable in order, so the first one is the one to wait for.
+//! A watcher is given the first transaction of its queue when the log says that its frame is
+//! durable, and waits for that like any other task. Frames become durable in order, so the first
+//! one is the one to wait for.
 //!
 //! # Why nobody waits for a watcher
-//! A queue holds so many changes and no more. A transaction that does not fit begins a gap, which goes on until the
-//! watcher has taken everything before it and was told of it; what is committed meanwhile is counted and not kept. A
-//! transaction that finds the queue empty is taken whatever its size, which a segment of the log limits.
+//! A queue holds so many changes and no more. A transaction that does not fit begins a gap, which
+//! goes on until the watcher has taken everything before it and was told of it; what is committed
+//! meanwhile is counted and not kept. A transaction that finds the queue empty is taken whatever
+//! its size, which a segment of the log limits.
 
 use super::tx::Staged;
 use super::{Engine, Turn};
@@ -54,7 +56,8 @@ pub(crate) trait Selector: Send + Sync + 'static {
     /// What it keeps of a changed row.
     type Item: Send;
 
-    /// What it wants of a transaction. Called under the serial lock: it must be short and call nothing of others.
+    /// What it wants of a transaction. Called under the serial lock: it must be short and call
+    /// nothing of others.
     fn select(&self, rows: CommittedRows<'_>) -> Vec<Self::Item>;
 }
 
@@ -81,18 +84,22 @@ impl Feed {
         self.watchers.load(Ordering::Relaxed) > 0
     }
 
-    /// Shows a transaction to the watchers. The caller holds the serial lock, and wakes who is answered when it holds
-    /// no lock.
+    /// Shows a transaction to the watchers. The caller holds the serial lock, and wakes who is
+    /// answered when it holds no lock.
     #[cold]
     pub(super) fn show(&self, staged: &Staged, lsn: u64, now_ms: u64) -> Vec<Waker> {
         let rows = CommittedRows { staged, lsn, now_ms };
-        let shown = self.listed.lock().iter().map(|listener| listener.show(rows)).collect::<Vec<_>>();
-        self.overtaken
-            .fetch_add(shown.iter().filter(|shown| shown.overtaken).count() as u64, Ordering::Relaxed);
+        let shown =
+            self.listed.lock().iter().map(|listener| listener.show(rows)).collect::<Vec<_>>();
+        self.overtaken.fetch_add(
+            shown.iter().filter(|shown| shown.overtaken).count() as u64,
+            Ordering::Relaxed,
+        );
         shown.into_iter().filter_map(|shown| shown.waker).collect()
     }
 
-    /// Has every watcher look again, because there is nothing more to come or the log has failed. `closed` tells which.
+    /// Has every watcher look again, because there is nothing more to come or the log has failed.
+    /// `closed` tells which.
     pub(super) fn rouse(&self, closed: bool) {
         let listed = self.listed.lock().clone();
         listed.iter().filter_map(|listener| listener.rouse(closed)).for_each(Waker::wake);
@@ -105,7 +112,11 @@ impl Feed {
         FeedStats {
             watchers: listed.len() as u64,
             buffered: behind.iter().map(|behind| behind.buffered as u64).sum(),
-            lag: behind.iter().filter_map(|behind| behind.from_lsn.map(lag)).max().unwrap_or_default(),
+            lag: behind
+                .iter()
+                .filter_map(|behind| behind.from_lsn.map(lag))
+                .max()
+                .unwrap_or_default(),
             overtaken: self.overtaken.load(Ordering::Relaxed),
         }
     }
@@ -253,7 +264,8 @@ impl<S: Selector> Subscription<S> {
         }
     }
 
-    /// The next transaction, or else `waker` is called when there may be one, instead of the one given before.
+    /// The next transaction, or else `waker` is called when there may be one, instead of the one
+    /// given before.
     pub(crate) fn poll_next(&mut self, waker: &Waker) -> Poll<Result<Selected<S::Item>, NoMore>> {
         let lsn = match self.first(Some(waker)) {
             Ok(First::Nothing) => return Poll::Pending,
@@ -276,7 +288,8 @@ impl<S: Selector> Subscription<S> {
 
     /// What stands first; when nothing does, `waker` is called when something may.
     fn first(&self, waker: Option<&Waker>) -> Result<First, NoMore> {
-        // Before the queue is looked at: what was durable before a failure was in the queue before it.
+        // Before the queue is looked at: what was durable before a failure was in the queue before
+        // it.
         let failure = self.log.failure();
         let mut state = self.queue.state.lock();
         if let Some(first) = state.waiting.front() {
@@ -327,10 +340,20 @@ impl<S: Selector> Drop for Subscription<S> {
 }
 
 impl Engine {
-    /// Watches every transaction after this call.
-    pub(crate) fn subscribe<S: Selector>(&self, selector: S, capacity: usize) -> Result<Subscription<S>> {
+    /// RowWaits every transaction after this call.
+    pub(crate) fn subscribe<S: Selector>(
+        &self,
+        selector: S,
+        capacity: usize,
+    ) -> Result<Subscription<S>> {
         let core = &self.core;
-        let state = QueueState { waiting: VecDeque::new(), items: 0, gap: None, waker: None, closed: false };
+        let state = QueueState {
+            waiting: VecDeque::new(),
+            items: 0,
+            gap: None,
+            waker: None,
+            closed: false,
+        };
         let queue = Arc::new(Queue { selector, capacity, state: Mutex::new(state) });
         let _turn = Turn::take(core)?;
         // Under the serial lock, so that it sees every later transaction and none before.
@@ -342,6 +365,11 @@ impl Engine {
             return Err(Error::Poisoned { source: Arc::clone(source) });
         }
         core.feed.add(Arc::clone(&queue) as _);
-        Ok(Subscription { feed: Arc::clone(&core.feed), log: Arc::clone(&core.log), queue, ticket: None })
+        Ok(Subscription {
+            feed: Arc::clone(&core.feed),
+            log: Arc::clone(&core.log),
+            queue,
+            ticket: None,
+        })
     }
 }

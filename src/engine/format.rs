@@ -1,10 +1,10 @@
 //! The content of a new room, from nothing to the superblock that makes it one.
 //!
-//! The log is prewritten with zeros, the rows go into the B-tree in batches of bounded size, and the headers of the
-//! segments follow. Everything is durable before the superblock is written, so an unfinished storage is no room,
-//! whatever a crash leaves of it.
+//! The log is prewritten with zeros, the rows go into the B-tree in batches of bounded size, and
+//! the headers of the segments follow. Everything is durable before the superblock is written, so
+//! an unfinished storage is no room, whatever a crash leaves of it.
 
-use crate::base::Base;
+use crate::btree::Btree;
 use crate::error::{Error, Result};
 use crate::limits::BLOCK_SIZE;
 use crate::log::segment::SegmentHeader;
@@ -19,7 +19,8 @@ const ZERO_CHUNK: usize = 1 << 20;
 /// How many bytes of rows are gathered before they are applied to the B-tree in one transaction.
 const BATCH_BYTES: usize = 16 << 20;
 
-/// Free pages are worth moving the others for when they are more than this part of those, and this many bytes.
+/// Free pages are worth moving the others for when they are more than this part of those, and this
+/// many bytes.
 const FREE_DIVISOR: u64 = 8;
 const MIN_FREE_BYTES: u64 = 256 << 10;
 
@@ -42,7 +43,8 @@ pub(crate) struct Geometry {
 impl Geometry {
     /// That of an empty room with a file id of its own, and a log of at least `log_capacity` bytes.
     pub(crate) fn new(log_capacity: u64, created_at_ms: u64) -> Self {
-        let segment_size = log_capacity.div_ceil(SEGMENTS as u64).next_multiple_of(BLOCK_SIZE as u64);
+        let segment_size =
+            log_capacity.div_ceil(SEGMENTS as u64).next_multiple_of(BLOCK_SIZE as u64);
         Self { file_id: ulid::Ulid::generate().to_bytes(), segment_size, created_at_ms, lsn: 0 }
     }
 
@@ -57,7 +59,7 @@ impl Geometry {
 pub(super) struct Unfinished {
     storage: Arc<dyn Storage>,
     superblock: Superblock,
-    base: Base,
+    btree: Btree,
     lsn: u64,
     rows: Vec<(Table, Box<[u8]>, Value)>,
     gathered: usize,
@@ -65,21 +67,30 @@ pub(super) struct Unfinished {
 
 impl Unfinished {
     /// Prewrites the log and creates an empty B-tree.
-    pub(super) fn begin(storage: Arc<dyn Storage>, like: Geometry, cache_size: usize) -> Result<Self> {
+    pub(super) fn begin(
+        storage: Arc<dyn Storage>,
+        like: Geometry,
+        cache_size: usize,
+    ) -> Result<Self> {
         let superblock = Superblock::new(like.segment_size, like.created_at_ms, like.file_id);
         let failed = |error| Error::io("writing the log of a new file", error);
-        storage.set_len(superblock.base_offset).map_err(failed)?;
+        storage.set_len(superblock.btree_offset).map_err(failed)?;
         let zeros = vec![0; ZERO_CHUNK];
         let mut offset = superblock.log_offset;
-        while offset < superblock.base_offset {
-            let left = usize::try_from(superblock.base_offset - offset).unwrap_or(usize::MAX);
+        while offset < superblock.btree_offset {
+            let left = usize::try_from(superblock.btree_offset - offset).unwrap_or(usize::MAX);
             let chunk = zeros.get(..left.min(ZERO_CHUNK)).unwrap_or(&zeros);
             storage.write_at(offset, chunk).map_err(failed)?;
             offset += chunk.len() as u64;
         }
         let max_row_bytes = layout_of(&superblock).max_frame_len();
-        let base = Base::create(Arc::clone(&storage), superblock.base_offset, cache_size, max_row_bytes)?;
-        Ok(Self { storage, superblock, base, lsn: like.lsn, rows: Vec::new(), gathered: 0 })
+        let btree = Btree::create(
+            Arc::clone(&storage),
+            superblock.btree_offset,
+            cache_size,
+            max_row_bytes,
+        )?;
+        Ok(Self { storage, superblock, btree, lsn: like.lsn, rows: Vec::new(), gathered: 0 })
     }
 
     /// Adds a row, or replaces the one with that key. After an error nothing more can be added.
@@ -97,16 +108,17 @@ impl Unfinished {
         // Of rows with one key the one that came last stays last, and wins.
         rows.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
         let rows = rows.into_iter().map(|(table, key, value)| Ok((table, key, Some(value))));
-        self.base.apply(lsn, rows).map(drop).map_err(|failed| failed.error)
+        self.btree.apply(lsn, rows).map(drop).map_err(|failed| failed.error)
     }
 
-    /// Gives back what the B-tree does not use. Batches leave pages behind that later ones replaced.
+    /// Gives back what the B-tree does not use. Batches leave pages behind that later ones
+    /// replaced.
     fn trim(&self) -> Result<()> {
-        let space = self.base.space()?;
+        let space = self.btree.space()?;
         if space.free_bytes() > space.used_bytes / FREE_DIVISOR + MIN_FREE_BYTES {
-            self.base.compact_whole().map_err(|failed| failed.error)?;
+            self.btree.compact_whole().map_err(|failed| failed.error)?;
         }
-        self.base.trim().map(drop).map_err(|failed| failed.error)
+        self.btree.trim().map(drop).map_err(|failed| failed.error)
     }
 
     /// Makes it a room: the last rows, the headers of the segments, a flush, and the superblock.
@@ -115,16 +127,18 @@ impl Unfinished {
             self.apply(self.lsn)?;
             self.trim()?;
         }
-        self.base.close();
+        self.btree.close();
         let Self { storage, superblock, lsn, .. } = self;
         let layout = layout_of(&superblock);
-        // Generations begin at a random number, so that no caller's value can be made to look like a frame. They are
-        // drawn for each file, because a copy of a room goes on with frames of its own.
-        let random = ulid::Ulid::generate().to_bytes().last_chunk::<4>().copied().unwrap_or_default();
+        // Generations begin at a random number, so that no caller's value can be made to look like
+        // a frame. They are drawn for each file, because a copy of a room goes on with frames of
+        // its own.
+        let random =
+            ulid::Ulid::generate().to_bytes().last_chunk::<4>().copied().unwrap_or_default();
         let first_generation = 1 + u64::from(u32::from_le_bytes(random));
         for index in 0..SEGMENTS {
             let generation = first_generation + index as u64;
-            let header = SegmentHeader { generation, index: index as u64, base_lsn: lsn };
+            let header = SegmentHeader { generation, index: index as u64, btree_lsn: lsn };
             header.write(storage.as_ref(), layout.segment_offset(index), &layout.file_id)?;
         }
         storage.sync_data().map_err(|error| Error::io("flushing a new file", error))?;

@@ -1,16 +1,18 @@
 //! Files of older versions: brought up to date by copying.
 //!
-//! The old file is locked, read as an opening would recover it (its log replayed in memory), and not written to. Each row
-//! goes through the migrations from its version to the present one into a new file beside it, which is read back and
-//! then takes the old one's place in one step, with its owner and permissions. A crash at any point leaves the old file
-//! or the new one, whole, and perhaps a temporary that the next opening removes.
+//! The old file is locked, read as an opening would recover it (its log replayed in memory), and
+//! not written to. Each row goes through the migrations from its version to the present one into a
+//! new file beside it, which is read back and then takes the old one's place in one step, with its
+//! owner and permissions. A crash at any point leaves the old file or the new one, whole, and
+//! perhaps a temporary that the next opening removes.
 //!
-//! A migration knows the rows of two neighbouring versions, and nothing else changes between them: the superblock, the
-//! log and the B-tree of the old version must still be read. A version that changes one of those brings what reads the old one.
+//! A migration knows the rows of two neighbouring versions, and nothing else changes between them:
+//! the superblock, the log and the B-tree of the old version must still be read. A version that
+//! changes one of those brings what reads the old one.
 
 use super::format::Geometry;
 use super::new_file::NewFile;
-use super::still::Still;
+use super::recovered_image::RecoveredImage;
 use crate::error::{Error, Result};
 use crate::storage::{FORMAT_VERSION, FileStorage, Replace, Storage, Superblock};
 use crate::tables::Table;
@@ -28,15 +30,17 @@ pub(crate) type Emit<'a> = dyn FnMut(Table, &[u8], &[u8]) -> Result<()> + 'a;
 pub(crate) struct Migration {
     /// The version whose rows it understands; it makes those of the next.
     pub(crate) from: u32,
-    /// Emits what becomes of a row: itself, another, several or none. No two rows may become one of the same key.
+    /// Emits what becomes of a row: itself, another, several or none. No two rows may become one of
+    /// the same key.
     pub(crate) row: fn(Table, &[u8], &[u8], &mut Emit<'_>) -> Result<()>,
 }
 
-/// The file at `path` as one of the present version: itself, or what has taken its place. It stays locked.
+/// The file at `path` as one of the present version: itself, or what has taken its place. It stays
+/// locked.
 ///
 /// # Errors
-/// The file is as it was: [`Error::DiskFull`] and [`Error::Io`], [`Error::Corrupted`] when it cannot be read, and what a
-/// superblock answers that cannot be read or is of no known version.
+/// The file is as it was: [`Error::DiskFull`] and [`Error::Io`], [`Error::Corrupted`] when it
+/// cannot be read, and what a superblock answers that cannot be read or is of no known version.
 pub(super) fn bring_up_to_date(
     old: FileStorage,
     path: &Path,
@@ -49,7 +53,8 @@ pub(super) fn bring_up_to_date(
     migrate(old, path, &superblock, migrations, |file| Arc::new(file))
 }
 
-/// Copies the file through the migrations. The content of the new one goes through what `wrap` makes of it.
+/// Copies the file through the migrations. The content of the new one goes through what `wrap`
+/// makes of it.
 fn migrate(
     old: FileStorage,
     path: &Path,
@@ -61,10 +66,10 @@ fn migrate(
     let in_context = |error| explain(path, superblock.version, error);
     let storage: Arc<dyn Storage> = Arc::new(old.clone());
     let whole = (|| {
-        let still = Still::open(&storage, superblock, CACHE_SIZE)?;
-        let like = Geometry::of(superblock, still.lsn());
+        let image = RecoveredImage::open(&storage, superblock, CACHE_SIZE)?;
+        let like = Geometry::of(superblock, image.lsn());
         let mut new = NewFile::create_through(path, like, CACHE_SIZE, wrap)?;
-        still.for_each(|table, key, value| {
+        image.for_each(|table, key, value| {
             through(steps, table, key, value, &mut |table, key, value| new.put(table, key, value))
         })?;
         let whole = new.seal()?;
@@ -86,12 +91,18 @@ fn steps<'a>(path: &Path, found: u32, migrations: &'a [Migration]) -> Result<&'a
 }
 
 /// Sends a row through one migration after the other.
-fn through(steps: &[Migration], table: Table, key: &[u8], value: &[u8], put: &mut Emit<'_>) -> Result<()> {
+fn through(
+    steps: &[Migration],
+    table: Table,
+    key: &[u8],
+    value: &[u8],
+    put: &mut Emit<'_>,
+) -> Result<()> {
     match steps.split_first() {
         None => put(table, key, value),
-        Some((step, later)) => {
-            (step.row)(table, key, value, &mut |table, key, value| through(later, table, key, value, put))
-        }
+        Some((step, later)) => (step.row)(table, key, value, &mut |table, key, value| {
+            through(later, table, key, value, put)
+        }),
     }
 }
 
@@ -104,7 +115,9 @@ fn explain(path: &Path, from: u32, error: Error) -> Error {
     );
     match error {
         Error::DiskFull { context } => Error::DiskFull { context: format!("{doing}: {context}") },
-        Error::Io { context, source } => Error::Io { context: format!("{doing}: {context}"), source },
+        Error::Io { context, source } => {
+            Error::Io { context: format!("{doing}: {context}"), source }
+        }
         Error::Corrupted { location, detail } => {
             Error::Corrupted { location, detail: format!("{detail} (found while {doing})") }
         }
@@ -112,8 +125,9 @@ fn explain(path: &Path, from: u32, error: Error) -> Error {
     }
 }
 
-/// Writes a room file of an older version to `to`: the rows of the room at `from`, each turned into what `row` emits.
-/// Half of them are in the log, as a process leaves them that is killed. For tests of migrations.
+/// Writes a room file of an older version to `to`: the rows of the room at `from`, each turned into
+/// what `row` emits. Half of them are in the log, as a process leaves them that is killed. For
+/// tests of migrations.
 ///
 /// # Errors
 /// Those of reading and creating.
@@ -127,13 +141,13 @@ pub(crate) fn write_older(from: &Path, to: &Path, older: Migration) -> Result<()
 
     let storage: Arc<dyn Storage> = Arc::new(FileStorage::open(from)?);
     let superblock = Superblock::read(storage.as_ref(), from)?;
-    let still = Still::open(&storage, &superblock, CACHE_SIZE)?;
+    let image = RecoveredImage::open(&storage, &superblock, CACHE_SIZE)?;
     let options = EngineOptions {
         log_capacity: 2 * superblock.segment_size,
         cache_size: CACHE_SIZE,
         clock: Arc::new(ManualClock::new(superblock.created_at_ms)),
         threads: Threads::None,
-        upkeep: None,
+        maintenance: None,
         read_only: false,
         migrations: &[],
     };
@@ -142,7 +156,7 @@ pub(crate) fn write_older(from: &Path, to: &Path, older: Migration) -> Result<()
     let mut written = 0_u64;
     for in_log in [false, true] {
         let mut nth = 0_u64;
-        still.for_each(|table, key, value| {
+        image.for_each(|table, key, value| {
             (older.row)(table, key, value, &mut |table, key, value| {
                 nth += 1;
                 // What is in the log hides what is in the B-tree.
@@ -213,7 +227,7 @@ mod tests {
             cache_size: 1 << 20,
             clock: Arc::new(crate::clock::ManualClock::new(77_000)),
             threads: Threads::None,
-            upkeep: None,
+            maintenance: None,
             read_only,
             migrations,
         }
@@ -229,7 +243,7 @@ mod tests {
 
     fn rows(engine: &Engine) -> Rows {
         let mut rows = Rows::new();
-        let read = engine.long_read().unwrap();
+        let read = engine.durable_snapshot().unwrap();
         let kept = read.for_each(|table, key, value| {
             rows.push((table, key.to_vec(), value.to_vec()));
             Ok(())
@@ -306,12 +320,14 @@ mod tests {
         // Trouble far away counts the calls.
         let copy = dir.path().join("copy.cloak");
         fs::copy(&path, &copy).unwrap();
-        let (all, outcome) = migrate_through(&copy, Trouble::FailsFrom(u64::MAX, io::ErrorKind::Other));
+        let (all, outcome) =
+            migrate_through(&copy, Trouble::FailsFrom(u64::MAX, io::ErrorKind::Other));
         drop(outcome.unwrap());
         fs::remove_file(&copy).unwrap();
         assert!(all > 40, "only {all} changes");
         for first in 0..all {
-            let (_, failed) = migrate_through(&path, Trouble::FailsFrom(first, io::ErrorKind::StorageFull));
+            let (_, failed) =
+                migrate_through(&path, Trouble::FailsFrom(first, io::ErrorKind::StorageFull));
             match failed {
                 Err(Error::DiskFull { context }) => {
                     assert!(context.contains("from format version 0 to 1"), "{context}");
@@ -357,7 +373,8 @@ mod tests {
     fn what_was_written_wrongly_is_not_put_in_place() {
         let (dir, path, _) = old_room();
         let before = fs::read(&path).unwrap();
-        let twice = |_: Table, _: &[u8], _: &[u8], emit: &mut Emit<'_>| emit(Table::Cache, b"one key", b"");
+        let twice =
+            |_: Table, _: &[u8], _: &[u8], emit: &mut Emit<'_>| emit(Table::Cache, b"one key", b"");
         let old = FileStorage::open(&path).unwrap();
         match bring_up_to_date(old, &path, &[Migration { from: 0, row: twice }]) {
             Err(Error::Corrupted { detail, .. }) => {
@@ -375,7 +392,10 @@ mod tests {
         let (dir, path, _) = old_room();
         let before = fs::read(&path).unwrap();
         let refused = Engine::open_file(&path, options(&[], false)).map(drop);
-        assert!(matches!(refused, Err(Error::VersionTooOld { found: 0, oldest: 1, .. })), "{refused:?}");
+        assert!(
+            matches!(refused, Err(Error::VersionTooOld { found: 0, oldest: 1, .. })),
+            "{refused:?}"
+        );
         assert!(refused.unwrap_err().to_string().contains("earlier cloakroom"));
         assert!(fs::read(&path).unwrap() == before);
         assert_eq!(names(dir.path()), ["edge.cloak"]);
@@ -399,8 +419,10 @@ mod tests {
         fn append(letter: u8) -> impl Fn(&[u8]) -> Vec<u8> {
             move |value| [value, &[letter]].concat()
         }
-        let first =
-            Migration { from: 3, row: |table, key, value, emit| emit(table, key, &append(b'a')(value)) };
+        let first = Migration {
+            from: 3,
+            row: |table, key, value, emit| emit(table, key, &append(b'a')(value)),
+        };
         let second = Migration {
             from: 4,
             row: |table, key, value, emit| {

@@ -1,30 +1,36 @@
 //! The engine: one serial order of transactions over a log, an in-memory table and a B-tree.
 //!
 //! # The way of a write
-//! 1. [`Engine::transact`] reads what the decision will probably need from the B-tree, before any lock.
-//! 2. Under the serial lock the operation reads, decides and stages rows ([`Tx`]); one frame with all of them is
-//!    appended to the log's buffer, and the rows enter the in-memory table with the frame's position (LSN).
-//! 3. The answer is a [`Pending`] on that position. Whoever waits for it first writes and flushes the buffer for
-//!    everybody ([`Log`]).
+//! 1. [`Engine::transact`] reads what the decision will probably need from the B-tree, before any
+//!    lock.
+//! 2. Under the serial lock the operation reads, decides and stages rows ([`Tx`]); one frame with
+//!    all of them is appended to the log's buffer, and the rows enter the in-memory table with the
+//!    frame's position (LSN).
+//! 3. The answer is a [`Pending`] on that position. Whoever waits for it first writes and flushes
+//!    the buffer for everybody ([`Log`]).
 //!
 //! # The way of a read
-//! [`Engine::read`] takes the newest position and the tables as they are, without a lock that a writer holds. The
-//! newest position among the versions it touched is what its answer rests on.
+//! [`Engine::read`] takes the newest position and the tables as they are, without a lock that a
+//! writer holds. The newest position among the versions it touched is what its answer rests on.
 //!
 //! # The way of a wait
-//! [`Engine::await_row`] reads a row that has no answer yet, and answers when a transaction has changed it, a deadline
-//! has passed or the engine closes. See [`watch`] and [`timer`].
+//! [`Engine::await_row`] reads a row that has no answer yet, and answers when a transaction has
+//! changed it, a deadline has passed or the engine closes. See [`row_wait`] and [`timer`].
 //!
 //! # The way of a change to those who watch
-//! Each transaction is shown to the [`feed`] under the serial lock, and given out from there when it is durable.
+//! Each transaction is shown to the [`feed`] under the serial lock, and given out from there when
+//! it is durable.
 //!
 //! # What nobody asked for
-//! A thread does it in small steps, each of which takes the serial lock for a moment. See [`upkeep`].
+//! A thread does it in small steps, each of which takes the serial lock for a moment. See
+//! [`maintenance`].
 //!
 //! # Invariants
 //! 1. The order of frames is the order of decisions: both happen under the serial lock.
-//! 2. A position is published after all rows of its frame are in the in-memory table, so a reader sees whole frames.
-//! 3. The B-tree holds exactly the frames up to the position it records, and that position is durable in the log.
+//! 2. A position is published after all rows of its frame are in the in-memory table, so a reader
+//!    sees whole frames.
+//! 3. The B-tree holds exactly the frames up to the position it records, and that position is
+//!    durable in the log.
 //! 4. Every row of a newer position is in the active in-memory table or in the frozen one.
 
 pub(crate) mod access;
@@ -32,43 +38,43 @@ mod background;
 mod backup;
 mod checkpoint;
 mod compaction;
+mod durable_snapshot;
 #[cfg(test)]
 mod faulty;
 mod feed;
+mod fingerprint;
 mod format;
-mod long_read;
+mod maintenance;
 mod migration;
 pub(crate) mod new_file;
 mod open;
 mod pages;
 mod parts;
 mod prefetch;
+mod recovered_image;
+mod row_wait;
 mod shared;
 mod stats;
-mod still;
-mod tally;
 mod timer;
 mod tx;
-mod upkeep;
 mod view;
-mod watch;
 
 pub use backup::BackupReport;
 pub use compaction::CompactReport;
 pub(crate) use feed::{CommittedRows, NoMore, Selected, Selector, Subscription};
 pub(crate) use format::Geometry;
+pub(crate) use maintenance::{Job, MaintenanceHandle, Tick};
 pub(crate) use migration::Migration;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use migration::{Emit, write_older};
 pub(crate) use open::{EngineOptions, Threads};
-pub(crate) use prefetch::{Cost, Rehearsal};
+pub(crate) use prefetch::{Cost, DryRun};
+pub(crate) use row_wait::{Found, Judge};
 pub use stats::EngineStats;
 pub(crate) use tx::Tx;
-pub(crate) use upkeep::{Job, Keeper, Tick};
 pub(crate) use view::Snapshot;
-pub(crate) use watch::{Found, Judge};
 
-use crate::base::Base;
+use crate::btree::Btree;
 use crate::clock::Clock;
 use crate::durability::Durability;
 use crate::error::{Error, Result};
@@ -80,18 +86,18 @@ use crate::tables::Table;
 use checkpoint::Checkpointer;
 use compaction::Compaction;
 use feed::Feed;
+use maintenance::Maintenance;
 use parking_lot::{Mutex, RwLock};
 use prefetch::Prefetched;
+use row_wait::RowWaits;
 use shared::SharedStates;
-use stats::Counters;
+use stats::EngineCounters;
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Waker;
 use timer::Timer;
-use upkeep::Upkeep;
 use view::View;
-use watch::Watches;
 
 /// A handle of an open engine. The engine closes when the last handle is dropped.
 #[derive(Debug, Clone)]
@@ -106,7 +112,7 @@ pub(crate) struct Core {
     storage: Arc<dyn Storage>,
     superblock: Superblock,
     log: Arc<Log>,
-    base: Base,
+    btree: Btree,
     clock: Arc<dyn Clock>,
     /// The serial lock, with buffers that every transaction uses again.
     serial: Mutex<Scratch>,
@@ -121,16 +127,16 @@ pub(crate) struct Core {
     closed: AtomicBool,
     /// Whether every write is refused.
     read_only: bool,
-    counters: Counters,
+    counters: EngineCounters,
     shared: SharedStates,
     /// Who waits for a row to change.
-    watches: Arc<Watches>,
+    watches: Arc<RowWaits>,
     /// Who watches every change.
     feed: Arc<Feed>,
     /// What is due at a time.
     timer: Arc<Timer>,
     /// The thread that does what nobody asked for.
-    upkeep: Upkeep,
+    maintenance: Maintenance,
     /// Tells this opening of the file from every other.
     opening_id: u64,
 }
@@ -145,15 +151,17 @@ struct Scratch {
 const MAX_NESTED_ROOMS: usize = 8;
 
 thread_local! {
-    /// The engines whose transactions this thread runs, to tell a nested transaction from a wait. An array, because
-    /// it needs no destructor: a room may be dropped while a thread and its other locals end.
+    /// The engines whose transactions this thread runs, to tell a nested transaction from a wait.
+    /// An array, because it needs no destructor: a room may be dropped while a thread and its other
+    /// locals end.
     static IN_TRANSACTION: Cell<[*const Core; MAX_NESTED_ROOMS]> =
         const { Cell::new([std::ptr::null(); MAX_NESTED_ROOMS]) };
 }
 
 impl Engine {
-    /// Runs `operation` at the next place of the serial order; what it stages becomes durable or visible together
-    /// or not at all. `prefetch` names rows it will probably read, which are looked up before the lock.
+    /// Runs `operation` at the next place of the serial order; what it stages becomes durable or
+    /// visible together or not at all. `prefetch` names rows it will probably read, which are
+    /// looked up before the lock.
     pub(crate) fn transact<R, E: From<Error>>(
         &self,
         durability: Durability,
@@ -187,7 +195,7 @@ impl Engine {
             }
             let mut snapshot = core.snapshot();
             let answer = operation(&mut snapshot);
-            (answer, snapshot.rests_on())
+            (answer, snapshot.depends_on_lsn())
         };
         core.after_call();
         self.answer_of_read(answer, lsn, durability)
@@ -198,9 +206,9 @@ impl Engine {
         self.core.read_only
     }
 
-    /// Runs `operation` like a transaction whose rows are thrown away: how a room that is read only answers a question
-    /// that would store what it had to compute.
-    pub(crate) fn rehearse<R, E: From<Error>>(
+    /// Runs `operation` like a transaction whose rows are thrown away: how a room that is read only
+    /// answers a question that would store what it had to compute.
+    pub(crate) fn dry_run<R, E: From<Error>>(
         &self,
         operation: impl FnOnce(&mut Tx<'_>) -> Result<R, E>,
     ) -> Pending<R, E> {
@@ -211,7 +219,8 @@ impl Engine {
         }
         let view = core.view();
         let prefetched = Prefetched::load(&view, &[]);
-        // Nothing is newer than what was recovered, so the answer rests on nothing that could be lost.
+        // Nothing is newer than what was recovered, so the answer rests on nothing that could be
+        // lost.
         Pending::ready(operation(&mut Tx::new(view, &prefetched, core.clock.now_ms())))
     }
 
@@ -233,7 +242,8 @@ impl Engine {
         Pending::ready(answer)
     }
 
-    /// The most bytes the value of one row may have, so that a frame with it and its keys fits a log segment.
+    /// The most bytes the value of one row may have, so that a frame with it and its keys fits a
+    /// log segment.
     pub(crate) fn max_row_bytes(&self) -> usize {
         let payload = self.core.log.max_payload_len();
         // In a log smaller than the longest keys a quarter of a segment is for the value.
@@ -256,7 +266,8 @@ impl Engine {
         self.core.opening_id
     }
 
-    /// Answers when everything that was appended so far is durable, whatever durability it was appended with.
+    /// Answers when everything that was appended so far is durable, whatever durability it was
+    /// appended with.
     pub(crate) fn flush<E: From<Error>>(&self) -> Pending<(), E> {
         self.pending(Ok(()), self.core.log.appended(), Durability::Sync)
     }
@@ -285,14 +296,14 @@ impl Engine {
         stats::collect(&self.core)
     }
 
-    /// Looks what the B-tree uses, for the figures of [`stats`](Self::stats). It reads the branches of the tree, and waits
-    /// for a checkpoint under way.
+    /// Looks what the B-tree uses, for the figures of [`stats`](Self::stats). It reads the branches
+    /// of the tree, and waits for a checkpoint under way.
     pub(crate) fn measure_space(&self) -> Result<()> {
         let _open = self.core.reads.read();
         if self.core.closed.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
-        self.core.base.space().map(drop)
+        self.core.btree.space().map(drop)
     }
 
     /// The deliberate fault of the crash simulation: answers before the flush.
@@ -334,8 +345,8 @@ impl<R, E> Done<R, E> {
 }
 
 impl Core {
-    /// One transaction: the operation's answer and the position it rests on. An outer error means that the
-    /// operation did not run, or that what it staged was not applied.
+    /// One transaction: the operation's answer and the position it rests on. An outer error means
+    /// that the operation did not run, or that what it staged was not applied.
     fn transact<R, E: From<Error>>(
         &self,
         durability: Durability,
@@ -359,14 +370,15 @@ impl Core {
         let now_ms = self.clock.now_ms();
         let mut tx = Tx::new(self.view(), prefetched, now_ms);
         let answer = operation(&mut tx);
-        let rests_on = tx.rests_on();
+        let depends_on_lsn = tx.depends_on_lsn();
         let (staged, changes) = tx.into_parts();
         // An error leaves nothing, but it too rests on what the operation saw.
         if answer.is_err() || staged.is_empty() {
-            return Ok(Done { answer, lsn: rests_on, ended: Vec::new(), wakers: Vec::new() });
+            return Ok(Done { answer, lsn: depends_on_lsn, ended: Vec::new(), wakers: Vec::new() });
         }
         let lsn = self.append(&mut scratch.payload, &staged, durability)?;
-        let wakers = if self.feed.is_watched() { self.feed.show(&staged, lsn, now_ms) } else { Vec::new() };
+        let wakers =
+            if self.feed.is_watched() { self.feed.show(&staged, lsn, now_ms) } else { Vec::new() };
         let view = self.view();
         for ((table, key), value) in staged {
             view.active.insert(table, key.into(), lsn, value);
@@ -376,8 +388,14 @@ impl Core {
         Ok(Done { answer, lsn, ended, wakers })
     }
 
-    /// Appends one frame with everything that was staged, going on in the other segment when this one is full.
-    fn append(&self, payload: &mut Vec<u8>, staged: &tx::Staged, durability: Durability) -> Result<u64> {
+    /// Appends one frame with everything that was staged, going on in the other segment when this
+    /// one is full.
+    fn append(
+        &self,
+        payload: &mut Vec<u8>,
+        staged: &tx::Staged,
+        durability: Durability,
+    ) -> Result<u64> {
         tx::encode(staged, payload)?;
         let limit = self.log.max_payload_len();
         if payload.len() > limit {
@@ -422,7 +440,8 @@ impl Core {
     }
 
     fn snapshot(&self) -> Snapshot {
-        // The position is read while the view cannot be replaced, so every row up to it is in this view.
+        // The position is read while the view cannot be replaced, so every row up to it is in this
+        // view.
         let view = self.view.read();
         let lsn = self.published.load(Ordering::Acquire);
         Snapshot::new(Arc::clone(&view), lsn, self.clock.now_ms())
@@ -441,7 +460,8 @@ impl Turn {
         if running.contains(&this) {
             return Err(Error::NestedTransaction);
         }
-        let free = running.iter_mut().find(|running| running.is_null()).ok_or(Error::NestedTransaction)?;
+        let free =
+            running.iter_mut().find(|running| running.is_null()).ok_or(Error::NestedTransaction)?;
         *free = this;
         IN_TRANSACTION.set(running);
         Ok(Self { core: this })
@@ -465,8 +485,8 @@ struct CloseOnDrop {
 
 impl CloseOnDrop {
     fn close(&self) -> Result<()> {
-        // Inside a transaction of this engine it would wait for itself. The turn is given back at once, because
-        // whatever closing wakes may call this engine.
+        // Inside a transaction of this engine it would wait for itself. The turn is given back at
+        // once, because whatever closing wakes may call this engine.
         drop(Turn::take(&self.core)?);
         let result = {
             // Whoever closes at the same time finds it closed when its call returns.
@@ -501,8 +521,9 @@ impl Core {
             return Ok(());
         }
         let _span = observe::closing();
-        // No transaction begins any more. What was appended becomes durable, and moves into the B-tree so that the
-        // next opening has nothing to replay; when that fails, the log still has it.
+        // No transaction begins any more. What was appended becomes durable, and moves into the
+        // B-tree so that the next opening has nothing to replay; when that fails, the log still has
+        // it.
         let flushed = self.log.wait(self.log.appended(), Durability::Sync);
         if flushed.is_ok() {
             let _ = self.checkpoint_all();
@@ -516,7 +537,7 @@ impl Core {
     /// Waits for the reads under way and gives up the file.
     fn close_storage(&self) {
         let _no_reads = self.reads.write();
-        self.base.close();
+        self.btree.close();
         self.storage.close();
     }
 }

@@ -1,13 +1,13 @@
 //! A new room file that is built row by row, and gets its name when it is whole.
 //!
-//! Backup, salvage, import and migration make their files here. Until it is published the file is a locked temporary
-//! beside its target, without a superblock for most of that time; a crash leaves a temporary that the next creator
-//! removes, and never a target that is not whole.
+//! Backup, salvage, import and migration make their files here. Until it is published the file is a
+//! locked temporary beside its target, without a superblock for most of that time; a crash leaves a
+//! temporary that the next creator removes, and never a target that is not whole.
 
+use super::fingerprint::Fingerprint;
 use super::format::{Geometry, Unfinished};
-use super::still::Still;
-use super::tally::Tally;
-use crate::base::pages::{Depth, Tables, Tree, Visit};
+use super::recovered_image::RecoveredImage;
+use crate::btree::pages::{Depth, Tables, Tree, Visit};
 use crate::error::{Error, Result};
 use crate::storage::{Creation, FileStorage, Replace, Storage, Superblock};
 use crate::tables::Table;
@@ -23,13 +23,13 @@ pub(crate) struct NewFile {
     content: Unfinished,
     creation: Creation,
     like: Geometry,
-    tally: Tally,
+    fingerprint: Fingerprint,
 }
 
 impl NewFile {
-    /// Begins a file that shall become `target`; a symbolic link that leads to a file stands for that file. Whether
-    /// the name is free is decided in [`Whole::publish`]; [`check_vacant`](crate::storage::check_vacant) tells
-    /// early.
+    /// Begins a file that shall become `target`; a symbolic link that leads to a file stands for
+    /// that file. Whether the name is free is decided in [`Whole::publish`];
+    /// [`check_vacant`](crate::storage::check_vacant) tells early.
     ///
     /// # Errors
     /// [`Error::Io`] and [`Error::DiskFull`]; nothing is left.
@@ -46,22 +46,22 @@ impl NewFile {
     ) -> Result<Self> {
         let creation = Creation::begin(target)?;
         let content = Unfinished::begin(wrap(creation.storage().clone()), like, cache_size)?;
-        Ok(Self { content, creation, like, tally: Tally::default() })
+        Ok(Self { content, creation, like, fingerprint: Fingerprint::default() })
     }
 
-    /// Adds a row, or replaces the one with this key. Any order will do; it is fastest by table and key. At most
-    /// some 16 MiB are gathered in memory, and one row more.
+    /// Adds a row, or replaces the one with this key. Any order will do; it is fastest by table and
+    /// key. At most some 16 MiB are gathered in memory, and one row more.
     ///
     /// # Errors
     /// [`Error::Io`] and [`Error::DiskFull`]. Drop the file then.
     pub(crate) fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<()> {
-        self.tally.add(table, key, value);
+        self.fingerprint.add(table, key, value);
         self.content.put(table, key, value)
     }
 
     /// How many rows were put, those counted twice that replaced one.
     pub(crate) fn rows(&self) -> u64 {
-        self.tally.rows()
+        self.fingerprint.rows()
     }
 
     /// Makes the file whole and durable, still without its name, so that it can be looked at first.
@@ -70,7 +70,7 @@ impl NewFile {
     /// [`Error::Io`] and [`Error::DiskFull`]; nothing is left.
     pub(crate) fn seal(self) -> Result<Whole> {
         self.content.finish()?;
-        Ok(Whole { creation: self.creation, like: self.like, tally: self.tally })
+        Ok(Whole { creation: self.creation, like: self.like, fingerprint: self.fingerprint })
     }
 }
 
@@ -78,7 +78,7 @@ impl NewFile {
 pub(crate) struct Whole {
     creation: Creation,
     like: Geometry,
-    tally: Tally,
+    fingerprint: Fingerprint,
 }
 
 impl Whole {
@@ -89,11 +89,13 @@ impl Whole {
 
     /// The length of the file in bytes.
     pub(crate) fn len(&self) -> Result<u64> {
-        self.storage().len().map_err(|error| Error::io("asking for the length of a new file", error))
+        self.storage()
+            .len()
+            .map_err(|error| Error::io("asking for the length of a new file", error))
     }
 
-    /// Reads the file back through its own bytes, from the disk where the system lets us, as an opening would, and
-    /// compares it with what was put. No row may have been put twice.
+    /// Reads the file back through its own bytes, from the disk where the system lets us, as an
+    /// opening would, and compares it with what was put. No row may have been put twice.
     ///
     /// # Errors
     /// [`Error::Corrupted`] when something is not what was written, and [`Error::Io`].
@@ -102,19 +104,19 @@ impl Whole {
         let storage: Arc<dyn Storage> = Arc::new(self.storage().clone());
         let differs = |detail: String| Error::corrupted("the new file, read back", detail);
         let superblock = Superblock::read(storage.as_ref(), self.creation.path())?;
-        let still = Still::open(&storage, &superblock, VERIFY_CACHE_SIZE)?;
-        let as_written =
-            superblock.is_whole_on(storage.as_ref())? && Geometry::of(&superblock, still.lsn()) == self.like;
-        if !as_written || !still.is_settled() {
+        let image = RecoveredImage::open(&storage, &superblock, VERIFY_CACHE_SIZE)?;
+        let as_written = superblock.is_whole_on(storage.as_ref())?
+            && Geometry::of(&superblock, image.lsn()) == self.like;
+        if !as_written || !image.is_settled() {
             return Err(differs("its headers are not those that were written".to_owned()));
         }
         check_pages(&storage, &superblock)?;
-        let mut found = Tally::default();
-        still.for_each(|table, key, value| {
+        let mut found = Fingerprint::default();
+        image.for_each(|table, key, value| {
             found.add(table, key, value);
             Ok(())
         })?;
-        self.tally.difference(&found).map_or(Ok(()), |difference| Err(differs(difference)))
+        self.fingerprint.difference(&found).map_or(Ok(()), |difference| Err(differs(difference)))
     }
 
     /// Gives the file its name, and answers it, locked.
@@ -132,8 +134,9 @@ fn check_pages(storage: &Arc<dyn Storage>, superblock: &Superblock) -> Result<()
         Visit::Lost { error, .. } => Err(error),
         Visit::Page { .. } | Visit::Row { .. } => Ok(()),
     };
-    let newest = Tree::open(storage, superblock.base_offset)?.into_iter().next();
-    let tree = newest.ok_or_else(|| Error::corrupted("the new file, read back", "it has no B-tree"))?;
+    let newest = Tree::open(storage, superblock.btree_offset)?.into_iter().next();
+    let tree =
+        newest.ok_or_else(|| Error::corrupted("the new file, read back", "it has no B-tree"))?;
     let pages = tree.pages();
     for of in [Tables::User, Tables::System] {
         for table in pages.tables(of, &mut intact)? {
@@ -165,7 +168,7 @@ mod tests {
             cache_size: CACHE,
             clock: Arc::new(SystemClock::new()),
             threads: Threads::None,
-            upkeep: None,
+            maintenance: None,
             read_only: false,
             migrations: &[],
         }
@@ -240,7 +243,8 @@ mod tests {
         let mut new = NewFile::create(&path, like(7), CACHE).unwrap();
         // Five batches and a rest.
         for key in 0..85_u32 {
-            new.put(Table::Cache, &key.to_be_bytes(), &vec![u8::try_from(key).unwrap(); 1 << 20]).unwrap();
+            new.put(Table::Cache, &key.to_be_bytes(), &vec![u8::try_from(key).unwrap(); 1 << 20])
+                .unwrap();
             new.put(Table::Cache, &0_u32.to_be_bytes(), &key.to_be_bytes()).unwrap();
         }
         finish(new, Replace::Nothing).unwrap();
@@ -260,7 +264,8 @@ mod tests {
         assert!(names(&dir).is_empty());
 
         std::fs::write(&path, b"somebody's").unwrap();
-        let refused = finish(NewFile::create(&path, like(1), CACHE).unwrap(), Replace::Nothing).unwrap_err();
+        let refused =
+            finish(NewFile::create(&path, like(1), CACHE).unwrap(), Replace::Nothing).unwrap_err();
         assert!(
             matches!(&refused, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::AlreadyExists)
         );
@@ -301,7 +306,8 @@ mod tests {
         assert_eq!(names(&dir), ["edge.cloak", "moved.cloak"]);
     }
 
-    /// Makes a file with some rows through a storage that is in trouble. Answers how many changes were made.
+    /// Makes a file with some rows through a storage that is in trouble. Answers how many changes
+    /// were made.
     fn make(path: &Path, trouble: Trouble) -> (u64, Result<()>) {
         let changes = Arc::new(AtomicU64::new(0));
         let outcome = (|| {
@@ -345,7 +351,8 @@ mod tests {
                     assert!(names(&dir).is_empty(), "change {chosen} left {:?}", names(&dir));
                 }
                 Err(error) => panic!("change {chosen}: {error}"),
-                // A flush, a page that was replaced later, the prewritten log, or one of two equal copies.
+                // A flush, a page that was replaced later, the prewritten log, or one of two equal
+                // copies.
                 Ok(()) => {
                     assert_eq!(rows(&path, Table::Cache).len(), 600, "change {chosen}");
                     std::fs::remove_file(&path).unwrap();

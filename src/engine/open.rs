@@ -1,30 +1,30 @@
 //! Creating a file, and opening one: what a crash left becomes the state that was acknowledged.
 //!
 //! Opening only reads until it is known that nothing acknowledged is missing. Then, in this order:
-//! 1. stale frames behind a torn tail are erased and the erasure is flushed, so that they can never be reached
-//!    again;
-//! 2. everything is flushed, because a process that was killed may have left what was replayed with the operating
-//!    system only; what no later frame vouches for is written again before, because after a failed flush the system
-//!    takes it for flushed although the disk does not have it;
+//! 1. stale frames behind a torn tail are erased and the erasure is flushed, so that they can never
+//!    be reached again;
+//! 2. everything is flushed, because a process that was killed may have left what was replayed with
+//!    the operating system only; what no later frame vouches for is written again before, because
+//!    after a failed flush the system takes it for flushed although the disk does not have it;
 //! 3. a segment whose frames are all in the B-tree gets a new generation.
 //!
 //! A crash between any two of these leaves a file for which the same decisions are made again.
 //!
-//! A read-only opening makes the same decisions and stops there: what it replays is in memory, and the file stays as
-//! the crash left it.
+//! A read-only opening makes the same decisions and stops there: what it replays is in memory, and
+//! the file stays as the crash left it.
 
 use super::background::Handles;
 use super::checkpoint::Checkpointer;
 use super::compaction::Compaction;
 use super::format::{Geometry, format, layout_of};
+use super::maintenance::{Job, Maintenance};
 use super::migration::{Migration, bring_up_to_date};
 use super::shared::SharedStates;
-use super::stats::Counters;
+use super::stats::EngineCounters;
 use super::timer::Timer;
-use super::upkeep::{Job, Upkeep};
 use super::view::View;
 use super::{CloseOnDrop, Core, Engine, Scratch};
-use crate::base::Base;
+use crate::btree::Btree;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::log::batch::decode_batch;
@@ -55,8 +55,8 @@ pub(super) fn keys_per_segment(segment_size: u64) -> usize {
 pub(crate) enum Threads {
     /// Background threads.
     Background,
-    /// Nobody: callers flush for themselves, and the writer that needs a checkpoint runs it. For simulations, and for
-    /// tools that only read.
+    /// Nobody: callers flush for themselves, and the writer that needs a checkpoint runs it. For
+    /// simulations, and for tools that only read.
     None,
 }
 
@@ -67,12 +67,13 @@ pub(crate) struct EngineOptions {
     pub(crate) cache_size: usize,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) threads: Threads,
-    /// Nothing is written to the file: what a crash left is recovered in memory alone, and every write is refused.
+    /// Nothing is written to the file: what a crash left is recovered in memory alone, and every
+    /// write is refused.
     pub(crate) read_only: bool,
     /// How files of older versions become files of this one, oldest first.
     pub(crate) migrations: &'static [Migration],
-    /// What the upkeep thread does, if there are background threads.
-    pub(crate) upkeep: Option<Arc<dyn Job>>,
+    /// What the maintenance thread does, if there are background threads.
+    pub(crate) maintenance: Option<Arc<dyn Job>>,
 }
 
 impl EngineOptions {
@@ -102,7 +103,11 @@ impl Engine {
     }
 
     /// Opens a storage that holds a room; `path` names it in errors.
-    pub(crate) fn open_on(storage: Arc<dyn Storage>, path: &Path, options: EngineOptions) -> Result<Self> {
+    pub(crate) fn open_on(
+        storage: Arc<dyn Storage>,
+        path: &Path,
+        options: EngineOptions,
+    ) -> Result<Self> {
         let _span = observe::opening(path);
         let started = Instant::now();
         let (engine, mut found) =
@@ -119,16 +124,21 @@ impl Engine {
     ) -> Result<(Self, observe::Opened)> {
         let superblock = Superblock::read(storage.as_ref(), path)?;
         let read_only = options.read_only;
-        let base = if read_only {
-            Base::open_read_only(Arc::clone(&storage), superblock.base_offset, options.cache_size)?
+        let btree = if read_only {
+            Btree::open_read_only(
+                Arc::clone(&storage),
+                superblock.btree_offset,
+                options.cache_size,
+            )?
         } else {
             // A failed flush of the B-tree must not hide one of the log, nor the other way round.
-            let separate = storage.separate().map_err(|error| Error::io("opening the file again", error))?;
-            let of_base = separate.unwrap_or_else(|| Arc::clone(&storage));
-            Base::open(of_base, superblock.base_offset, options.cache_size)?
+            let separate =
+                storage.separate().map_err(|error| Error::io("opening the file again", error))?;
+            let of_btree = separate.unwrap_or_else(|| Arc::clone(&storage));
+            Btree::open(of_btree, superblock.btree_offset, options.cache_size)?
         };
         let layout = layout_of(&superblock);
-        let recovered = recover(storage.as_ref(), &layout, base.view().lsn())?;
+        let recovered = recover(storage.as_ref(), &layout, btree.view().lsn())?;
         if !read_only {
             recovered.settle(storage.as_ref(), &layout)?;
             superblock.repair(storage.as_ref())?;
@@ -138,7 +148,7 @@ impl Engine {
         let torn_bytes = |erase: &Erase| erase.to.saturating_sub(erase.from) as u64;
         let found = observe::Opened {
             lsn: plan.next_lsn - 1,
-            base_lsn: recovered.base_lsn,
+            btree_lsn: recovered.btree_lsn,
             replayed: plan.replay.len() as u64,
             torn_bytes: plan.erase.iter().map(torn_bytes).sum(),
             took: Duration::ZERO,
@@ -147,14 +157,14 @@ impl Engine {
         let view = View {
             active: Arc::new(recovered.active),
             frozen: recovered.frozen.map(Arc::new),
-            base: base.view(),
+            btree: btree.view(),
         };
         let in_background = options.threads == Threads::Background && !read_only;
         let core = Arc::new(Core {
             storage,
             superblock,
             log: Arc::new(log),
-            base,
+            btree,
             clock: options.clock,
             serial: Mutex::new(Scratch::default()),
             view: RwLock::new(Arc::new(view)),
@@ -164,16 +174,16 @@ impl Engine {
             reads: RwLock::new(()),
             closed: AtomicBool::new(false),
             read_only,
-            counters: Counters::default(),
+            counters: EngineCounters::default(),
             shared: SharedStates::default(),
             watches: Arc::default(),
             feed: Arc::default(),
             timer: Arc::new(Timer::new(in_background)),
-            upkeep: Upkeep::default(),
+            maintenance: Maintenance::default(),
             opening_id: random_u64(),
         });
         let threads = if in_background {
-            Handles::spawn(&core, options.upkeep)
+            Handles::spawn(&core, options.maintenance)
                 .map_err(|error| Error::io("starting the background threads", error))?
         } else {
             Handles::default()
@@ -181,8 +191,11 @@ impl Engine {
         if !core.log.spare_is_free() {
             core.checkpointer.request();
         }
-        let close_on_drop =
-            CloseOnDrop { core: Arc::clone(&core), closing: Mutex::new(()), threads: Mutex::new(threads) };
+        let close_on_drop = CloseOnDrop {
+            core: Arc::clone(&core),
+            closing: Mutex::new(()),
+            threads: Mutex::new(threads),
+        };
         Ok((Self { core, close_on_drop: Arc::new(close_on_drop) }, found))
     }
 }
@@ -198,7 +211,7 @@ pub(super) struct Recovered {
     pub(super) plan: RecoveryPlan,
     /// The newest header of each segment.
     headers: Vec<SegmentHeader>,
-    base_lsn: u64,
+    btree_lsn: u64,
     /// The rows of the segment that is appended to.
     pub(super) active: Memtable,
     /// The rows of the other one, when the B-tree does not have them yet.
@@ -206,9 +219,14 @@ pub(super) struct Recovered {
 }
 
 /// Scans both segments, decides, and decodes the frames that the B-tree does not have.
-pub(super) fn recover(storage: &dyn Storage, layout: &LogLayout, base_lsn: u64) -> Result<Recovered> {
-    let segment_len = usize::try_from(layout.segment_size)
-        .map_err(|_| Error::corrupted("superblock", "the segment size does not fit this machine"))?;
+pub(super) fn recover(
+    storage: &dyn Storage,
+    layout: &LogLayout,
+    btree_lsn: u64,
+) -> Result<Recovered> {
+    let segment_len = usize::try_from(layout.segment_size).map_err(|_| {
+        Error::corrupted("superblock", "the segment size does not fit this machine")
+    })?;
     let mut segments = Vec::with_capacity(SEGMENTS);
     for index in 0..SEGMENTS {
         let view = storage
@@ -222,7 +240,7 @@ pub(super) fn recover(storage: &dyn Storage, layout: &LogLayout, base_lsn: u64) 
         headers.extend(header);
         *scan = header.map(|header| scan_segment(segment, header));
     }
-    let plan = plan(base_lsn, scans)?;
+    let plan = plan(btree_lsn, scans)?;
 
     let new_table = || Memtable::for_keys(keys_per_segment(layout.segment_size));
     let (active, frozen) = (new_table(), new_table());
@@ -237,7 +255,7 @@ pub(super) fn recover(storage: &dyn Storage, layout: &LogLayout, base_lsn: u64) 
         }
     }
     let frozen = matches!(plan.spare, Spare::Frozen { .. }).then_some(frozen);
-    Ok(Recovered { plan, headers, base_lsn, active, frozen })
+    Ok(Recovered { plan, headers, btree_lsn, active, frozen })
 }
 
 impl Recovered {
@@ -246,20 +264,24 @@ impl Recovered {
         let failed = |error| Error::io("settling what a crash left in the log", error);
         for erase in &self.plan.erase {
             let offset = layout.segment_offset(erase.segment) + erase.from as u64;
-            storage.write_at(offset, &vec![0; erase.to.saturating_sub(erase.from)]).map_err(failed)?;
+            storage
+                .write_at(offset, &vec![0; erase.to.saturating_sub(erase.from)])
+                .map_err(failed)?;
         }
         self.write_again(storage, layout).map_err(failed)?;
         storage.sync_data().map_err(failed)?;
         for recycle in &self.plan.recycle {
             let (generation, index) = (recycle.generation, recycle.segment);
-            let header = SegmentHeader { generation, index: index as u64, base_lsn: self.base_lsn };
+            let header =
+                SegmentHeader { generation, index: index as u64, btree_lsn: self.btree_lsn };
             header.write(storage, layout.segment_offset(index), &layout.file_id)?;
         }
         Ok(())
     }
 
-    /// Writes what was recovered and is not known to be durable over itself. After a failed flush the system shows
-    /// what it could not write as if it were on the disk, and the next flush does not cover it.
+    /// Writes what was recovered and is not known to be durable over itself. After a failed flush
+    /// the system shows what it could not write as if it were on the disk, and the next flush does
+    /// not cover it.
     fn write_again(&self, storage: &dyn Storage, layout: &LogLayout) -> std::io::Result<()> {
         for header in &self.headers {
             let index = usize::try_from(header.index).map_err(std::io::Error::other)?;

@@ -28,15 +28,15 @@ impl Pages {
         Self { table, after: None, ended: false }
     }
 
-    /// The next rows at `lsn`, or `None` behind the last ones. A page may be empty. The same view and position are
-    /// to be given each time.
+    /// The next rows at `lsn`, or `None` behind the last ones. A page may be empty. The same view
+    /// and position are to be given each time.
     pub(super) fn next(&mut self, view: &View, lsn: u64) -> Result<Option<Vec<Row>>> {
         if self.ended {
             return Ok(None);
         }
         let table = self.table;
         let from = self.after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let (below, exhausted) = view.base.page(table, from, PAGE_ROWS, PAGE_BYTES)?;
+        let (below, exhausted) = view.btree.page(table, from, PAGE_ROWS, PAGE_BYTES)?;
         let mut below = below.into_iter().peekable();
         let mut above = view.next_in_memory(table, from, Bound::Unbounded, lsn);
         let (mut rows, mut bytes, mut last) = (Vec::new(), 0, None);

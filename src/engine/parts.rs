@@ -1,7 +1,7 @@
 //! What an open engine is made of, for whoever checks it while it is in use.
 
 use super::{Core, Engine};
-use crate::base::Base;
+use crate::btree::Btree;
 use crate::error::{Error, Result};
 use crate::log::LogLayout;
 use crate::storage::Storage;
@@ -33,13 +33,13 @@ impl Parts<'_> {
         self.core.storage.as_ref()
     }
 
-    pub(crate) fn base(&self) -> &Base {
-        &self.core.base
+    pub(crate) fn btree(&self) -> &Btree {
+        &self.core.btree
     }
 
     /// The LSN that the B-tree has reached.
-    pub(crate) fn base_lsn(&self) -> u64 {
-        self.core.base.view().lsn()
+    pub(crate) fn btree_lsn(&self) -> u64 {
+        self.core.btree.view().lsn()
     }
 
     pub(crate) fn log_layout(&self) -> LogLayout {

@@ -1,12 +1,13 @@
 //! Rows looked up before the serial lock is taken.
 //!
-//! A lookup in the B-tree may touch the disk. The rows that an operation will probably read are therefore fetched
-//! beforehand; under the lock they are used if the B-tree is still the same one. They are named by the caller
-//! ([`Prefetched::load`]), or they are those that the operation read when it was [rehearsed](Rehearsal).
+//! A lookup in the B-tree may touch the disk. The rows that an operation will probably read are
+//! therefore fetched beforehand; under the lock they are used if the B-tree is still the same one.
+//! They are named by the caller ([`Prefetched::load`]), or they are those that the operation read
+//! when it was [rehearsed](DryRun).
 
 use super::access::{Reader, Row, Value, Writer};
 use super::view::{Snapshot, View};
-use crate::base::BaseView;
+use crate::btree::BtreeView;
 use crate::error::Result;
 use crate::tables::Table;
 use std::borrow::Cow;
@@ -17,26 +18,34 @@ use std::sync::Arc;
 /// What the B-tree holds at some keys.
 #[derive(Debug)]
 pub(crate) struct Prefetched<'a> {
-    base: Arc<BaseView>,
+    btree: Arc<BtreeView>,
     /// In the order of tables and keys.
     rows: Vec<(Table, Cow<'a, [u8]>, Option<Value>)>,
 }
 
 impl<'a> Prefetched<'a> {
-    /// Looks up the `wanted` rows that are not in memory. A lookup that fails is left to the operation.
+    /// Looks up the `wanted` rows that are not in memory. A lookup that fails is left to the
+    /// operation.
     pub(super) fn load(view: &View, wanted: &[(Table, &'a [u8])]) -> Self {
         let mut rows: Vec<_> = wanted
             .iter()
             .filter(|(table, key)| view.in_memory(*table, key, u64::MAX).is_none())
-            .filter_map(|&(table, key)| Some((table, Cow::Borrowed(key), view.base.get(table, key).ok()?)))
+            .filter_map(|&(table, key)| {
+                Some((table, Cow::Borrowed(key), view.btree.get(table, key).ok()?))
+            })
             .collect();
         rows.sort_unstable_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
-        Self { base: Arc::clone(&view.base), rows }
+        Self { btree: Arc::clone(&view.btree), rows }
     }
 
-    /// What `base` holds at `key`, if that was looked up.
-    pub(super) fn get(&self, base: &Arc<BaseView>, table: Table, key: &[u8]) -> Option<Option<Value>> {
-        if !Arc::ptr_eq(base, &self.base) {
+    /// What `btree` holds at `key`, if that was looked up.
+    pub(super) fn get(
+        &self,
+        btree: &Arc<BtreeView>,
+        table: Table,
+        key: &[u8],
+    ) -> Option<Option<Value>> {
+        if !Arc::ptr_eq(btree, &self.btree) {
             return None;
         }
         let at = self.rows.binary_search_by(|row| (row.0, &*row.1).cmp(&(table, key))).ok()?;
@@ -58,16 +67,17 @@ pub(crate) struct Cost {
 /// What a row takes in a frame beside its key and value: its table and its lengths, amply.
 const FRAME_ROW_OVERHEAD: usize = 16;
 
-/// A transaction that never happens: it reads one position without a lock, stages nothing, and remembers what it
-/// read from the B-tree and what the operation would have cost. What is staged is not read back.
+/// A transaction that never happens: it reads one position without a lock, stages nothing, and
+/// remembers what it read from the B-tree and what the operation would have cost. What is staged is
+/// not read back.
 #[derive(Debug)]
-pub(crate) struct Rehearsal {
+pub(crate) struct DryRun {
     snapshot: Snapshot,
     rows: BTreeMap<(Table, Vec<u8>), Option<Value>>,
     cost: Cost,
 }
 
-impl Rehearsal {
+impl DryRun {
     pub(super) fn new(snapshot: Snapshot) -> Self {
         Self { snapshot, rows: BTreeMap::new(), cost: Cost::default() }
     }
@@ -79,8 +89,9 @@ impl Rehearsal {
 
     /// What was read from the B-tree, for the transaction itself.
     pub(super) fn into_prefetched(self) -> Prefetched<'static> {
-        let rows = self.rows.into_iter().map(|((table, key), value)| (table, Cow::Owned(key), value));
-        Prefetched { rows: rows.collect(), base: Arc::clone(self.snapshot.base()) }
+        let rows =
+            self.rows.into_iter().map(|((table, key), value)| (table, Cow::Owned(key), value));
+        Prefetched { rows: rows.collect(), btree: Arc::clone(self.snapshot.btree()) }
     }
 
     fn stage(&mut self, bytes: usize) {
@@ -89,7 +100,7 @@ impl Rehearsal {
     }
 }
 
-impl Reader for Rehearsal {
+impl Reader for DryRun {
     fn now_ms(&self) -> u64 {
         self.snapshot.now_ms()
     }
@@ -102,7 +113,7 @@ impl Reader for Rehearsal {
                 if let Some(known) = self.rows.get(&at) {
                     return Ok(known.clone());
                 }
-                let value = self.snapshot.base().get(table, key)?;
+                let value = self.snapshot.btree().get(table, key)?;
                 self.rows.insert(at, value.clone());
                 value
             }
@@ -111,14 +122,21 @@ impl Reader for Rehearsal {
         Ok(value)
     }
 
-    fn scan(&mut self, table: Table, from: Bound<&[u8]>, to: Bound<&[u8]>, limit: usize) -> Result<Vec<Row>> {
+    fn scan(
+        &mut self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Row>> {
         let rows = self.snapshot.scan(table, from, to, limit)?;
-        self.cost.read_bytes += rows.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
+        self.cost.read_bytes +=
+            rows.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
         Ok(rows)
     }
 }
 
-impl Writer for Rehearsal {
+impl Writer for DryRun {
     fn put(&mut self, _: Table, key: &[u8], value: Vec<u8>) {
         self.stage(key.len() + value.len());
     }

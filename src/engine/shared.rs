@@ -5,7 +5,8 @@ use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// What stores keep in memory, by the type of it and the store's name. It lives as long as the engine.
+/// What stores keep in memory, by the type of it and the store's name. It lives as long as the
+/// engine.
 #[derive(Debug, Default)]
 pub(super) struct SharedStates {
     states: Mutex<HashMap<(TypeId, String), Arc<dyn Any + Send + Sync>>>,
@@ -15,8 +16,9 @@ impl SharedStates {
     /// The one `S` of the store called `name`, made when it is first asked for.
     pub(super) fn get<S: Default + Send + Sync + 'static>(&self, name: &str) -> Arc<S> {
         let mut states = self.states.lock();
-        let state =
-            states.entry((TypeId::of::<S>(), name.to_owned())).or_insert_with(|| Arc::new(S::default()));
+        let state = states
+            .entry((TypeId::of::<S>(), name.to_owned()))
+            .or_insert_with(|| Arc::new(S::default()));
         // The key holds the type, so this is an `S`.
         Arc::clone(state).downcast().unwrap_or_default()
     }

@@ -8,9 +8,9 @@ use serde::ser::{Serialize, SerializeStruct, Serializer};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Counters that the engine's threads advance.
+/// EngineCounters that the engine's threads advance.
 #[derive(Debug)]
-pub(super) struct Counters {
+pub(super) struct EngineCounters {
     opened_at: Instant,
     stalls: AtomicU64,
     stall_ns: AtomicU64,
@@ -23,7 +23,7 @@ pub(super) struct Counters {
     appended_at_tick: AtomicU64,
 }
 
-impl Default for Counters {
+impl Default for EngineCounters {
     fn default() -> Self {
         Self {
             opened_at: Instant::now(),
@@ -38,7 +38,7 @@ impl Default for Counters {
     }
 }
 
-impl Counters {
+impl EngineCounters {
     pub(super) fn stalled(&self) {
         self.stalls.fetch_add(1, Ordering::Relaxed);
         observe::stalls();
@@ -76,16 +76,19 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Declares the figures: each a field, and a member of the JSON object, under the name that follows it.
+/// Declares the figures: each a field, and a member of the JSON object, under the name that follows
+/// it.
 macro_rules! figures {
     ($($(#[$doc:meta])* $field:ident: $type:ty => $name:literal;)*) => {
-        /// A picture of the engine at one moment. Counters and histograms begin empty when the room is opened.
+        /// A picture of the engine at one moment. EngineCounters and histograms begin empty when
+        /// the room is opened.
         ///
-        /// Taking one costs the same however much the room holds. Writers go on meanwhile, so two counters may be of
-        /// moments a little apart.
+        /// Taking one costs the same however much the room holds. Writers go on meanwhile, so two
+        /// counters may be of moments a little apart.
         ///
-        /// As JSON it is an object with a member for each field, under the field's name; times are whole nanoseconds,
-        /// and their names end in `_ns`. Members are added in later versions, and none is renamed.
+        /// As JSON it is an object with a member for each field, under the field's name; times are
+        /// whole nanoseconds, and their names end in `_ns`. Members are added in later versions,
+        /// and none is renamed.
         #[derive(Debug, Clone, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct EngineStats {
@@ -133,7 +136,8 @@ impl Figure for Option<Duration> {
 }
 
 figures! {
-    /// The position (LSN) of the newest transaction. Every transaction that wrote something has one, counted up.
+    /// The position (LSN) of the newest transaction. Every transaction that wrote something has
+    /// one, counted up.
     newest_lsn: u64 => "newest_lsn";
     /// The newest position known to be on the disk.
     durable_lsn: u64 => "durable_lsn";
@@ -150,14 +154,16 @@ figures! {
     /// Bytes written to the log.
     log_bytes_written: u64 => "log_bytes_written";
     /// Bytes written to the B-tree, its checksums and header included.
-    base_bytes_written: u64 => "base_bytes_written";
+    btree_bytes_written: u64 => "btree_bytes_written";
     /// The bytes of the B-tree that the file has room for, free pages included, checksums not.
-    base_bytes: u64 => "base_bytes";
-    /// How many of these the newest commit uses, when somebody looked last: [`Cloakroom::stats`](crate::Cloakroom::stats),
-    /// a compaction, or the upkeep that decides about one. `None` when nobody has looked since the room was opened.
-    base_used_bytes: Option<u64> => "base_used_bytes";
-    /// How many of them were free then, and can be given back by a [compaction](crate::Cloakroom::compact).
-    base_free_bytes: Option<u64> => "base_free_bytes";
+    btree_bytes: u64 => "btree_bytes";
+    /// How many of these the newest commit uses, when somebody looked last:
+    /// [`Cloakroom::stats`](crate::Cloakroom::stats), a compaction, or the maintenance that decides
+    /// about one. `None` when nobody has looked since the room was opened.
+    btree_used_bytes: Option<u64> => "btree_used_bytes";
+    /// How many of them were free then, and can be given back by a
+    /// [compaction](crate::Cloakroom::compact).
+    btree_free_bytes: Option<u64> => "btree_free_bytes";
     /// Checkpoints that moved a segment of the log into the B-tree.
     checkpoints: u64 => "checkpoints";
     /// How long each of these took, in nanoseconds, the wait for the log included.
@@ -177,7 +183,7 @@ figures! {
     /// Entries that the sweeper removed, by itself or when asked.
     swept: u64 => "swept";
     /// Entries that the sweeper found going on, and filed under another time.
-    sweep_refiled: u64 => "sweep_refiled";
+    sweep_rescheduled: u64 => "sweep_rescheduled";
     /// Steps that the sweeper took: each is one transaction.
     sweep_slices: u64 => "sweep_slices";
     /// How often the sweeper went through everything that was due.
@@ -196,7 +202,7 @@ figures! {
 
 pub(super) fn collect(core: &Core) -> Result<EngineStats> {
     let view = core.view();
-    let (log, base) = (core.log.stats(), core.base.stats());
+    let (log, btree) = (core.log.stats(), core.btree.stats());
     let counters = &core.counters;
     let checkpoint_ns = counters.checkpoint_ns.snapshot();
     let newest_lsn = core.log.appended();
@@ -205,16 +211,16 @@ pub(super) fn collect(core: &Core) -> Result<EngineStats> {
     Ok(EngineStats {
         newest_lsn,
         durable_lsn: core.log.durable(),
-        checkpoint_lsn: view.base.lsn(),
+        checkpoint_lsn: view.btree.lsn(),
         flushes: log.flush_ns.count(),
         flush_time: Duration::from_nanos(log.flush_ns.sum()),
         flush_ns: log.flush_ns,
         group_frames: log.group_frames,
         log_bytes_written: log.bytes_written,
-        base_bytes_written: base.bytes_written,
-        base_bytes: base.len,
-        base_used_bytes: base.space.map(|space| space.used_bytes),
-        base_free_bytes: base.space.map(|space| space.free_bytes()),
+        btree_bytes_written: btree.bytes_written,
+        btree_bytes: btree.len,
+        btree_used_bytes: btree.space.map(|space| space.used_bytes),
+        btree_free_bytes: btree.space.map(|space| space.free_bytes()),
         checkpoints: checkpoint_ns.count(),
         checkpoint_ns,
         since_checkpoint: counters.since_checkpoint(),
@@ -228,7 +234,7 @@ pub(super) fn collect(core: &Core) -> Result<EngineStats> {
             .map_err(|error| Error::io("asking for the length of the file", error))?,
         // The sweeper is not the engine's; whoever knows it says more.
         swept: 0,
-        sweep_refiled: 0,
+        sweep_rescheduled: 0,
         sweep_slices: 0,
         sweep_rounds: 0,
         watchers: feed.watchers,

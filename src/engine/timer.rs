@@ -1,10 +1,12 @@
 //! What is due at a time happens at that time, by itself.
 //!
-//! One thread, started by the first deadline, sleeps until the earliest one, as the pace of the clock allows. An
-//! engine without threads looks after every call and every move of the clock instead.
+//! One thread, started by the first deadline, sleeps until the earliest one, as the pace of the
+//! clock allows. An engine without threads looks after every call and every move of the clock
+//! instead.
 //!
-//! A deadline passes at one place of the serial order, like a transaction: a transaction that was decided before the
-//! time had come is seen by [`Due::decide`], and every later one is decided after it.
+//! A deadline passes at one place of the serial order, like a transaction: a transaction that was
+//! decided before the time had come is seen by [`Due::decide`], and every later one is decided
+//! after it.
 
 use super::{Core, Turn};
 use crate::clock::ClockPace;
@@ -19,13 +21,14 @@ use std::time::Duration;
 /// How often a clock of unknown pace is asked.
 const POLL_EVERY: Duration = Duration::from_millis(50);
 
-/// The longest sleep on a clock that keeps pace: it may be set, and a machine may be suspended, which a sleep does
-/// not notice.
+/// The longest sleep on a clock that keeps pace: it may be set, and a machine may be suspended,
+/// which a sleep does not notice.
 const MAX_SLEEP: Duration = Duration::from_secs(60);
 
 /// What happens at a deadline.
 pub(crate) trait Due: Send + Sync {
-    /// Makes it so. Called once, under the serial lock: it must be short and call nothing of others.
+    /// Makes it so. Called once, under the serial lock: it must be short and call nothing of
+    /// others.
     fn decide(&self);
 
     /// Tells whom it concerns. Called afterwards, without a lock.
@@ -34,13 +37,13 @@ pub(crate) trait Due: Send + Sync {
 
 /// The deadlines of one engine.
 pub(super) struct Timer {
-    state: Mutex<State>,
+    state: Mutex<TimerState>,
     /// Whether a thread waits for the deadlines.
     in_background: bool,
 }
 
 #[derive(Default)]
-struct State {
+struct TimerState {
     /// By time in milliseconds since the Unix epoch, then by number.
     due: BTreeMap<(u64, u64), Arc<dyn Due>>,
     next_id: u64,
@@ -124,7 +127,9 @@ impl Timer {
 
 impl fmt::Debug for Timer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Timer").field("deadlines", &self.state.lock().due.len()).finish_non_exhaustive()
+        f.debug_struct("Timer")
+            .field("deadlines", &self.state.lock().due.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -146,7 +151,8 @@ fn sleep(earliest: Option<u64>, pace: Option<ClockPace>, now_ms: u64) -> Sleep {
     }
 }
 
-/// Has `due` happen at `at_ms`, in milliseconds since the Unix epoch, for as long as the entry is kept.
+/// Has `due` happen at `at_ms`, in milliseconds since the Unix epoch, for as long as the entry is
+/// kept.
 pub(super) fn add(core: &Arc<Core>, at_ms: u64, due: Arc<dyn Due>) -> Result<TimerEntry> {
     let timer = &core.timer;
     listen(core);
@@ -154,10 +160,11 @@ pub(super) fn add(core: &Arc<Core>, at_ms: u64, due: Arc<dyn Due>) -> Result<Tim
         let mut state = timer.state.lock();
         if timer.in_background && state.thread.is_none() && !state.closed {
             let core = Arc::clone(core);
-            let thread = thread::Builder::new().name("cloakroom-timer".into()).spawn(move || run(&core));
-            state.thread = Some(
-                thread.map_err(|error| Error::io("starting the thread that waits for deadlines", error))?,
-            );
+            let thread =
+                thread::Builder::new().name("cloakroom-timer".into()).spawn(move || run(&core));
+            state.thread = Some(thread.map_err(|error| {
+                Error::io("starting the thread that waits for deadlines", error)
+            })?);
         }
         let at = (at_ms, state.next_id);
         state.next_id += 1;
@@ -173,7 +180,8 @@ pub(super) fn add(core: &Arc<Core>, at_ms: u64, due: Arc<dyn Due>) -> Result<Tim
     Ok(entry)
 }
 
-/// Has the clock tell of its moves. A second listener, if two calls come here at once, does no harm: it is dropped.
+/// Has the clock tell of its moves. A second listener, if two calls come here at once, does no
+/// harm: it is dropped.
 pub(super) fn listen(core: &Arc<Core>) {
     if core.timer.state.lock().pace.is_some() {
         return;
@@ -182,7 +190,7 @@ pub(super) fn listen(core: &Arc<Core>) {
     let listener: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
         if let Some(core) = weak.upgrade() {
             core.timer.wake();
-            core.upkeep.wake();
+            core.maintenance.wake();
             core.after_call();
         }
     });

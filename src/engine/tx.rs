@@ -2,8 +2,8 @@
 
 use super::access::{Reader, Row, Value, Writer};
 use super::prefetch::Prefetched;
+use super::row_wait::Changes;
 use super::view::{self, View};
-use super::watch::Changes;
 use crate::error::Result;
 use crate::log::batch;
 use crate::tables::Table;
@@ -23,17 +23,24 @@ pub(crate) struct Tx<'a> {
     staged: Staged,
     /// Every change to a row that somebody may wait for, in order.
     changes: Changes,
-    rests_on: u64,
+    depends_on_lsn: u64,
 }
 
 impl<'a> Tx<'a> {
     pub(super) fn new(view: Arc<View>, prefetched: &'a Prefetched<'a>, now_ms: u64) -> Self {
-        Self { view, prefetched, now_ms, staged: Staged::new(), changes: Changes::new(), rests_on: 0 }
+        Self {
+            view,
+            prefetched,
+            now_ms,
+            staged: Staged::new(),
+            changes: Changes::new(),
+            depends_on_lsn: 0,
+        }
     }
 
     /// The greatest position among the versions that were read.
-    pub(super) fn rests_on(&self) -> u64 {
-        self.rests_on
+    pub(super) fn depends_on_lsn(&self) -> u64 {
+        self.depends_on_lsn
     }
 
     /// How many rows were staged, absences too.
@@ -67,16 +74,22 @@ impl Reader for Tx<'_> {
             return Ok(staged.clone());
         }
         if let Some(found) = self.view.in_memory(table, key, u64::MAX) {
-            self.rests_on = self.rests_on.max(found.lsn);
+            self.depends_on_lsn = self.depends_on_lsn.max(found.lsn);
             return Ok(found.value);
         }
-        if let Some(row) = self.prefetched.get(&self.view.base, table, key) {
+        if let Some(row) = self.prefetched.get(&self.view.btree, table, key) {
             return Ok(row);
         }
-        self.view.base.get(table, key)
+        self.view.btree.get(table, key)
     }
 
-    fn scan(&mut self, table: Table, from: Bound<&[u8]>, to: Bound<&[u8]>, limit: usize) -> Result<Vec<Row>> {
+    fn scan(
+        &mut self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Row>> {
         // Staged rows are few, and a scan inside a transaction is rare.
         let staged: Vec<_> = self
             .staged
@@ -92,8 +105,13 @@ impl Reader for Tx<'_> {
             .collect();
         // Each staged row hides at most one committed row, so this many committed rows are enough.
         let committed_limit = limit.saturating_add(staged.len());
-        let committed =
-            view::scan(&self.view, u64::MAX, (table, from, to), committed_limit, &mut self.rests_on)?;
+        let committed = view::scan(
+            &self.view,
+            u64::MAX,
+            (table, from, to),
+            committed_limit,
+            &mut self.depends_on_lsn,
+        )?;
         let more = committed.len() == committed_limit;
         let horizon = committed.last().map(|(key, _)| key.clone());
         let mut rows: BTreeMap<Vec<u8>, Value> = committed.into_iter().collect();
@@ -123,6 +141,7 @@ impl Writer for Tx<'_> {
 /// Encodes what was staged as the payload of one frame.
 pub(super) fn encode(staged: &Staged, payload: &mut Vec<u8>) -> Result<()> {
     payload.clear();
-    let rows = staged.iter().map(|((table, key), value)| (*table, key.as_slice(), value.as_deref()));
+    let rows =
+        staged.iter().map(|((table, key), value)| (*table, key.as_slice(), value.as_deref()));
     batch::encode_batch_into(payload, rows)
 }

@@ -1,7 +1,7 @@
 //! What readers look into: the in-memory tables and the B-tree, as of one position.
 
 use super::access::{Reader, Row, Value};
-use crate::base::BaseView;
+use crate::btree::BtreeView;
 use crate::error::Result;
 use crate::memtable::{Found, Memtable};
 use crate::tables::Table;
@@ -17,14 +17,14 @@ pub(super) struct View {
     /// The rows of the segment that is being moved into the B-tree.
     pub(super) frozen: Option<Arc<Memtable>>,
     /// Everything older.
-    pub(super) base: Arc<BaseView>,
+    pub(super) btree: Arc<BtreeView>,
 }
 
 impl View {
     /// Shows the same rows in another state of the B-tree. Answers what was shown before.
-    pub(super) fn replace_base(self: &mut Arc<Self>, base: Arc<BaseView>) -> Arc<Self> {
+    pub(super) fn replace_btree(self: &mut Arc<Self>, btree: Arc<BtreeView>) -> Arc<Self> {
         let (active, frozen) = (Arc::clone(&self.active), self.frozen.clone());
-        std::mem::replace(self, Arc::new(View { active, frozen, base }))
+        std::mem::replace(self, Arc::new(View { active, frozen, btree }))
     }
 
     /// The newest version of a row at or before `lsn` that is in memory.
@@ -55,26 +55,27 @@ impl View {
 /// How many rows of the B-tree are read at once, when none of the rows before was to be seen.
 const MAX_HIDDEN_PAGE: usize = 256;
 
-/// Merges what is in memory over what is in the B-tree, in key order, up to `limit` rows. `rests_on` becomes the
-/// greatest position among the versions touched, tombstones too.
+/// Merges what is in memory over what is in the B-tree, in key order, up to `limit` rows.
+/// `depends_on_lsn` becomes the greatest position among the versions touched, tombstones too.
 pub(super) fn scan(
     view: &View,
     lsn: u64,
     range: (Table, Bound<&[u8]>, Bound<&[u8]>),
     limit: usize,
-    rests_on: &mut u64,
+    depends_on_lsn: &mut u64,
 ) -> Result<Vec<Row>> {
     let (table, from, to) = range;
     let mut rows: Vec<Row> = Vec::new();
     let mut start: Bound<Vec<u8>> = from.map(<[u8]>::to_vec);
     let mut hidden = 0;
     while rows.len() < limit {
-        // Where everything is hidden by tombstones, pages grow, so that a run of them costs a walk and not a search for
-        // each.
+        // Where everything is hidden by tombstones, pages grow, so that a run of them costs a walk
+        // and not a search for each.
         let wanted = (limit - rows.len()).max(hidden);
         let rows_before = rows.len();
-        let below = view.base.scan(table, bound(&start), to, wanted)?;
-        // A short page is the last one; behind a full one there may be more rows, which come with the next.
+        let below = view.btree.scan(table, bound(&start), to, wanted)?;
+        // A short page is the last one; behind a full one there may be more rows, which come with
+        // the next.
         let exhausted = below.len() < wanted;
         let mut below = below.into_iter().peekable();
         let mut above = view.next_in_memory(table, bound(&start), to, lsn);
@@ -96,7 +97,7 @@ pub(super) fn scan(
                 }
             }
             if let Some((key, found)) = above.take() {
-                *rests_on = (*rests_on).max(found.lsn);
+                *depends_on_lsn = (*depends_on_lsn).max(found.lsn);
                 above = view.next_in_memory(table, Bound::Excluded(&key), to, lsn);
                 last = Some(key.to_vec());
                 rows.extend(found.value.map(|value| (key.to_vec(), value)));
@@ -121,29 +122,30 @@ pub(crate) struct Snapshot {
     view: Arc<View>,
     lsn: u64,
     now_ms: u64,
-    rests_on: u64,
+    depends_on_lsn: u64,
 }
 
 impl Snapshot {
     pub(super) fn new(view: Arc<View>, lsn: u64, now_ms: u64) -> Self {
-        Self { view, lsn, now_ms, rests_on: 0 }
+        Self { view, lsn, now_ms, depends_on_lsn: 0 }
     }
 
-    /// The greatest position among the versions that were read, or zero when all came from the B-tree.
-    pub(super) fn rests_on(&self) -> u64 {
-        self.rests_on
+    /// The greatest position among the versions that were read, or zero when all came from the
+    /// B-tree.
+    pub(super) fn depends_on_lsn(&self) -> u64 {
+        self.depends_on_lsn
     }
 
     /// The row or its absence, if that is in memory.
     pub(super) fn in_memory(&mut self, table: Table, key: &[u8]) -> Option<Option<Value>> {
         let found = self.view.in_memory(table, key, self.lsn)?;
-        self.rests_on = self.rests_on.max(found.lsn);
+        self.depends_on_lsn = self.depends_on_lsn.max(found.lsn);
         Some(found.value)
     }
 
     /// The B-tree below.
-    pub(super) fn base(&self) -> &Arc<BaseView> {
-        &self.view.base
+    pub(super) fn btree(&self) -> &Arc<BtreeView> {
+        &self.view.btree
     }
 }
 
@@ -155,11 +157,17 @@ impl Reader for Snapshot {
     fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<Value>> {
         match self.in_memory(table, key) {
             Some(value) => Ok(value),
-            None => self.view.base.get(table, key),
+            None => self.view.btree.get(table, key),
         }
     }
 
-    fn scan(&mut self, table: Table, from: Bound<&[u8]>, to: Bound<&[u8]>, limit: usize) -> Result<Vec<Row>> {
-        scan(&self.view, self.lsn, (table, from, to), limit, &mut self.rests_on)
+    fn scan(
+        &mut self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Row>> {
+        scan(&self.view, self.lsn, (table, from, to), limit, &mut self.depends_on_lsn)
     }
 }

@@ -1,11 +1,11 @@
 //! Rows in a form that can be read: for people who look into a file.
 
+use super::encoding::{to_base64, to_hex};
 use super::kinds::job::opening_text;
 use super::kinds::limit::{Place, kind_of, kind_text};
 use super::kinds::token::subject_parts;
 use super::kinds::ulid_text;
 use super::kinds::window::reason_text;
-use super::text::{to_base64, to_hex};
 use super::write::{slice_of, walk};
 use crate::codec::{self, key};
 use crate::engine::access::Reader;
@@ -15,13 +15,15 @@ use crate::stores::cache::json;
 use crate::stores::cache::row::{CacheRow, NEVER, TagsRow};
 use crate::stores::codlet_rows::{CodeRow, FailuresRow, Record, SessionRow};
 use crate::stores::dedupe::row::{JobRow, Progress};
+use crate::stores::derived::is_derived;
 use crate::stores::expiry;
 use crate::stores::form_token::row::{TokenRow, UseRow, decode_key};
 use crate::stores::handoff::row::{ClaimRow, StateRow as HandoffRow};
 use crate::stores::rate_limit::limiter::{ConfigRow, CooldownRow, LAST_ID_KEY, StoreRow};
 use crate::stores::rate_limit::ops::WindowRow;
-use crate::stores::secondary::is_derived;
-use crate::stores::state::row::{Slot, StateRow, decode_kind_key, decode_slot_key, decode_tenant_kind_key};
+use crate::stores::state::row::{
+    Slot, StateRow, decode_kind_key, decode_slot_key, decode_tenant_kind_key,
+};
 use crate::tables::Table;
 use serde_json::{Value, json};
 use std::ops::Bound;
@@ -50,8 +52,8 @@ pub struct DumpRow {
     pub key: Value,
     /// The fields of the value, by name.
     pub value: Value,
-    /// What is wrong with the row, when its key or value does not decode. What does not is an object with one field,
-    /// `hex`.
+    /// What is wrong with the row, when its key or value does not decode. What does not is an
+    /// object with one field, `hex`.
     pub note: Option<String>,
 }
 
@@ -88,7 +90,8 @@ impl DumpRow {
                 json!({ "hex": to_hex(bytes) })
             })
         };
-        let (key, value) = (or_hex(key_of(table, key), key), or_hex(value_of(table, key, value), value));
+        let (key, value) =
+            (or_hex(key_of(table, key), key), or_hex(value_of(table, key, value), value));
         Self { key, value, note }
     }
 }
@@ -102,7 +105,7 @@ pub(super) fn table_called(name: &str) -> Result<Table> {
 }
 
 /// Every table.
-pub(super) fn tables<R: Reader + ?Sized>(rows: &mut R) -> Result<Vec<TableInfo>> {
+pub(super) fn tables(rows: &mut dyn Reader) -> Result<Vec<TableInfo>> {
     let tables = Table::ALL.iter().map(|&table| {
         let (number, name, is_derived) = (table.number(), table.name(), is_derived(table));
         let mut info = TableInfo { number, name, is_derived, rows: 0, bytes: 0 };
@@ -117,8 +120,8 @@ pub(super) fn tables<R: Reader + ?Sized>(rows: &mut R) -> Result<Vec<TableInfo>>
 }
 
 /// Shows `each` the rows of a table, until it answers `false`.
-pub(super) fn rows<R: Reader + ?Sized>(
-    rows: &mut R,
+pub(super) fn rows(
+    rows: &mut dyn Reader,
     table: Table,
     each: &mut dyn FnMut(DumpRow) -> bool,
 ) -> Result<u64> {
@@ -184,7 +187,8 @@ fn key_of(table: Table, key: &[u8]) -> Result<Value> {
         Table::Expiry => {
             // Nothing is filed about the index itself; a damaged key must not say so over and over.
             let parts = expiry::decode_key(key).filter(|(_, table, _)| *table != Table::Expiry);
-            let (time_ms, table, primary) = parts.ok_or_else(|| no_key("no time, table and key"))?;
+            let (time_ms, table, primary) =
+                parts.ok_or_else(|| no_key("no time, table and key"))?;
             json!({ "time_ms": time_ms, "table": table.name(), "key": key_of(table, primary)? })
         }
         Table::Cache | Table::CacheTags => parts(key, ["cache", "hash"])?,
@@ -215,7 +219,8 @@ fn request_key(mut key: &[u8]) -> Option<Value> {
     let window = key::take_u64(&mut key)?;
     let (lane, mut rest) = key.split_first()?;
     let (epoch, time_ms) = (key::take_u64(&mut rest)?, key::take_u64(&mut rest)?);
-    rest.is_empty().then(|| json!({ "window": window, "lane": lane, "epoch": epoch, "time_ms": time_ms }))
+    rest.is_empty()
+        .then(|| json!({ "window": window, "lane": lane, "epoch": epoch, "time_ms": time_ms }))
 }
 
 /// JSON as a row holds it, or a note of what it holds instead.
@@ -264,16 +269,20 @@ fn value_of(table: Table, key: &[u8], value: &[u8]) -> Result<Value> {
         Table::RateLimit => {
             let row = WindowRow::decode(value)?;
             json!({
-                "clears": row.clears, "window": row.id, "keep_ms": row.keep_ms, "filed_at_ms": row.filed_at_ms,
+                "clears": row.clears, "window": row.id, "keep_ms": row.keep_ms, "indexed_at_ms": row.indexed_at_ms,
                 "history": row.history.to_json(),
             })
         }
         Table::AdaptiveRateLimit => adaptive(&ResourceRow::decode(value)?),
-        Table::RateLimitRequest => json!({ "requests_before": codec::decode_row::<u64>(name, value)? }),
+        Table::RateLimitRequest => {
+            json!({ "requests_before": codec::decode_row::<u64>(name, value)? })
+        }
         Table::RateLimitStore if key == LAST_ID_KEY => {
             json!({ "last": codec::decode_row::<u64>(name, value)? })
         }
-        Table::RateLimitStore => json!({ "clears": codec::decode_row::<StoreRow>(name, value)?.clears }),
+        Table::RateLimitStore => {
+            json!({ "clears": codec::decode_row::<StoreRow>(name, value)?.clears })
+        }
         Table::RateLimitConfig => {
             let row: ConfigRow = codec::decode_row(name, value)?;
             json!({
@@ -300,11 +309,16 @@ fn value_of(table: Table, key: &[u8], value: &[u8]) -> Result<Value> {
             let runs: Vec<_> = row.runs.iter().map(|run| json!([run.at_ms, run.count])).collect();
             json!({ "window_ms": row.window_ms, "runs": runs })
         }
-        Table::Expiry | Table::CacheByTag | Table::StateKind | Table::StateTenantKind if value.is_empty() => {
+        Table::Expiry | Table::CacheByTag | Table::StateKind | Table::StateTenantKind
+            if value.is_empty() =>
+        {
             json!({})
         }
         Table::Expiry | Table::CacheByTag | Table::StateKind | Table::StateTenantKind => {
-            return Err(Error::corrupted(format!("a row of table {name}"), "a value where there is none"));
+            return Err(Error::corrupted(
+                format!("a row of table {name}"),
+                "a value where there is none",
+            ));
         }
     })
 }
@@ -330,7 +344,7 @@ fn adaptive(row: &ResourceRow) -> Value {
         })
     });
     json!({
-        "clears": row.clears, "window": row.id, "keep_ms": row.keep_ms, "filed_at_ms": row.filed_at_ms,
+        "clears": row.clears, "window": row.id, "keep_ms": row.keep_ms, "indexed_at_ms": row.indexed_at_ms,
         "user": row.user.to_json(), "background": row.background.to_json(), "admitted": row.admitted.to_json(),
         "capacity": capacity,
     })

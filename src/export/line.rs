@@ -1,9 +1,9 @@
 //! One line of an export: a JSON object, written and read field by field.
 //!
-//! Every kind of line has the same fields in every line: what a row does not have is `null`. A line with a field less or
-//! more is refused, because it would be read as something that it is not.
+//! Every kind of line has the same fields in every line: what a row does not have is `null`. A line
+//! with a field less or more is refused, because it would be read as something that it is not.
 
-use super::text::{embeddable, from_base64, to_base64};
+use super::encoding::{embeddable, from_base64, to_base64};
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::fmt;
@@ -89,7 +89,8 @@ impl LineWriter {
         self.text(name, &to_base64(value));
     }
 
-    /// The JSON of a row as it is, or as the bytes of the field `base64_name` when it cannot stand in a line.
+    /// The JSON of a row as it is, or as the bytes of the field `base64_name` when it cannot stand
+    /// in a line.
     pub(super) fn json(&mut self, name: &str, base64_name: &str, json: &[u8]) {
         match embeddable(json) {
             Some(text) => self.raw(name, text),
@@ -115,7 +116,11 @@ impl LineWriter {
         let _ = serde_json::to_writer(&mut self.buf, text);
     }
 
-    fn list<T>(&mut self, values: impl IntoIterator<Item = T>, mut write: impl FnMut(&mut Self, T)) {
+    fn list<T>(
+        &mut self,
+        values: impl IntoIterator<Item = T>,
+        mut write: impl FnMut(&mut Self, T),
+    ) {
         self.buf.push(b'[');
         for (index, value) in values.into_iter().enumerate() {
             if index > 0 {
@@ -202,7 +207,8 @@ impl<'a> Fields<'a> {
         if raw.get() == "null" {
             return Ok(None);
         }
-        let fields = Fields::parse(raw.get()).map_err(|problem| format!("field \"{name}\": {problem}"))?;
+        let fields =
+            Fields::parse(raw.get()).map_err(|problem| format!("field \"{name}\": {problem}"))?;
         Ok(Some(fields))
     }
 
@@ -333,11 +339,18 @@ mod tests {
     #[test]
     fn what_is_wrong_with_a_field_is_said() {
         let mut fields =
-            Fields::parse(r#"{"a":1.5,"b":-1,"c":"x","d":"A","e_base64":"e30=","f":3,"g":[1]}"#).unwrap();
+            Fields::parse(r#"{"a":1.5,"b":-1,"c":"x","d":"A","e_base64":"e30=","f":3,"g":[1]}"#)
+                .unwrap();
         assert_eq!(problem(fields.number("z")), "field \"z\" is missing");
-        assert!(problem(fields.number("a")).starts_with("field \"a\" must be a whole number from 0"));
-        assert!(problem(fields.number("b")).starts_with("field \"b\" must be a whole number from 0"));
-        assert!(problem(fields.signed("c")).starts_with("field \"c\" must be a whole number from -9"));
+        assert!(
+            problem(fields.number("a")).starts_with("field \"a\" must be a whole number from 0")
+        );
+        assert!(
+            problem(fields.number("b")).starts_with("field \"b\" must be a whole number from 0")
+        );
+        assert!(
+            problem(fields.signed("c")).starts_with("field \"c\" must be a whole number from -9")
+        );
         assert_eq!(problem(fields.bytes("d")), "field \"d\" must be base64 with padding");
         assert_eq!(
             problem(fields.json("e", "e_base64")),
@@ -362,6 +375,9 @@ mod tests {
             assert!(said.starts_with(expected.trim_end_matches(" at column 0")), "{text}: {said}");
         }
         let many: Vec<_> = (0..=MAX_FIELDS).map(|number| format!("\"{number}\":0")).collect();
-        assert!(problem(Fields::parse(&format!("{{{}}}", many.join(",")))).contains("more than 32 fields"));
+        assert!(
+            problem(Fields::parse(&format!("{{{}}}", many.join(","))))
+                .contains("more than 32 fields")
+        );
     }
 }

@@ -1,18 +1,22 @@
-//! A room as text: everything in it as lines of JSON, and back; and its rows in a form that can be read.
+//! A room as text: everything in it as lines of JSON, and back; and its rows in a form that can be
+//! read.
 //!
 //! What this folder promises (DESIGN.md has the lines themselves):
 //!
-//! 1. An export of what was imported is the same bytes, and every call answers in both rooms as it would in the other.
-//! 2. A line does not depend on the version of the program, on how it was built, or on when it was written.
-//! 3. What an import refuses, it refuses before any row of that line is written, and says in which line it was and what is wrong
-//!    with it.
-//! 4. An export shows one commit, and neither stops writers nor holds more than a page of rows in memory.
+//! 1. An export of what was imported is the same bytes, and every call answers in both rooms as it
+//!    would in the other.
+//! 2. A line does not depend on the version of the program, on how it was built, or on when it was
+//!    written.
+//! 3. What an import refuses, it refuses before any row of that line is written, and says in which
+//!    line it was and what is wrong with it.
+//! 4. An export shows one commit, and neither stops writers nor holds more than a page of rows in
+//!    memory.
 
 mod dump;
+mod encoding;
 mod kinds;
 mod line;
 mod read;
-mod text;
 mod write;
 
 pub use dump::{DumpRow, TableInfo};
@@ -54,17 +58,19 @@ pub struct ImportReport {
 }
 
 impl Cloakroom {
-    /// Writes everything in the room to `to`, as lines of JSON: what [`import`](Self::import) makes the same room of, in
-    /// any version of this crate that knows the lines. Their fields are in DESIGN.md.
+    /// Writes everything in the room to `to`, as lines of JSON: what [`import`](Self::import) makes
+    /// the same room of, in any version of this crate that knows the lines. Their fields are in
+    /// DESIGN.md.
     ///
-    /// It shows the room as it was at one durable moment, not before anything acknowledged so far, whatever is written
-    /// meanwhile. Entries that have expired and were not swept yet are written too. Lookup keys, states and values stand in it as
-    /// they are; it is as secret as the room.
+    /// It shows the room as it was at one durable moment, not before anything acknowledged so far,
+    /// whatever is written meanwhile. Entries that have expired and were not swept yet are written
+    /// too. Lookup keys, states and values stand in it as they are; it is as secret as the room.
     ///
     /// # Errors
-    /// [`Error::Io`] or [`Error::DiskFull`] when `to` fails, [`Error::Corrupted`] for a row that is damaged or that no
-    /// store writes, and [`Error::Closed`] when the room is closed, also meanwhile. What was written then ends without the
-    /// last line, which an import notices. The room is never changed.
+    /// [`Error::Io`] or [`Error::DiskFull`] when `to` fails, [`Error::Corrupted`] for a row that is
+    /// damaged or that no store writes, and [`Error::Closed`] when the room is closed, also
+    /// meanwhile. What was written then ends without the last line, which an import notices. The
+    /// room is never changed.
     ///
     /// ```
     /// use cloakroom::{CacheStore, Cloakroom};
@@ -94,19 +100,22 @@ impl Cloakroom {
         to: &mut dyn Write,
         progress: &mut dyn FnMut(&ExportReport),
     ) -> Result<ExportReport> {
-        write::export(&mut self.engine().long_read()?, to, progress)
+        write::export(&mut self.engine().durable_snapshot()?, to, progress)
     }
 
-    /// Reads the lines that [`export`](Self::export) wrote into this room, which must be empty. An export of the room
-    /// is then the same bytes, and everything that was imported is durable.
+    /// Reads the lines that [`export`](Self::export) wrote into this room, which must be empty. An
+    /// export of the room is then the same bytes, and everything that was imported is durable.
     ///
-    /// Lines may stand in any order, but for the first, the last, and those of requests, which stand right behind the window that they are
-    /// of. Each is checked as the store of its entry checks what it is given. Nobody else should use the room meanwhile.
+    /// Lines may stand in any order, but for the first, the last, and those of requests, which
+    /// stand right behind the window that they are of. Each is checked as the store of its entry
+    /// checks what it is given. Nobody else should use the room meanwhile.
     ///
     /// # Errors
-    /// - [`Error::NotEmpty`] when there is any row in the room, be it of something that has expired. Nothing was changed.
-    /// - [`Error::Import`] says which line stopped it, and why. **What stood before that line is in the room**, durably,
-    ///   and nothing else is; to get all or nothing, import into a new file and give it its name afterwards.
+    /// - [`Error::NotEmpty`] when there is any row in the room, be it of something that has
+    ///   expired. Nothing was changed.
+    /// - [`Error::Import`] says which line stopped it, and why. **What stood before that line is in
+    ///   the room**, durably, and nothing else is; to get all or nothing, import into a new file
+    ///   and give it its name afterwards.
     /// - [`Error::Io`] when `from` fails: what it gave before is in the room.
     ///
     /// ```
@@ -134,8 +143,8 @@ impl Cloakroom {
         read::Import::new(self.engine(), progress).run(from)
     }
 
-    /// The tables of the room, in the order of their numbers, each with how much is in it at one moment. It reads every
-    /// row.
+    /// The tables of the room, in the order of their numbers, each with how much is in it at one
+    /// moment. It reads every row.
     ///
     /// # Errors
     /// [`Error::Closed`], or [`Error::Corrupted`] or [`Error::Io`] when a page cannot be read.
@@ -149,19 +158,19 @@ impl Cloakroom {
     /// # Ok::<(), cloakroom::Error>(())
     /// ```
     pub fn tables(&self) -> Result<Vec<TableInfo>> {
-        dump::tables(&mut self.engine().long_read()?)
+        dump::tables(&mut self.engine().durable_snapshot()?)
     }
 
-    /// Shows `each` every row of the table called `table` as it was at one moment, in the order of their keys, until it answers
-    /// `false`. Answers how many rows it showed.
+    /// Shows `each` every row of the table called `table` as it was at one moment, in the order of
+    /// their keys, until it answers `false`. Answers how many rows it showed.
     ///
-    /// It is for people who look into their own file: lookup keys, states and values are shown whole. A row that does not decode is
-    /// shown as hex, with a note. What the fields are called may change with the format of the file; an
-    /// [`export`](Self::export) is for programs.
+    /// It is for people who look into their own file: lookup keys, states and values are shown
+    /// whole. A row that does not decode is shown as hex, with a note. What the fields are called
+    /// may change with the format of the file; an [`export`](Self::export) is for programs.
     ///
     /// # Errors
-    /// [`Error::InvalidConfig`] for a name that no table has. [`Error::Closed`], or [`Error::Corrupted`] or [`Error::Io`]
-    /// when a page cannot be read.
+    /// [`Error::InvalidConfig`] for a name that no table has. [`Error::Closed`], or
+    /// [`Error::Corrupted`] or [`Error::Io`] when a page cannot be read.
     ///
     /// ```
     /// use cloakroom::{CacheStore, Cloakroom};
@@ -176,7 +185,7 @@ impl Cloakroom {
     /// ```
     pub fn dump(&self, table: &str, each: &mut dyn FnMut(DumpRow) -> bool) -> Result<u64> {
         let table = dump::table_called(table)?;
-        dump::rows(&mut self.engine().long_read()?, table, each)
+        dump::rows(&mut self.engine().durable_snapshot()?, table, each)
     }
 }
 

@@ -1,6 +1,8 @@
 //! Reading the lines of an export into a room.
 
-use super::kinds::{Entry, TableRow, cache, codlet, handoff, job, limit, said, state, token, window};
+use super::kinds::{
+    Entry, TableRow, cache, codlet, handoff, job, limit, said, state, token, window,
+};
 use super::line::{Fields, Problem};
 use super::{END, FORMAT, HEADER, ImportReport, bad_line};
 use crate::codec::{self, key};
@@ -11,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::limits::MAX_KEY_LEN;
 use crate::stores::cache::forget_order;
 use crate::stores::rate_limit::limiter::{Kind, LAST_ID_KEY};
-use crate::stores::{check, secondary};
+use crate::stores::{derived, validation};
 use crate::tables::Table;
 use std::io::{BufRead, Read};
 use std::ops::Bound;
@@ -23,7 +25,8 @@ const FRAME_ROW_OVERHEAD: usize = 32;
 /// A byte of a row takes at most six in a line, as the escape of a control character in a string.
 const LINE_BYTES_PER_ROW_BYTE: usize = 6;
 
-/// The longest line, whatever the log could hold: it is gathered in memory. A row of more could not be read either.
+/// The longest line, whatever the log could hold: it is gathered in memory. A row of more could not
+/// be read either.
 const MAX_LINE_BYTES: usize = 1 << 30;
 
 /// A line that was read, and what is to be written for it.
@@ -90,15 +93,23 @@ impl Lines<'_> {
 impl<'a> Import<'a> {
     pub(super) fn new(engine: &'a Engine, progress: &'a mut dyn FnMut(&ImportReport)) -> Self {
         let windows = window::Windows::default();
-        Self { engine, progress, report: ImportReport::default(), windows, batch: Vec::new(), batch_bytes: 0 }
+        Self {
+            engine,
+            progress,
+            report: ImportReport::default(),
+            windows,
+            batch: Vec::new(),
+            batch_bytes: 0,
+        }
     }
 
     /// Imports every line of `from`.
     pub(super) fn run(mut self, from: &mut dyn BufRead) -> Result<ImportReport> {
-        self.engine.read(Durability::Sync, check_empty).wait()?;
+        self.engine.read(Durability::Sync, |rows| check_empty(rows)).wait()?;
         // The most that a segment can hold, as it is the most that a row may have.
         let row_bytes = self.engine.max_row_bytes();
-        let segment_bytes = row_bytes.saturating_add(8 * MAX_KEY_LEN).min(row_bytes.saturating_mul(4));
+        let segment_bytes =
+            row_bytes.saturating_add(8 * MAX_KEY_LEN).min(row_bytes.saturating_mul(4));
         let limit = segment_bytes.saturating_mul(LINE_BYTES_PER_ROW_BYTE).saturating_add(1 << 20);
         let limit = limit.min(MAX_LINE_BYTES);
         let mut lines = Lines { from, limit, number: 0, bytes: 0, buf: Vec::new() };
@@ -116,8 +127,9 @@ impl<'a> Import<'a> {
         let mut entries: u64 = 0;
         loop {
             let Some(text) = lines.next()? else {
-                let missing =
-                    format!("the last line, {{\"{END}\":{entries}}}, is missing: the export was cut short");
+                let missing = format!(
+                    "the last line, {{\"{END}\":{entries}}}, is missing: the export was cut short"
+                );
                 return Err(bad_line(lines.number, missing));
             };
             let (text_bytes, line) = (text.len() as u64 + 1, self.line(text, entries));
@@ -142,7 +154,9 @@ impl<'a> Import<'a> {
             let said = fields.number(END)?;
             fields.finish()?;
             if said != entries {
-                return Err(format!("the last line speaks of {said} entries, but {entries} stand before it"));
+                return Err(format!(
+                    "the last line speaks of {said} entries, but {entries} stand before it"
+                ));
             }
             return Ok(Line::End);
         }
@@ -174,9 +188,11 @@ impl<'a> Import<'a> {
     fn add(&mut self, line: u64, kind: &'static str, entry: Entry, text_bytes: u64) -> Result<()> {
         let mut derived = Vec::new();
         for (table, key, value) in &entry.rows {
-            check::row(*table, key, value).map_err(|error| bad_line(line, said(error)))?;
-            secondary::rows(*table, key, value, &mut |table, key, value| derived.push((table, key, value)))
-                .map_err(|error| bad_line(line, said(error)))?;
+            validation::row(*table, key, value).map_err(|error| bad_line(line, said(error)))?;
+            derived::rows(*table, key, value, &mut |table, key, value| {
+                derived.push((table, key, value))
+            })
+            .map_err(|error| bad_line(line, said(error)))?;
         }
         let cost = |(_, key, value): &TableRow| key.len() + value.len() + FRAME_ROW_OVERHEAD;
         let bytes = entry.rows.iter().chain(&derived).map(cost).sum();
@@ -238,11 +254,15 @@ const KINDS: [&str; 12] = [
 ];
 
 fn kind_called(name: &str) -> Result<&'static str, Problem> {
-    KINDS.into_iter().find(|kind| *kind == name).ok_or_else(|| format!("no kind of entry is called {name:?}"))
+    KINDS
+        .into_iter()
+        .find(|kind| *kind == name)
+        .ok_or_else(|| format!("no kind of entry is called {name:?}"))
 }
 
 fn check_header(text: &str) -> Result<(), Problem> {
-    let no_header = || format!("not the first line of an export, which is {{\"{HEADER}\":{FORMAT}}}");
+    let no_header =
+        || format!("not the first line of an export, which is {{\"{HEADER}\":{FORMAT}}}");
     let mut fields = Fields::parse(text).map_err(|_| no_header())?;
     let format = fields.number(HEADER).map_err(|_| no_header())?;
     if format > FORMAT {
@@ -257,7 +277,7 @@ fn check_header(text: &str) -> Result<(), Problem> {
 }
 
 /// Refuses a room with any row.
-fn check_empty<R: Reader + ?Sized>(rows: &mut R) -> Result<()> {
+fn check_empty(rows: &mut dyn Reader) -> Result<()> {
     for &table in Table::ALL {
         if !rows.scan(table, Bound::Unbounded, Bound::Unbounded, 1)?.is_empty() {
             return Err(Error::NotEmpty { table: table.name() });
@@ -266,7 +286,8 @@ fn check_empty<R: Reader + ?Sized>(rows: &mut R) -> Result<()> {
     Ok(())
 }
 
-/// Stages the rows of a batch, up to the first line that cannot be: that line and what is wrong with it.
+/// Stages the rows of a batch, up to the first line that cannot be: that line and what is wrong
+/// with it.
 fn write(engine: &Engine, tx: &mut Tx<'_>, batch: &[Ready]) -> Result<Option<(u64, Problem)>> {
     let mut caches: Vec<Vec<u8>> = Vec::new();
     for ready in batch {
@@ -275,7 +296,8 @@ fn write(engine: &Engine, tx: &mut Tx<'_>, batch: &[Ready]) -> Result<Option<(u6
         }
         for (table, key, value) in ready.entry.rows.iter().chain(&ready.derived) {
             tx.put(*table, key, value.clone());
-            let name = (*table == Table::Cache).then(|| key::take_bytes(&mut key.as_slice())).flatten();
+            let name =
+                (*table == Table::Cache).then(|| key::take_bytes(&mut key.as_slice())).flatten();
             if let Some(name) = name.filter(|name| caches.last() != Some(name)) {
                 caches.push(name);
             }
@@ -301,7 +323,9 @@ fn conflict(tx: &mut Tx<'_>, ready: &Ready) -> Result<Option<Problem>> {
     for (table, key, value) in ready.entry.rows.iter().chain(&ready.derived) {
         let problem = match *table {
             Table::StateEvent => "the event id is that of another state",
-            Table::CodletCodeKey | Table::CodletSessionKey => "the lookup key leads to another record",
+            Table::CodletCodeKey | Table::CodletSessionKey => {
+                "the lookup key leads to another record"
+            }
             Table::RateLimitStore if key == LAST_ID_KEY => {
                 let last: u64 = match tx.get(*table, key)? {
                     Some(last) => codec::decode_row(table.name(), &last)?,

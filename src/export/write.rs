@@ -5,8 +5,8 @@ use super::line::LineWriter;
 use super::{END, ExportReport, FORMAT, HEADER};
 use crate::engine::access::{Reader, Value};
 use crate::error::{Error, Result};
-use crate::stores::check;
-use crate::stores::side_by_side::visit;
+use crate::stores::merge_join::visit;
+use crate::stores::validation;
 use crate::tables::Table;
 use std::io::{BufWriter, Write};
 use std::ops::Bound;
@@ -50,13 +50,16 @@ impl Output<'_> {
 }
 
 /// Writes everything that `rows` shows to `to`.
-pub(super) fn export<R: Reader + ?Sized>(
-    rows: &mut R,
+pub(super) fn export(
+    rows: &mut dyn Reader,
     to: &mut dyn Write,
     progress: &mut dyn FnMut(&ExportReport),
 ) -> Result<ExportReport> {
-    let mut out =
-        Output { to: BufWriter::with_capacity(BUFFER_BYTES, to), report: ExportReport::default(), progress };
+    let mut out = Output {
+        to: BufWriter::with_capacity(BUFFER_BYTES, to),
+        report: ExportReport::default(),
+        progress,
+    };
     out.write(format!("{{\"{HEADER}\":{FORMAT}}}\n").as_bytes())?;
     entries(rows, &mut out)?;
     let entries = out.report.entries;
@@ -66,7 +69,7 @@ pub(super) fn export<R: Reader + ?Sized>(
 }
 
 /// Writes the entries, in the order of their tables and keys.
-fn entries<R: Reader + ?Sized>(rows: &mut R, out: &mut Output<'_>) -> Result<()> {
+fn entries(rows: &mut dyn Reader, out: &mut Output<'_>) -> Result<()> {
     let line = &mut LineWriter::default();
     let tables = (Table::FormToken, Table::FormTokenUse);
     visit_sound(rows, tables, |key, token, used| {
@@ -101,7 +104,7 @@ fn entries<R: Reader + ?Sized>(rows: &mut R, out: &mut Output<'_>) -> Result<()>
     Ok(())
 }
 
-fn limiters<R: Reader + ?Sized>(rows: &mut R, line: &mut LineWriter, out: &mut Output<'_>) -> Result<()> {
+fn limiters(rows: &mut dyn Reader, line: &mut LineWriter, out: &mut Output<'_>) -> Result<()> {
     walk_sound(rows, Table::RateLimit, |rows, key, value| {
         let mut kind = window::PLAIN;
         window::write_plain(line, rows, key, value, &mut |line| {
@@ -126,38 +129,38 @@ fn limiters<R: Reader + ?Sized>(rows: &mut R, line: &mut LineWriter, out: &mut O
     })
 }
 
-/// Shows `each` every row of the first table with the row of the second under the same key, and refuses one that no store
-/// writes: an import would not take it.
-fn visit_sound<R: Reader + ?Sized>(
-    rows: &mut R,
+/// Shows `each` every row of the first table with the row of the second under the same key, and
+/// refuses one that no store writes: an import would not take it.
+fn visit_sound(
+    rows: &mut dyn Reader,
     tables: (Table, Table),
     mut each: impl FnMut(&[u8], &[u8], Option<&[u8]>) -> Result<()>,
 ) -> Result<()> {
     visit(rows, tables, slice_of(tables.0), None, |key, value, beside| {
-        check::row(tables.0, key, value)?;
+        validation::row(tables.0, key, value)?;
         let beside = beside.map(|beside| &**beside);
-        beside.map_or(Ok(()), |beside| check::row(tables.1, key, beside))?;
+        beside.map_or(Ok(()), |beside| validation::row(tables.1, key, beside))?;
         each(key, value, beside).map(|()| true)
     })
 }
 
 /// Shows `each` every row of a table, and refuses one that no store writes.
-fn walk_sound<R: Reader + ?Sized>(
-    rows: &mut R,
+fn walk_sound(
+    rows: &mut dyn Reader,
     table: Table,
-    mut each: impl FnMut(&mut R, &[u8], &[u8]) -> Result<()>,
+    mut each: impl FnMut(&mut dyn Reader, &[u8], &[u8]) -> Result<()>,
 ) -> Result<()> {
     walk(rows, table, |rows, key, value| {
-        check::row(table, key, value)?;
+        validation::row(table, key, value)?;
         each(rows, key, value)
     })
 }
 
 /// Shows `each` every row of `table`, in key order.
-pub(super) fn walk<R: Reader + ?Sized>(
-    rows: &mut R,
+pub(super) fn walk(
+    rows: &mut dyn Reader,
     table: Table,
-    mut each: impl FnMut(&mut R, &[u8], &Value) -> Result<()>,
+    mut each: impl FnMut(&mut dyn Reader, &[u8], &Value) -> Result<()>,
 ) -> Result<()> {
     let (slice, mut after): (_, Option<Vec<u8>>) = (slice_of(table), None);
     loop {
@@ -190,11 +193,17 @@ mod tests {
 
     #[test]
     fn what_an_import_would_not_take_is_not_exported() {
-        for (json, is_fine) in [(&b"{\n}"[..], true), (b"{", false), (b"", false), (&[b'['; 600], false)] {
+        for (json, is_fine) in
+            [(&b"{\n}"[..], true), (b"{", false), (b"", false), (&[b'['; 600], false)]
+        {
             let state = StateRow { expires_at_ms: 1, json }.encode().unwrap();
             let cached = CacheRow { expires_at_ms: NEVER, stored_at_ms: 1, tagged: false, json };
-            let job =
-                JobRow { job: [1; 16], opening_id: 1, ends_at_ms: None, progress: Progress::Completed(json) };
+            let job = JobRow {
+                job: [1; 16],
+                opening_id: 1,
+                ends_at_ms: None,
+                progress: Progress::Completed(json),
+            };
             let rows = [
                 (Table::Handoff, state),
                 (Table::Cache, cached.encode().unwrap()),
@@ -209,7 +218,10 @@ mod tests {
                     Ok(report) => assert!(is_fine && report.entries == 1, "{table:?} {json:?}"),
                     Err(error) => {
                         let names_it = error.to_string().contains(table.name());
-                        assert!(!is_fine && names_it && matches!(error, Error::Corrupted { .. }), "{error}");
+                        assert!(
+                            !is_fine && names_it && matches!(error, Error::Corrupted { .. }),
+                            "{error}"
+                        );
                     }
                 }
             }

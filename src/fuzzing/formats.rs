@@ -1,4 +1,5 @@
-//! The small formats: what decodes comes back equal from its own encoding, and nothing else happens.
+//! The small formats: what decodes comes back equal from its own encoding, and nothing else
+//! happens.
 
 use super::input::Input;
 use crate::codec::key;
@@ -13,8 +14,8 @@ use crate::stores::handoff::row::{ClaimRow, StateRow};
 use crate::tables::Table;
 use crate::{ClaimId, Cursor, LookupKey};
 
-/// Log frames and segments: arbitrary bytes are read as such, and frames that were made of the input come back from
-/// a scan, of which one flipped byte takes away exactly what it must.
+/// Log frames and segments: arbitrary bytes are read as such, and frames that were made of the
+/// input come back from a scan, of which one flipped byte takes away exactly what it must.
 pub fn frame(data: &[u8]) {
     if let Ok(frame) = parse(data) {
         let mut again = Vec::new();
@@ -30,7 +31,7 @@ pub fn frame(data: &[u8]) {
 
 /// Arbitrary bytes behind a header.
 fn scan_arbitrary(data: &[u8]) {
-    let header = SegmentHeader { generation: 1, index: 0, base_lsn: 0 };
+    let header = SegmentHeader { generation: 1, index: 0, btree_lsn: 0 };
     let mut segment = vec![0; DATA_START];
     segment.extend_from_slice(data);
     let scan = scan_segment(&segment, header);
@@ -70,7 +71,7 @@ fn scan_own_frames(data: &[u8]) {
         payloads.push(payload.to_vec());
     }
     segment.extend_from_slice(&[0; 64]);
-    let header = SegmentHeader { generation: GENERATION, index: 0, base_lsn: 0 };
+    let header = SegmentHeader { generation: GENERATION, index: 0, btree_lsn: 0 };
     let found = |segment: &[u8]| -> Vec<Vec<u8>> {
         let scan = scan_segment(segment, header);
         scan.frames.iter().map(|frame| segment[frame.payload_range()].to_vec()).collect()
@@ -86,8 +87,11 @@ fn scan_own_frames(data: &[u8]) {
     segment[DATA_START + flip_at] ^= mask;
     let left = found(&segment);
     match hit {
-        // A flipped padding byte harms nobody; any other ends the valid frames before the one that it hit.
-        Some(hit) => assert!(left == payloads || left == payloads[..hit], "frame {hit}, byte {flip_at}"),
+        // A flipped padding byte harms nobody; any other ends the valid frames before the one that
+        // it hit.
+        Some(hit) => {
+            assert!(left == payloads || left == payloads[..hit], "frame {hit}, byte {flip_at}")
+        }
         None => assert_eq!(left, payloads),
     }
 }
@@ -186,7 +190,11 @@ pub fn keys(data: &[u8]) {
             bytes
         })
         .collect();
-    assert_eq!(encoded[0].cmp(&encoded[1]), tuples[0].cmp(&tuples[1]), "keys sort as their tuples do");
+    assert_eq!(
+        encoded[0].cmp(&encoded[1]),
+        tuples[0].cmp(&tuples[1]),
+        "keys sort as their tuples do"
+    );
     for (bytes, (first, second, number, last)) in encoded.iter().zip(&tuples) {
         let mut rest = &bytes[..];
         assert_eq!(key::take_bytes(&mut rest).as_ref(), Some(first));
@@ -240,12 +248,16 @@ fn token_keys(a: &[u8], b: &[u8]) {
     let texts = [a, b].map(|bytes| {
         // Every other text becomes hex, which random bytes hardly ever are.
         if bytes.first().is_some_and(|byte| byte.is_multiple_of(2)) {
-            bytes.iter().map(|byte| char::from(b"0123456789abcdef"[usize::from(byte % 16)])).collect()
+            bytes
+                .iter()
+                .map(|byte| char::from(b"0123456789abcdef"[usize::from(byte % 16)]))
+                .collect()
         } else {
             String::from_utf8_lossy(bytes).into_owned()
         }
     });
-    let encoded = texts.each_ref().map(|text| TokenKey::encode(&LookupKey::new(text.as_str())).unwrap());
+    let encoded =
+        texts.each_ref().map(|text| TokenKey::encode(&LookupKey::new(text.as_str())).unwrap());
     for (text, key) in texts.iter().zip(&encoded) {
         assert_eq!(token_row::decode_key(key.as_bytes()).unwrap().as_str(), text);
     }

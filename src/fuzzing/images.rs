@@ -4,7 +4,9 @@ use super::input::Input;
 use crate::storage::sim::SimStorage;
 use crate::stores::form_token::{FormTokenEntry, FormTokenStore};
 use crate::stores::handoff::{HandoffEntry, HandoffStateStore, JsonObject};
-use crate::{Cloakroom, Error, FormTokenRecord, LookupKey, ManualClock, Pending, Result, TokenSubject};
+use crate::{
+    Cloakroom, Error, FormTokenRecord, LookupKey, ManualClock, Pending, Result, TokenSubject,
+};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -13,7 +15,8 @@ const NOW_MS: u64 = 1_000_000_000_000;
 /// The rows of the small file.
 const ROWS: u64 = 24;
 
-/// A block or a segment header or a superblock has its checksum here, over everything in front of it.
+/// A block or a segment header or a superblock has its checksum here, over everything in front of
+/// it.
 const SUPERBLOCK_CRC: usize = 4092;
 
 /// A file and what it holds.
@@ -21,8 +24,8 @@ struct Image {
     bytes: Vec<u8>,
     /// The sectors that are not all zeros, and each one behind such.
     sectors: Vec<usize>,
-    /// What may be found: everything and, when damage to it cannot be told from a torn tail, everything but the last
-    /// operation.
+    /// What may be found: everything and, when damage to it cannot be told from a torn tail,
+    /// everything but the last operation.
     contents: Vec<Content>,
 }
 
@@ -32,8 +35,9 @@ struct Content {
     states: Vec<(HandoffEntry, Option<JsonObject>)>,
 }
 
-/// The bytes are a file, or damage to a good one. Opening never panics; a file with one flipped byte that opens has
-/// what it should or says that it is damaged, and no other gives anything that was never written.
+/// The bytes are a file, or damage to a good one. Opening never panics; a file with one flipped
+/// byte that opens has what it should or says that it is damaged, and no other gives anything that
+/// was never written.
 pub fn open(data: &[u8]) {
     let mut input = Input::new(data);
     match input.below(8) {
@@ -47,7 +51,9 @@ pub fn open(data: &[u8]) {
             let offset = place(&image.sectors, &mut input);
             bytes[offset] ^= input.byte().max(1);
             match examine(bytes) {
-                Ok(content) => assert!(image.contents.contains(&content), "offset {offset}: {content:?}"),
+                Ok(content) => {
+                    assert!(image.contents.contains(&content), "offset {offset}: {content:?}")
+                }
                 Err(error) => assert!(is_honest(&error), "offset {offset}: {error}"),
             }
         }
@@ -87,7 +93,8 @@ pub(super) fn damaged(data: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Errors that damage may give. `NotCloakroom` and the like are for what is no longer recognisable as a room.
+/// Errors that damage may give. `NotCloakroom` and the like are for what is no longer recognisable
+/// as a room.
 fn is_honest(error: &Error) -> bool {
     matches!(error, Error::Corrupted { .. })
 }
@@ -127,7 +134,8 @@ fn scramble(bytes: &mut Vec<u8>, sectors: &[usize], input: &mut Input<'_>) {
     }
 }
 
-/// Overwrites a field of a superblock, a segment header or a frame and makes the checksum right again.
+/// Overwrites a field of a superblock, a segment header or a frame and makes the checksum right
+/// again.
 fn forge(bytes: &mut [u8], input: &mut Input<'_>) {
     let log_offset = u64::from_le_bytes(*bytes[32..].first_chunk().unwrap()) as usize;
     let segment_size = u64::from_le_bytes(*bytes[40..].first_chunk().unwrap()) as usize;
@@ -158,7 +166,8 @@ fn forge(bytes: &mut [u8], input: &mut Input<'_>) {
                 // The first frame of the segment, or one that is made up there.
                 let start = segment + 8192;
                 overwrite(start, 200);
-                let len = u32::from_le_bytes(*bytes[start..].first_chunk().unwrap()) as usize % 1_000;
+                let len =
+                    u32::from_le_bytes(*bytes[start..].first_chunk().unwrap()) as usize % 1_000;
                 bytes[start..start + 4].copy_from_slice(&(len as u32).to_le_bytes());
                 let mut hasher = crc32fast::Hasher::new();
                 hasher.update(&bytes[start..start + 4]);
@@ -169,7 +178,8 @@ fn forge(bytes: &mut [u8], input: &mut Input<'_>) {
     }
 }
 
-/// Opens the bytes, reads everything, and writes a little. The first error ends it; none of them may be a panic.
+/// Opens the bytes, reads everything, and writes a little. The first error ends it; none of them
+/// may be a panic.
 fn examine(bytes: Vec<u8>) -> Result<Content> {
     if bytes.is_empty() {
         return Err(Error::corrupted("the file", "an empty one would become a new room"));
@@ -238,18 +248,25 @@ fn make(killed: bool) -> Image {
         done(room.form_tokens().insert_form_token(record));
         done(room.handoff().set(&format!("state-{number}"), &state(number), 600));
         if number.is_multiple_of(2) {
-            room.form_tokens().consume_form_token(&lookup_key, &subject, purpose, None, 7).wait().unwrap();
+            room.form_tokens()
+                .consume_form_token(&lookup_key, &subject, purpose, None, 7)
+                .wait()
+                .unwrap();
             done(room.form_tokens().set_token_result(&lookup_key, "receipt"));
         }
         if number.is_multiple_of(5) {
-            room.handoff().claim(&format!("state-{number}"), Duration::from_secs(60)).wait().unwrap();
+            room.handoff()
+                .claim(&format!("state-{number}"), Duration::from_secs(60))
+                .wait()
+                .unwrap();
         }
         if !killed && number == ROWS / 2 {
             room.checkpoint().unwrap();
         }
     }
     contents.push(read(&room).unwrap());
-    // The last operation is a frame of its own, to whose acknowledgement nothing testifies in a file that was killed.
+    // The last operation is a frame of its own, to whose acknowledgement nothing testifies in a
+    // file that was killed.
     done(room.handoff().delete("state-3"));
     contents.push(read(&room).unwrap());
     let bytes = if killed {
@@ -261,7 +278,9 @@ fn make(killed: bool) -> Image {
         storage.crash_image(0)
     };
     let has_something = |sector: usize| {
-        bytes.get(sector * 512..(sector + 1) * 512).is_some_and(|sector| sector.iter().any(|byte| *byte != 0))
+        bytes
+            .get(sector * 512..(sector + 1) * 512)
+            .is_some_and(|sector| sector.iter().any(|byte| *byte != 0))
     };
     let sectors = (0..bytes.len() / 512)
         .filter(|sector| has_something(*sector) || (*sector > 0 && has_something(sector - 1)))

@@ -1,4 +1,5 @@
-//! An input, taken apart from the front. When it is used up it reads as zeros, so every input means something.
+//! An input, taken apart from the front. When it is used up it reads as zeros, so every input means
+//! something.
 
 /// What is left of an input.
 #[derive(Debug, Clone)]

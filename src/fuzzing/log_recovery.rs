@@ -1,5 +1,5 @@
-//! The log against a disk that loses, tears and flips: what was acknowledged is recovered in order, or the damage is
-//! reported.
+//! The log against a disk that loses, tears and flips: what was acknowledged is recovered in order,
+//! or the damage is reported.
 
 use super::input::Input;
 use crate::durability::Durability;
@@ -23,8 +23,9 @@ const STEPS_MAX: usize = 200;
 /// The bytes of an input that say which crash and which decay end it.
 const DECAY_LEN: usize = 5;
 
-/// The bytes are a tape: frames are appended, flushed and covered by a B-tree that only its position stands for; the
-/// power fails, now and then during a recovery; and in the end a byte of the log decays.
+/// The bytes are a tape: frames are appended, flushed and covered by a B-tree that only its
+/// position stands for; the power fails, now and then during a recovery; and in the end a byte of
+/// the log decays.
 pub fn log_recovery(data: &[u8]) {
     // What decays comes first, so that a tape of any length has it.
     let (decay, steps) = data.split_at(data.len().min(DECAY_LEN));
@@ -43,7 +44,7 @@ struct Tape {
     storage: SimStorage,
     log: Log,
     /// What the B-tree has durably reached.
-    base_lsn: u64,
+    btree_lsn: u64,
     /// The last frame that is not in the active segment.
     frozen_lsn: u64,
     /// The payload of every frame that was appended and may still be there, by LSN - 1.
@@ -57,12 +58,13 @@ impl Tape {
         storage.set_len((SEGMENT_LEN * SEGMENTS) as u64).unwrap();
         storage.sync_data().unwrap();
         for index in 0..SEGMENTS {
-            let header = SegmentHeader { generation: index as u64 + 1, index: index as u64, base_lsn: 0 };
+            let header =
+                SegmentHeader { generation: index as u64 + 1, index: index as u64, btree_lsn: 0 };
             header.write(&storage, LAYOUT.segment_offset(index), &LAYOUT.file_id).unwrap();
         }
         let plan = read_plan(&storage, 0).unwrap();
         let log = Log::new(Arc::new(storage.clone()), LAYOUT, &plan);
-        Self { storage, log, base_lsn: 0, frozen_lsn: 0, payloads: Vec::new(), acknowledged: 0 }
+        Self { storage, log, btree_lsn: 0, frozen_lsn: 0, payloads: Vec::new(), acknowledged: 0 }
     }
 
     fn step(&mut self, input: &mut Input<'_>) {
@@ -118,11 +120,12 @@ impl Tape {
         }
         self.log.wait(self.frozen_lsn, Durability::Sync).unwrap();
         self.acknowledged = self.acknowledged.max(self.frozen_lsn);
-        self.base_lsn = self.base_lsn.max(self.frozen_lsn);
-        self.log.recycle_spare(self.base_lsn).unwrap();
+        self.btree_lsn = self.btree_lsn.max(self.frozen_lsn);
+        self.log.recycle_spare(self.btree_lsn).unwrap();
     }
 
-    /// The power fails, perhaps in the middle of the next writes, and perhaps again while the log recovers.
+    /// The power fails, perhaps in the middle of the next writes, and perhaps again while the log
+    /// recovers.
     fn crash(&mut self, input: &mut Input<'_>) {
         let in_flight = input.byte();
         if in_flight.is_multiple_of(2) {
@@ -139,27 +142,31 @@ impl Tape {
         let interrupted = input.byte();
         if interrupted < 64 {
             let storage = SimStorage::from_image(image, 1);
-            let plan = read_plan(&storage, self.base_lsn).unwrap();
+            let plan = read_plan(&storage, self.btree_lsn).unwrap();
             storage.stop_after(u64::from(interrupted % 4));
-            let _ = settle(&storage, &plan, self.base_lsn);
+            let _ = settle(&storage, &plan, self.btree_lsn);
             storage.power_off();
             image = storage.crash_image(input.byte().into());
         }
         self.storage = SimStorage::from_image(image, 1);
-        let plan = read_plan(&self.storage, self.base_lsn).unwrap();
+        let plan = read_plan(&self.storage, self.btree_lsn).unwrap();
         let recovered = self.check(&plan, &self.storage);
-        assert!(recovered >= self.acknowledged, "{recovered} of {} acknowledged", self.acknowledged);
-        settle(&self.storage, &plan, self.base_lsn).unwrap();
+        assert!(
+            recovered >= self.acknowledged,
+            "{recovered} of {} acknowledged",
+            self.acknowledged
+        );
+        settle(&self.storage, &plan, self.btree_lsn).unwrap();
         self.log = Log::new(Arc::new(self.storage.clone()), LAYOUT, &plan);
         self.payloads.truncate(recovered as usize);
         self.acknowledged = recovered;
         let in_other = plan.replay.iter().filter(|(segment, _)| *segment != plan.active.segment);
-        self.frozen_lsn = in_other.map(|(_, frame)| frame.lsn).max().unwrap_or(self.base_lsn);
+        self.frozen_lsn = in_other.map(|(_, frame)| frame.lsn).max().unwrap_or(self.btree_lsn);
     }
 
     /// What is replayed is what was appended, from where the B-tree ends; answers where it ends.
     fn check(&self, plan: &RecoveryPlan, storage: &SimStorage) -> u64 {
-        let mut lsn = self.base_lsn;
+        let mut lsn = self.btree_lsn;
         for (segment, frame) in &plan.replay {
             lsn += 1;
             assert_eq!(frame.lsn, lsn);
@@ -171,12 +178,13 @@ impl Tape {
         lsn
     }
 
-    /// One byte of the log flips at rest. Whatever other frames testify to is there, or the damage is reported.
+    /// One byte of the log flips at rest. Whatever other frames testify to is there, or the damage
+    /// is reported.
     fn decay(self, input: &mut Input<'_>) {
         self.storage.power_off();
         let image = self.storage.crash_image(input.byte().into());
         let whole = SimStorage::from_image(image.clone(), 1);
-        let before = self.check(&read_plan(&whole, self.base_lsn).unwrap(), &whole);
+        let before = self.check(&read_plan(&whole, self.btree_lsn).unwrap(), &whole);
         assert!(before >= self.acknowledged);
 
         let offset = self.interesting_offset(&image, input);
@@ -194,7 +202,7 @@ impl Tape {
             .map(|(_, frame)| frame.durable_lsn)
             .max();
         let damaged = SimStorage::from_image(damaged, 1);
-        match read_plan(&damaged, self.base_lsn) {
+        match read_plan(&damaged, self.btree_lsn) {
             Ok(plan) => {
                 let recovered = self.check(&plan, &damaged);
                 assert!(recovered >= promised.unwrap_or_default(), "{recovered} of {promised:?}");
@@ -223,24 +231,25 @@ fn scans(image: &[u8]) -> Vec<crate::log::scan::SegmentScan> {
     let parts = image.chunks(SEGMENT_LEN).enumerate();
     parts
         .map(|(index, segment)| {
-            let header = SegmentHeader::read_newest(segment, &LAYOUT.file_id, index as u64).unwrap();
+            let header =
+                SegmentHeader::read_newest(segment, &LAYOUT.file_id, index as u64).unwrap();
             scan_segment(segment, header)
         })
         .collect()
 }
 
-fn read_plan(storage: &SimStorage, base_lsn: u64) -> Result<RecoveryPlan> {
+fn read_plan(storage: &SimStorage, btree_lsn: u64) -> Result<RecoveryPlan> {
     let mut found = [None, None];
     for (index, scan) in found.iter_mut().enumerate() {
         let segment = storage.view(LAYOUT.segment_offset(index), SEGMENT_LEN).unwrap();
         *scan = SegmentHeader::read_newest(&segment, &LAYOUT.file_id, index as u64)
             .map(|header| scan_segment(&segment, header));
     }
-    plan(base_lsn, found)
+    plan(btree_lsn, found)
 }
 
 /// What the engine does about a plan before it appends.
-fn settle(storage: &SimStorage, plan: &RecoveryPlan, base_lsn: u64) -> Result<()> {
+fn settle(storage: &SimStorage, plan: &RecoveryPlan, btree_lsn: u64) -> Result<()> {
     let failed = |error| Error::io("settling", error);
     for erase in &plan.erase {
         let offset = LAYOUT.segment_offset(erase.segment) + erase.from as u64;
@@ -248,8 +257,11 @@ fn settle(storage: &SimStorage, plan: &RecoveryPlan, base_lsn: u64) -> Result<()
     }
     storage.sync_data().map_err(failed)?;
     for recycle in &plan.recycle {
-        let header =
-            SegmentHeader { generation: recycle.generation, index: recycle.segment as u64, base_lsn };
+        let header = SegmentHeader {
+            generation: recycle.generation,
+            index: recycle.segment as u64,
+            btree_lsn,
+        };
         header.write(storage, LAYOUT.segment_offset(recycle.segment), &LAYOUT.file_id)?;
     }
     Ok(())

@@ -1,7 +1,8 @@
-//! What the fuzz targets run: functions that take arbitrary bytes and assert what must hold for all of them.
+//! What the fuzz targets run: functions that take arbitrary bytes and assert what must hold for all
+//! of them.
 //!
-//! They are ordinary functions, so that `cargo test` runs them over a small corpus of seeded inputs, with the same
-//! assertions as the fuzzer and without it. Not part of the stable interface.
+//! They are ordinary functions, so that `cargo test` runs them over a small corpus of seeded
+//! inputs, with the same assertions as the fuzzer and without it. Not part of the stable interface.
 
 #![expect(
     clippy::unwrap_used,
@@ -24,14 +25,15 @@ pub use images::open;
 pub use log_recovery::log_recovery;
 pub use tools::tools;
 
-/// The bytes are an operation tape: a room against the [model](mod@model), with reopenings, crashes and checkpoints.
+/// The bytes are an operation tape: a room against the [model](mod@model), with reopenings, crashes
+/// and checkpoints.
 pub fn model(data: &[u8]) {
     let (ops, threads) = model::decode(data);
-    model::Run::in_memory(threads).check(&ops);
+    model::ModelRun::in_memory(threads).check(&ops);
 }
 
-/// Runs a fuzz target over inputs that depend on `seed` alone: random bytes, and bytes with few distinct values,
-/// which more often mean something.
+/// Runs a fuzz target over inputs that depend on `seed` alone: random bytes, and bytes with few
+/// distinct values, which more often mean something.
 #[cfg(test)]
 fn over_seeded_inputs(seed: u64, inputs: usize, max_len: usize, target: impl Fn(&[u8])) {
     let mut random = fastrand::Rng::with_seed(seed);

@@ -7,8 +7,9 @@ use crate::{salvage, verify};
 use std::path::Path;
 use std::sync::Arc;
 
-/// The bytes are a file, or damage to a good one. Verification and salvage never panic and answer only errors that
-/// damage may give; a file that is verified comes out of a salvage whole; what a salvage writes can be verified.
+/// The bytes are a file, or damage to a good one. Verification and salvage never panic and answer
+/// only errors that damage may give; a file that is verified comes out of a salvage whole; what a
+/// salvage writes can be verified.
 pub fn tools(data: &[u8]) {
     let bytes = images::damaged(data);
     let path = Path::new("(image)");
@@ -43,5 +44,8 @@ pub fn tools(data: &[u8]) {
 
 /// Errors that damage may give, also damage to what tells a room and its version.
 fn is_honest(error: &Error) -> bool {
-    matches!(error, Error::Corrupted { .. } | Error::NotCloakroom { .. } | Error::UnsupportedVersion { .. })
+    matches!(
+        error,
+        Error::Corrupted { .. } | Error::NotCloakroom { .. } | Error::UnsupportedVersion { .. }
+    )
 }

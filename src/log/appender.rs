@@ -1,4 +1,5 @@
-//! The buffer of the log: frames that were appended and are not in the file yet, and where the next one goes.
+//! The buffer of the log: frames that were appended and are not in the file yet, and where the next
+//! one goes.
 
 use super::plan::{RecoveryPlan, Spare};
 use super::{DATA_START, SEGMENTS, frame};
@@ -106,8 +107,9 @@ impl Appender {
         self.recycled = bytes;
     }
 
-    /// A mark behind the last frame, unstamped, if every frame up to `durable` has been appended, none after it,
-    /// and there is room for it. It does not move the position: the next frame goes over it.
+    /// A mark behind the last frame, unstamped, if every frame up to `durable` has been appended,
+    /// none after it, and there is room for it. It does not move the position: the next frame goes
+    /// over it.
     pub(super) fn mark(&self, durable: u64) -> Option<Chunk> {
         if self.next_lsn != durable + 1 || !self.has_room(frame::frame_len(0) as u64) {
             return None;
@@ -181,8 +183,10 @@ mod tests {
     const SEGMENT: u64 = DATA_START + 256;
 
     fn appender() -> Appender {
-        let active = Active { segment: 0, generation: 7, position: super::super::segment::DATA_START };
-        let (spare, replay, erase, recycle) = (Spare::Free { generation: 8 }, vec![], vec![], vec![]);
+        let active =
+            Active { segment: 0, generation: 7, position: super::super::segment::DATA_START };
+        let (spare, replay, erase, recycle) =
+            (Spare::Free { generation: 8 }, vec![], vec![], vec![]);
         Appender::new(&RecoveryPlan { replay, next_lsn: 5, active, spare, erase, recycle }, SEGMENT)
     }
 

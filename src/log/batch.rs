@@ -1,8 +1,8 @@
 //! Batches: the row operations of one frame.
 //!
-//! A batch is bincode (see [`crate::codec`]) of a list: the number of operations, then of each its table number
-//! (one byte), its key (length and bytes) and its value (`0` for a delete; `1`, length and bytes for a put).
-//! Counts and lengths are variable-length integers, one byte below 251.
+//! A batch is bincode (see [`crate::codec`]) of a list: the number of operations, then of each its
+//! table number (one byte), its key (length and bytes) and its value (`0` for a delete; `1`, length
+//! and bytes for a put). Counts and lengths are variable-length integers, one byte below 251.
 
 use crate::codec;
 use crate::error::Result;
@@ -41,13 +41,14 @@ pub(crate) fn encode_batch_into<'a>(
     codec::encode_into(&Outgoing(Cell::new(Some(ops))), buf)
 }
 
-/// Decodes the payload of a frame, borrowing keys and values from it. The error says what is wrong with the bytes;
-/// the caller knows where they lie.
+/// Decodes the payload of a frame, borrowing keys and values from it. The error says what is wrong
+/// with the bytes; the caller knows where they lie.
 pub(crate) fn decode_batch(payload: &[u8]) -> Result<Vec<Op<'_>>, String> {
     codec::decode::<Incoming<'_>>(payload).map(|incoming| incoming.0)
 }
 
-/// Operations on their way out. `Encode` takes `&self`, and the iterator is used up: hence the cell.
+/// Operations on their way out. `Encode` takes `&self`, and the iterator is used up: hence the
+/// cell.
 struct Outgoing<I>(Cell<Option<I>>);
 
 impl<'a, I> Encode for Outgoing<I>
@@ -56,7 +57,8 @@ where
 {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
         let ops = self.0.take().ok_or(EncodeError::Other("a batch is encoded once"))?;
-        let count = u64::try_from(ops.len()).map_err(|_| EncodeError::Other("too many operations"))?;
+        let count =
+            u64::try_from(ops.len()).map_err(|_| EncodeError::Other("too many operations"))?;
         count.encode(encoder)?;
         for (table, key, value) in ops {
             (table.number(), key, value).encode(encoder)?;
@@ -69,15 +71,20 @@ where
 struct Incoming<'a>(Vec<Op<'a>>);
 
 impl<'de> BorrowDecode<'de, ()> for Incoming<'de> {
-    fn borrow_decode<D: BorrowDecoder<'de, Context = ()>>(decoder: &mut D) -> Result<Self, DecodeError> {
-        /// The list grows with the operations that are really there. A damaged count must not reserve memory.
+    fn borrow_decode<D: BorrowDecoder<'de, Context = ()>>(
+        decoder: &mut D,
+    ) -> Result<Self, DecodeError> {
+        /// The list grows with the operations that are really there. A damaged count must not
+        /// reserve memory.
         const RESERVE_MAX: u64 = 64;
         let count = u64::borrow_decode(decoder)?;
-        let mut ops = Vec::with_capacity(usize::try_from(count.min(RESERVE_MAX)).unwrap_or_default());
+        let mut ops =
+            Vec::with_capacity(usize::try_from(count.min(RESERVE_MAX)).unwrap_or_default());
         for _ in 0..count {
             let (number, key, value) = <(u8, &[u8], Option<&[u8]>)>::borrow_decode(decoder)?;
-            let table = Table::from_number(number)
-                .ok_or_else(|| DecodeError::OtherString(format!("no table has the number {number}")))?;
+            let table = Table::from_number(number).ok_or_else(|| {
+                DecodeError::OtherString(format!("no table has the number {number}"))
+            })?;
             ops.push(Op { table, key, value });
         }
         Ok(Incoming(ops))
@@ -136,7 +143,11 @@ mod tests {
             for mask in 1..=255 {
                 let mut damaged = bytes.clone();
                 damaged[index] ^= mask;
-                assert_ne!(decode_batch(&damaged), Ok(BATCH.to_vec()), "byte {index}, mask {mask:#x}");
+                assert_ne!(
+                    decode_batch(&damaged),
+                    Ok(BATCH.to_vec()),
+                    "byte {index}, mask {mask:#x}"
+                );
             }
         }
     }
@@ -165,7 +176,8 @@ mod tests {
 
     #[test]
     fn the_frame_of_a_consume_is_small() {
-        let bytes = encoded(&[Op { table: Table::FormTokenUse, key: &[7; 33], value: Some(&[1; 12]) }]);
+        let bytes =
+            encoded(&[Op { table: Table::FormTokenUse, key: &[7; 33], value: Some(&[1; 12]) }]);
         assert!(frame_len(bytes.len()) <= 96, "{}", frame_len(bytes.len()));
     }
 }

@@ -1,15 +1,17 @@
 //! How long a leader of a group commit waits for company.
 //!
-//! When the callers of the last group come back at once with the next call, a leader that starts immediately takes
-//! only the first of them along, and the others wait for a whole commit more. So a leader waits for as many callers
-//! as took part lately, but at most a fraction of the time a commit takes, and never when it was alone lately.
+//! When the callers of the last group come back at once with the next call, a leader that starts
+//! immediately takes only the first of them along, and the others wait for a whole commit more. So
+//! a leader waits for as many callers as took part lately, but at most a fraction of the time a
+//! commit takes, and never when it was alone lately.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a leader waits for callers to join, as a fraction of the time that a commit takes: one in this many.
-/// Measured with flushes of 0.1 and of 1 ms: a half is no better with the slow disk, a fifth is worse with the fast.
+/// How long a leader waits for callers to join, as a fraction of the time that a commit takes: one
+/// in this many. Measured with flushes of 0.1 and of 1 ms: a half is no better with the slow disk,
+/// a fifth is worse with the fast.
 const LINGER_DIVISOR: u64 = 3;
 
 /// How much one commit moves the estimate of the time that commits take: one part in this many.
@@ -27,7 +29,8 @@ pub(super) struct Company {
 }
 
 impl Company {
-    /// Waits until as many callers have come as took part in the last commit, or for as long as is worth it.
+    /// Waits until as many callers have come as took part in the last commit, or for as long as is
+    /// worth it.
     pub(super) fn linger(&self) {
         // The leader itself is one of them.
         let expected = self.callers.load(Ordering::Relaxed).saturating_sub(1);

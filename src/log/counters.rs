@@ -5,7 +5,8 @@ use crate::observe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Counters that the log's writers advance: a few relaxed additions for each group, and none for each frame.
+/// Counters that the log's writers advance: a few relaxed additions for each group, and none for
+/// each frame.
 #[derive(Debug, Default)]
 pub(crate) struct LogCounters {
     flush_ns: HistogramRecorder,

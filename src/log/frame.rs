@@ -9,13 +9,13 @@
 //! | 24..32 | the durable LSN known when the frame was written, u64 |
 //! | 32.. | the payload, then zeros up to a multiple of 8 (not covered by the CRC) |
 //!
-//! All integers are little-endian. The generation makes frames of an earlier use of the segment invalid. The
-//! durable LSN lets a later frame testify that an earlier one had been promised, so that a damaged frame can be
-//! told from one that was never finished.
+//! All integers are little-endian. The generation makes frames of an earlier use of the segment
+//! invalid. The durable LSN lets a later frame testify that an earlier one had been promised, so
+//! that a damaged frame can be told from one that was never finished.
 //!
-//! A frame with an empty payload is a *mark*: it has no operations and only testifies. It is written when the log
-//! falls idle, it carries the LSN that the next frame will get, and the next frame is written over it. Nothing
-//! ever follows a mark.
+//! A frame with an empty payload is a *mark*: it has no operations and only testifies. It is
+//! written when the log falls idle, it carries the LSN that the next frame will get, and the next
+//! frame is written over it. Nothing ever follows a mark.
 
 use std::fmt;
 
@@ -32,8 +32,8 @@ pub(crate) const fn frame_len(payload_len: usize) -> usize {
 
 /// Appends a frame to `buf`, still without its durable LSN and CRC, which [`stamp`] fills in.
 ///
-/// The two steps exist because the stamp belongs to the moment the group is written, off the lock of the writers.
-/// An empty payload makes a mark.
+/// The two steps exist because the stamp belongs to the moment the group is written, off the lock
+/// of the writers. An empty payload makes a mark.
 ///
 /// # Panics
 /// When the payload is longer than a `u32` can say. The limits of a batch lie far below that.
@@ -51,7 +51,8 @@ pub(crate) fn begin_frame(buf: &mut Vec<u8>, lsn: u64, generation: u64, payload:
     buf.resize(end, 0);
 }
 
-/// Fills in the durable LSN and the CRC of every frame in `group`, which holds whole frames of [`begin_frame`].
+/// Fills in the durable LSN and the CRC of every frame in `group`, which holds whole frames of
+/// [`begin_frame`].
 ///
 /// # Panics
 /// When `group` is anything else.
@@ -153,11 +154,13 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Frame<'_>, FrameFault> {
     let field = |offset| le_u64(header, offset).ok_or(FrameFault::Truncated);
     let length = le_u32(header, 0).ok_or(FrameFault::Truncated)?;
     let stored = le_u32(header, 4).ok_or(FrameFault::Truncated)?;
-    // The CRC of a header of zeros is not zero, so this only gives the common case a name of its own.
+    // The CRC of a header of zeros is not zero, so this only gives the common case a name of its
+    // own.
     if header.iter().all(|&byte| byte == 0) {
         return Err(FrameFault::Empty);
     }
-    let beyond_end = FrameFault::LengthBeyondEnd { length, available: bytes.len() - FRAME_HEADER_LEN };
+    let beyond_end =
+        FrameFault::LengthBeyondEnd { length, available: bytes.len() - FRAME_HEADER_LEN };
     let payload_len = usize::try_from(length).map_err(|_| beyond_end)?;
     let len_on_disk = payload_len
         .checked_add(FRAME_HEADER_LEN)
@@ -173,7 +176,13 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Frame<'_>, FrameFault> {
     if stored != computed {
         return Err(FrameFault::Checksum { stored, computed });
     }
-    Ok(Frame { lsn: field(8)?, generation: field(16)?, durable_lsn: field(24)?, payload, len_on_disk })
+    Ok(Frame {
+        lsn: field(8)?,
+        generation: field(16)?,
+        durable_lsn: field(24)?,
+        payload,
+        len_on_disk,
+    })
 }
 
 /// The little-endian `u32` at `offset`.
@@ -266,6 +275,9 @@ mod tests {
     fn an_absurd_length_is_refused_before_anything_is_read() {
         let mut bytes = stamped(1, 1, 0, b"x");
         bytes[..4].fill(0xFF);
-        assert!(matches!(parse(&bytes), Err(FrameFault::LengthBeyondEnd { length: u32::MAX, available: 8 })));
+        assert!(matches!(
+            parse(&bytes),
+            Err(FrameFault::LengthBeyondEnd { length: u32::MAX, available: 8 })
+        ));
     }
 }

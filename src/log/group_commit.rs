@@ -1,26 +1,31 @@
 //! Group commit: many callers wait, one of them does the work for all.
 //!
-//! This module knows nothing of files. It elects a leader among the callers that wait, lets it run a commit (given
-//! as a closure that says which positions it is taking along, and answers the position reached), publishes that
-//! position and wakes exactly those who waited for it. Whoever arrives meanwhile is the next group.
+//! This module knows nothing of files. It elects a leader among the callers that wait, lets it run
+//! a commit (given as a closure that says which positions it is taking along, and answers the
+//! position reached), publishes that position and wakes exactly those who waited for it. Whoever
+//! arrives meanwhile is the next group.
 //!
 //! # Two doors
-//! Waking a thread costs more than everything else here, so a whole group is woken with one call of the system. Its
-//! members sleep behind a *door*, a word that they wait on and that is changed to open it. There are two: one for the
-//! group whose commit is under way, one for the group that gathers. When a commit takes its group along, the doors
-//! change places; a caller that arrives later is sent behind the one or the other by its position. The first behind
-//! a door sleeps apart, because it is the one to be woken alone when its group is to be led.
+//! Waking a thread costs more than everything else here, so a whole group is woken with one call of
+//! the system. Its members sleep behind a *door*, a word that they wait on and that is changed to
+//! open it. There are two: one for the group whose commit is under way, one for the group that
+//! gathers. When a commit takes its group along, the doors change places; a caller that arrives
+//! later is sent behind the one or the other by its position. The first behind a door sleeps apart,
+//! because it is the one to be woken alone when its group is to be led.
 //!
-//! A caller that waits alone is its own leader: it does not pay for waking another thread. When a leader is done
-//! and others wait for a later position, it hands the lead to the first of them before it opens the door for the
-//! rest; when only tasks wait, which cannot block, it says so, and a background thread leads.
+//! A caller that waits alone is its own leader: it does not pay for waking another thread. When a
+//! leader is done and others wait for a later position, it hands the lead to the first of them
+//! before it opens the door for the rest; when only tasks wait, which cannot block, it says so, and
+//! a background thread leads.
 //!
 //! # Invariants
-//! 1. At most one leader at a time; the lead is free only while nobody waits, or until the background thread that
-//!    was called for takes it.
+//! 1. At most one leader at a time; the lead is free only while nobody waits, or until the
+//!    background thread that was called for takes it.
 //! 2. `durable` never decreases, and is published before anybody is woken for it.
-//! 3. Whoever sleeps behind the door of the group under way waits for a position that this commit takes along.
-//! 4. Where threads sleep behind the gathering door while nobody leads, there is a first among them who is about to.
+//! 3. Whoever sleeps behind the door of the group under way waits for a position that this commit
+//!    takes along.
+//! 4. Where threads sleep behind the gathering door while nobody leads, there is a first among them
+//!    who is about to.
 //! 5. After a failure nobody leads again: every waiter, present and future, gets the failure.
 
 use super::company::Company;
@@ -53,7 +58,8 @@ impl Parker {
             static PARKER: OnceCell<Arc<Parker>> = const { OnceCell::new() };
         }
         PARKER.with(|cell| {
-            let new = || Arc::new(Parker { state: AtomicU8::new(WAITING), thread: thread::current() });
+            let new =
+                || Arc::new(Parker { state: AtomicU8::new(WAITING), thread: thread::current() });
             let parker = cell.get_or_init(new);
             parker.state.store(WAITING, Ordering::Relaxed);
             Arc::clone(parker)
@@ -142,7 +148,7 @@ impl<T> PerDoor<T> {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct GroupState {
     leading: bool,
     /// The door of the group that gathers; the other one is that of the group under way.
     gathering: Door,
@@ -152,7 +158,7 @@ struct State {
     next_ticket: u64,
 }
 
-impl State {
+impl GroupState {
     /// The door for whoever waits for `position`.
     fn door(&self, position: u64) -> Door {
         match self.under_way {
@@ -181,7 +187,8 @@ enum Place {
 pub(crate) enum Polled {
     /// The position is reached, or never will be.
     Ready(Result<(), Arc<io::Error>>),
-    /// The task is registered under this ticket. With `call_leader`, nobody leads: the background thread must.
+    /// The task is registered under this ticket. With `call_leader`, nobody leads: the background
+    /// thread must.
     Registered { ticket: u64, call_leader: bool },
 }
 
@@ -190,14 +197,14 @@ pub(crate) enum Polled {
 pub(crate) struct GroupCommit {
     durable: AtomicU64,
     failure: OnceLock<Arc<io::Error>>,
-    state: Mutex<State>,
+    state: Mutex<GroupState>,
     /// What sleepers wait on. A word changes, under the lock of the state, when its door opens.
     words: PerDoor<AtomicU32>,
     company: Company,
 }
 
-/// A commit: told what to call with the last position it takes along, it answers the position reached, which is that
-/// one or a later one.
+/// A commit: told what to call with the last position it takes along, it answers the position
+/// reached, which is that one or a later one.
 pub(crate) trait Commit: Fn(&dyn Fn(u64)) -> io::Result<u64> {}
 
 impl<F: Fn(&dyn Fn(u64)) -> io::Result<u64>> Commit for F {}
@@ -238,8 +245,8 @@ impl GroupCommit {
         self.failure().map(|failure| Err(Arc::clone(failure)))
     }
 
-    /// Blocks until `position` is durable, leading a commit when nobody else does. The commit must take along
-    /// everything that was appended before it began.
+    /// Blocks until `position` is durable, leading a commit when nobody else does. The commit must
+    /// take along everything that was appended before it began.
     pub(crate) fn wait(
         &self,
         position: u64,
@@ -274,7 +281,7 @@ impl GroupCommit {
         }
     }
 
-    fn place(&self, state: &mut State, position: u64) -> Place {
+    fn place(&self, state: &mut GroupState, position: u64) -> Place {
         if !state.leading {
             state.leading = true;
             return Place::Lead;
@@ -303,7 +310,7 @@ impl GroupCommit {
             return Polled::Ready(answer);
         }
         let call_leader = !state.leading;
-        let State { behind, .. } = &mut *state;
+        let GroupState { behind, .. } = &mut *state;
         let mut tasks = behind.left.tasks.iter_mut().chain(&mut behind.right.tasks);
         if let Some(task) = tasks.find(|task| Some(task.ticket) == ticket) {
             task.waker.clone_from(waker);
@@ -319,7 +326,7 @@ impl GroupCommit {
     /// Forgets a task that was registered and will not be polled again.
     pub(crate) fn forget(&self, ticket: u64) {
         let mut state = self.state.lock();
-        let State { behind, .. } = &mut *state;
+        let GroupState { behind, .. } = &mut *state;
         for behind in [&mut behind.left, &mut behind.right] {
             behind.tasks.retain(|task| task.ticket != ticket);
         }
@@ -378,7 +385,8 @@ impl GroupCommit {
             let mut state = self.state.lock();
             let taken_along = state.under_way.take();
             let (gathering, under_way) = (state.gathering, state.gathering.other());
-            let callers = state.behind.at(gathering).threads() + state.behind.at(under_way).threads() + 1;
+            let callers =
+                state.behind.at(gathering).threads() + state.behind.at(under_way).threads() + 1;
             self.company.callers.store(callers, Ordering::Relaxed);
             let done = self.open(&mut state, under_way);
             // A commit that took nobody along has an answer for all of them, or none at all.
@@ -405,8 +413,9 @@ impl GroupCommit {
         }
     }
 
-    /// Opens a door; the lock of the state is held, so that nobody goes to sleep behind it at the same time.
-    fn open(&self, state: &mut State, door: Door) -> Opened {
+    /// Opens a door; the lock of the state is held, so that nobody goes to sleep behind it at the
+    /// same time.
+    fn open(&self, state: &mut GroupState, door: Door) -> Opened {
         let behind = std::mem::take(state.behind.at_mut(door));
         if door == state.gathering {
             self.company.gathered.store(0, Ordering::Relaxed);
@@ -497,10 +506,18 @@ mod tests {
         let (group, log) = (GroupCommit::new(0), Counter::default());
         let position = log.append();
         group
-            .wait(position, |taking: &dyn Fn(u64)| log.commit(taking), || panic!("nobody else waits"))
+            .wait(
+                position,
+                |taking: &dyn Fn(u64)| log.commit(taking),
+                || panic!("nobody else waits"),
+            )
             .unwrap();
         group
-            .wait(position, |taking: &dyn Fn(u64)| log.commit(taking), || panic!("nobody else waits"))
+            .wait(
+                position,
+                |taking: &dyn Fn(u64)| log.commit(taking),
+                || panic!("nobody else waits"),
+            )
             .unwrap();
         assert_eq!(log.commits.load(Ordering::SeqCst), 1);
     }
@@ -513,7 +530,9 @@ mod tests {
                 scope.spawn(|| {
                     for _ in 0..500 {
                         let position = log.append();
-                        group.wait(position, |taking: &dyn Fn(u64)| log.commit(taking), || ()).unwrap();
+                        group
+                            .wait(position, |taking: &dyn Fn(u64)| log.commit(taking), || ())
+                            .unwrap();
                         assert!(group.durable() >= position);
                     }
                 });
@@ -540,15 +559,21 @@ mod tests {
             }
         });
         assert_eq!(failures.load(Ordering::SeqCst), 8);
-        assert!(group.wait(99, |_: &dyn Fn(u64)| panic!("no commit after a failure"), || ()).is_err());
-        assert!(group.wait(0, |_: &dyn Fn(u64)| panic!("no commit after a failure"), || ()).is_ok());
+        assert!(
+            group.wait(99, |_: &dyn Fn(u64)| panic!("no commit after a failure"), || ()).is_err()
+        );
+        assert!(
+            group.wait(0, |_: &dyn Fn(u64)| panic!("no commit after a failure"), || ()).is_ok()
+        );
     }
 
     #[test]
     fn a_task_is_woken_once_and_a_forgotten_one_never() {
         let (group, log) = (GroupCommit::new(0), Counter::default());
-        let (kept, dropped) =
-            (Arc::new(CountingWaker(AtomicUsize::new(0))), Arc::new(CountingWaker(AtomicUsize::new(0))));
+        let (kept, dropped) = (
+            Arc::new(CountingWaker(AtomicUsize::new(0))),
+            Arc::new(CountingWaker(AtomicUsize::new(0))),
+        );
         let position = log.append();
         let Polled::Registered { ticket, call_leader: true } =
             group.poll(position, None, &Waker::from(Arc::clone(&kept)))

@@ -1,13 +1,14 @@
-//! The append-only log: two preallocated segments that take turns, frames appended to a buffer, and one write and
-//! one flush for everybody who waits.
+//! The append-only log: two preallocated segments that take turns, frames appended to a buffer, and
+//! one write and one flush for everybody who waits.
 //!
 //! # What it promises
-//! 1. A frame is in the file before a later frame is, and a segment takes its first frame only when every frame of
-//!    the other one is durable. So what a crash leaves is a prefix.
-//! 2. [`Log::wait`] returns `Ok` only when the frame is durable (or written, when that is all that was asked).
+//! 1. A frame is in the file before a later frame is, and a segment takes its first frame only when
+//!    every frame of the other one is durable. So what a crash leaves is a prefix.
+//! 2. [`Log::wait`] returns `Ok` only when the frame is durable (or written, when that is all that
+//!    was asked).
 //! 3. After a failed write or flush nothing is written or flushed any more: the log is poisoned.
-//! 4. A segment is used again only after its header, with a new generation, is durable; frames of the earlier use
-//!    are invalid from then on.
+//! 4. A segment is used again only after its header, with a new generation, is durable; frames of
+//!    the earlier use are invalid from then on.
 
 mod appender;
 pub(crate) mod batch;
@@ -91,16 +92,17 @@ pub(crate) struct Log {
     appender: Mutex<Appender>,
     /// Held while frames go into the file, so that they go in order.
     writer: Mutex<()>,
-    /// Held while everything is flushed, so that of two flushes at once the second knows that the first failed: the
-    /// system tells only one of them.
+    /// Held while everything is flushed, so that of two flushes at once the second knows that the
+    /// first failed: the system tells only one of them.
     flusher: Mutex<()>,
     group: GroupCommit,
     appended: AtomicU64,
     written: AtomicU64,
     /// The newest frame that somebody wants flushed without waiting to be asked.
     flush_wanted: AtomicU64,
-    /// Whether any caller is content with the operating system's word. Then a group is written before it is
-    /// flushed, in two calls, so that such callers do not wait for the flush of others.
+    /// Whether any caller is content with the operating system's word. Then a group is written
+    /// before it is flushed, in two calls, so that such callers do not wait for the flush of
+    /// others.
     relaxed_callers: AtomicBool,
     /// The position at which the last mark was written.
     marked: AtomicU64,
@@ -191,9 +193,13 @@ impl Log {
         self.counters.snapshot()
     }
 
-    /// Appends a frame to the buffer. The caller holds the engine's serial lock, so that the order of frames is
-    /// the order of decisions.
-    pub(crate) fn append(&self, payload: &[u8], durability: Durability) -> Result<u64, AppendError> {
+    /// Appends a frame to the buffer. The caller holds the engine's serial lock, so that the order
+    /// of frames is the order of decisions.
+    pub(crate) fn append(
+        &self,
+        payload: &[u8],
+        durability: Durability,
+    ) -> Result<u64, AppendError> {
         if let Some(failure) = self.failure() {
             return Err(AppendError::Poisoned(Arc::clone(failure)));
         }
@@ -227,13 +233,16 @@ impl Log {
         self.appender.lock().flush_by()
     }
 
-    /// Gives the segment that is not active a new generation, now that the B-tree has durably reached `base_lsn`
-    /// and with it every frame in that segment. A failure poisons the log.
-    pub(crate) fn recycle_spare(&self, base_lsn: u64) -> Result<()> {
+    /// Gives the segment that is not active a new generation, now that the B-tree has durably
+    /// reached `btree_lsn` and with it every frame in that segment. A failure poisons the log.
+    pub(crate) fn recycle_spare(&self, btree_lsn: u64) -> Result<()> {
         let (index, generation) = self.appender.lock().next_use();
-        let header = SegmentHeader { generation, index: index as u64, base_lsn };
-        let written =
-            header.write(self.storage.as_ref(), self.layout.segment_offset(index), &self.layout.file_id);
+        let header = SegmentHeader { generation, index: index as u64, btree_lsn };
+        let written = header.write(
+            self.storage.as_ref(),
+            self.layout.segment_offset(index),
+            &self.layout.file_id,
+        );
         if let Err(error) = written {
             return Err(self.poison(io::Error::other(error)));
         }
@@ -256,8 +265,8 @@ impl Log {
             .map_err(|source| Error::OutcomeUnknown { source })
     }
 
-    /// Asks whether the frame at `lsn` is as durable as asked, and has `waker` called when it may be. `ticket` is
-    /// the registration of the same wait.
+    /// Asks whether the frame at `lsn` is as durable as asked, and has `waker` called when it may
+    /// be. `ticket` is the registration of the same wait.
     pub(crate) fn poll(
         &self,
         lsn: u64,
@@ -294,7 +303,8 @@ impl Log {
         self.group.forget(ticket);
     }
 
-    /// Writes and flushes what was appended, unless somebody is doing so: the background committer's turn.
+    /// Writes and flushes what was appended, unless somebody is doing so: the background
+    /// committer's turn.
     pub(crate) fn drive(&self) {
         self.group.drive(|taking: &dyn Fn(u64)| self.commit(taking), || self.call_leader());
     }
@@ -325,7 +335,8 @@ impl Log {
         let leader = self.background_leader.lock().clone();
         match leader {
             Some(thread) => thread.unpark(),
-            // Without a background thread whoever asks leads; everything is driven by its callers then.
+            // Without a background thread whoever asks leads; everything is driven by its callers
+            // then.
             None => self.drive(),
         }
     }
@@ -342,14 +353,16 @@ impl Log {
         if self.written() >= lsn {
             return Ok(());
         }
-        self.write_chunks(|_| (), |bytes, offset, _| self.storage.write_at(offset, bytes)).map_err(|error| {
-            let source = self.failure().map_or_else(|| Arc::new(error), Arc::clone);
-            Error::OutcomeUnknown { source }
-        })
+        self.write_chunks(|_| (), |bytes, offset, _| self.storage.write_at(offset, bytes)).map_err(
+            |error| {
+                let source = self.failure().map_or_else(|| Arc::new(error), Arc::clone);
+                Error::OutcomeUnknown { source }
+            },
+        )
     }
 
-    /// One group: everything appended so far goes into the file and is flushed. Tells `taking` the last position
-    /// taken along, and answers the position reached.
+    /// One group: everything appended so far goes into the file and is flushed. Tells `taking` the
+    /// last position taken along, and answers the position reached.
     fn commit(&self, taking: &dyn Fn(u64)) -> io::Result<u64> {
         let (started, durable) = (Instant::now(), self.durable());
         let writer = self.writer.lock();
@@ -364,7 +377,8 @@ impl Log {
             }
             reached
         } else {
-            // Nothing else is unflushed, so a write that makes just its own bytes durable is enough.
+            // Nothing else is unflushed, so a write that makes just its own bytes durable is
+            // enough.
             self.write_chunks(taking, |bytes, offset, last_lsn| {
                 self.storage.write_at_durable(offset, bytes)?;
                 self.group.publish(last_lsn);
@@ -376,8 +390,8 @@ impl Log {
         Ok(reached)
     }
 
-    /// Stamps what was appended and passes it on, oldest first. The caller holds `writer`. A failure poisons the log
-    /// before the next caller can write behind the gap.
+    /// Stamps what was appended and passes it on, oldest first. The caller holds `writer`. A
+    /// failure poisons the log before the next caller can write behind the gap.
     fn write_chunks(
         &self,
         taking: impl Fn(u64),
@@ -400,12 +414,17 @@ impl Log {
     ) -> io::Result<()> {
         for mut chunk in chunks {
             if self.written() > self.durable() && chunk.starts_segment() {
-                // The first frame of a segment must not be in the file before the last of the other is durable.
+                // The first frame of a segment must not be in the file before the last of the other
+                // is durable.
                 self.flush()?;
                 self.group.publish(self.written());
             }
             frame::stamp(&mut chunk.bytes, self.durable());
-            write(&chunk.bytes, self.layout.segment_offset(chunk.segment) + chunk.offset, chunk.last_lsn)?;
+            write(
+                &chunk.bytes,
+                self.layout.segment_offset(chunk.segment) + chunk.offset,
+                chunk.last_lsn,
+            )?;
             self.counters.wrote(chunk.bytes.len() as u64);
             self.written.store(chunk.last_lsn, Ordering::Release);
             self.appender.lock().recycle(chunk.bytes);
@@ -413,7 +432,8 @@ impl Log {
         Ok(())
     }
 
-    /// Flushes everything that was written, unless a flush failed before: then nobody knows what another one covers.
+    /// Flushes everything that was written, unless a flush failed before: then nobody knows what
+    /// another one covers.
     fn flush(&self) -> io::Result<()> {
         let _flusher = self.flusher.lock();
         self.check_failure()?;
@@ -434,9 +454,9 @@ impl Log {
         self.check_failure().err().unwrap_or_else(|| io::Error::other("poisoned"))
     }
 
-    /// When the log has fallen idle, writes a mark behind the last frame (without a flush): a frame without
-    /// operations that carries the durable LSN, so that damage to the last acknowledged group is told from a torn
-    /// tail. The next group overwrites it and uses its LSN.
+    /// When the log has fallen idle, writes a mark behind the last frame (without a flush): a frame
+    /// without operations that carries the durable LSN, so that damage to the last acknowledged
+    /// group is told from a torn tail. The next group overwrites it and uses its LSN.
     pub(crate) fn mark_idle(&self) -> Result<()> {
         // Whoever appends now is written after the mark, over it.
         let _writer = self.writer.lock();
@@ -454,15 +474,17 @@ impl Log {
         Ok(())
     }
 
-    /// Ends the log after a failed write or flush, its own or the B-tree's, and returns the error that says so.
+    /// Ends the log after a failed write or flush, its own or the B-tree's, and returns the error
+    /// that says so.
     pub(crate) fn poison(&self, error: io::Error) -> Error {
         self.group.fail(error);
-        let source = self.failure().map_or_else(|| Arc::new(io::Error::other("poisoned")), Arc::clone);
+        let source =
+            self.failure().map_or_else(|| Arc::new(io::Error::other("poisoned")), Arc::clone);
         Error::Poisoned { source }
     }
 
-    /// Makes every wait succeed at once, before anything is flushed: the deliberate fault that the crash
-    /// simulation must notice.
+    /// Makes every wait succeed at once, before anything is flushed: the deliberate fault that the
+    /// crash simulation must notice.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn acknowledge_before_flush(&self) {
         self.acknowledge_before_flush.store(true, Ordering::Relaxed);

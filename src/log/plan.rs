@@ -1,24 +1,28 @@
-//! What a recovery is to do, decided from the scans of both segments and the LSN that the B-tree has reached.
+//! What a recovery is to do, decided from the scans of both segments and the LSN that the B-tree
+//! has reached.
 //!
 //! # What the write path keeps, and the decisions rest on
 //! 1. The header of a segment is durable before any frame of its generation is written.
 //! 2. The first frame of a segment is written only when every frame of the other one is durable.
-//! 3. A segment is recycled (gets a header of the greatest generation plus one, and the base LSN) only after the
-//!    B-tree durably covers all its frames, and the next checkpoint starts only when that header is durable.
-//! 4. A frame's durable LSN is what was durable when its group was written, so it is below the frame's own LSN.
-//! 5. Before anything is appended after a recovery, stale frames beyond a torn tail are erased, durably.
+//! 3. A segment is recycled (gets a header of the greatest generation plus one, and the B-tree LSN)
+//!    only after the B-tree durably covers all its frames, and the next checkpoint starts only when
+//!    that header is durable.
+//! 4. A frame's durable LSN is what was durable when its group was written, so it is below the
+//!    frame's own LSN.
+//! 5. Before anything is appended after a recovery, stale frames beyond a torn tail are erased,
+//!    durably.
 //!
 //! # The table
-//! The *newer* segment is the one with the greater generation. *Recovered* is the last LSN that the B-tree and the
-//! unbroken run of frames above it reach. *Promised* is the greatest durable LSN in any valid frame or mark,
-//! wherever it lies.
+//! The *newer* segment is the one with the greater generation. *Recovered* is the last LSN that the
+//! B-tree and the unbroken run of frames above it reach. *Promised* is the greatest durable LSN in
+//! any valid frame or mark, wherever it lies.
 //!
 //! | found | decision |
 //! |---|---|
 //! | a segment without a valid header | corrupted |
 //! | generations that are not neighbours | corrupted: a header was lost |
 //! | a frame of a later generation than its segment's header | corrupted: a header was lost |
-//! | a header with a base LSN above the B-tree's | corrupted: the B-tree fell back |
+//! | a header with a B-tree LSN above the B-tree's | corrupted: the B-tree fell back |
 //! | a frame that calls itself durable | corrupted |
 //! | too many false candidates beyond the valid frames | corrupted: damage cannot be excluded |
 //! | frames above the B-tree's LSN do not begin at the next one | corrupted |
@@ -31,8 +35,8 @@
 //! | the newer segment has none | append to the older; the newer is free |
 //! | the B-tree is ahead of the last frame where one would append | append to a segment without frames |
 //!
-//! A mark is a witness and not an operation: it has no place in the run of LSNs, and the next frame takes its LSN
-//! and, in the same segment, its place.
+//! A mark is a witness and not an operation: it has no place in the run of LSNs, and the next frame
+//! takes its LSN and, in the same segment, its place.
 
 use super::scan::{FrameRef, SegmentScan};
 use super::segment::DATA_START;
@@ -40,10 +44,11 @@ use crate::error::{Error, Result};
 
 /// What to do to a log so that it can be appended to.
 ///
-/// The steps, in this order: replay; [`erase`](Self::erase) with zeros; flush (always, also when nothing is erased:
-/// after a crash of the process alone, recovered frames may not be on the disk yet), from which on everything below
-/// [`next_lsn`](Self::next_lsn) is durable; [`recycle`](Self::recycle), each header durably, with the B-tree's LSN
-/// as its base. A crash at any point of this leads to the same recovered frames.
+/// The steps, in this order: replay; [`erase`](Self::erase) with zeros; flush (always, also when
+/// nothing is erased: after a crash of the process alone, recovered frames may not be on the disk
+/// yet), from which on everything below [`next_lsn`](Self::next_lsn) is durable;
+/// [`recycle`](Self::recycle), each header durably, with the B-tree's LSN as its base. A crash at
+/// any point of this leads to the same recovered frames.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RecoveryPlan {
     /// The frames that the B-tree does not have, in order, each with the index of its segment.
@@ -54,8 +59,8 @@ pub(crate) struct RecoveryPlan {
     pub active: Active,
     /// What the other segment is, once the steps are done.
     pub spare: Spare,
-    /// Stale valid frames beyond a torn tail. Left where they are, they could continue the log again some day.
-    /// Not empty means that the log was torn.
+    /// Stale valid frames beyond a torn tail. Left where they are, they could continue the log
+    /// again some day. Not empty means that the log was torn.
     pub erase: Vec<Erase>,
     /// Segments without frames that the B-tree needs, which get a new header.
     pub recycle: Vec<Recycle>,
@@ -68,7 +73,8 @@ pub(crate) struct Active {
     pub segment: usize,
     /// The generation of its frames.
     pub generation: u64,
-    /// Where the next frame begins, in bytes from the start of the segment. It may be too near the end for it.
+    /// Where the next frame begins, in bytes from the start of the segment. It may be too near the
+    /// end for it.
     pub position: usize,
 }
 
@@ -107,9 +113,10 @@ pub(crate) struct Recycle {
     pub generation: u64,
 }
 
-/// Decides. `base_lsn` is what the B-tree has durably reached; a segment without a valid header has no scan.
-pub(crate) fn plan(base_lsn: u64, segments: [Option<SegmentScan>; 2]) -> Result<RecoveryPlan> {
-    let log = Log::new(base_lsn, segments)?;
+/// Decides. `btree_lsn` is what the B-tree has durably reached; a segment without a valid header
+/// has no scan.
+pub(crate) fn plan(btree_lsn: u64, segments: [Option<SegmentScan>; 2]) -> Result<RecoveryPlan> {
+    let log = Log::new(btree_lsn, segments)?;
     log.check_headers()?;
     log.check_frames()?;
     log.check_order()?;
@@ -124,7 +131,8 @@ struct Part {
 }
 
 impl Part {
-    /// Whether anything was completely written here: then every frame of the segment before is durable.
+    /// Whether anything was completely written here: then every frame of the segment before is
+    /// durable.
     fn is_started(&self) -> bool {
         self.scan.valid().next().is_some()
     }
@@ -149,17 +157,22 @@ impl Part {
 
 /// Both segments in the order of their generations.
 struct Log {
-    base_lsn: u64,
+    btree_lsn: u64,
     older: Part,
     newer: Part,
 }
 
 impl Log {
-    fn new(base_lsn: u64, [first, second]: [Option<SegmentScan>; 2]) -> Result<Log> {
+    fn new(btree_lsn: u64, [first, second]: [Option<SegmentScan>; 2]) -> Result<Log> {
         let (first, second) = match (first, second) {
-            (Some(first), Some(second)) => (Part { index: 0, scan: first }, Part { index: 1, scan: second }),
+            (Some(first), Some(second)) => {
+                (Part { index: 0, scan: first }, Part { index: 1, scan: second })
+            }
             (None, None) => {
-                return Err(Error::corrupted("log segments 0 and 1", "no header of either is valid"));
+                return Err(Error::corrupted(
+                    "log segments 0 and 1",
+                    "no header of either is valid",
+                ));
             }
             (None, Some(_)) => return Err(damaged(0, 0, "neither of its two headers is valid")),
             (Some(_), None) => return Err(damaged(1, 0, "neither of its two headers is valid")),
@@ -169,7 +182,7 @@ impl Log {
         } else {
             (second, first)
         };
-        Ok(Log { base_lsn, older, newer })
+        Ok(Log { btree_lsn, older, newer })
     }
 
     fn parts(&self) -> [&Part; 2] {
@@ -178,7 +191,10 @@ impl Log {
 
     /// The last LSN that the B-tree and the frames reach.
     fn recovered(&self) -> u64 {
-        self.parts().into_iter().filter_map(|part| part.scan.last_lsn()).fold(self.base_lsn, u64::max)
+        self.parts()
+            .into_iter()
+            .filter_map(|part| part.scan.last_lsn())
+            .fold(self.btree_lsn, u64::max)
     }
 
     fn check_headers(&self) -> Result<()> {
@@ -204,14 +220,14 @@ impl Log {
                     ),
                 ));
             }
-            let promised_base = part.scan.header.base_lsn;
-            if promised_base > self.base_lsn {
+            let promised_btree = part.scan.header.btree_lsn;
+            if promised_btree > self.btree_lsn {
                 return Err(Error::corrupted(
                     "B-tree",
                     format!(
-                        "it is at LSN {}, but had durably reached LSN {promised_base} when log segment {} was \
+                        "it is at LSN {}, but had durably reached LSN {promised_btree} when log segment {} was \
                          recycled: it fell back to an earlier commit",
-                        self.base_lsn, part.index
+                        self.btree_lsn, part.index
                     ),
                 ));
             }
@@ -246,7 +262,7 @@ impl Log {
 
     /// The run of LSNs must lead from the B-tree through both segments without a gap.
     fn check_order(&self) -> Result<()> {
-        let next_of_base = self.base_lsn.saturating_add(1);
+        let next_of_base = self.btree_lsn.saturating_add(1);
         if let Some(first_lsn) = self.older.scan.first_lsn()
             && first_lsn > next_of_base
         {
@@ -254,7 +270,7 @@ impl Log {
                 DATA_START,
                 format!(
                     "the first frame of the log has LSN {first_lsn}, but the B-tree ends at LSN {}",
-                    self.base_lsn
+                    self.btree_lsn
                 ),
             ));
         }
@@ -270,7 +286,7 @@ impl Log {
                 ),
             ));
         }
-        let expected = older_last.max(self.base_lsn).saturating_add(1);
+        let expected = older_last.max(self.btree_lsn).saturating_add(1);
         if first_lsn > expected {
             return Err(self.older.damaged(
                 self.older.scan.end,
@@ -292,16 +308,18 @@ impl Log {
             let beyond = part.scan.beyond.map(|beyond| beyond.witness);
             part.scan.valid().copied().chain(beyond).map(|frame| (part.index, frame))
         });
-        let Some((witness_index, witness)) = witnesses.max_by_key(|(_, frame)| frame.durable_lsn) else {
+        let Some((witness_index, witness)) = witnesses.max_by_key(|(_, frame)| frame.durable_lsn)
+        else {
             return Ok(());
         };
         if witness.durable_lsn <= recovered {
             return Ok(());
         }
-        // The first frame that is missing was the next one of the segment where the run of LSNs ends, or the
-        // first of the newer one, if the older one shows no damage.
+        // The first frame that is missing was the next one of the segment where the run of LSNs
+        // ends, or the first of the newer one, if the older one shows no damage.
         let older_is_whole = self.older.scan.beyond.is_none() && self.newer.scan.beyond.is_some();
-        let part = if self.newer.is_started() || older_is_whole { &self.newer } else { &self.older };
+        let part =
+            if self.newer.is_started() || older_is_whole { &self.newer } else { &self.older };
         let missing = recovered.saturating_add(1);
         Err(part.damaged(
             part.scan.end,
@@ -316,7 +334,7 @@ impl Log {
     }
 
     fn into_plan(self) -> Result<RecoveryPlan> {
-        let Log { base_lsn, older, newer } = &self;
+        let Log { btree_lsn, older, newer } = &self;
         let recovered = self.recovered();
         let generation_after =
             |generation: u64| generation.checked_add(1).ok_or_else(|| self.exhausted("generation"));
@@ -327,15 +345,17 @@ impl Log {
             generation: part.scan.header.generation,
             position: part.scan.end,
         };
-        // Frames follow each other LSN by LSN within a segment, so one whose last frame is behind cannot go on.
-        let can_go_on = |part: &Part| part.scan.last_lsn().is_none_or(|last_lsn| last_lsn == recovered);
+        // Frames follow each other LSN by LSN within a segment, so one whose last frame is behind
+        // cannot go on.
+        let can_go_on =
+            |part: &Part| part.scan.last_lsn().is_none_or(|last_lsn| last_lsn == recovered);
 
         let mut recycle = Vec::new();
         let (active, spare) = if newer.is_started() && can_go_on(newer)
             || !newer.is_started() && !can_go_on(older)
         {
             let spare = match older.scan.last_lsn() {
-                Some(last_lsn) if last_lsn > *base_lsn => Spare::Frozen { last_lsn },
+                Some(last_lsn) if last_lsn > *btree_lsn => Spare::Frozen { last_lsn },
                 _ => {
                     let generation = generation_after(newest)?;
                     recycle.push(Recycle { segment: older.index, generation });
@@ -346,35 +366,39 @@ impl Log {
         } else if !newer.is_started() {
             (append_to(older), Spare::Free { generation: newest })
         } else {
-            // Frames that the B-tree has were lost from the end of the newer segment. Nothing else was lost, and
-            // no frame is needed any more, so both segments begin anew, each after the other so that there is a
-            // pair of neighbours at any moment.
-            let [first, second] = [generation_after(newest)?, generation_after(generation_after(newest)?)?];
+            // Frames that the B-tree has were lost from the end of the newer segment. Nothing else
+            // was lost, and no frame is needed any more, so both segments begin anew, each after
+            // the other so that there is a pair of neighbours at any moment.
+            let [first, second] =
+                [generation_after(newest)?, generation_after(generation_after(newest)?)?];
             recycle.push(Recycle { segment: older.index, generation: first });
             recycle.push(Recycle { segment: newer.index, generation: second });
             let active = Active { segment: older.index, generation: first, position: DATA_START };
             (active, Spare::Free { generation: second })
         };
 
-        // A new generation makes stale frames invalid as well as zeros do, and a frozen segment is not appended
-        // to before it gets one.
+        // A new generation makes stale frames invalid as well as zeros do, and a frozen segment is
+        // not appended to before it gets one.
         let stays = |part: &Part| match spare {
             Spare::Frozen { .. } => part.index == active.segment,
             Spare::Free { .. } => recycle.iter().all(|recycle| recycle.segment != part.index),
         };
-        let erase = self.parts().into_iter().filter(|part| stays(part)).filter_map(Part::erase).collect();
+        let erase =
+            self.parts().into_iter().filter(|part| stays(part)).filter_map(Part::erase).collect();
         let replay = self
             .parts()
             .into_iter()
             .flat_map(|part| part.scan.frames.iter().map(|frame| (part.index, *frame)))
-            .filter(|(_, frame)| frame.lsn > *base_lsn)
+            .filter(|(_, frame)| frame.lsn > *btree_lsn)
             .collect();
         Ok(RecoveryPlan { replay, next_lsn, active, spare, erase, recycle })
     }
 
     fn exhausted(&self, what: &str) -> Error {
-        self.newer
-            .damaged(0, format!("the greatest {what} there can be is in use, which no log ever reaches"))
+        self.newer.damaged(
+            0,
+            format!("the greatest {what} there can be is in use, which no log ever reaches"),
+        )
     }
 }
 
@@ -403,8 +427,8 @@ mod tests {
     }
 
     impl Segment {
-        fn new(index: u64, generation: u64, base_lsn: u64) -> Self {
-            let header = SegmentHeader { generation, index, base_lsn };
+        fn new(index: u64, generation: u64, btree_lsn: u64) -> Self {
+            let header = SegmentHeader { generation, index, btree_lsn };
             Self { header, bytes: vec![0; SEGMENT_LEN], end: DATA_START }
         }
 
@@ -439,12 +463,12 @@ mod tests {
         }
     }
 
-    fn planned(base_lsn: u64, first: &Segment, second: &Segment) -> RecoveryPlan {
-        plan(base_lsn, [first.scan(), second.scan()]).unwrap()
+    fn planned(btree_lsn: u64, first: &Segment, second: &Segment) -> RecoveryPlan {
+        plan(btree_lsn, [first.scan(), second.scan()]).unwrap()
     }
 
-    fn refused(base_lsn: u64, first: &Segment, second: &Segment) -> (String, String) {
-        corruption(plan(base_lsn, [first.scan(), second.scan()]))
+    fn refused(btree_lsn: u64, first: &Segment, second: &Segment) -> (String, String) {
+        corruption(plan(btree_lsn, [first.scan(), second.scan()]))
     }
 
     fn corruption(result: Result<RecoveryPlan>) -> (String, String) {
@@ -480,7 +504,8 @@ mod tests {
     #[test]
     fn generations_that_are_not_neighbours_are_corrupted() {
         for (first, second) in [(4, 4), (4, 6), (4, 7), (7, 4)] {
-            let (location, detail) = refused(0, &Segment::new(0, first, 0), &Segment::new(1, second, 0));
+            let (location, detail) =
+                refused(0, &Segment::new(0, first, 0), &Segment::new(1, second, 0));
             let older = usize::from(second < first);
             assert_eq!(location, format!("log segment {older}, offset 0"));
             assert!(detail.contains("a newer header was lost"), "{detail}");
@@ -501,7 +526,7 @@ mod tests {
     #[test]
     fn frames_of_a_greater_generation_than_the_header_are_corrupted() {
         let mut lost = Segment::new(1, 5, 10).group(11..=13, 10);
-        lost.header = SegmentHeader { generation: 3, index: 1, base_lsn: 0 };
+        lost.header = SegmentHeader { generation: 3, index: 1, btree_lsn: 0 };
         let (location, detail) = refused(10, &Segment::new(0, 4, 0).group(5..=10, 4), &lost);
         assert_eq!(location, format!("log segment 1, offset {}", at(0)));
         assert!(detail.contains("LSN 11") && detail.contains("generation 5"), "{detail}");
@@ -523,11 +548,18 @@ mod tests {
 
     #[test]
     fn a_clean_end_replays_all_and_goes_on_there() {
-        let plan = planned(0, &Segment::new(0, 2, 0).group(1..=2, 0).group(3..=3, 2), &Segment::new(1, 3, 0));
+        let plan = planned(
+            0,
+            &Segment::new(0, 2, 0).group(1..=2, 0).group(3..=3, 2),
+            &Segment::new(1, 3, 0),
+        );
         assert_eq!(replayed(&plan), [(0, 1), (0, 2), (0, 3)]);
         assert_eq!(plan.next_lsn, 4);
         assert_eq!(plan.active, Active { segment: 0, generation: 2, position: at(3) });
-        assert_eq!((plan.spare, plan.erase, plan.recycle), (Spare::Free { generation: 3 }, vec![], vec![]));
+        assert_eq!(
+            (plan.spare, plan.erase, plan.recycle),
+            (Spare::Free { generation: 3 }, vec![], vec![])
+        );
     }
 
     #[test]
@@ -604,10 +636,10 @@ mod tests {
     fn an_older_segment_cut_short_is_corrupted() {
         let older = Segment::new(0, 2, 0).group(1..=5, 0).damage(3);
         let newer = Segment::new(1, 3, 0).group(6..=7, 5);
-        for base_lsn in [0, 2, 4] {
-            let (location, detail) = refused(base_lsn, &older, &newer);
+        for btree_lsn in [0, 2, 4] {
+            let (location, detail) = refused(btree_lsn, &older, &newer);
             assert_eq!(location, format!("log segment 0, offset {}", at(3)));
-            assert!(detail.contains(&format!("LSN {}", base_lsn.max(3) + 1)), "{detail}");
+            assert!(detail.contains(&format!("LSN {}", btree_lsn.max(3) + 1)), "{detail}");
         }
     }
 
@@ -623,7 +655,8 @@ mod tests {
 
     #[test]
     fn a_wholly_lost_older_segment_is_corrupted() {
-        let (location, _) = refused(0, &Segment::new(0, 2, 0), &Segment::new(1, 3, 0).group(6..=7, 5));
+        let (location, _) =
+            refused(0, &Segment::new(0, 2, 0), &Segment::new(1, 3, 0).group(6..=7, 5));
         assert_eq!(location, format!("log segment 0, offset {}", at(0)));
     }
 
@@ -710,7 +743,8 @@ mod tests {
 
     #[test]
     fn the_next_frame_takes_the_lsn_and_the_place_of_a_mark() {
-        let plan = planned(0, &Segment::new(0, 2, 0).group(1..=5, 0).mark(6, 5), &Segment::new(1, 3, 0));
+        let plan =
+            planned(0, &Segment::new(0, 2, 0).group(1..=5, 0).mark(6, 5), &Segment::new(1, 3, 0));
         assert_eq!((plan.replay.len(), plan.next_lsn, plan.active.position), (5, 6, at(5)));
     }
 
@@ -754,7 +788,8 @@ mod tests {
         let older = Segment::new(0, 2, 0).group(1..=5, 0);
         let plan = planned(9, &older, &Segment::new(1, 3, 0).group(6..=7, 5));
         assert_eq!((replayed(&plan), plan.next_lsn), (vec![], 10));
-        let recycle = [Recycle { segment: 0, generation: 4 }, Recycle { segment: 1, generation: 5 }];
+        let recycle =
+            [Recycle { segment: 0, generation: 4 }, Recycle { segment: 1, generation: 5 }];
         assert_eq!(plan.recycle, recycle);
         assert_eq!(plan.active, Active { segment: 0, generation: 4, position: DATA_START });
         assert_eq!(plan.spare, Spare::Free { generation: 5 });

@@ -1,5 +1,6 @@
-//! The whole protocol against a disk that loses, tears and flips: a small model of the write path writes into two
-//! segments, the disk crashes, and what is planned must be exactly what was written.
+//! The whole protocol against a disk that loses, tears and flips: a small model of the write path
+//! writes into two segments, the disk crashes, and what is planned must be exactly what was
+//! written.
 
 use super::frame::{begin_frame, frame_len, stamp};
 use super::plan::{RecoveryPlan, Spare, plan};
@@ -54,18 +55,18 @@ impl Disk {
         self.cached.copy_from_slice(&self.durable);
     }
 
-    fn recover(&self, base_lsn: u64) -> Result<RecoveryPlan, Error> {
-        plan_of(&self.cached, base_lsn)
+    fn recover(&self, btree_lsn: u64) -> Result<RecoveryPlan, Error> {
+        plan_of(&self.cached, btree_lsn)
     }
 }
 
-fn plan_of(image: &[u8], base_lsn: u64) -> Result<RecoveryPlan, Error> {
+fn plan_of(image: &[u8], btree_lsn: u64) -> Result<RecoveryPlan, Error> {
     let scan = |index: usize| {
         let segment = &image[index * SEGMENT_LEN..][..SEGMENT_LEN];
         let header = SegmentHeader::read_newest(segment, &FILE, index as u64)?;
         Some(scan_segment(segment, header))
     };
-    plan(base_lsn, [scan(0), scan(1)])
+    plan(btree_lsn, [scan(0), scan(1)])
 }
 
 /// The write path, as the plan assumes it, together with what it knows it wrote.
@@ -73,7 +74,7 @@ fn plan_of(image: &[u8], base_lsn: u64) -> Result<RecoveryPlan, Error> {
 struct Log {
     disk: Disk,
     /// What the B-tree has durably reached.
-    base_lsn: u64,
+    btree_lsn: u64,
     /// Every frame that was written and not cut off, by LSN.
     written: BTreeMap<u64, Vec<u8>>,
     /// What was flushed, hence acknowledged.
@@ -96,7 +97,7 @@ impl Log {
         let disk = Disk { durable: image.clone(), cached: image, unflushed: Vec::new() };
         let mut log = Log {
             disk,
-            base_lsn: 0,
+            btree_lsn: 0,
             written: BTreeMap::new(),
             durable_lsn: 0,
             witnessed: 0,
@@ -113,8 +114,9 @@ impl Log {
     }
 
     fn write_header(&mut self, segment: usize, generation: u64) {
-        let header = SegmentHeader { generation, index: segment as u64, base_lsn: self.base_lsn };
-        self.disk.write_durable(segment * SEGMENT_LEN + header.slot_offset(), &header.encode(&FILE));
+        let header = SegmentHeader { generation, index: segment as u64, btree_lsn: self.btree_lsn };
+        self.disk
+            .write_durable(segment * SEGMENT_LEN + header.slot_offset(), &header.encode(&FILE));
     }
 
     /// Writes a group of up to `frames` frames, or fewer when the segment is full.
@@ -166,7 +168,9 @@ impl Log {
     fn rotate(&mut self) {
         self.checkpoint_frozen();
         self.recycle_covered();
-        let Spare::Free { generation } = self.spare else { panic!("the spare segment was recycled") };
+        let Spare::Free { generation } = self.spare else {
+            panic!("the spare segment was recycled")
+        };
         self.spare = Spare::Frozen { last_lsn: self.next_lsn - 1 };
         self.active = 1 - self.active;
         self.generation = generation;
@@ -175,13 +179,13 @@ impl Log {
 
     fn checkpoint_frozen(&mut self) {
         if let Spare::Frozen { last_lsn } = self.spare {
-            self.base_lsn = self.base_lsn.max(last_lsn);
+            self.btree_lsn = self.btree_lsn.max(last_lsn);
         }
     }
 
     /// The second half of a checkpoint. A crash may come before it.
     fn recycle_covered(&mut self) {
-        if matches!(self.spare, Spare::Frozen { last_lsn } if last_lsn <= self.base_lsn) {
+        if matches!(self.spare, Spare::Frozen { last_lsn } if last_lsn <= self.btree_lsn) {
             self.write_header(1 - self.active, self.generation + 1);
             self.spare = Spare::Free { generation: self.generation + 1 };
         }
@@ -197,27 +201,33 @@ impl Log {
             _ => {
                 // A checkpoint of everything, called by hand.
                 self.flush();
-                self.base_lsn = self.durable_lsn;
+                self.btree_lsn = self.durable_lsn;
             }
         }
     }
 
-    /// The frames a plan replays must be those that were written, from the base on and without a gap.
+    /// The frames a plan replays must be those that were written, from the B-tree on and without a
+    /// gap.
     fn check_prefix(&self, image: &[u8], plan: &RecoveryPlan, context: &str) {
-        let mut expected = self.base_lsn + 1;
+        let mut expected = self.btree_lsn + 1;
         for (segment, frame) in &plan.replay {
             assert_eq!(frame.lsn, expected, "{context}");
             let payload = &image[segment * SEGMENT_LEN..][frame.payload_range()];
-            assert!(self.written.get(&frame.lsn).is_some_and(|written| written == payload), "{context}");
+            assert!(
+                self.written.get(&frame.lsn).is_some_and(|written| written == payload),
+                "{context}"
+            );
             expected += 1;
         }
         assert_eq!(plan.next_lsn, expected, "{context}");
     }
 
-    /// Carries out a plan, crashing after as many steps as `steps` says. Returns whether it came to the end.
+    /// Carries out a plan, crashing after as many steps as `steps` says. Returns whether it came to
+    /// the end.
     fn carry_out(&mut self, plan: &RecoveryPlan, mut steps: usize, random: &mut Rng) -> bool {
         for erase in &plan.erase {
-            self.disk.write(erase.segment * SEGMENT_LEN + erase.from, &vec![0; erase.to - erase.from]);
+            self.disk
+                .write(erase.segment * SEGMENT_LEN + erase.from, &vec![0; erase.to - erase.from]);
         }
         let mut crashes = |log: &mut Log| {
             if steps == 0 {
@@ -265,8 +275,10 @@ fn after_any_crash_everything_acknowledged_is_there_and_the_next_operation_works
                 log.disk.crash(random);
             }
             loop {
-                let plan =
-                    log.disk.recover(log.base_lsn).unwrap_or_else(|error| panic!("{context}: {error}"));
+                let plan = log
+                    .disk
+                    .recover(log.btree_lsn)
+                    .unwrap_or_else(|error| panic!("{context}: {error}"));
                 log.check_prefix(&log.disk.cached, &plan, &context);
                 assert!(plan.next_lsn > log.durable_lsn, "{context}");
                 torn += usize::from(!plan.erase.is_empty());
@@ -279,10 +291,10 @@ fn after_any_crash_everything_acknowledged_is_there_and_the_next_operation_works
     assert!(torn > 100, "the crashes tear too little to prove anything: {torn}");
 }
 
-/// Damages a copy of the disk and checks that what comes of it is an error, or the whole truth up to what any frame
-/// on the disk testifies to. Returns whether it was an error.
+/// Damages a copy of the disk and checks that what comes of it is an error, or the whole truth up
+/// to what any frame on the disk testifies to. Returns whether it was an error.
 fn check_damage(log: &Log, image: &[u8], context: &str) -> bool {
-    match plan_of(image, log.base_lsn) {
+    match plan_of(image, log.btree_lsn) {
         Ok(plan) => {
             log.check_prefix(image, &plan, context);
             assert!(plan.next_lsn > log.witnessed, "{context}: acknowledged frames were dropped");
@@ -309,7 +321,8 @@ fn a_flipped_byte_below_a_witness_is_never_silently_dropped() {
             let index = random.usize(..2 * SEGMENT_LEN);
             let mut image = log.disk.durable.clone();
             image[index] ^= random.u8(1..);
-            refused += usize::from(check_damage(&log, &image, &format!("seed {seed}, byte {index}")));
+            refused +=
+                usize::from(check_damage(&log, &image, &format!("seed {seed}, byte {index}")));
         }
     }
     assert!(refused > 200, "the flips hit too little to prove anything: {refused}");
@@ -320,7 +333,10 @@ fn every_single_byte_of_a_log_can_flip() {
     let random = &mut Rng::with_seed(7);
     let mut log = Log::create(random);
     // Until one segment was recycled, the older holds frames, and the newer some.
-    while log.base_lsn == 0 || log.position < DATA_START + 2000 || matches!(log.spare, Spare::Free { .. }) {
+    while log.btree_lsn == 0
+        || log.position < DATA_START + 2000
+        || matches!(log.spare, Spare::Free { .. })
+    {
         log.group(5, random);
         log.flush();
     }
@@ -353,7 +369,7 @@ fn any_mixture_of_damage_gives_a_prefix_or_an_error() {
                 _ => image[from] ^= random.u8(1..),
             }
         }
-        if let Ok(plan) = plan_of(&image, log.base_lsn) {
+        if let Ok(plan) = plan_of(&image, log.btree_lsn) {
             log.check_prefix(&image, &plan, &format!("seed {seed}"));
         }
     }
@@ -369,18 +385,20 @@ fn a_log_older_than_the_btree_opens_without_replaying_anything() {
             log.step(random);
         }
         log.flush();
-        log.base_lsn = log.durable_lsn;
+        log.btree_lsn = log.durable_lsn;
         for segment in 0..2 {
             let from = random.usize(DATA_START..SEGMENT_LEN);
             log.disk.cached[segment * SEGMENT_LEN..][from..SEGMENT_LEN].fill(0);
         }
         log.flush();
-        let plan = log.disk.recover(log.base_lsn).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
-        assert_eq!((plan.replay.len(), plan.next_lsn), (0, log.base_lsn + 1), "seed {seed}");
+        let plan =
+            log.disk.recover(log.btree_lsn).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        assert_eq!((plan.replay.len(), plan.next_lsn), (0, log.btree_lsn + 1), "seed {seed}");
         assert!(log.carry_out(&plan, usize::MAX - 1, random));
         log.group(9, random);
         log.flush();
-        let plan = log.disk.recover(log.base_lsn).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        let plan =
+            log.disk.recover(log.btree_lsn).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         log.check_prefix(&log.disk.cached, &plan, &format!("seed {seed}"));
         assert_eq!(plan.next_lsn, log.next_lsn, "seed {seed}");
     }

@@ -1,16 +1,21 @@
-//! What a log segment holds: the valid frames from its beginning on, and what lies beyond the first bad place.
+//! What a log segment holds: the valid frames from its beginning on, and what lies beyond the first
+//! bad place.
 //!
-//! A scan decides nothing. Whether the place where the valid frames end is a clean end, a torn tail or damage is
-//! for the [plan](super::plan), which sees both segments and the B-tree.
+//! A scan decides nothing. Whether the place where the valid frames end is a clean end, a torn tail
+//! or damage is for the [plan](super::plan), which sees both segments and the B-tree.
 
-use super::frame::{FRAME_ALIGN, FRAME_HEADER_LEN, Frame, FrameFault, frame_len, le_u32, le_u64, parse};
+use super::frame::{
+    FRAME_ALIGN, FRAME_HEADER_LEN, Frame, FrameFault, frame_len, le_u32, le_u64, parse,
+};
 use super::segment::{DATA_START, SegmentHeader};
 use std::ops::Range;
 
-/// Looking for frames beyond a bad place computes CRCs over at most this many times the segment's length.
+/// Looking for frames beyond a bad place computes CRCs over at most this many times the segment's
+/// length.
 ///
-/// After a crash, a frame costs its own length once, and only a header torn between its length and its generation
-/// can name a wrong length. So this is out of reach for everything but a file made to be slow.
+/// After a crash, a frame costs its own length once, and only a header torn between its length and
+/// its generation can name a wrong length. So this is out of reach for everything but a file made
+/// to be slow.
 const RESYNC_CRC_FACTOR: usize = 64;
 
 /// Where a valid frame lies in its segment.
@@ -28,7 +33,12 @@ pub(crate) struct FrameRef {
 
 impl FrameRef {
     fn new(frame: &Frame<'_>, offset: usize) -> Self {
-        Self { lsn: frame.lsn, durable_lsn: frame.durable_lsn, offset, payload_len: frame.payload.len() }
+        Self {
+            lsn: frame.lsn,
+            durable_lsn: frame.durable_lsn,
+            offset,
+            payload_len: frame.payload.len(),
+        }
     }
 
     /// Where its payload lies, in bytes from the start of the segment.
@@ -43,7 +53,8 @@ impl FrameRef {
     }
 }
 
-/// Valid frames of the segment's generation beyond the first bad place, all with an LSN that was still to come.
+/// Valid frames of the segment's generation beyond the first bad place, all with an LSN that was
+/// still to come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Beyond {
     /// Where the first of them begins.
@@ -112,9 +123,10 @@ impl SegmentScan {
 
 /// Scans a whole segment, whose newest valid header is `header`.
 ///
-/// The valid frames are those with a right CRC, the header's generation, and the LSN that follows the one before
-/// (the first may have any). Behind them, every aligned place is looked at again for frames of this generation
-/// with an LSN that was still to come, and for frames of the next use of the segment.
+/// The valid frames are those with a right CRC, the header's generation, and the LSN that follows
+/// the one before (the first may have any). Behind them, every aligned place is looked at again for
+/// frames of this generation with an LSN that was still to come, and for frames of the next use of
+/// the segment.
 pub(crate) fn scan_segment(segment: &[u8], header: SegmentHeader) -> SegmentScan {
     let mut scan = SegmentScan {
         header,
@@ -128,7 +140,8 @@ pub(crate) fn scan_segment(segment: &[u8], header: SegmentHeader) -> SegmentScan
     };
     scan.fault = loop {
         match next_frame(segment, &scan) {
-            // Nothing ever follows a mark. Bytes behind it are what an unfinished write over it left.
+            // Nothing ever follows a mark. Bytes behind it are what an unfinished write over it
+            // left.
             Ok(frame) if frame.is_mark() => {
                 let mark = FrameRef::new(&frame, scan.end);
                 scan.mark = Some(mark);
@@ -165,26 +178,29 @@ fn next_frame<'a>(segment: &'a [u8], scan: &SegmentScan) -> Result<Frame<'a>, Fr
 
 /// Looks for frames behind the valid ones.
 ///
-/// Most places are dismissed by the eight bytes where a generation would be. A CRC is computed only where the
-/// generation fits and the LSN lies in the range that two segments can hold, and over a bounded number of bytes
-/// in all, so that no content of the segment makes this slow.
+/// Most places are dismissed by the eight bytes where a generation would be. A CRC is computed only
+/// where the generation fits and the LSN lies in the range that two segments can hold, and over a
+/// bounded number of bytes in all, so that no content of the segment makes this slow.
 fn resync(segment: &[u8], scan: &mut SegmentScan) {
     let header = scan.header;
     let frames_max = (segment.len() / FRAME_HEADER_LEN) as u64;
-    // When this use began, the other segment was at most full of frames above the base.
+    // When this use began, the other segment was at most full of frames above the B-tree.
     let expected = match (scan.mark, scan.last_lsn()) {
         (Some(mark), _) => mark.lsn,
         (None, Some(last_lsn)) => last_lsn.saturating_add(1),
-        (None, None) => header.base_lsn.saturating_add(1),
+        (None, None) => header.btree_lsn.saturating_add(1),
     };
     let own_lsns = expected..=expected.saturating_add(frames_max.saturating_mul(2));
     // Two uses further: whatever both segments held when this use began, and may have held since.
-    let newer_lsns = header.base_lsn.saturating_add(1)..=header.base_lsn.saturating_add(frames_max * 8);
-    let newer_generations = header.generation.saturating_add(1)..=header.generation.saturating_add(2);
+    let newer_lsns =
+        header.btree_lsn.saturating_add(1)..=header.btree_lsn.saturating_add(frames_max * 8);
+    let newer_generations =
+        header.generation.saturating_add(1)..=header.generation.saturating_add(2);
 
     let mut crc_bytes_left = segment.len().saturating_mul(RESYNC_CRC_FACTOR);
     let mut offset = scan.valid_end();
-    while let Some(candidate) = segment.get(offset..).filter(|rest| rest.len() >= FRAME_HEADER_LEN) {
+    while let Some(candidate) = segment.get(offset..).filter(|rest| rest.len() >= FRAME_HEADER_LEN)
+    {
         let found = (le_u32(candidate, 0), le_u64(candidate, 8), le_u64(candidate, 16));
         let (Some(length), Some(lsn), Some(generation)) = found else { return };
         let own = generation == header.generation && own_lsns.contains(&lsn);
@@ -195,7 +211,8 @@ fn resync(segment: &[u8], scan: &mut SegmentScan) {
         if !own && !newer {
             continue;
         }
-        let covered = usize::try_from(length).unwrap_or(usize::MAX).saturating_add(FRAME_HEADER_LEN);
+        let covered =
+            usize::try_from(length).unwrap_or(usize::MAX).saturating_add(FRAME_HEADER_LEN);
         if covered > candidate.len() {
             continue;
         }
@@ -231,9 +248,10 @@ mod tests {
     use crate::log::frame::{begin_frame, stamp};
 
     const SEGMENT_LEN: usize = DATA_START + 8192;
-    const HEADER: SegmentHeader = SegmentHeader { generation: 5, index: 1, base_lsn: 100 };
+    const HEADER: SegmentHeader = SegmentHeader { generation: 5, index: 1, btree_lsn: 100 };
 
-    /// A segment with these frames (LSN, generation, durable LSN, payload length) one after another.
+    /// A segment with these frames (LSN, generation, durable LSN, payload length) one after
+    /// another.
     fn segment(frames: &[(u64, u64, u64, usize)]) -> Vec<u8> {
         let mut bytes = vec![0; DATA_START];
         for &(lsn, generation, durable_lsn, payload_len) in frames {
@@ -254,7 +272,10 @@ mod tests {
     fn an_unused_segment_is_empty() {
         let scan = scan_segment(&segment(&[]), HEADER);
         assert_eq!((lsns(&scan), scan.end, scan.fault), (vec![], DATA_START, FrameFault::Empty));
-        assert_eq!((scan.mark, scan.beyond, scan.newer, scan.inconclusive), (None, None, None, false));
+        assert_eq!(
+            (scan.mark, scan.beyond, scan.newer, scan.inconclusive),
+            (None, None, None, false)
+        );
     }
 
     #[test]
@@ -310,7 +331,10 @@ mod tests {
         assert!(matches!(scan.fault, FrameFault::Checksum { .. }));
         let beyond = scan.beyond.unwrap();
         assert_eq!((beyond.first_offset, beyond.last_end), (DATA_START + 80, DATA_START + 200));
-        assert_eq!((beyond.max_lsn, beyond.witness.durable_lsn, beyond.witness.lsn), (111, 109, 110));
+        assert_eq!(
+            (beyond.max_lsn, beyond.witness.durable_lsn, beyond.witness.lsn),
+            (111, 109, 110)
+        );
     }
 
     #[test]
@@ -322,7 +346,8 @@ mod tests {
 
     #[test]
     fn an_lsn_that_is_past_already_is_not_seen_again() {
-        let scan = scan_segment(&segment(&[(107, 5, 106, 8), (107, 5, 106, 8), (103, 5, 102, 8)]), HEADER);
+        let scan =
+            scan_segment(&segment(&[(107, 5, 106, 8), (107, 5, 106, 8), (103, 5, 102, 8)]), HEADER);
         assert_eq!((lsns(&scan), scan.beyond), (vec![107], None));
     }
 
@@ -377,11 +402,18 @@ mod tests {
             let mut bytes = vec![0; random.usize(0..3 * DATA_START)];
             random.fill(&mut bytes);
             let scan = scan_segment(&bytes, HEADER);
-            assert_eq!((scan.frames.len(), scan.beyond, scan.newer), (0, None, None), "seed {seed}");
+            assert_eq!(
+                (scan.frames.len(), scan.beyond, scan.newer),
+                (0, None, None),
+                "seed {seed}"
+            );
         }
         for generation in [0, u64::MAX] {
-            let header = SegmentHeader { generation, index: 0, base_lsn: u64::MAX };
-            let scan = scan_segment(&segment(&[(u64::MAX, generation, 1, 8), (0, generation, 0, 8)]), header);
+            let header = SegmentHeader { generation, index: 0, btree_lsn: u64::MAX };
+            let scan = scan_segment(
+                &segment(&[(u64::MAX, generation, 1, 8), (0, generation, 0, 8)]),
+                header,
+            );
             assert_eq!(lsns(&scan), [u64::MAX]);
         }
     }

@@ -1,7 +1,7 @@
 //! The header of a log segment: which use of it this is.
 //!
-//! A segment begins with two slots of 4 KiB, written in turn, so that a torn write leaves the one before. Frames
-//! follow from [`DATA_START`] on. A slot:
+//! A segment begins with two slots of 4 KiB, written in turn, so that a torn write leaves the one
+//! before. Frames follow from [`DATA_START`] on. A slot:
 //!
 //! | bytes | content |
 //! |---|---|
@@ -9,15 +9,17 @@
 //! | 8..24 | id of the file |
 //! | 24..32 | generation, u64 |
 //! | 32..40 | index of the segment, u64 |
-//! | 40..48 | base LSN: what the B-tree had durably reached when this was written, u64 |
+//! | 40..48 | B-tree LSN: what the B-tree had durably reached when this was written, u64 |
 //! | 48..52 | CRC-32 over bytes 0..48 |
 //! | 52..4096 | zeros (not covered by the CRC) |
 //!
-//! Generations are global: recycling a segment gives it the greatest generation plus one. With two segments, the
-//! uses of one segment have generations `g, g + 2, ...`, and `generation / 2 % 2` alternates between its slots.
+//! Generations are global: recycling a segment gives it the greatest generation plus one. With two
+//! segments, the uses of one segment have generations `g, g + 2, ...`, and `generation / 2 % 2`
+//! alternates between its slots.
 //!
-//! A new file should start at a random generation. A caller's value that happens to be torn could otherwise hold
-//! bytes that look like a frame of the segment, because small generations are easy to guess.
+//! A new file should start at a random generation. A caller's value that happens to be torn could
+//! otherwise hold bytes that look like a frame of the segment, because small generations are easy
+//! to guess.
 
 use super::frame::{le_u32, le_u64};
 use crate::error::{Error, Result};
@@ -44,7 +46,7 @@ pub(crate) struct SegmentHeader {
     /// The index of the segment in the file, 0 or 1.
     pub index: u64,
     /// What the B-tree had durably reached when this use began.
-    pub base_lsn: u64,
+    pub btree_lsn: u64,
 }
 
 impl SegmentHeader {
@@ -55,7 +57,7 @@ impl SegmentHeader {
         header.extend_from_slice(file_id);
         header.extend_from_slice(&self.generation.to_le_bytes());
         header.extend_from_slice(&self.index.to_le_bytes());
-        header.extend_from_slice(&self.base_lsn.to_le_bytes());
+        header.extend_from_slice(&self.btree_lsn.to_le_bytes());
         let crc = crc32fast::hash(&header);
         header.extend_from_slice(&crc.to_le_bytes());
         let mut slot = [0; BLOCK_SIZE];
@@ -70,18 +72,27 @@ impl SegmentHeader {
         if (self.generation / 2).is_multiple_of(2) { 0 } else { BLOCK_SIZE }
     }
 
-    /// Writes the header into its slot and returns when it is durable, after which frames of this generation may
-    /// be written. The other slot keeps the header before.
-    pub(crate) fn write(&self, storage: &dyn Storage, segment_offset: u64, file_id: &[u8; 16]) -> Result<()> {
+    /// Writes the header into its slot and returns when it is durable, after which frames of this
+    /// generation may be written. The other slot keeps the header before.
+    pub(crate) fn write(
+        &self,
+        storage: &dyn Storage,
+        segment_offset: u64,
+        file_id: &[u8; 16],
+    ) -> Result<()> {
         let offset = segment_offset + self.slot_offset() as u64;
-        storage
-            .write_at_durable(offset, &self.encode(file_id))
-            .map_err(|error| Error::io(format!("writing the header of log segment {}", self.index), error))
+        storage.write_at_durable(offset, &self.encode(file_id)).map_err(|error| {
+            Error::io(format!("writing the header of log segment {}", self.index), error)
+        })
     }
 
-    /// The newest valid header in `segment` (its first [`DATA_START`] bytes suffice), or `None` when both slots
-    /// are bad.
-    pub(crate) fn read_newest(segment: &[u8], file_id: &[u8; 16], index: u64) -> Option<SegmentHeader> {
+    /// The newest valid header in `segment` (its first [`DATA_START`] bytes suffice), or `None`
+    /// when both slots are bad.
+    pub(crate) fn read_newest(
+        segment: &[u8],
+        file_id: &[u8; 16],
+        index: u64,
+    ) -> Option<SegmentHeader> {
         [0, BLOCK_SIZE]
             .into_iter()
             .filter_map(|offset| {
@@ -98,7 +109,11 @@ impl SegmentHeader {
     }
 
     /// The header in slot 0 or 1 of `segment`, or `None` when it is not intact.
-    pub(crate) fn read_slot(segment: &[u8], file_id: &[u8; 16], slot: usize) -> Option<SegmentHeader> {
+    pub(crate) fn read_slot(
+        segment: &[u8],
+        file_id: &[u8; 16],
+        slot: usize,
+    ) -> Option<SegmentHeader> {
         let offset = slot * BLOCK_SIZE;
         Self::parse(segment.get(offset..)?.get(..HEADER_LEN)?, file_id)
             .filter(|header| header.slot_offset() == offset)
@@ -112,7 +127,7 @@ impl SegmentHeader {
         valid.then_some(SegmentHeader {
             generation: le_u64(slot, GENERATION)?,
             index: le_u64(slot, INDEX)?,
-            base_lsn: le_u64(slot, BASE_LSN)?,
+            btree_lsn: le_u64(slot, BASE_LSN)?,
         })
     }
 }
@@ -133,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_header_has_these_bytes() {
-        let header = SegmentHeader { generation: 0x0203, index: 1, base_lsn: 0x0405 };
+        let header = SegmentHeader { generation: 0x0203, index: 1, btree_lsn: 0x0405 };
         let bytes = header.encode(&FILE);
         let mut expected = [&b"CLKSEG\0\0"[..], &FILE].concat();
         expected.extend_from_slice(&[3, 2, 0, 0, 0, 0, 0, 0]);
@@ -146,9 +161,9 @@ mod tests {
 
     #[test]
     fn successive_uses_of_a_segment_alternate_and_the_newest_wins() {
-        let mut before = SegmentHeader { generation: 5, index: 1, base_lsn: 0 };
+        let mut before = SegmentHeader { generation: 5, index: 1, btree_lsn: 0 };
         for generation in [7, 9, 11, 13] {
-            let header = SegmentHeader { generation, index: 1, base_lsn: generation * 10 };
+            let header = SegmentHeader { generation, index: 1, btree_lsn: generation * 10 };
             assert_ne!(header.slot_offset(), before.slot_offset());
             let newest = SegmentHeader::read_newest(&segment(&[before, header]), &FILE, 1);
             assert_eq!(newest, Some(header));
@@ -158,8 +173,8 @@ mod tests {
 
     #[test]
     fn any_flipped_byte_of_the_newest_header_gives_the_one_before() {
-        let before = SegmentHeader { generation: 5, index: 1, base_lsn: 40 };
-        let header = SegmentHeader { generation: 7, index: 1, base_lsn: 50 };
+        let before = SegmentHeader { generation: 5, index: 1, btree_lsn: 40 };
+        let header = SegmentHeader { generation: 7, index: 1, btree_lsn: 50 };
         for offset in 0..HEADER_LEN {
             let mut bytes = segment(&[before, header]);
             bytes[header.slot_offset() + offset] ^= 0x10;
@@ -169,7 +184,7 @@ mod tests {
 
     #[test]
     fn foreign_misplaced_and_missing_headers_are_refused() {
-        let header = SegmentHeader { generation: 7, index: 1, base_lsn: 50 };
+        let header = SegmentHeader { generation: 7, index: 1, btree_lsn: 50 };
         let bytes = segment(&[header]);
         assert_eq!(SegmentHeader::read_newest(&bytes, &[0; 16], 1), None);
         assert_eq!(SegmentHeader::read_newest(&bytes, &FILE, 0), None);
@@ -212,7 +227,7 @@ mod tests {
     #[test]
     fn writing_is_one_durable_write_of_one_slot() {
         let storage = OneWrite(parking_lot::Mutex::default());
-        let header = SegmentHeader { generation: 6, index: 0, base_lsn: 9 };
+        let header = SegmentHeader { generation: 6, index: 0, btree_lsn: 9 };
         header.write(&storage, 8192, &FILE).unwrap();
         assert_eq!(*storage.0.lock(), [(8192 + 4096, header.encode(&FILE).to_vec())]);
     }

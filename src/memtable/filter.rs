@@ -1,9 +1,9 @@
 //! A Bloom filter over the keys of an in-memory table.
 //!
-//! Most lookups in the in-memory table are for keys it does not hold: a token that is consumed was usually handed
-//! in long ago. The filter answers those with two probes of a small bit array instead of a walk through the
-//! ordered map, whose nodes are spread over the heap. (Bloom, "Space/time trade-offs in hash coding with allowable
-//! errors", 1970.)
+//! Most lookups in the in-memory table are for keys it does not hold: a token that is consumed was
+//! usually handed in long ago. The filter answers those with two probes of a small bit array
+//! instead of a walk through the ordered map, whose nodes are spread over the heap. (Bloom,
+//! "Space/time trade-offs in hash coding with allowable errors", 1970.)
 
 use crate::tables::Table;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -11,11 +11,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 const WORD_BITS: usize = 64;
 
-/// Bits per key that is expected at most: with two probes about one absent key in twenty is looked up in vain when
-/// the table is full, and far fewer before.
+/// Bits per key that is expected at most: with two probes about one absent key in twenty is looked
+/// up in vain when the table is full, and far fewer before.
 const BITS_PER_KEY: usize = 8;
 
-/// The most words of one filter, 8 MiB: beyond a million expected keys more of them are looked up in vain.
+/// The most words of one filter, 8 MiB: beyond a million expected keys more of them are looked up
+/// in vain.
 const MAX_WORDS: usize = 1 << 20;
 
 /// The filter. Setting and asking are atomic; nothing is ever cleared.
@@ -79,6 +80,9 @@ mod tests {
         let other_table = (0..10_000_u32)
             .filter(|number| filter.may_contain(Table::Handoff, &number.to_le_bytes()))
             .count();
-        assert!(other_table < 1_000, "{other_table} of 10,000 keys were admitted for another table");
+        assert!(
+            other_table < 1_000,
+            "{other_table} of 10,000 keys were admitted for another table"
+        );
     }
 }

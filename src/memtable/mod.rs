@@ -1,8 +1,9 @@
-//! The in-memory table: every version of every row since the last checkpoint, ordered, readable without a lock.
+//! The in-memory table: every version of every row since the last checkpoint, ordered, readable
+//! without a lock.
 //!
-//! One writer inserts under the engine's serial lock; any number of readers look at the state as of a log position
-//! (LSN) without blocking it. A version is never changed or removed: the whole table is dropped once a checkpoint
-//! has moved its newest versions into the B-tree.
+//! One writer inserts under the engine's serial lock; any number of readers look at the state as of
+//! a log position (LSN) without blocking it. A version is never changed or removed: the whole table
+//! is dropped once a checkpoint has moved its newest versions into the B-tree.
 
 mod filter;
 
@@ -22,8 +23,9 @@ trait Versioned {
     fn parts(&self) -> (Head, &[u8], u64);
 }
 
-/// A table's number and the first seven bytes of a key, which decide most comparisons without a look at the key,
-/// which lies elsewhere in memory. Shorter keys are filled up with zeros; equal heads decide nothing.
+/// A table's number and the first seven bytes of a key, which decide most comparisons without a
+/// look at the key, which lies elsewhere in memory. Shorter keys are filled up with zeros; equal
+/// heads decide nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Head(u64);
 
@@ -138,10 +140,15 @@ pub(crate) struct Memtable {
 impl Memtable {
     /// A table that will hold about `keys` keys; more fit, with slower lookups.
     pub(crate) fn for_keys(keys: usize) -> Self {
-        Self { versions: SkipMap::new(), filter: Filter::for_keys(keys), newest_lsn: AtomicU64::new(0) }
+        Self {
+            versions: SkipMap::new(),
+            filter: Filter::for_keys(keys),
+            newest_lsn: AtomicU64::new(0),
+        }
     }
 
-    /// Adds the version of `key` that the frame at `lsn` wrote. Readers at an earlier position do not see it.
+    /// Adds the version of `key` that the frame at `lsn` wrote. Readers at an earlier position do
+    /// not see it.
     pub(crate) fn insert(&self, table: Table, key: Box<[u8]>, lsn: u64, value: Option<Value>) {
         self.filter.insert(table, &key);
         let head = Head::new(table, &key);
@@ -171,7 +178,8 @@ impl Memtable {
             .then(|| Found { lsn: version.lsn, value: entry.value().clone() })
     }
 
-    /// The first key of the range of `table` that has a version at or before `lsn`, with the newest such version.
+    /// The first key of the range of `table` that has a version at or before `lsn`, with the newest
+    /// such version.
     pub(crate) fn next(
         &self,
         table: Table,
@@ -202,18 +210,22 @@ impl Memtable {
                 let found = Found { lsn: version.lsn, value: entry.value().clone() };
                 return Some((version.key.clone(), found));
             }
-            // This version is too new: the one to look at is the newest of the same key that is not, and the next
-            // key when there is none.
+            // This version is too new: the one to look at is the newest of the same key that is
+            // not, and the next key when there is none.
             (key, at, included) = (version.key.to_vec(), lsn, true);
         }
     }
 
-    /// The newest version of every key, in the order of tables and keys: what a checkpoint moves into the B-tree.
+    /// The newest version of every key, in the order of tables and keys: what a checkpoint moves
+    /// into the B-tree.
     pub(crate) fn newest(&self) -> impl Iterator<Item = (TableKey, Option<Value>)> + '_ {
         let mut previous: Option<TableKey> = None;
         self.versions.iter().filter_map(move |entry| {
             let version = entry.key();
-            if previous.as_ref().is_some_and(|(table, key)| *table == version.table && *key == version.key) {
+            if previous
+                .as_ref()
+                .is_some_and(|(table, key)| *table == version.table && *key == version.key)
+            {
                 return None;
             }
             let key = (version.table, version.key.clone());
@@ -257,7 +269,9 @@ mod tests {
         table.insert(Table::HandoffClaim, b"k"[..].into(), 2, value("claim"));
         assert_eq!(table.get(T, b"k", u64::MAX), None);
         assert_eq!(table.next(T, Bound::Unbounded, Bound::Unbounded, u64::MAX), None);
-        assert!(table.next(Table::FormToken, Bound::Unbounded, Bound::Unbounded, u64::MAX).is_some());
+        assert!(
+            table.next(Table::FormToken, Bound::Unbounded, Bound::Unbounded, u64::MAX).is_some()
+        );
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Something that will happen once, and whoever waits for it.
 //!
-//! An event becomes over in two steps, because the first is taken under the engine's lock and the second runs code of
-//! others: [`Event::settle`] decides what happened, for ever; [`Event::announce`] wakes the waiter. A waiter that
-//! looks in between sees that it is over.
+//! An event becomes over in two steps, because the first is taken under the engine's lock and the
+//! second runs code of others: [`Event::settle`] decides what happened, for ever;
+//! [`Event::announce`] wakes the waiter. A waiter that looks in between sees that it is over.
 
 use crate::tables::Value;
 use parking_lot::{Condvar, Mutex};
@@ -11,7 +11,7 @@ use std::task::Waker;
 
 /// What an event that is over leaves to its waiter.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Outcome {
+pub(crate) struct EventOutcome {
     /// The row that ended it, if it left one.
     pub(crate) row: Option<Value>,
     /// The position that this rests on.
@@ -21,19 +21,19 @@ pub(crate) struct Outcome {
 /// See the module.
 #[derive(Default)]
 pub(crate) struct Event {
-    state: Mutex<State>,
+    state: Mutex<EventState>,
     over: Condvar,
 }
 
 #[derive(Default)]
-struct State {
-    outcome: Option<Outcome>,
+struct EventState {
+    outcome: Option<EventOutcome>,
     waker: Option<Waker>,
 }
 
 impl Event {
     /// Makes `outcome` what happened, unless something has happened before. Wakes nobody yet.
-    pub(crate) fn settle(&self, outcome: Outcome) {
+    pub(crate) fn settle(&self, outcome: EventOutcome) {
         self.state.lock().outcome.get_or_insert(outcome);
     }
 
@@ -47,12 +47,12 @@ impl Event {
     }
 
     /// What happened, if it is over.
-    pub(crate) fn outcome(&self) -> Option<Outcome> {
+    pub(crate) fn outcome(&self) -> Option<EventOutcome> {
         self.state.lock().outcome.clone()
     }
 
     /// Blocks until it is over.
-    pub(crate) fn wait(&self) -> Outcome {
+    pub(crate) fn wait(&self) -> EventOutcome {
         let mut state = self.state.lock();
         loop {
             if let Some(outcome) = &state.outcome {
@@ -62,8 +62,9 @@ impl Event {
         }
     }
 
-    /// What happened, or else `None`, and `waker` is called when it is over instead of the one given before.
-    pub(crate) fn poll(&self, waker: &Waker) -> Option<Outcome> {
+    /// What happened, or else `None`, and `waker` is called when it is over instead of the one
+    /// given before.
+    pub(crate) fn poll(&self, waker: &Waker) -> Option<EventOutcome> {
         let mut state = self.state.lock();
         if let Some(outcome) = &state.outcome {
             return Some(outcome.clone());
@@ -103,12 +104,13 @@ mod tests {
 
     #[test]
     fn the_first_outcome_stays_and_the_last_waker_is_woken_once() {
-        let (event, first, last) = (Event::default(), Arc::new(Count::default()), Arc::new(Count::default()));
+        let (event, first, last) =
+            (Event::default(), Arc::new(Count::default()), Arc::new(Count::default()));
         assert!(event.poll(&first.clone().into()).is_none());
         assert!(event.poll(&last.clone().into()).is_none());
         assert!(event.outcome().is_none());
-        event.settle(Outcome { row: None, lsn: 7 });
-        event.settle(Outcome { row: None, lsn: 9 });
+        event.settle(EventOutcome { row: None, lsn: 7 });
+        event.settle(EventOutcome { row: None, lsn: 9 });
         event.announce();
         event.announce();
         assert_eq!(event.wait().lsn, 7);
@@ -123,7 +125,7 @@ mod tests {
             let event = Arc::clone(&event);
             move || event.wait().lsn
         });
-        event.settle(Outcome { row: None, lsn: 3 });
+        event.settle(EventOutcome { row: None, lsn: 3 });
         event.announce();
         assert_eq!(waiter.join().unwrap(), 3);
     }

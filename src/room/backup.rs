@@ -8,33 +8,41 @@ use crate::error::Result;
 use std::path::Path;
 
 impl Cloakroom {
-    /// Writes the room as it is now to `path`, as a room file of its own, while reading and writing go on.
+    /// Writes the room as it is now to `path`, as a room file of its own, while reading and writing
+    /// go on.
     ///
-    /// The backup holds one consistent state: every transaction acknowledged before this call, each transaction
-    /// whole, and nothing a crash could still take away (what was written with a relaxed durability is flushed first). It is read
-    /// back and compared before it gets its name, in one step, with the permissions of the backup it replaces, or for the
-    /// owner alone. So at `path` there is, at any moment and after any crash, a whole backup or what was there before. To restore,
-    /// copy the backup to where the room was, or open it where it is.
+    /// The backup holds one consistent state: every transaction acknowledged before this call, each
+    /// transaction whole, and nothing a crash could still take away (what was written with a
+    /// relaxed durability is flushed first). It is read back and compared before it gets its name,
+    /// in one step, with the permissions of the backup it replaces, or for the owner alone. So at
+    /// `path` there is, at any moment and after any crash, a whole backup or what was there before.
+    /// To restore, copy the backup to where the room was, or open it where it is.
     ///
-    /// A restored backup is the room *at that moment*. What happened later has not happened there: form tokens that were consumed and
-    /// states that were handed over after it can be consumed and handed over again, and requests counted after it do not
-    /// count. Jobs that were pending count as failed, as after every opening. The backup is the same room by its id,
-    /// so it replaces earlier backups of it.
+    /// A restored backup is the room *at that moment*. What happened later has not happened there:
+    /// form tokens that were consumed and states that were handed over after it can be consumed and
+    /// handed over again, and requests counted after it do not count. Jobs that were pending count
+    /// as failed, as after every opening. The backup is the same room by its id, so it replaces
+    /// earlier backups of it.
     ///
-    /// A backup needs space for the live rows beside `path`. Until it has copied them the room keeps the versions that were current when
-    /// it began, so a room under heavy writing grows meanwhile.
+    /// A backup needs space for the live rows beside `path`. Until it has copied them the room
+    /// keeps the versions that were current when it began, so a room under heavy writing grows
+    /// meanwhile.
     ///
-    /// After the log has failed ([`Error::Poisoned`]) a backup can still be made: it holds what is known to be durable.
+    /// After the log has failed ([`Error::Poisoned`]) a backup can still be made: it holds what is
+    /// known to be durable.
     ///
     /// # Errors
     /// In all cases no temporary file is left, and what is at `path` is as it was:
-    /// - [`Error::DifferentRoom`]: another room is there. [`Error::NotCloakroom`], [`Error::UnsupportedVersion`],
-    ///   [`Error::Corrupted`]: something is there that cannot be told to be a backup of this room.
+    /// - [`Error::DifferentRoom`]: another room is there. [`Error::NotCloakroom`],
+    ///   [`Error::UnsupportedVersion`], [`Error::Corrupted`]: something is there that cannot be
+    ///   told to be a backup of this room.
     /// - [`Error::Locked`]: an earlier backup is there, and open.
     /// - [`Error::InvalidConfig`]: `path` is the room itself.
-    /// - [`Error::Corrupted`]: a block of the room is damaged, or the backup is not read back as it was written.
-    /// - [`Error::DiskFull`], [`Error::Io`], and [`Error::Closed`], also when the room is closed meanwhile. One
-    ///   exception: when the directory cannot be flushed at the very end ([`Error::Io`]) the new backup may be in place, whole.
+    /// - [`Error::Corrupted`]: a block of the room is damaged, or the backup is not read back as it
+    ///   was written.
+    /// - [`Error::DiskFull`], [`Error::Io`], and [`Error::Closed`], also when the room is closed
+    ///   meanwhile. One exception: when the directory cannot be flushed at the very end
+    ///   ([`Error::Io`]) the new backup may be in place, whole.
     ///
     /// ```
     /// use cloakroom::{Cloakroom, HandoffStateStore};
@@ -51,8 +59,8 @@ impl Cloakroom {
         self.engine.backup(path.as_ref(), &mut |_, _| {})
     }
 
-    /// As [`backup`](Self::backup), telling `progress` from time to time how many rows are copied and about how many there are. It
-    /// should be quick; the backup waits for it.
+    /// As [`backup`](Self::backup), telling `progress` from time to time how many rows are copied
+    /// and about how many there are. It should be quick; the backup waits for it.
     ///
     /// # Errors
     /// As [`backup`](Self::backup).

@@ -1,4 +1,5 @@
-//! What tests do with a room that nobody else may: rows as they are, deliberate faults, other storages.
+//! What tests do with a room that nobody else may: rows as they are, deliberate faults, other
+//! storages.
 
 use super::{Builder, Cloakroom};
 use crate::engine::access::{Reader, Writer};
@@ -21,14 +22,15 @@ impl Cloakroom {
     #[doc(hidden)]
     pub fn raw_rows(&self) -> Result<Vec<RawRow>> {
         let mut rows = Vec::new();
-        self.engine.long_read()?.for_each(|table, key, value| {
+        self.engine.durable_snapshot()?.for_each(|table, key, value| {
             rows.push(((table.number(), key.to_vec()), value.to_vec()));
             Ok(())
         })?;
         Ok(rows)
     }
 
-    /// Stores or removes one row as it is, past the stores: a deliberate fault, to see that verification notices.
+    /// Stores or removes one row as it is, past the stores: a deliberate fault, to see that
+    /// verification notices.
     ///
     /// # Errors
     /// [`Error::InvalidConfig`] when there is no such table, and those of a transaction.
@@ -49,16 +51,17 @@ impl Cloakroom {
     /// How many rows each table has, expired ones and index rows too.
     #[doc(hidden)]
     pub fn row_counts(&self) -> Result<Vec<(&'static str, usize)>> {
-        let keeper = self.engine.keeper()?;
+        let maintenance = self.engine.maintenance()?;
         let count = |table: &Table| {
-            let rows = keeper.read(|rows| rows.scan(*table, Unbounded, Unbounded, usize::MAX))?;
+            let rows =
+                maintenance.read(|rows| rows.scan(*table, Unbounded, Unbounded, usize::MAX))?;
             Ok((table.name(), rows.len()))
         };
         Table::ALL.iter().map(count).collect()
     }
 
-    /// Acknowledges every write before it is flushed: a deliberate fault, to see that the crash simulation
-    /// notices.
+    /// Acknowledges every write before it is flushed: a deliberate fault, to see that the crash
+    /// simulation notices.
     #[doc(hidden)]
     pub fn acknowledge_before_flush(&self) {
         self.engine.acknowledge_before_flush();
@@ -66,8 +69,8 @@ impl Cloakroom {
 }
 
 impl Builder {
-    /// Runs without background threads: callers flush for themselves, and a checkpoint is run by the writer that
-    /// needs one. What happens then depends on the calls alone. For simulations.
+    /// Runs without background threads: callers flush for themselves, and a checkpoint is run by
+    /// the writer that needs one. What happens then depends on the calls alone. For simulations.
     #[doc(hidden)]
     #[must_use]
     pub fn without_threads(mut self) -> Self {
@@ -82,7 +85,9 @@ impl Builder {
     #[doc(hidden)]
     pub fn open_on(self, storage: Arc<dyn Storage>) -> Result<Cloakroom> {
         let options = self.options()?;
-        let empty = storage.len().map_err(|error| Error::io("asking for the storage's length", error))? == 0;
+        let empty =
+            storage.len().map_err(|error| Error::io("asking for the storage's length", error))?
+                == 0;
         let engine = if empty && !self.read_only {
             Engine::create_on(storage, options)?
         } else {

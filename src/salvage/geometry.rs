@@ -1,7 +1,8 @@
-//! Where the parts of a file lie: from its superblock, or else from what can be recognized without it.
+//! Where the parts of a file lie: from its superblock, or else from what can be recognized without
+//! it.
 
 use super::report::SalvageReport;
-use crate::base::pages::header_at;
+use crate::btree::pages::header_at;
 use crate::error::{Error, Result};
 use crate::limits::{BLOCK_SIZE, MAX_LOG_CAPACITY, MIN_LOG_CAPACITY};
 use crate::log::SEGMENTS;
@@ -15,7 +16,11 @@ const BLOCK: u64 = BLOCK_SIZE as u64;
 const CHUNK: usize = 1 << 20;
 
 /// The superblock, or one that says what the parts themselves say.
-pub(super) fn find(storage: &dyn Storage, path: &Path, report: &mut SalvageReport) -> Result<Superblock> {
+pub(super) fn find(
+    storage: &dyn Storage,
+    path: &Path,
+    report: &mut SalvageReport,
+) -> Result<Superblock> {
     let refused = match Superblock::read(storage, path) {
         Ok(superblock) => {
             for (copy, name) in Superblock::read_copies(storage).into_iter().zip(["A", "B"]) {
@@ -31,7 +36,9 @@ pub(super) fn find(storage: &dyn Storage, path: &Path, report: &mut SalvageRepor
         Err(other) => return Err(other),
     };
     // A copy may be intact although the file ends early, or although the other one contradicts it.
-    if let Some(intact) = Superblock::read_copies(storage).into_iter().find_map(std::result::Result::ok) {
+    if let Some(intact) =
+        Superblock::read_copies(storage).into_iter().find_map(std::result::Result::ok)
+    {
         report.lose("superblock", refused.to_string());
         return Ok(intact);
     }
@@ -53,9 +60,11 @@ struct Evidence {
     segment_size: Option<u64>,
 }
 
-/// Looks for the headers of the segments and of the B-tree, each of which has a magic number and a checksum.
+/// Looks for the headers of the segments and of the B-tree, each of which has a magic number and a
+/// checksum.
 fn recognize(storage: &dyn Storage) -> Result<Option<Superblock>> {
-    let len = storage.len().map_err(|error| Error::io("asking for the length of the file", error))?;
+    let len =
+        storage.len().map_err(|error| Error::io("asking for the length of the file", error))?;
     let log_offset = Superblock::new(BLOCK, 0, [0; 16]).log_offset;
     let end = len.min(log_offset + MAX_LOG_CAPACITY + 4 * BLOCK);
     let mut evidence = Evidence::default();
@@ -85,8 +94,8 @@ fn look_at(block: &[u8], at: u64, evidence: &mut Evidence) {
             evidence.segment_size.get_or_insert(start);
         }
     } else if header_at(block) {
-        // The first copy lies at an even block, because the log has two segments of whole blocks; the second
-        // follows it.
+        // The first copy lies at an even block, because the log has two segments of whole blocks;
+        // the second follows it.
         let start = at - at % (SEGMENTS as u64 * BLOCK);
         let segment_size = start / SEGMENTS as u64;
         if is_segment_size(segment_size) {

@@ -1,8 +1,9 @@
 //! The rows that are in the log and not in the B-tree, whatever is damaged around them.
 //!
-//! When opening would find nothing wrong, this is what opening would replay. Otherwise every intact frame counts, also
-//! behind a gap: what it says was said later than everything before it, and is nearer to the truth than what it
-//! replaces. The gaps are reported, because what was said in them is lost.
+//! When opening would find nothing wrong, this is what opening would replay. Otherwise every intact
+//! frame counts, also behind a gap: what it says was said later than everything before it, and is
+//! nearer to the truth than what it replaces. The gaps are reported, because what was said in them
+//! is lost.
 
 use super::read_what_is_there;
 use super::report::SalvageReport;
@@ -32,7 +33,7 @@ pub(super) struct Replayed {
 
 /// A frame that was found.
 #[derive(Clone, Copy)]
-struct Found {
+struct FoundFrames {
     lsn: u64,
     durable_lsn: u64,
     generation: u64,
@@ -41,66 +42,79 @@ struct Found {
     to: usize,
 }
 
-/// Reads the log. `base_lsn` is what the B-tree reached, if that is known.
+/// Reads the log. `btree_lsn` is what the B-tree reached, if that is known.
 pub(super) fn read(
     storage: &dyn Storage,
     layout: &LogLayout,
-    base_lsn: Option<u64>,
+    btree_lsn: Option<u64>,
     report: &mut SalvageReport,
 ) -> Result<Replayed> {
     let len = usize::try_from(layout.segment_size).unwrap_or(usize::MAX);
-    let segments: Vec<Vec<u8>> =
-        (0..SEGMENTS).map(|index| read_what_is_there(storage, layout.segment_offset(index), len)).collect();
+    let segments: Vec<Vec<u8>> = (0..SEGMENTS)
+        .map(|index| read_what_is_there(storage, layout.segment_offset(index), len))
+        .collect();
     let headers: Vec<Option<SegmentHeader>> = (0_u64..)
         .zip(&segments)
         .map(|(index, segment)| SegmentHeader::read_newest(segment, &layout.file_id, index))
         .collect();
-    // What the B-tree had reached when a segment was last recycled, if it cannot say so itself any more.
-    let reached = headers.iter().flatten().map(|header| header.base_lsn).max();
-    let (frames, promised) = match sound(&segments, &headers, base_lsn.or(reached)) {
+    // What the B-tree had reached when a segment was last recycled, if it cannot say so itself any
+    // more.
+    let reached = headers.iter().flatten().map(|header| header.btree_lsn).max();
+    let (frames, promised) = match sound(&segments, &headers, btree_lsn.or(reached)) {
         Some(frames) => (frames, 0),
         None => {
             report.note("the log is damaged: every intact frame in it was used, also behind a gap");
             for (index, header) in headers.iter().enumerate() {
                 if header.is_none() {
                     report.lose(
-                        format!("log segment {index} (file offset {})", layout.segment_offset(index)),
-                        "both headers; its frames were told by what they say of themselves".to_owned(),
+                        format!(
+                            "log segment {index} (file offset {})",
+                            layout.segment_offset(index)
+                        ),
+                        "both headers; its frames were told by what they say of themselves"
+                            .to_owned(),
                     );
                 }
             }
-            every_frame(&segments, &headers, base_lsn.or(reached))
+            every_frame(&segments, &headers, btree_lsn.or(reached))
         }
     };
-    Ok(apply(&segments, frames, promised, base_lsn, &headers, report))
+    Ok(apply(&segments, frames, promised, btree_lsn, &headers, report))
 }
 
 /// The frames that opening would replay, if it would.
 fn sound(
     segments: &[Vec<u8>],
     headers: &[Option<SegmentHeader>],
-    base_lsn: Option<u64>,
-) -> Option<Vec<Found>> {
+    btree_lsn: Option<u64>,
+) -> Option<Vec<FoundFrames>> {
     let mut scans = [None, None];
     for ((scan, segment), header) in scans.iter_mut().zip(segments).zip(headers) {
         *scan = Some(scan_segment(segment, (*header)?));
     }
-    let plan = plan(base_lsn?, scans).ok()?;
+    let plan = plan(btree_lsn?, scans).ok()?;
     let frames = plan.replay.iter().map(|(segment, frame)| {
         let payload = frame.payload_range();
         let (lsn, durable_lsn) = (frame.lsn, frame.durable_lsn);
-        Found { lsn, durable_lsn, generation: 0, segment: *segment, from: payload.start, to: payload.end }
+        FoundFrames {
+            lsn,
+            durable_lsn,
+            generation: 0,
+            segment: *segment,
+            from: payload.start,
+            to: payload.end,
+        }
     });
     Some(frames.collect())
 }
 
-/// Every intact frame of the newest use of each segment above the B-tree, and the greatest position that any of them
-/// says was durable.
+/// Every intact frame of the newest use of each segment above the B-tree, and the greatest position
+/// that any of them says was durable.
 fn every_frame(
     segments: &[Vec<u8>],
     headers: &[Option<SegmentHeader>],
-    base_lsn: Option<u64>,
-) -> (Vec<Found>, u64) {
+    btree_lsn: Option<u64>,
+) -> (Vec<FoundFrames>, u64) {
     let known = headers.iter().flatten().map(|header| header.generation).max();
     let (mut frames, mut promised) = (Vec::new(), 0);
     for ((index, segment), header) in segments.iter().enumerate().zip(headers) {
@@ -109,16 +123,21 @@ fn every_frame(
         found.retain(|frame| Some(frame.generation) == newest);
         promised = found.iter().map(|frame| frame.durable_lsn).fold(promised, u64::max);
         // A mark has no rows.
-        found.retain(|frame| frame.to > frame.from && frame.lsn > base_lsn.unwrap_or_default());
+        found.retain(|frame| frame.to > frame.from && frame.lsn > btree_lsn.unwrap_or_default());
         frames.extend(found);
     }
     frames.sort_by_key(|frame| (frame.lsn, frame.generation));
     (frames, promised)
 }
 
-/// The generation of the newest use of a segment. Its header tells, unless frames are there of the use after it. Without
-/// one, it is beside that of the other segment; without either, it is that of most of the frames.
-fn newest_generation(found: &[Found], header: Option<&SegmentHeader>, known: Option<u64>) -> Option<u64> {
+/// The generation of the newest use of a segment. Its header tells, unless frames are there of the
+/// use after it. Without one, it is beside that of the other segment; without either, it is that of
+/// most of the frames.
+fn newest_generation(
+    found: &[FoundFrames],
+    header: Option<&SegmentHeader>,
+    known: Option<u64>,
+) -> Option<u64> {
     let mut counts: BTreeMap<u64, usize> = BTreeMap::new();
     for frame in found {
         *counts.entry(frame.generation).or_default() += 1;
@@ -138,13 +157,14 @@ fn newest_generation(found: &[Found], header: Option<&SegmentHeader>, known: Opt
 }
 
 /// Every frame whose checksum fits.
-fn intact(segment: &[u8], index: usize) -> Vec<Found> {
+fn intact(segment: &[u8], index: usize) -> Vec<FoundFrames> {
     let mut found = Vec::new();
     let mut crc_bytes_left = segment.len().saturating_mul(CRC_FACTOR);
     let mut offset = DATA_START;
     while let Some(rest) = segment.get(offset..).filter(|rest| rest.len() >= FRAME_HEADER_LEN) {
         let length = rest.first_chunk().map_or(0, |length| u32::from_le_bytes(*length));
-        let covered = usize::try_from(length).unwrap_or(usize::MAX).saturating_add(FRAME_HEADER_LEN);
+        let covered =
+            usize::try_from(length).unwrap_or(usize::MAX).saturating_add(FRAME_HEADER_LEN);
         // Nothing but zeros begins with sixteen of them: no frame has the position 0.
         let is_empty = rest.get(..16).is_some_and(|start| start.iter().all(|&byte| byte == 0));
         let step = match crc_bytes_left.checked_sub(covered) {
@@ -155,7 +175,7 @@ fn intact(segment: &[u8], index: usize) -> Vec<Found> {
                 match parse(rest) {
                     Ok(frame) => {
                         let from = offset + FRAME_HEADER_LEN;
-                        found.push(Found {
+                        found.push(FoundFrames {
                             lsn: frame.lsn,
                             durable_lsn: frame.durable_lsn,
                             generation: frame.generation,
@@ -177,37 +197,42 @@ fn intact(segment: &[u8], index: usize) -> Vec<Found> {
 /// Takes the newest version of each row, and finds the gaps.
 fn apply(
     segments: &[Vec<u8>],
-    frames: Vec<Found>,
+    frames: Vec<FoundFrames>,
     promised: u64,
-    base_lsn: Option<u64>,
+    btree_lsn: Option<u64>,
     headers: &[Option<SegmentHeader>],
     report: &mut SalvageReport,
 ) -> Replayed {
     let mut rows = LogRows::new();
-    let reached = headers.iter().flatten().map(|header| header.base_lsn).max().unwrap_or_default();
-    if let Some(base_lsn) = base_lsn
-        && base_lsn < reached
+    let reached = headers.iter().flatten().map(|header| header.btree_lsn).max().unwrap_or_default();
+    if let Some(btree_lsn) = btree_lsn
+        && btree_lsn < reached
     {
         report.lose(
             "B-tree",
             format!(
-                "it is at position {base_lsn}, but had reached {reached}: it fell back to an earlier state"
+                "it is at position {btree_lsn}, but had reached {reached}: it fell back to an earlier state"
             ),
         );
-        report.lost_frames.push(base_lsn + 1..=reached);
+        report.lost_frames.push(btree_lsn + 1..=reached);
     }
-    let mut last = base_lsn.unwrap_or_default().max(reached);
-    if base_lsn.is_none() && reached == 0 {
+    let mut last = btree_lsn.unwrap_or_default().max(reached);
+    if btree_lsn.is_none() && reached == 0 {
         // Where the log began is not known.
         last = frames.first().map_or(0, |frame| frame.lsn.saturating_sub(1));
     }
     for frame in frames {
-        let payload = segments.get(frame.segment).and_then(|segment| segment.get(frame.from..frame.to));
-        let location = format!("log segment {}, offset {}", frame.segment, frame.from - FRAME_HEADER_LEN);
+        let payload =
+            segments.get(frame.segment).and_then(|segment| segment.get(frame.from..frame.to));
+        let location =
+            format!("log segment {}, offset {}", frame.segment, frame.from - FRAME_HEADER_LEN);
         let ops = match decode_batch(payload.unwrap_or_default()) {
             Ok(ops) => ops,
             Err(detail) => {
-                report.lose(location, format!("the rows of operation {} do not decode: {detail}", frame.lsn));
+                report.lose(
+                    location,
+                    format!("the rows of operation {} do not decode: {detail}", frame.lsn),
+                );
                 continue;
             }
         };

@@ -2,14 +2,17 @@
 //!
 //! The damaged file is only read. What can be read of it comes out in four steps:
 //!
-//! 1. **Where its parts lie** ([`geometry`]): a copy of the superblock, or the parts themselves, which can be recognized.
-//! 2. **Its rows**, into a file that never gets a name: those of every leaf of the B-tree that is intact, page by page
-//!    and past redb, under those of the log ([`log`]). Rows of derived tables are left where they are.
-//! 3. **What fits together** ([`rows`]), into the new file: rows that no store writes, and rows whose other half is
-//!    lost, stay behind; rows of derived tables are derived anew.
+//! 1. **Where its parts lie** ([`geometry`]): a copy of the superblock, or the parts themselves,
+//!    which can be recognized.
+//! 2. **Its rows**, into a file that never gets a name: those of every leaf of the B-tree that is
+//!    intact, page by page and past redb, under those of the log ([`log`]). Rows of derived tables
+//!    are left where they are.
+//! 3. **What fits together** ([`rows`]), into the new file: rows that no store writes, and rows
+//!    whose other half is lost, stay behind; rows of derived tables are derived anew.
 //! 4. **The new file is verified**, and gets its name.
 //!
-//! What stays behind is in the report, as are the ranges of keys and of operations in which something is missing.
+//! What stays behind is in the report, as are the ranges of keys and of operations in which
+//! something is missing.
 
 mod geometry;
 mod log;
@@ -18,8 +21,8 @@ mod rows;
 
 pub use report::{Loss, SalvageReport};
 
-use crate::base::check::{FaultKind, check_window, in_use};
-use crate::base::pages::{Depth, KeyRange, TableRoot, Tables, Tree, Visit};
+use crate::btree::check::{FaultKind, check_window, in_use};
+use crate::btree::pages::{Depth, KeyRange, TableRoot, Tables, Tree, Visit};
 use crate::clock::ManualClock;
 use crate::durability::Durability;
 use crate::engine::new_file::NewFile;
@@ -28,7 +31,7 @@ use crate::error::{Error, Result};
 use crate::limits::BLOCK_SIZE;
 use crate::log::LogLayout;
 use crate::storage::{FileStorage, Replace, Storage, Superblock, check_vacant};
-use crate::stores::secondary;
+use crate::stores::derived;
 use crate::tables::Table;
 use crate::verify::{location, verify_storage};
 use log::LogRows;
@@ -39,8 +42,9 @@ use std::sync::Arc;
 /// Bytes of page cache for each of the files that are built.
 const CACHE_SIZE: usize = 8 << 20;
 
-/// Copies what is intact in the file `from`, which nobody has open for writing, into a new file `to`, which must not
-/// exist. Nothing is written to `from`. The report says what is lost, as far as that can be known.
+/// Copies what is intact in the file `from`, which nobody has open for writing, into a new file
+/// `to`, which must not exist. Nothing is written to `from`. The report says what is lost, as far
+/// as that can be known.
 ///
 /// Space for twice the rows is needed beside `to` for as long as it lasts.
 ///
@@ -56,10 +60,12 @@ const CACHE_SIZE: usize = 8 << 20;
 ///
 /// # Errors
 /// In all cases there is no file `to`, or the one that was there is as it was:
-/// - [`Error::Io`] with `AlreadyExists`: something has the name `to`. With `NotFound`: there is no file `from`.
+/// - [`Error::Io`] with `AlreadyExists`: something has the name `to`. With `NotFound`: there is no
+///   file `from`.
 /// - [`Error::Locked`]: somebody has `from` open for writing.
 /// - [`Error::NotCloakroom`], [`Error::UnsupportedVersion`]: not ours, or newer.
-/// - [`Error::Corrupted`]: so little is left that it cannot even be told where the parts of the file lie.
+/// - [`Error::Corrupted`]: so little is left that it cannot even be told where the parts of the
+///   file lie.
 /// - [`Error::Io`], [`Error::DiskFull`]: the new file could not be written.
 pub fn salvage(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<SalvageReport> {
     let (from, to) = (from.as_ref(), to.as_ref());
@@ -68,18 +74,23 @@ pub fn salvage(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<SalvageRe
     salvage_storage(&storage, from, to)
 }
 
-/// Copies what is intact in a storage that nobody writes to into a new file `to`. `from` names it in errors.
-pub(crate) fn salvage_storage(storage: &Arc<dyn Storage>, from: &Path, to: &Path) -> Result<SalvageReport> {
+/// Copies what is intact in a storage that nobody writes to into a new file `to`. `from` names it
+/// in errors.
+pub(crate) fn salvage_storage(
+    storage: &Arc<dyn Storage>,
+    from: &Path,
+    to: &Path,
+) -> Result<SalvageReport> {
     let mut report = SalvageReport::default();
     let superblock = geometry::find(storage.as_ref(), from, &mut report)?;
     note_damaged_blocks(storage, &superblock, &mut report)?;
     let tree = newest_tree(storage, &superblock, &mut report);
-    let base_lsn = tree.as_ref().and_then(|tree| tree.lsn().ok().flatten());
-    if tree.is_some() && base_lsn.is_none() {
+    let btree_lsn = tree.as_ref().and_then(|tree| tree.lsn().ok().flatten());
+    if tree.is_some() && btree_lsn.is_none() {
         report.note("the B-tree does not tell any more which operations it has");
     }
     let layout = LogLayout::of(&superblock);
-    let replayed = log::read(storage.as_ref(), &layout, base_lsn, &mut report)?;
+    let replayed = log::read(storage.as_ref(), &layout, btree_lsn, &mut report)?;
 
     let like = Geometry {
         file_id: Geometry::new(0, 0).file_id,
@@ -93,7 +104,7 @@ pub(crate) fn salvage_storage(storage: &Arc<dyn Storage>, from: &Path, to: &Path
     }
     for ((table, key), value) in &replayed.rows {
         if let Some(value) = value
-            && !secondary::is_derived(*table)
+            && !derived::is_derived(*table)
         {
             gathered.put(*table, key, value)?;
         }
@@ -102,7 +113,9 @@ pub(crate) fn salvage_storage(storage: &Arc<dyn Storage>, from: &Path, to: &Path
     let gathered = gathered.seal()?;
     let mut new = NewFile::create(to, like, CACHE_SIZE)?;
     let engine = open(Arc::new(gathered.storage().clone()), to)?;
-    engine.read(Durability::Os, |snapshot| rows::rebuild(snapshot, &unsure, &mut new, &mut report)).wait()?;
+    engine
+        .read(Durability::Os, |snapshot| rows::rebuild(snapshot, &unsure, &mut new, &mut report))
+        .wait()?;
     drop((engine, gathered));
 
     let whole = new.seal()?;
@@ -122,7 +135,7 @@ fn open(storage: Arc<dyn Storage>, path: &Path) -> Result<Engine> {
         cache_size: CACHE_SIZE,
         clock: Arc::new(ManualClock::new(0)),
         threads: Threads::None,
-        upkeep: None,
+        maintenance: None,
         read_only: true,
         migrations: &[],
     };
@@ -151,12 +164,16 @@ fn note_damaged_blocks(
     superblock: &Superblock,
     report: &mut SalvageReport,
 ) -> Result<()> {
-    let offset = superblock.base_offset;
+    let offset = superblock.btree_offset;
     let mut damaged = BTreeSet::new();
     check_window(storage, offset, &mut |fault| match fault.kind {
         FaultKind::Block(block) => drop(damaged.insert(block)),
-        FaultKind::HeaderCopy => report.note(format!("file offset {}: {}", fault.offset, fault.detail)),
-        FaultKind::Whole => report.lose(format!("B-tree (file offset {})", fault.offset), fault.detail),
+        FaultKind::HeaderCopy => {
+            report.note(format!("file offset {}: {}", fault.offset, fault.detail))
+        }
+        FaultKind::Whole => {
+            report.lose(format!("B-tree (file offset {})", fault.offset), fault.detail)
+        }
         FaultKind::Harmless => {}
     })?;
     let all = damaged.clone();
@@ -172,13 +189,14 @@ fn newest_tree(
     superblock: &Superblock,
     report: &mut SalvageReport,
 ) -> Option<Tree> {
-    let trees = Tree::open(storage, superblock.base_offset).unwrap_or_default();
+    let trees = Tree::open(storage, superblock.btree_offset).unwrap_or_default();
     let count = trees.len();
     for (index, tree) in trees.into_iter().enumerate() {
         let tables = tree.pages().tables(Tables::User, &mut |_| Ok(()));
         if tables.is_ok_and(|tables| !tables.is_empty()) {
             if index > 0 {
-                report.lose("B-tree", "its newest state cannot be read; the one before it was used");
+                report
+                    .lose("B-tree", "its newest state cannot be read; the one before it was used");
             }
             return Some(tree);
         }
@@ -188,8 +206,8 @@ fn newest_tree(
     None
 }
 
-/// Puts every row of the B-tree that can be read and is not newer in the log into `gathered`. What of the uses of form
-/// tokens is lost goes into `unsure`.
+/// Puts every row of the B-tree that can be read and is not newer in the log into `gathered`. What
+/// of the uses of form tokens is lost goes into `unsure`.
 fn gather(
     tree: &Tree,
     newer: &LogRows,
@@ -204,9 +222,10 @@ fn gather(
         }
         Ok(())
     })?;
-    for &table in Table::ALL.iter().filter(|table| !secondary::is_derived(**table)) {
+    for &table in Table::ALL.iter().filter(|table| !derived::is_derived(**table)) {
         let Some(root) = roots.iter().find(|root| root.name == table.name()) else {
-            report.lose(format!("table {}", table.name()), format!("all of it: {}", meaning(table)));
+            report
+                .lose(format!("table {}", table.name()), format!("all of it: {}", meaning(table)));
             if table == Table::FormTokenUse {
                 unsure.push((None, None));
             }
@@ -221,9 +240,10 @@ fn gather(
     Ok(())
 }
 
-/// The same for one table. Returns how many rows there were, those included that are newer in the log.
+/// The same for one table. Returns how many rows there were, those included that are newer in the
+/// log.
 fn gather_table(
-    pages: &crate::base::pages::Pages<'_>,
+    pages: &crate::btree::pages::Pages<'_>,
     table: Table,
     root: &TableRoot,
     newer: &LogRows,

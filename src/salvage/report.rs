@@ -32,15 +32,17 @@ pub struct SalvageReport {
     pub rows: u64,
     /// The length of the new file in bytes.
     pub bytes: u64,
-    /// What is known to be lost, up to 1,000 of them: ranges of keys behind damaged pages, rows that were none or whose
-    /// other half is lost, parts of the file that could not be used.
+    /// What is known to be lost, up to 1,000 of them: ranges of keys behind damaged pages, rows
+    /// that were none or whose other half is lost, parts of the file that could not be used.
     pub losses: Vec<Loss>,
     /// How many losses there were beyond those that are listed.
     pub more_losses: u64,
-    /// The operations that are lost from the log, as ranges of their positions (LSNs). What they did is as if it
-    /// had not been done: a token consumed in one of them is unconsumed, and a state taken is there again.
+    /// The operations that are lost from the log, as ranges of their positions (LSNs). What they
+    /// did is as if it had not been done: a token consumed in one of them is unconsumed, and a
+    /// state taken is there again.
     pub lost_frames: Vec<RangeInclusive<u64>>,
-    /// How many rows of the damaged file were left out, because they made no sense or what they belong to is lost.
+    /// How many rows of the damaged file were left out, because they made no sense or what they
+    /// belong to is lost.
     pub dropped: u64,
     /// The blocks of the B-tree that are damaged, up to 1,000 of them.
     pub damaged_blocks: Vec<u64>,

@@ -2,7 +2,7 @@
 
 use super::is_damage;
 use super::report::SalvageReport;
-use crate::base::pages::KeyRange;
+use crate::btree::pages::KeyRange;
 use crate::codec;
 use crate::engine::access::{Reader, Row};
 use crate::engine::new_file::NewFile;
@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::stores::cache::row::CacheRow;
 use crate::stores::rate_limit::history;
 use crate::stores::rate_limit::limiter::{Kind, LAST_ID_KEY};
-use crate::stores::{check, expiry, relations, secondary};
+use crate::stores::{constraints, derived, expiry, validation};
 use crate::tables::Table;
 use crate::verify::location;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,10 +29,10 @@ struct Rebuild<'a> {
     windows: BTreeSet<u64>,
 }
 
-/// Copies what fits together into `new`. `unsure` are the keys of form tokens of which it is not known whether they were
-/// consumed.
-pub(super) fn rebuild<R: Reader + ?Sized>(
-    rows: &mut R,
+/// Copies what fits together into `new`. `unsure` are the keys of form tokens of which it is not
+/// known whether they were consumed.
+pub(super) fn rebuild(
+    rows: &mut dyn Reader,
     unsure: &[KeyRange],
     new: &mut NewFile,
     report: &mut SalvageReport,
@@ -40,7 +40,7 @@ pub(super) fn rebuild<R: Reader + ?Sized>(
     let mut rebuild = Rebuild { new, report, counts: BTreeMap::new(), windows: BTreeSet::new() };
     for &table in Table::ALL {
         // Those of requests follow when the windows are known.
-        if secondary::is_derived(table) || table == Table::RateLimitRequest {
+        if derived::is_derived(table) || table == Table::RateLimitRequest {
             continue;
         }
         walk(rows, table, |rows, (key, value)| {
@@ -58,9 +58,10 @@ pub(super) fn rebuild<R: Reader + ?Sized>(
                 let what = "it is unconsumed in the new file, but that it was consumed may be what is lost";
                 rebuild.report.lose(location(table, key), what);
             }
-            rebuild.windows.extend(relations::window_id(table, value)?);
+            rebuild.windows.extend(constraints::window_id(table, value)?);
             if table == Table::RateLimitStore && key.first() == Some(&(Kind::Adaptive as u8)) {
-                // Whether a sweeper saw to what a clear made it forget is not known, so it is asked to look again.
+                // Whether a sweeper saw to what a clear made it forget is not known, so it is asked
+                // to look again.
                 rebuild.write(Table::Expiry, &expiry::encode_key(0, table, key), &[])?;
             }
             rebuild.put(table, key, value)
@@ -81,7 +82,9 @@ impl Rebuild<'_> {
     /// Writes a row and the derived rows that belong to it.
     fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<()> {
         let mut derived = Vec::new();
-        secondary::rows(table, key, value, &mut |table, key, value| derived.push((table, key, value)))?;
+        derived::rows(table, key, value, &mut |table, key, value| {
+            derived.push((table, key, value))
+        })?;
         for (table, key, value) in derived {
             self.write(table, &key, &value)?;
         }
@@ -94,12 +97,15 @@ impl Rebuild<'_> {
     }
 
     /// The rows of requests whose windows are kept.
-    fn requests<R: Reader + ?Sized>(&mut self, rows: &mut R) -> Result<()> {
+    fn requests(&mut self, rows: &mut dyn Reader) -> Result<()> {
         let table = Table::RateLimitRequest;
         walk(rows, table, |_, (key, value)| {
             let place = history::place_of(key);
-            if let Err(error) = check::row(table, key, value) {
-                self.report.drop_row(location(table, key), format!("a row that no store writes ({error})"));
+            if let Err(error) = validation::row(table, key, value) {
+                self.report.drop_row(
+                    location(table, key),
+                    format!("a row that no store writes ({error})"),
+                );
             } else if place.is_ok_and(|place| self.windows.contains(&place.id)) {
                 return self.write(table, key, value);
             } else {
@@ -110,7 +116,7 @@ impl Rebuild<'_> {
     }
 
     /// The last number that was given to a window: not below any that is in use.
-    fn last_id<R: Reader + ?Sized>(&mut self, rows: &mut R) -> Result<()> {
+    fn last_id(&mut self, rows: &mut dyn Reader) -> Result<()> {
         let table = Table::RateLimitStore;
         let found = rows.get(table, LAST_ID_KEY)?;
         let last = found.and_then(|row| codec::decode_row::<u64>(table.name(), &row).ok());
@@ -121,40 +127,41 @@ impl Rebuild<'_> {
 }
 
 /// Why a row stays behind, if it does.
-fn reject<R: Reader + ?Sized>(
-    rows: &mut R,
-    table: Table,
-    key: &[u8],
-    value: &[u8],
-) -> Result<Option<String>> {
-    if let Err(error) = check::row(table, key, value) {
+fn reject(rows: &mut dyn Reader, table: Table, key: &[u8], value: &[u8]) -> Result<Option<String>> {
+    if let Err(error) = validation::row(table, key, value) {
         return Ok(Some(format!("a row that no store writes ({error})")));
     }
     let lost = |what: &str| Some(format!("{what} is lost, so it was left out"));
     Ok(match table {
         Table::FormTokenUse if !is_kept(rows, Table::FormToken, key)? => lost("its form token"),
-        Table::HandoffClaim if !is_kept(rows, Table::Handoff, key)? => lost("the state that it claims"),
+        Table::HandoffClaim if !is_kept(rows, Table::Handoff, key)? => {
+            lost("the state that it claims")
+        }
         Table::CacheTags if !is_kept(rows, Table::Cache, key)? => {
             lost("the cached value that it has tags for")
         }
-        Table::CacheTags => relations::orphaned(rows, table, key)?,
+        Table::CacheTags => constraints::orphaned(rows, table, key)?,
         // Without its tags it would outlive their invalidation.
-        Table::Cache if CacheRow::decode(value)?.tagged && !is_kept(rows, Table::CacheTags, key)? => {
+        Table::Cache
+            if CacheRow::decode(value)?.tagged && !is_kept(rows, Table::CacheTags, key)? =>
+        {
             lost("what tags it has")
         }
-        Table::RateLimit | Table::AdaptiveRateLimit => match relations::lost_requests(rows, table, value) {
-            Ok(requests) if requests.is_empty() => None,
-            Ok(_) => lost("when its requests were made"),
-            Err(error) if is_damage(&error) => lost("when its requests were made"),
-            Err(error) => return Err(error),
-        },
+        Table::RateLimit | Table::AdaptiveRateLimit => {
+            match constraints::lost_requests(rows, table, value) {
+                Ok(requests) if requests.is_empty() => None,
+                Ok(_) => lost("when its requests were made"),
+                Err(error) if is_damage(&error) => lost("when its requests were made"),
+                Err(error) => return Err(error),
+            }
+        }
         _ => None,
     })
 }
 
 /// Whether there is a row at `key` of `table` that a store could have written.
-fn is_kept<R: Reader + ?Sized>(rows: &mut R, table: Table, key: &[u8]) -> Result<bool> {
-    Ok(rows.get(table, key)?.is_some_and(|value| check::row(table, key, &value).is_ok()))
+fn is_kept(rows: &mut dyn Reader, table: Table, key: &[u8]) -> Result<bool> {
+    Ok(rows.get(table, key)?.is_some_and(|value| validation::row(table, key, &value).is_ok()))
 }
 
 /// Whether a key lies in a range: greater than the first bound and not greater than the second.
@@ -163,13 +170,15 @@ fn contains((after, to): &KeyRange, key: &[u8]) -> bool {
 }
 
 /// Shows `each` every row of `table`.
-fn walk<R: Reader + ?Sized>(
-    rows: &mut R,
+fn walk(
+    rows: &mut dyn Reader,
     table: Table,
-    mut each: impl FnMut(&mut R, &Row) -> Result<()>,
+    mut each: impl FnMut(&mut dyn Reader, &Row) -> Result<()>,
 ) -> Result<()> {
     let slice = match table {
-        Table::Handoff | Table::Cache | Table::DedupeJob | Table::State | Table::CacheTags => LARGE_SLICE,
+        Table::Handoff | Table::Cache | Table::DedupeJob | Table::State | Table::CacheTags => {
+            LARGE_SLICE
+        }
         _ => SMALL_SLICE,
     };
     let mut after: Option<Vec<u8>> = None;

@@ -2,12 +2,12 @@
 //!
 //! 1. A temporary file beside the target is created, readable by its owner only, and locked.
 //! 2. Its content is written, and flushed with every attribute.
-//! 3. It is renamed to the target, unless something has that name by now. The lock goes with it, so nobody can
-//!    open the file in between.
+//! 3. It is renamed to the target, unless something has that name by now. The lock goes with it, so
+//!    nobody can open the file in between.
 //! 4. The directory is flushed, so that the name survives too.
 //!
-//! A crash before step 3 leaves a temporary that nobody has locked, and the next creator removes it. A crash after
-//! it leaves the whole file or, before step 4, perhaps the temporary.
+//! A crash before step 3 leaves a temporary that nobody has locked, and the next creator removes
+//! it. A crash after it leaves the whole file or, before step 4, perhaps the temporary.
 
 use super::file::{Access, FileStorage, context, is_named, lock, open_regular};
 use crate::error::{Error, Result};
@@ -22,20 +22,22 @@ const SUFFIX: &str = ".new";
 /// How many random letters make the name of a temporary file unique.
 const RANDOM_LEN: usize = 10;
 
-/// The most bytes of the target's name that go into a temporary's, because most filesystems end names at 255.
+/// The most bytes of the target's name that go into a temporary's, because most filesystems end
+/// names at 255.
 const MAX_STEM_LEN: usize = 200;
 
-/// How often a creator starts over because a cleaner took its temporary for an orphan in the moment between creating
-/// and locking it, or because the target came and went. Each round takes another process in exactly that moment.
+/// How often a creator starts over because a cleaner took its temporary for an orphan in the moment
+/// between creating and locking it, or because the target came and went. Each round takes another
+/// process in exactly that moment.
 const MAX_ATTEMPTS: usize = 16;
 
 impl FileStorage {
-    /// Opens the file at `path`, or creates it with the content that `init` writes. The flag says whether it was
-    /// created.
+    /// Opens the file at `path`, or creates it with the content that `init` writes. The flag says
+    /// whether it was created.
     ///
     /// # Errors
-    /// Those of [`FileStorage::open`] and [`FileStorage::create`], without `NotFound` and `AlreadyExists` for the
-    /// file itself.
+    /// Those of [`FileStorage::open`] and [`FileStorage::create`], without `NotFound` and
+    /// `AlreadyExists` for the file itself.
     pub(crate) fn open_or_create(
         path: &Path,
         mut init: impl FnMut(&FileStorage) -> Result<()>,
@@ -48,19 +50,24 @@ impl FileStorage {
                 outcome => return outcome.map(|storage| (storage, false)),
             }
             match Self::create(path, &mut init) {
-                Err(error) if attempt < MAX_ATTEMPTS && has_kind(&error, io::ErrorKind::AlreadyExists) => {}
+                Err(error)
+                    if attempt < MAX_ATTEMPTS && has_kind(&error, io::ErrorKind::AlreadyExists) => {
+                }
                 outcome => return outcome.map(|storage| (storage, true)),
             }
         }
     }
 
-    /// Creates the file at `path` with the content that `init` writes, and locks it. It appears under its name
-    /// whole and durable.
+    /// Creates the file at `path` with the content that `init` writes, and locks it. It appears
+    /// under its name whole and durable.
     ///
     /// # Errors
-    /// Any error leaves no file behind. When something has that name already it is left alone, and the error is an
-    /// [`Error::Io`] whose source is `AlreadyExists`: open that one instead.
-    pub(crate) fn create(path: &Path, init: impl FnOnce(&FileStorage) -> Result<()>) -> Result<FileStorage> {
+    /// Any error leaves no file behind. When something has that name already it is left alone, and
+    /// the error is an [`Error::Io`] whose source is `AlreadyExists`: open that one instead.
+    pub(crate) fn create(
+        path: &Path,
+        init: impl FnOnce(&FileStorage) -> Result<()>,
+    ) -> Result<FileStorage> {
         check_vacant(path)?;
         let creation = Creation::begin(path)?;
         init(creation.storage())?;
@@ -73,12 +80,13 @@ impl FileStorage {
 pub(crate) enum Replace {
     /// Nothing: when something has the name by then, the new file is given up.
     Nothing,
-    /// This file, which its holder has locked and still has the name. Its owner and permissions are kept where the
-    /// system allows it. It stays whole until the new one has its name.
+    /// This file, which its holder has locked and still has the name. Its owner and permissions are
+    /// kept where the system allows it. It stays whole until the new one has its name.
     This(FileStorage),
 }
 
-/// A file that is being made. It has its name when it is published; dropped before, it leaves nothing.
+/// A file that is being made. It has its name when it is published; dropped before, it leaves
+/// nothing.
 #[derive(Debug)]
 pub(crate) struct Creation {
     // Before the temporary, so that nobody finds it without a lock.
@@ -91,8 +99,8 @@ pub(crate) struct Creation {
 }
 
 impl Creation {
-    /// An empty, locked temporary beside `path`, or beside what a symbolic link of that name leads to. Temporaries
-    /// of the same target that were left by creators that are gone are removed.
+    /// An empty, locked temporary beside `path`, or beside what a symbolic link of that name leads
+    /// to. Temporaries of the same target that were left by creators that are gone are removed.
     pub(crate) fn begin(path: &Path) -> Result<Self> {
         let failed = |error| Error::io(context("creating", path), error);
         let is_link = fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink());
@@ -118,10 +126,10 @@ impl Creation {
     /// Flushes the content, and gives the file its name. It is still locked.
     ///
     /// # Errors
-    /// Any error leaves no temporary. What has the name is as it was, with one exception: when the directory cannot be
-    /// flushed after a replacement, the new file has the name, and a crash may bring back the old one, whole.
-    /// When something has the name that must not be replaced, the error is an [`Error::Io`] whose source is
-    /// `AlreadyExists`.
+    /// Any error leaves no temporary. What has the name is as it was, with one exception: when the
+    /// directory cannot be flushed after a replacement, the new file has the name, and a crash may
+    /// bring back the old one, whole. When something has the name that must not be replaced, the
+    /// error is an [`Error::Io`] whose source is `AlreadyExists`.
     pub(crate) fn publish(self, replace: Replace) -> Result<FileStorage> {
         let Self { storage, temporary, path, resolved } = self;
         let failed = |error| Error::io(context("creating", &path), error);
@@ -148,8 +156,8 @@ impl Creation {
         };
         if let Err(error) = sync_dir(dir) {
             if !replaces {
-                // The name may not survive a crash, so the caller is told that there is no file, and that is made
-                // so. It is still locked, so nobody has begun to use it.
+                // The name may not survive a crash, so the caller is told that there is no file,
+                // and that is made so. It is still locked, so nobody has begun to use it.
                 let _ = fs::remove_file(&path);
             }
             return Err(Error::io(context("flushing the directory of the new", &path), error));
@@ -161,8 +169,8 @@ impl Creation {
 /// Says early that the name is taken, to spare the work. What decides is the rename.
 ///
 /// # Errors
-/// [`Error::Io`], whose source is `AlreadyExists` when something has the name, or `InvalidInput` for a symbolic link and
-/// for a path without a name.
+/// [`Error::Io`], whose source is `AlreadyExists` when something has the name, or `InvalidInput`
+/// for a symbolic link and for a path without a name.
 pub(crate) fn check_vacant(path: &Path) -> Result<()> {
     let failed = |error| Error::io(context("creating", path), error);
     split(path).map_err(failed)?;
@@ -173,8 +181,8 @@ pub(crate) fn check_vacant(path: &Path) -> Result<()> {
     }
 }
 
-/// Gives the new file the owner and the permissions of the old one. Where the owner cannot be given, nobody but the
-/// new one gets in.
+/// Gives the new file the owner and the permissions of the old one. Where the owner cannot be
+/// given, nobody but the new one gets in.
 #[cfg(unix)]
 fn keep_access(old: &File, new: &File) -> io::Result<()> {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
@@ -206,7 +214,8 @@ fn split(path: &Path) -> io::Result<(&Path, &OsStr)> {
     Ok((dir, name))
 }
 
-/// Why the name cannot be taken. A symbolic link that leads nowhere is not something to open instead.
+/// Why the name cannot be taken. A symbolic link that leads nowhere is not something to open
+/// instead.
 fn occupied(found: &fs::Metadata) -> io::Error {
     if found.is_symlink() {
         let detail = "a symbolic link has this name; create the file where it leads, or remove it";
@@ -258,8 +267,8 @@ fn locked_temporary(dir: &Path, name: &OsStr, path: &Path) -> Result<(File, temp
     Err(Error::Locked { path: path.to_path_buf() })
 }
 
-/// Removes the temporaries of creators that were killed: those with a name like ours that nobody has locked. What
-/// cannot be removed is left, because it is in nobody's way.
+/// Removes the temporaries of creators that were killed: those with a name like ours that nobody
+/// has locked. What cannot be removed is left, because it is in nobody's way.
 fn remove_orphans(dir: &Path, name: &OsStr) {
     let prefix = prefix(name);
     let Ok(entries) = fs::read_dir(dir) else { return };
@@ -282,7 +291,9 @@ fn is_temporary(name: &OsStr, prefix: &OsStr) -> bool {
         .as_encoded_bytes()
         .strip_prefix(prefix.as_encoded_bytes())
         .and_then(|rest| rest.strip_suffix(SUFFIX.as_bytes()));
-    random.is_some_and(|letters| letters.len() == RANDOM_LEN && letters.iter().all(u8::is_ascii_alphanumeric))
+    random.is_some_and(|letters| {
+        letters.len() == RANDOM_LEN && letters.iter().all(u8::is_ascii_alphanumeric)
+    })
 }
 
 /// Makes the names in a directory durable.
@@ -432,7 +443,8 @@ mod tests {
     #[test]
     fn a_missing_directory_or_an_absent_name_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
-        let error = FileStorage::open_or_create(&dir.path().join("no/edge.cloak"), hello).unwrap_err();
+        let error =
+            FileStorage::open_or_create(&dir.path().join("no/edge.cloak"), hello).unwrap_err();
         assert!(has_kind(&error, io::ErrorKind::NotFound), "{error}");
         assert!(error.to_string().contains("no/edge.cloak"), "{error}");
         let error = FileStorage::create(Path::new("/"), hello).unwrap_err();

@@ -1,11 +1,11 @@
 //! A locked file.
 //!
 //! Invariants:
-//! 1. The whole file is locked for as long as a [`FileStorage`] lives, exclusively by whoever may write and shared by
-//!    those who only read, and the path named this very file when the lock was taken. So nobody else who respects
-//!    the lock writes to it or truncates it.
-//! 2. `len` is the length of the file as this storage left it. A write is checked against it, because the system
-//!    would silently grow the file instead.
+//! 1. The whole file is locked for as long as a [`FileStorage`] lives, exclusively by whoever may
+//!    write and shared by those who only read, and the path named this very file when the lock was
+//!    taken. So nobody else who respects the lock writes to it or truncates it.
+//! 2. `len` is the length of the file as this storage left it. A write is checked against it,
+//!    because the system would silently grow the file instead.
 
 use super::{Storage, StorageView};
 use crate::error::{Error, Result};
@@ -16,8 +16,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// How often [`FileStorage::open`] starts over because the file was replaced between opening and locking it. Each
-/// round takes another process that replaces the file in that moment, so a few are plenty.
+/// How often [`FileStorage::open`] starts over because the file was replaced between opening and
+/// locking it. Each round takes another process that replaces the file in that moment, so a few are
+/// plenty.
 const MAX_OPEN_ATTEMPTS: usize = 16;
 
 /// What a file is opened for.
@@ -29,7 +30,8 @@ pub(super) enum Access {
     Write,
 }
 
-/// A file that is open and locked as a whole, until it is closed or the last clone of this is dropped.
+/// A file that is open and locked as a whole, until it is closed or the last clone of this is
+/// dropped.
 #[derive(Debug, Clone)]
 pub(crate) struct FileStorage {
     shared: Arc<Shared>,
@@ -49,8 +51,8 @@ struct Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // Closing the descriptor alone keeps the lock for as long as another process has inherited it, be it only
-        // for the moment between the fork and the exec of a child.
+        // Closing the descriptor alone keeps the lock for as long as another process has inherited
+        // it, be it only for the moment between the fork and the exec of a child.
         let _ = self.file.unlock();
     }
 }
@@ -59,14 +61,15 @@ impl FileStorage {
     /// Opens the file at `path`, which must exist, and locks it. Nothing is written to it.
     ///
     /// # Errors
-    /// [`Error::Locked`] when somebody has it open, [`Error::NotCloakroom`] when it is not a regular file, and
-    /// [`Error::Io`] otherwise; its source is `NotFound` when there is no such file.
+    /// [`Error::Locked`] when somebody has it open, [`Error::NotCloakroom`] when it is not a
+    /// regular file, and [`Error::Io`] otherwise; its source is `NotFound` when there is no such
+    /// file.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         Self::open_for(path, Access::Write)
     }
 
-    /// Opens the file at `path`, which must exist, without the right to write to it, and locks it against writers.
-    /// Any number of readers may have it open.
+    /// Opens the file at `path`, which must exist, without the right to write to it, and locks it
+    /// against writers. Any number of readers may have it open.
     ///
     /// # Errors
     /// As [`FileStorage::open`]; [`Error::Locked`] when somebody has it open for writing.
@@ -87,7 +90,8 @@ impl FileStorage {
 
     /// Wraps a file that the caller has locked.
     pub(super) fn from_locked(file: File, path: &Path) -> Result<Self> {
-        let len = file.metadata().map_err(|error| Error::io(context("examining", path), error))?.len();
+        let len =
+            file.metadata().map_err(|error| Error::io(context("examining", path), error))?.len();
         let shared = Shared {
             file,
             len: AtomicU64::new(len),
@@ -107,8 +111,8 @@ impl FileStorage {
         &self.shared.file
     }
 
-    /// Asks the system to forget what it keeps of the file in memory, so that it is read from the disk next. What is
-    /// not flushed stays. A system that does not know how goes on as before.
+    /// Asks the system to forget what it keeps of the file in memory, so that it is read from the
+    /// disk next. What is not flushed stays. A system that does not know how goes on as before.
     pub(crate) fn forget_cached(&self) {
         #[cfg(target_os = "linux")]
         {
@@ -128,7 +132,8 @@ impl FileStorage {
 
 impl Storage for FileStorage {
     fn len(&self) -> io::Result<u64> {
-        // Asked of the system, so that a file that somebody shortened behind the lock's back is noticed.
+        // Asked of the system, so that a file that somebody shortened behind the lock's back is
+        // noticed.
         Ok(self.shared.file.metadata()?.len())
     }
 
@@ -149,7 +154,10 @@ impl Storage for FileStorage {
             match positioned::write_all_durable(self.flushed(), offset, data) {
                 // The flag is newer than the call, and a filesystem may know neither.
                 Err(error)
-                    if matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput) =>
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput
+                    ) =>
                 {
                     self.shared.durable_writes_unsupported.store(true, Ordering::Relaxed);
                 }
@@ -168,7 +176,8 @@ impl Storage for FileStorage {
         let _resizing = self.shared.resizing.lock();
         let old_len = self.shared.file.metadata()?.len();
         if len < old_len {
-            // Shortened first in our books, so that no write passes the check and grows the file again.
+            // Shortened first in our books, so that no write passes the check and grows the file
+            // again.
             self.shared.len.store(len, Ordering::Release);
             if let Err(error) = self.shared.file.set_len(len) {
                 self.shared.len.store(old_len, Ordering::Release);
@@ -181,7 +190,10 @@ impl Storage for FileStorage {
         Ok(())
     }
 
-    #[expect(unsafe_code, reason = "a memory map cannot be made without; the lock is what makes it sound")]
+    #[expect(
+        unsafe_code,
+        reason = "a memory map cannot be made without; the lock is what makes it sound"
+    )]
     fn view(&self, offset: u64, len: usize) -> io::Result<StorageView> {
         // A map beyond the end would fault when it is read.
         super::check_read(self.len()?, offset, len)?;
@@ -190,16 +202,16 @@ impl Storage for FileStorage {
         }
         let mut options = memmap2::MmapOptions::new();
         options.offset(offset).len(len);
-        // SAFETY: the map is read-only and lies within the file (checked above). Its bytes do not change and the
-        // file is not shortened while it lives: within this process by the contract of `Storage::view`, and by
-        // others because the whole file is locked for as long as this storage is open: exclusively, or shared
-        // with openers who cannot write.
+        // SAFETY: the map is read-only and lies within the file (checked above). Its bytes do not
+        // change and the file is not shortened while it lives: within this process by the contract
+        // of `Storage::view`, and by others because the whole file is locked for as long as this
+        // storage is open: exclusively, or shared with openers who cannot write.
         let map = unsafe { options.map(&self.shared.file) }?;
         Ok(StorageView::Mapped(map))
     }
 
-    /// Linux tells each open file description once that something could not be written back. With one for two
-    /// flushes at the same time, the other would take what was lost for durable.
+    /// Linux tells each open file description once that something could not be written back. With
+    /// one for two flushes at the same time, the other would take what was lost for durable.
     fn separate(&self) -> io::Result<Option<Arc<dyn Storage>>> {
         let own = Arc::new(open_again(&self.shared.file)?);
         Ok(Some(Arc::new(Self { shared: Arc::clone(&self.shared), own: Some(own) })))
@@ -223,12 +235,14 @@ pub(super) fn context(doing: &str, path: &Path) -> String {
 /// Opens a regular file, or says why that cannot be.
 pub(super) fn open_regular(path: &Path, access: Access) -> Result<File> {
     let failed = |error| open_error(path, access, error);
-    // Asked before opening, because opening some kinds of file (a tape, a serial line) is an act of its own.
+    // Asked before opening, because opening some kinds of file (a tape, a serial line) is an act of
+    // its own.
     let metadata = fs::metadata(path).map_err(failed)?;
     if !metadata.is_file() {
         return Err(not_regular(path, &metadata));
     }
-    let file = OpenOptions::new().read(true).write(access == Access::Write).open(path).map_err(failed)?;
+    let file =
+        OpenOptions::new().read(true).write(access == Access::Write).open(path).map_err(failed)?;
     // Asked again of what was opened, because the name may have changed hands.
     let metadata = file.metadata().map_err(failed)?;
     if !metadata.is_file() {
@@ -269,7 +283,8 @@ pub(super) fn lock(file: &File, path: &Path, access: Access) -> Result<()> {
     }
 }
 
-/// Whether `path` names this very file. A lock on a file that was meanwhile renamed or removed protects nothing.
+/// Whether `path` names this very file. A lock on a file that was meanwhile renamed or removed
+/// protects nothing.
 #[cfg(unix)]
 pub(super) fn is_named(file: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
@@ -279,7 +294,8 @@ pub(super) fn is_named(file: &File, path: &Path) -> bool {
     }
 }
 
-/// Whether `path` names this very file. Here a file that is open can be neither renamed nor removed.
+/// Whether `path` names this very file. Here a file that is open can be neither renamed nor
+/// removed.
 #[cfg(not(unix))]
 pub(super) fn is_named(_file: &File, path: &Path) -> bool {
     path.exists()
@@ -294,8 +310,9 @@ fn reserve(file: &File, old_len: u64, len: u64) -> io::Result<()> {
         Ok(()) => Ok(()),
         Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => file.set_len(len),
         Err(errno) => {
-            // A reservation that found the disk full may have grown the file part of the way. Giving that back
-            // can fail too, and then leaves zeros at the end that the next growth takes in.
+            // A reservation that found the disk full may have grown the file part of the way.
+            // Giving that back can fail too, and then leaves zeros at the end that the next growth
+            // takes in.
             let _ = file.set_len(old_len);
             Err(errno.into())
         }
@@ -308,8 +325,8 @@ fn reserve(file: &File, _old_len: u64, len: u64) -> io::Result<()> {
     file.set_len(len)
 }
 
-/// Opens the same file again: another open file description, where the system has a way to do that whatever the
-/// file is called by now, else another handle of the same one.
+/// Opens the same file again: another open file description, where the system has a way to do that
+/// whatever the file is called by now, else another handle of the same one.
 fn open_again(file: &File) -> io::Result<File> {
     #[cfg(target_os = "linux")]
     {
@@ -337,13 +354,19 @@ mod positioned {
         file.write_all_at(data, offset)
     }
 
-    /// Writes and flushes these bytes in one call of the system; `Unsupported` or `InvalidInput` when it has none.
+    /// Writes and flushes these bytes in one call of the system; `Unsupported` or `InvalidInput`
+    /// when it has none.
     #[cfg(target_os = "linux")]
-    pub(super) fn write_all_durable(file: &File, mut offset: u64, mut data: &[u8]) -> io::Result<()> {
+    pub(super) fn write_all_durable(
+        file: &File,
+        mut offset: u64,
+        mut data: &[u8],
+    ) -> io::Result<()> {
         use rustix::io::{ReadWriteFlags, pwritev2, retry_on_intr};
         while !data.is_empty() {
-            let written =
-                retry_on_intr(|| pwritev2(file, &[io::IoSlice::new(data)], offset, ReadWriteFlags::DSYNC))?;
+            let written = retry_on_intr(|| {
+                pwritev2(file, &[io::IoSlice::new(data)], offset, ReadWriteFlags::DSYNC)
+            })?;
             data = data.get(written..).unwrap_or_default();
             offset += written as u64;
             if written == 0 {
@@ -506,7 +529,10 @@ mod tests {
         {
             let error = FileStorage::open(Path::new("/dev/null")).unwrap_err();
             let expected = "it is not a regular file";
-            assert!(matches!(&error, Error::NotCloakroom { reason, .. } if reason == expected), "{error}");
+            assert!(
+                matches!(&error, Error::NotCloakroom { reason, .. } if reason == expected),
+                "{error}"
+            );
         }
     }
 

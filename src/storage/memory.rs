@@ -58,18 +58,22 @@ impl Storage for MemoryStorage {
 /// The bytes of a range, or `UnexpectedEof`.
 pub(super) fn slice(bytes: &[u8], offset: u64, len: usize) -> io::Result<&[u8]> {
     check_read(bytes.len() as u64, offset, len)?;
-    let found = usize::try_from(offset).ok().and_then(|start| bytes.get(start..start.checked_add(len)?));
+    let found =
+        usize::try_from(offset).ok().and_then(|start| bytes.get(start..start.checked_add(len)?));
     found.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
 /// The bytes of a range to write to, or `InvalidInput`.
 pub(super) fn slice_mut(bytes: &mut [u8], offset: u64, len: usize) -> io::Result<&mut [u8]> {
     check_write(bytes.len() as u64, offset, len)?;
-    let found = usize::try_from(offset).ok().and_then(|start| bytes.get_mut(start..start.checked_add(len)?));
+    let found = usize::try_from(offset)
+        .ok()
+        .and_then(|start| bytes.get_mut(start..start.checked_add(len)?));
     found.ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
-/// Cuts the buffer off or fills it up with zeros. Memory that is not to be had is an error, not an abort.
+/// Cuts the buffer off or fills it up with zeros. Memory that is not to be had is an error, not an
+/// abort.
 pub(super) fn resize(bytes: &mut Vec<u8>, len: u64) -> io::Result<()> {
     let out_of_memory = || io::Error::from(io::ErrorKind::OutOfMemory);
     let len = usize::try_from(len).map_err(|_| out_of_memory())?;

@@ -1,8 +1,9 @@
 //! The one place that touches a disk.
 //!
-//! Everything above works on a [`Storage`]: a flat range of bytes that can be read, written, flushed and resized.
-//! [`FileStorage`] is a locked file, [`MemoryStorage`] a buffer, and the fault-injecting twin (feature `testing`)
-//! records what it is told and yields every state that a crash could legally leave.
+//! Everything above works on a [`Storage`]: a flat range of bytes that can be read, written,
+//! flushed and resized. [`FileStorage`] is a locked file, [`MemoryStorage`] a buffer, and the
+//! fault-injecting twin (feature `testing`) records what it is told and yields every state that a
+//! crash could legally leave.
 
 mod create;
 mod file;
@@ -31,10 +32,13 @@ use std::sync::Arc;
 ///
 /// # What is assumed of an implementation
 /// 1. A write that returned is seen by every later read through the same storage.
-/// 2. What was written before a [`sync_data`](Storage::sync_data) began is durable when it returns `Ok`, and so are
-///    the length and the bytes of a [`write_at_durable`](Storage::write_at_durable) that returned `Ok`.
-/// 3. A crash keeps, of each write that was not flushed, any subset of its 512-byte sectors, each either old or new.
-/// 4. After a failed flush nothing is known about the writes it covered; it is never retried on the same handle.
+/// 2. What was written before a [`sync_data`](Storage::sync_data) began is durable when it returns
+///    `Ok`, and so are the length and the bytes of a
+///    [`write_at_durable`](Storage::write_at_durable) that returned `Ok`.
+/// 3. A crash keeps, of each write that was not flushed, any subset of its 512-byte sectors, each
+///    either old or new.
+/// 4. After a failed flush nothing is known about the writes it covered; it is never retried on the
+///    same handle.
 #[cfg_attr(
     any(test, feature = "testing"),
     expect(clippy::len_without_is_empty, reason = "a storage is never meaningfully empty")
@@ -49,22 +53,23 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// Writes all of `data` at `offset`, which lies within the length. Not durable until flushed.
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()>;
 
-    /// Writes all of `data` at `offset` and returns when these bytes (not those of earlier writes) are durable.
+    /// Writes all of `data` at `offset` and returns when these bytes (not those of earlier writes)
+    /// are durable.
     fn write_at_durable(&self, offset: u64, data: &[u8]) -> io::Result<()>;
 
     /// Makes everything that was written, and the length, durable.
     fn sync_data(&self) -> io::Result<()>;
 
-    /// Changes the length. New bytes are zero, and their space is reserved, so that a write into them does not
-    /// find the disk full.
+    /// Changes the length. New bytes are zero, and their space is reserved, so that a write into
+    /// them does not find the disk full.
     fn set_len(&self, len: u64) -> io::Result<()>;
 
-    /// A read-only view of `len` bytes from `offset` on, as they are now. Nobody writes to that range while the
-    /// view lives.
+    /// A read-only view of `len` bytes from `offset` on, as they are now. Nobody writes to that
+    /// range while the view lives.
     fn view(&self, offset: u64, len: usize) -> io::Result<StorageView>;
 
-    /// The same bytes through a handle of its own, if there is such a thing: a system that tells each handle once
-    /// of a failed flush then tells both. Closing is left to the first.
+    /// The same bytes through a handle of its own, if there is such a thing: a system that tells
+    /// each handle once of a failed flush then tells both. Closing is left to the first.
     fn separate(&self) -> io::Result<Option<Arc<dyn Storage>>> {
         Ok(None)
     }
@@ -112,7 +117,8 @@ fn check_write(end: u64, offset: u64, len: usize) -> io::Result<()> {
     if offset.checked_add(len as u64).is_some_and(|write_end| write_end <= end) {
         return Ok(());
     }
-    let detail = format!("a write of {len} bytes at offset {offset} passes the end at {end}; grow it first");
+    let detail =
+        format!("a write of {len} bytes at offset {offset} passes the end at {end}; grow it first");
     Err(io::Error::new(io::ErrorKind::InvalidInput, detail))
 }
 

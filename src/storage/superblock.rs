@@ -1,7 +1,7 @@
 //! The first two blocks of a file: what it is, and where its parts lie.
 //!
-//! Two equal copies, at offsets 0 and 4096, so that one may be torn or decay. They are written once, when the file
-//! is created, and again only to repair a copy.
+//! Two equal copies, at offsets 0 and 4096, so that one may be torn or decay. They are written
+//! once, when the file is created, and again only to repair a copy.
 //!
 //! | bytes | content |
 //! |---|---|
@@ -12,13 +12,13 @@
 //! | 32..40 | offset of the log, u64: 8192 |
 //! | 40..48 | size of a log segment, u64 |
 //! | 48..56 | number of log segments, u64: 2 |
-//! | 56..64 | offset of the base, u64: the end of the log |
+//! | 56..64 | offset of the B-tree, u64: the end of the log |
 //! | 64..72 | time of creation, u64, milliseconds since the Unix epoch |
 //! | 72..4092 | zeros |
 //! | 4092..4096 | CRC-32 of bytes 0..4092 |
 //!
-//! Integers are little-endian. The places of the magic, the version and the CRC never move between versions, so
-//! that every version can tell a newer file from a damaged one.
+//! Integers are little-endian. The places of the magic, the version and the CRC never move between
+//! versions, so that every version can tell a newer file from a damaged one.
 
 use super::Storage;
 use crate::error::{Error, Result};
@@ -32,7 +32,8 @@ const MAGIC: [u8; 8] = *b"CLOAKRM\0";
 pub(crate) const FORMAT_VERSION: u32 = 1;
 
 /// The oldest format that this build makes one of its own out of. Tests have made-up older ones.
-pub(crate) const OLDEST_VERSION: u32 = if cfg!(any(test, feature = "testing")) { 0 } else { FORMAT_VERSION };
+pub(crate) const OLDEST_VERSION: u32 =
+    if cfg!(any(test, feature = "testing")) { 0 } else { FORMAT_VERSION };
 
 /// The block size as a superblock records it.
 const RECORDED_BLOCK_SIZE: u32 = 4096;
@@ -57,8 +58,8 @@ pub(crate) struct Superblock {
     pub(crate) log_offset: u64,
     /// The size of each log segment in bytes.
     pub(crate) segment_size: u64,
-    /// Where the base begins; it reaches to the end of the file.
-    pub(crate) base_offset: u64,
+    /// Where the B-tree begins; it reaches to the end of the file.
+    pub(crate) btree_offset: u64,
     /// When the file was created, in milliseconds since the Unix epoch.
     pub(crate) created_at_ms: u64,
 }
@@ -88,13 +89,13 @@ impl Superblock {
             file_id,
             log_offset: LOG_OFFSET,
             segment_size,
-            base_offset: LOG_OFFSET + SEGMENTS * segment_size,
+            btree_offset: LOG_OFFSET + SEGMENTS * segment_size,
             created_at_ms,
         }
     }
 
-    /// Writes both copies, one durably before the other, so that a crash can tear only one of them. Call it when
-    /// the rest of a new file is durable, because it is what makes the file a room.
+    /// Writes both copies, one durably before the other, so that a crash can tear only one of them.
+    /// Call it when the rest of a new file is durable, because it is what makes the file a room.
     pub(crate) fn write(&self, storage: &dyn Storage) -> Result<()> {
         let block = self.encode();
         for copy in 0..COPIES {
@@ -103,12 +104,12 @@ impl Superblock {
         Ok(())
     }
 
-    /// Reads the superblock of the file at `path`, which the errors name, if the file is of this version. Nothing is
-    /// written.
+    /// Reads the superblock of the file at `path`, which the errors name, if the file is of this
+    /// version. Nothing is written.
     ///
     /// # Errors
-    /// [`Error::OutdatedVersion`] when it is of an older one that opening it for writing makes one of this version, and
-    /// those of [`read_any`](Self::read_any).
+    /// [`Error::OutdatedVersion`] when it is of an older one that opening it for writing makes one
+    /// of this version, and those of [`read_any`](Self::read_any).
     pub(crate) fn read(storage: &dyn Storage, path: &Path) -> Result<Superblock> {
         let superblock = Self::read_any(storage, path)?;
         let (found, current) = (superblock.version, FORMAT_VERSION);
@@ -131,11 +132,12 @@ impl Superblock {
     /// | neither has the magic | [`Error::NotCloakroom`] |
     /// | one is intact but contradicts itself | [`Error::Corrupted`] |
     /// | both are intact and differ | [`Error::Corrupted`] |
-    /// | one or both are intact, but the file ends before the base | [`Error::Corrupted`] |
+    /// | one or both are intact, but the file ends before the B-tree | [`Error::Corrupted`] |
     /// | one or both are intact | that superblock |
     /// | none is intact | [`Error::Corrupted`] |
     pub(crate) fn read_any(storage: &dyn Storage, path: &Path) -> Result<Superblock> {
-        let failed = |error| Error::io(format!("reading the superblock of {}", path.display()), error);
+        let failed =
+            |error| Error::io(format!("reading the superblock of {}", path.display()), error);
         let file_len = storage.len().map_err(failed)?;
         let mut copies = Vec::with_capacity(2);
         for copy in 0..COPIES {
@@ -154,13 +156,15 @@ impl Superblock {
     /// Whether both copies are this superblock.
     pub(crate) fn is_whole_on(&self, storage: &dyn Storage) -> Result<bool> {
         let mut found = [0; 2 * BLOCK_SIZE];
-        storage.read_at(0, &mut found).map_err(|error| Error::io("reading the superblock", error))?;
+        storage
+            .read_at(0, &mut found)
+            .map_err(|error| Error::io("reading the superblock", error))?;
         let block = self.encode();
         Ok(found.chunks(BLOCK_SIZE).all(|copy| copy == block))
     }
 
-    /// Rewrites each copy that is not this superblock, and says whether there was one. Call it when the file may be
-    /// written to: a copy that decayed is a copy that no longer protects.
+    /// Rewrites each copy that is not this superblock, and says whether there was one. Call it when
+    /// the file may be written to: a copy that decayed is a copy that no longer protects.
     pub(crate) fn repair(&self, storage: &dyn Storage) -> Result<bool> {
         let block = self.encode();
         let mut repaired = false;
@@ -206,7 +210,7 @@ impl Superblock {
             &self.log_offset.to_le_bytes(),
             &self.segment_size.to_le_bytes(),
             &SEGMENTS.to_le_bytes(),
-            &self.base_offset.to_le_bytes(),
+            &self.btree_offset.to_le_bytes(),
             &self.created_at_ms.to_le_bytes(),
         ];
         let bytes = fields.concat();
@@ -250,14 +254,18 @@ impl Superblock {
     /// Reads the fields of an intact block, and compares each with those that it implies.
     fn decode_fields(version: u32, block: &Block) -> Result<Superblock, String> {
         let expect = |what: &str, found: u64, expected: u64| {
-            if found == expected { Ok(()) } else { Err(format!("{what} is {found} instead of {expected}")) }
+            if found == expected {
+                Ok(())
+            } else {
+                Err(format!("{what} is {found} instead of {expected}"))
+            }
         };
         let superblock = Superblock {
             version,
             file_id: bytes_at(block, 16),
             log_offset: u64_at(block, 32),
             segment_size: u64_at(block, 40),
-            base_offset: u64_at(block, 56),
+            btree_offset: u64_at(block, 56),
             created_at_ms: u64_at(block, 64),
         };
         expect("the block size", u32_at(block, 12).into(), RECORDED_BLOCK_SIZE.into())?;
@@ -265,12 +273,16 @@ impl Superblock {
         expect("the number of log segments", u64_at(block, 48), SEGMENTS)?;
         let segment_size = superblock.segment_size;
         if segment_size == 0 || !segment_size.is_multiple_of(BLOCK_SIZE as u64) {
-            return Err(format!("the segment size {segment_size} is not a multiple of {BLOCK_SIZE}"));
+            return Err(format!(
+                "the segment size {segment_size} is not a multiple of {BLOCK_SIZE}"
+            ));
         }
+        let log_end = segment_size
+            .checked_mul(SEGMENTS)
+            .and_then(|log_size| log_size.checked_add(LOG_OFFSET));
         let log_end =
-            segment_size.checked_mul(SEGMENTS).and_then(|log_size| log_size.checked_add(LOG_OFFSET));
-        let log_end = log_end.ok_or_else(|| format!("the segment size {segment_size} is impossible"))?;
-        expect("the offset of the base", superblock.base_offset, log_end)?;
+            log_end.ok_or_else(|| format!("the segment size {segment_size} is impossible"))?;
+        expect("the offset of the btree", superblock.btree_offset, log_end)?;
         if block.get(RESERVED_AT..CRC_AT).is_none_or(|rest| rest.iter().any(|byte| *byte != 0)) {
             return Err("bytes are set that this format version leaves zero".to_owned());
         }
@@ -280,21 +292,33 @@ impl Superblock {
 
 /// The decision table of [`Superblock::read`].
 fn decide(file_len: u64, copies: Vec<Copy>, path: &Path) -> Result<Superblock> {
-    let refused = |reason: &str| Error::NotCloakroom { path: path.to_path_buf(), reason: reason.to_owned() };
-    let corrupted = |detail: String| Error::corrupted(format!("{}: superblock", path.display()), detail);
+    let refused =
+        |reason: &str| Error::NotCloakroom { path: path.to_path_buf(), reason: reason.to_owned() };
+    let corrupted =
+        |detail: String| Error::corrupted(format!("{}: superblock", path.display()), detail);
 
     if file_len == 0 {
         return Err(refused("it is empty; remove it to create a new room"));
     }
-    let newest =
-        copies.iter().filter_map(|copy| if let Copy::Newer(found) = copy { Some(*found) } else { None });
+    let newest = copies
+        .iter()
+        .filter_map(|copy| if let Copy::Newer(found) = copy { Some(*found) } else { None });
     if let Some(found) = newest.max() {
-        return Err(Error::UnsupportedVersion { path: path.to_path_buf(), found, supported: FORMAT_VERSION });
+        return Err(Error::UnsupportedVersion {
+            path: path.to_path_buf(),
+            found,
+            supported: FORMAT_VERSION,
+        });
     }
-    let oldest =
-        copies.iter().filter_map(|copy| if let Copy::TooOld(found) = copy { Some(*found) } else { None });
+    let oldest = copies
+        .iter()
+        .filter_map(|copy| if let Copy::TooOld(found) = copy { Some(*found) } else { None });
     if let Some(found) = oldest.max() {
-        return Err(Error::VersionTooOld { path: path.to_path_buf(), found, oldest: OLDEST_VERSION });
+        return Err(Error::VersionTooOld {
+            path: path.to_path_buf(),
+            found,
+            oldest: OLDEST_VERSION,
+        });
     }
     if copies.iter().all(|copy| *copy == Copy::Foreign) {
         return Err(refused("it does not begin like one"));
@@ -317,10 +341,10 @@ fn decide(file_len: u64, copies: Vec<Copy>, path: &Path) -> Result<Superblock> {
         }
     }
     let good = good.ok_or_else(|| corrupted(damage.join("; ")))?;
-    if file_len < good.base_offset {
-        let base_offset = good.base_offset;
+    if file_len < good.btree_offset {
+        let btree_offset = good.btree_offset;
         return Err(corrupted(format!(
-            "the file has {file_len} bytes, but its log alone reaches to {base_offset}; it was cut off"
+            "the file has {file_len} bytes, but its log alone reaches to {btree_offset}; it was cut off"
         )));
     }
     Ok(good)
@@ -364,7 +388,7 @@ mod tests {
     /// A file with these two copies and room for the log.
     fn file(copies: [Block; 2]) -> MemoryStorage {
         let mut bytes = copies.concat();
-        bytes.resize(usize::try_from(superblock().base_offset).unwrap(), 0);
+        bytes.resize(usize::try_from(superblock().btree_offset).unwrap(), 0);
         MemoryStorage::from(bytes)
     }
 
@@ -427,7 +451,7 @@ mod tests {
         expected.extend([0, 0x20, 0, 0, 0, 0, 0, 0]); // log at 8192
         expected.extend([0, 0x30, 0, 0, 0, 0, 0, 0]); // segments of 12288
         expected.extend([2, 0, 0, 0, 0, 0, 0, 0]);
-        expected.extend([0, 0x80, 0, 0, 0, 0, 0, 0]); // base at 32768
+        expected.extend([0, 0x80, 0, 0, 0, 0, 0, 0]); // btree at 32768
         expected.extend([0x7B, 0x68, 0xE5, 0xCF, 0x8B, 0x01, 0, 0]);
         assert_eq!(&block[..RESERVED_AT], &expected[..]);
         assert!(block[RESERVED_AT..CRC_AT].iter().all(|byte| *byte == 0));
@@ -472,7 +496,10 @@ mod tests {
     #[test]
     fn an_empty_file_is_not_a_room_and_says_what_to_do() {
         let empty = MemoryStorage::new();
-        assert_refused(Superblock::read(&empty, Path::new("edge.cloak")), "remove it to create a new room");
+        assert_refused(
+            Superblock::read(&empty, Path::new("edge.cloak")),
+            "remove it to create a new room",
+        );
     }
 
     #[test]
@@ -480,7 +507,10 @@ mod tests {
         assert_refused(read([FOREIGN, FOREIGN]), "does not begin like one");
         for len in [1, 8, 4096, 5000] {
             let foreign = MemoryStorage::from(vec![b'#'; len]);
-            assert_refused(Superblock::read(&foreign, Path::new("edge.cloak")), "does not begin like one");
+            assert_refused(
+                Superblock::read(&foreign, Path::new("edge.cloak")),
+                "does not begin like one",
+            );
         }
     }
 
@@ -522,7 +552,9 @@ mod tests {
     fn a_version_that_is_known_no_more_is_refused_whatever_the_other_copy_is() {
         let old = || Superblock::decode_version(&sealed(|block| block[8] = 0), 1..=1);
         assert_eq!(old(), Copy::TooOld(0));
-        for other in [old(), Copy::Foreign, Copy::Damaged("checksum mismatch"), Copy::Good(superblock())] {
+        for other in
+            [old(), Copy::Foreign, Copy::Damaged("checksum mismatch"), Copy::Good(superblock())]
+        {
             match decide(1 << 20, vec![other, old()], Path::new("edge.cloak")) {
                 Err(Error::VersionTooOld { found: 0, .. }) => {}
                 outcome => panic!("{outcome:?}"),
@@ -540,7 +572,9 @@ mod tests {
 
     #[test]
     fn one_good_copy_is_enough() {
-        for copies in [[good(), damaged()], [damaged(), good()], [good(), FOREIGN], [FOREIGN, good()]] {
+        for copies in
+            [[good(), damaged()], [damaged(), good()], [good(), FOREIGN], [FOREIGN, good()]]
+        {
             assert_eq!(read(copies).unwrap(), superblock());
         }
     }
@@ -562,8 +596,9 @@ mod tests {
 
     #[test]
     fn a_geometry_that_contradicts_itself_is_corruption() {
-        let set =
-            |at: usize, value: u64| sealed(|block| block[at..at + 8].copy_from_slice(&value.to_le_bytes()));
+        let set = |at: usize, value: u64| {
+            sealed(|block| block[at..at + 8].copy_from_slice(&value.to_le_bytes()))
+        };
         for (block, part) in [
             (sealed(|block| block[13] = 0x20), "block size is 8192"),
             (set(32, 4096), "offset of the log is 4096"),
@@ -571,7 +606,7 @@ mod tests {
             (set(40, 4097), "segment size 4097"),
             (set(40, 1 << 63), "impossible"),
             (set(48, 3), "number of log segments is 3"),
-            (set(56, 8192), "offset of the base is 8192"),
+            (set(56, 8192), "offset of the btree is 8192"),
             (set(RESERVED_AT, 1), "leaves zero"),
         ] {
             assert_corrupted(read([block, block]), part);
@@ -582,17 +617,20 @@ mod tests {
 
     #[test]
     fn a_file_that_is_cut_off_is_corruption() {
-        let base_offset = usize::try_from(superblock().base_offset).unwrap();
+        let btree_offset = usize::try_from(superblock().btree_offset).unwrap();
         let mut whole = [good(), good()].concat();
-        whole.resize(base_offset, 0);
+        whole.resize(btree_offset, 0);
         let read = |len: usize| {
             Superblock::read(&MemoryStorage::from(whole[..len].to_vec()), Path::new("edge.cloak"))
         };
-        assert_eq!(read(base_offset).unwrap(), superblock());
-        for len in [base_offset - 1, 2 * BLOCK_SIZE, BLOCK_SIZE + 9, BLOCK_SIZE] {
+        assert_eq!(read(btree_offset).unwrap(), superblock());
+        for len in [btree_offset - 1, 2 * BLOCK_SIZE, BLOCK_SIZE + 9, BLOCK_SIZE] {
             assert_corrupted(read(len), "it was cut off");
         }
-        assert_corrupted(read(BLOCK_SIZE - 1), "copy A: the file ends inside it; copy B: not a superblock");
+        assert_corrupted(
+            read(BLOCK_SIZE - 1),
+            "copy A: the file ends inside it; copy B: not a superblock",
+        );
         assert_corrupted(read(8), "copy A: the file ends inside it");
         assert_refused(read(7), "does not begin like one");
     }

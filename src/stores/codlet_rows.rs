@@ -1,5 +1,5 @@
-//! The rows that the adapter for the crate `codlet` writes, in every build: whoever checks or copies a file must know
-//! them whether or not the adapter is compiled.
+//! The rows that the adapter for the crate `codlet` writes, in every build: whoever checks or
+//! copies a file must know them whether or not the adapter is compiled.
 
 use crate::codec;
 use crate::error::Result;

@@ -6,8 +6,9 @@
 //! | 8 | the number of the table that the row is in |
 //! | 9.. | the key of the row in that table |
 //!
-//! The value is empty. A row is a hint and not a verdict: whoever sweeps reads the primary row, which alone decides
-//! (a consumed form token, for one, outlives its index row by its grace, and is filed again).
+//! The value is empty. A row is a hint and not a verdict: whoever sweeps reads the primary row,
+//! which alone decides (a consumed form token, for one, outlives its index row by its grace, and is
+//! filed again).
 
 use crate::codec::key;
 use crate::engine::access::Writer;
@@ -35,18 +36,19 @@ pub(crate) fn first_key(time_ms: u64) -> [u8; 8] {
 }
 
 /// Files the row at `primary` of `table` under `time_ms`.
-pub(crate) fn put<W: Writer + ?Sized>(tx: &mut W, time_ms: u64, table: Table, primary: &[u8]) {
+pub(crate) fn put(tx: &mut dyn Writer, time_ms: u64, table: Table, primary: &[u8]) {
     tx.put(Table::Expiry, &encode_key(time_ms, table, primary), Vec::new());
 }
 
 /// Takes the row at `primary` of `table` from under `time_ms`.
-pub(crate) fn delete<W: Writer + ?Sized>(tx: &mut W, time_ms: u64, table: Table, primary: &[u8]) {
+pub(crate) fn delete(tx: &mut dyn Writer, time_ms: u64, table: Table, primary: &[u8]) {
     tx.delete(Table::Expiry, &encode_key(time_ms, table, primary));
 }
 
-/// Files the row at `primary` of `table` under `to_ms` instead of `from_ms`. Stages nothing when they are equal.
-pub(crate) fn move_to<W: Writer + ?Sized>(
-    tx: &mut W,
+/// Files the row at `primary` of `table` under `to_ms` instead of `from_ms`. Stages nothing when
+/// they are equal.
+pub(crate) fn move_to(
+    tx: &mut dyn Writer,
     from_ms: Option<u64>,
     to_ms: u64,
     table: Table,

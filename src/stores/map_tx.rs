@@ -42,7 +42,13 @@ impl Reader for MapTx {
         Ok(self.rows.get(&(table, key.to_vec())).cloned())
     }
 
-    fn scan(&mut self, table: Table, from: Bound<&[u8]>, to: Bound<&[u8]>, limit: usize) -> Result<Vec<Row>> {
+    fn scan(
+        &mut self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Row>> {
         let after_start = |key: &[u8]| match from {
             Bound::Included(start) => key >= start,
             Bound::Excluded(start) => key > start,
@@ -53,7 +59,8 @@ impl Reader for MapTx {
             Bound::Excluded(end) => key < end,
             Bound::Unbounded => true,
         };
-        let inside = |(of, key): &(Table, Vec<u8>)| *of == table && after_start(key) && before_end(key);
+        let inside =
+            |(of, key): &(Table, Vec<u8>)| *of == table && after_start(key) && before_end(key);
         Ok(self
             .rows
             .iter()

@@ -9,7 +9,8 @@ use std::str::FromStr;
 /// Marks the string form of a cursor, and its version.
 const CURSOR_VERSION: u8 = 1;
 
-/// Stands in the string form where the number of a table would, in a cursor of a driver from outside. No table has it.
+/// Stands in the string form where the number of a table would, in a cursor of a driver from
+/// outside. No table has it.
 const NO_TABLE: u8 = 0;
 
 /// One page of a listing, in key order.
@@ -24,7 +25,8 @@ pub struct Page<T> {
 /// A place in a listing, opaque to the caller. It outlives the room, and has a string form that
 /// [`FromStr`] takes back.
 ///
-/// A listing goes on behind the row that the cursor stands on, whether or not that row is still there.
+/// A listing goes on behind the row that the cursor stands on, whether or not that row is still
+/// there.
 ///
 /// Whoever writes another driver makes cursors with [`of_driver`](Self::of_driver).
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -42,7 +44,9 @@ pub enum CursorParseError {
     #[error("not the string form of a cursor; pass back exactly what the cursor printed")]
     Malformed,
     /// The string was shortened or altered.
-    #[error("the cursor was altered (its checksum does not match); pass back exactly what it printed")]
+    #[error(
+        "the cursor was altered (its checksum does not match); pass back exactly what it printed"
+    )]
     Altered,
 }
 
@@ -52,14 +56,15 @@ impl Cursor {
         Self { table: Some(table), key }
     }
 
-    /// A cursor in a listing of a driver that is not of this crate. `position` is the driver's own: it comes back from
-    /// [`driver_position`](Self::driver_position), also after a trip through the string form, which notices when it was
-    /// altered. No listing of a room takes such a cursor.
+    /// A cursor in a listing of a driver that is not of this crate. `position` is the driver's own:
+    /// it comes back from [`driver_position`](Self::driver_position), also after a trip through the
+    /// string form, which notices when it was altered. No listing of a room takes such a cursor.
     ///
-    /// Two drivers cannot tell each other's cursors apart, nor one driver its listings', unless `position` does. So it
-    /// should hold what was asked (the name of the listing, and of
-    /// [`scan_kind_for_tenant`](crate::StateStore::scan_kind_for_tenant) the tenant and the prefix) beside the row where
-    /// the page ended. It is not encrypted: whoever holds the cursor can read it.
+    /// Two drivers cannot tell each other's cursors apart, nor one driver its listings', unless
+    /// `position` does. So it should hold what was asked (the name of the listing, and of
+    /// [`scan_kind_for_tenant`](crate::StateStore::scan_kind_for_tenant) the tenant and the prefix)
+    /// beside the row where the page ended. It is not encrypted: whoever holds the cursor can read
+    /// it.
     ///
     /// ```
     /// use cloakroom::Cursor;
@@ -73,8 +78,8 @@ impl Cursor {
         Self { table: None, key: position.into() }
     }
 
-    /// What [`of_driver`](Self::of_driver) was given. `None` when the cursor is of a listing of this crate, which a driver
-    /// refuses as it refuses one of another question.
+    /// What [`of_driver`](Self::of_driver) was given. `None` when the cursor is of a listing of
+    /// this crate, which a driver refuses as it refuses one of another question.
     #[must_use]
     pub fn driver_position(&self) -> Option<&[u8]> {
         self.table.is_none().then_some(self.key.as_slice())
@@ -104,8 +109,8 @@ pub(crate) fn check_limit(limit: usize) -> Result<()> {
     Err(Error::InvalidConfig(format!("a page holds 1 to {MAX_LIST_LIMIT} rows, not {limit}")))
 }
 
-/// The string form is lowercase hex of: version (1 byte), table (1 byte, 0 for a driver from outside), key, CRC-32 of all
-/// that (little-endian).
+/// The string form is lowercase hex of: version (1 byte), table (1 byte, 0 for a driver from
+/// outside), key, CRC-32 of all that (little-endian).
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut bytes = vec![CURSOR_VERSION, self.table.map_or(NO_TABLE, Table::number)];
@@ -129,7 +134,8 @@ impl FromStr for Cursor {
 
     fn from_str(text: &str) -> Result<Self, CursorParseError> {
         let bytes = decode_hex(text).ok_or(CursorParseError::Malformed)?;
-        let (content, checksum) = bytes.split_last_chunk::<4>().ok_or(CursorParseError::Malformed)?;
+        let (content, checksum) =
+            bytes.split_last_chunk::<4>().ok_or(CursorParseError::Malformed)?;
         let (&[version, number], key) =
             content.split_first_chunk::<2>().ok_or(CursorParseError::Malformed)?;
         if version != CURSOR_VERSION {
@@ -188,7 +194,10 @@ mod tests {
     #[test]
     fn rooms_and_drivers_refuse_each_others_cursors() {
         for &table in Table::ALL {
-            assert!(matches!(Cursor::of_driver(*b"key").key_in(table), Err(Error::InvalidConfig(_))));
+            assert!(matches!(
+                Cursor::of_driver(*b"key").key_in(table),
+                Err(Error::InvalidConfig(_))
+            ));
             assert_eq!(Cursor::new(table, b"key".to_vec()).driver_position(), None);
         }
     }
@@ -219,13 +228,18 @@ mod tests {
 
     #[test]
     fn a_cursor_does_not_print_its_key_when_debugged() {
-        assert_eq!(format!("{:?}", Cursor::new(Table::FormToken, vec![1, 2])), "Cursor(form_token, 2 bytes)");
+        assert_eq!(
+            format!("{:?}", Cursor::new(Table::FormToken, vec![1, 2])),
+            "Cursor(form_token, 2 bytes)"
+        );
         assert_eq!(format!("{:?}", Cursor::of_driver([1, 2])), "Cursor(driver, 2 bytes)");
     }
 
     #[test]
     fn pages_hold_one_row_to_the_limit() {
-        for (limit, allowed) in [(0, false), (1, true), (MAX_LIST_LIMIT, true), (MAX_LIST_LIMIT + 1, false)] {
+        for (limit, allowed) in
+            [(0, false), (1, true), (MAX_LIST_LIMIT, true), (MAX_LIST_LIMIT + 1, false)]
+        {
             assert_eq!(check_limit(limit).is_ok(), allowed, "{limit}");
         }
     }

@@ -11,22 +11,24 @@ use crate::log::plan::plan;
 use crate::log::scan::{SegmentScan, scan_segment};
 use crate::log::segment::{HEADER_LEN, SegmentHeader};
 
-const SALVAGE: &str = "restore a backup, or let `cloakroom salvage` copy what is intact into a new file";
+const SALVAGE: &str =
+    "restore a backup, or let `cloakroom salvage` copy what is intact into a new file";
 
-/// Checks both segments. `base_lsn` is what the B-tree reached, if that is known.
+/// Checks both segments. `btree_lsn` is what the B-tree reached, if that is known.
 pub(super) fn verify(
     segments: &[impl AsRef<[u8]>],
     layout: &LogLayout,
-    base_lsn: Option<u64>,
+    btree_lsn: Option<u64>,
     report: &mut VerifyReport,
 ) -> Result<()> {
     let mut scans = [None, None];
     let mut unused = Vec::new();
     for (index, (scan, segment)) in scans.iter_mut().zip(segments).enumerate() {
         let segment = segment.as_ref();
-        let place = Place { index, at: layout.segment_offset(index) };
+        let place = FramePlace { index, at: layout.segment_offset(index) };
         check_slots(segment, layout, &place, report);
-        let Some(header) = SegmentHeader::read_newest(segment, &layout.file_id, index as u64) else {
+        let Some(header) = SegmentHeader::read_newest(segment, &layout.file_id, index as u64)
+        else {
             let problem = "neither of its two headers is valid, so nothing is known of its frames";
             report.find(place.name(0), problem, SALVAGE);
             continue;
@@ -39,11 +41,11 @@ pub(super) fn verify(
     if scans.iter().any(Option::is_none) {
         return Ok(());
     }
-    let Some(base_lsn) = base_lsn else {
+    let Some(btree_lsn) = btree_lsn else {
         report.note("what of the log the B-tree has could not be told, so it was not looked at whether frames are missing");
         return Ok(());
     };
-    match plan(base_lsn, scans) {
+    match plan(btree_lsn, scans) {
         Ok(plan) => {
             if !plan.erase.is_empty() {
                 report.note(
@@ -58,18 +60,22 @@ pub(super) fn verify(
 }
 
 /// Where a segment lies.
-struct Place {
+struct FramePlace {
     index: usize,
     at: u64,
 }
 
-impl Place {
+impl FramePlace {
     fn name(&self, offset: usize) -> String {
-        format!("log segment {}, offset {offset} (file offset {})", self.index, self.at + offset as u64)
+        format!(
+            "log segment {}, offset {offset} (file offset {})",
+            self.index,
+            self.at + offset as u64
+        )
     }
 }
 
-fn check_slots(segment: &[u8], layout: &LogLayout, place: &Place, report: &mut VerifyReport) {
+fn check_slots(segment: &[u8], layout: &LogLayout, place: &FramePlace, report: &mut VerifyReport) {
     for slot in 0..2 {
         let offset = slot * BLOCK_SIZE;
         let Some(bytes) = segment.get(offset..offset + BLOCK_SIZE) else { continue };
@@ -91,11 +97,12 @@ fn check_slots(segment: &[u8], layout: &LogLayout, place: &Place, report: &mut V
     }
 }
 
-fn check_frames(segment: &[u8], scan: &SegmentScan, place: &Place, report: &mut VerifyReport) {
+fn check_frames(segment: &[u8], scan: &SegmentScan, place: &FramePlace, report: &mut VerifyReport) {
     report.frames += scan.frames.len() as u64;
     for frame in &scan.frames {
         if let Err(detail) = decode_batch(segment.get(frame.payload_range()).unwrap_or_default()) {
-            let problem = format!("the rows of the frame of LSN {} do not decode: {detail}", frame.lsn);
+            let problem =
+                format!("the rows of the frame of LSN {} do not decode: {detail}", frame.lsn);
             report.find(place.name(frame.offset), problem, SALVAGE);
         }
     }
@@ -115,9 +122,11 @@ fn check_frames(segment: &[u8], scan: &SegmentScan, place: &Place, report: &mut 
     }
 }
 
-/// Whether the bytes behind the valid frames are a frame of this use of the segment that is not whole.
+/// Whether the bytes behind the valid frames are a frame of this use of the segment that is not
+/// whole.
 fn is_unfinished(rest: &[u8], scan: &SegmentScan) -> bool {
-    let whole = matches!(scan.fault, FrameFault::Checksum { .. } | FrameFault::LengthBeyondEnd { .. });
+    let whole =
+        matches!(scan.fault, FrameFault::Checksum { .. } | FrameFault::LengthBeyondEnd { .. });
     whole
         && rest.len() >= FRAME_HEADER_LEN
         && parse(rest).is_err()

@@ -1,4 +1,5 @@
-//! Verification: whether a file holds what was written to it, and whether what it holds fits together.
+//! Verification: whether a file holds what was written to it, and whether what it holds fits
+//! together.
 //!
 //! It only reads, and goes on behind what it finds. What each part looks at:
 //!
@@ -9,7 +10,8 @@
 //! | B-tree | both copies of its header, every block against its checksum, redb's own check |
 //! | [`rows`] | every row of every table, both directions of every derived table, satellites, limits |
 //!
-//! The rows are those that opening would give: the B-tree under the frames that it does not have yet.
+//! The rows are those that opening would give: the B-tree under the frames that it does not have
+//! yet.
 
 mod log;
 mod report;
@@ -18,8 +20,8 @@ mod rows;
 pub use report::{Finding, VerifyReport};
 pub(crate) use rows::location;
 
-use crate::base::check::{Checked, Fault, FaultKind, check_tree, check_window, in_use};
-use crate::base::pages::Tree;
+use crate::btree::check::{Checked, Fault, FaultKind, check_tree, check_window, in_use};
+use crate::btree::pages::Tree;
 use crate::clock::ManualClock;
 use crate::durability::Durability;
 use crate::engine::{Engine, EngineOptions, Threads};
@@ -31,12 +33,14 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-const SALVAGE: &str = "restore a backup, or let `cloakroom salvage` copy what is intact into a new file";
+const SALVAGE: &str =
+    "restore a backup, or let `cloakroom salvage` copy what is intact into a new file";
 const REPAIRS: &str = "open the room for writing once, which writes it anew from the other copy";
-const REWRITES: &str = "the next checkpoint writes it anew; if the disk goes on damaging blocks, replace it";
+const REWRITES: &str =
+    "the next checkpoint writes it anew; if the disk goes on damaging blocks, replace it";
 
-/// How often the log of an open room is looked at again when something seems to be wrong with it: segments may change
-/// places while they are read.
+/// How often the log of an open room is looked at again when something seems to be wrong with it:
+/// segments may change places while they are read.
 const LOG_ATTEMPTS: usize = 3;
 
 /// The most damaged blocks for which it is found out whether anything needs them.
@@ -44,7 +48,8 @@ const MAX_BLOCKS_TRACED: usize = 1 << 20;
 
 /// Checks the file at `path`, which nobody has open for writing. Nothing is written to it.
 ///
-/// A report tells everything that is wrong, and not only the first thing; it is an answer and no error.
+/// A report tells everything that is wrong, and not only the first thing; it is an answer and no
+/// error.
 ///
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();
@@ -59,7 +64,8 @@ const MAX_BLOCKS_TRACED: usize = 1 << 20;
 /// - [`Error::Locked`]: somebody has it open for writing; ask the room itself, with
 ///   [`Cloakroom::verify`](crate::Cloakroom::verify).
 /// - [`Error::NotCloakroom`], [`Error::UnsupportedVersion`]: not ours, or newer.
-/// - [`Error::Io`]: there is no such file, or the system failed a call that says nothing about the file.
+/// - [`Error::Io`]: there is no such file, or the system failed a call that says nothing about the
+///   file.
 pub fn verify(path: impl AsRef<Path>) -> Result<VerifyReport> {
     let path = path.as_ref();
     verify_storage(&(Arc::new(FileStorage::open_read_only(path)?) as Arc<dyn Storage>), path)
@@ -77,11 +83,11 @@ pub(crate) fn verify_storage(storage: &Arc<dyn Storage>, path: &Path) -> Result<
         }
     };
     check_superblock(storage.as_ref(), &mut report);
-    let base_lsn = match Tree::open(storage, superblock.base_offset) {
+    let btree_lsn = match Tree::open(storage, superblock.btree_offset) {
         Ok(trees) => trees.first().and_then(|tree| tree.lsn().ok().flatten()),
         Err(_) => None,
     };
-    check_log(storage.as_ref(), &superblock, base_lsn, &mut report)?;
+    check_log(storage.as_ref(), &superblock, btree_lsn, &mut report)?;
     check_base(storage, &superblock, &mut report)?;
     check_rows(storage, path, &mut report)?;
     Ok(report)
@@ -98,12 +104,13 @@ fn check_superblock(storage: &dyn Storage, report: &mut VerifyReport) {
 fn check_log(
     storage: &dyn Storage,
     superblock: &Superblock,
-    base_lsn: Option<u64>,
+    btree_lsn: Option<u64>,
     report: &mut VerifyReport,
 ) -> Result<()> {
     let layout = LogLayout::of(superblock);
-    let len = usize::try_from(layout.segment_size)
-        .map_err(|_| Error::corrupted("superblock", "the segment size does not fit this machine"))?;
+    let len = usize::try_from(layout.segment_size).map_err(|_| {
+        Error::corrupted("superblock", "the segment size does not fit this machine")
+    })?;
     let mut segments = Vec::with_capacity(SEGMENTS);
     for index in 0..SEGMENTS {
         let at = layout.segment_offset(index);
@@ -116,13 +123,18 @@ fn check_log(
             }
         }
     }
-    log::verify(&segments, &layout, base_lsn, report)
+    log::verify(&segments, &layout, btree_lsn, report)
 }
 
-fn check_base(storage: &Arc<dyn Storage>, superblock: &Superblock, report: &mut VerifyReport) -> Result<()> {
-    let offset = superblock.base_offset;
+fn check_base(
+    storage: &Arc<dyn Storage>,
+    superblock: &Superblock,
+    report: &mut VerifyReport,
+) -> Result<()> {
+    let offset = superblock.btree_offset;
     let mut faults = Vec::new();
-    let Checked { blocks, unused } = check_window(storage, offset, &mut |fault| faults.push(fault))?;
+    let Checked { blocks, unused } =
+        check_window(storage, offset, &mut |fault| faults.push(fault))?;
     report.blocks = blocks;
     report.unused.extend(unused);
     let needed = trace(&faults, |blocks| in_use(storage, offset, blocks))?;
@@ -136,7 +148,8 @@ fn check_base(storage: &Arc<dyn Storage>, superblock: &Superblock, report: &mut 
     Ok(())
 }
 
-/// Which of the damaged blocks are needed, as `in_use` says; all of them when there are too many to ask.
+/// Which of the damaged blocks are needed, as `in_use` says; all of them when there are too many to
+/// ask.
 fn trace(
     faults: &[Fault],
     in_use: impl FnOnce(BTreeSet<u64>) -> Result<BTreeSet<u64>>,
@@ -181,7 +194,7 @@ fn check_rows(storage: &Arc<dyn Storage>, path: &Path, report: &mut VerifyReport
         // The time makes no difference: what has ended is checked like everything else.
         clock: Arc::new(ManualClock::new(0)),
         threads: Threads::None,
-        upkeep: None,
+        maintenance: None,
         read_only: true,
         migrations: &[],
     };
@@ -207,8 +220,9 @@ pub(crate) fn verify_open(engine: &Engine) -> Result<VerifyReport> {
         attempt += 1;
         let mut of_log = VerifyReport::default();
         let segments = parts.read_log().map_err(|error| Error::io("reading the log", error))?;
-        // What the B-tree reached is asked afterwards, so that it is not behind what the log says of it.
-        log::verify(&segments, &parts.log_layout(), Some(parts.base_lsn()), &mut of_log)?;
+        // What the B-tree reached is asked afterwards, so that it is not behind what the log says
+        // of it.
+        log::verify(&segments, &parts.log_layout(), Some(parts.btree_lsn()), &mut of_log)?;
         if of_log.is_ok() || attempt == LOG_ATTEMPTS {
             of_log
                 .findings
@@ -221,8 +235,8 @@ pub(crate) fn verify_open(engine: &Engine) -> Result<VerifyReport> {
         }
     }
     let mut faults = Vec::new();
-    report.blocks = parts.base().check_blocks(&mut |fault| faults.push(fault));
-    let needed = trace(&faults, |blocks| parts.base().in_use(blocks))?;
+    report.blocks = parts.btree().check_blocks(&mut |fault| faults.push(fault));
+    let needed = trace(&faults, |blocks| parts.btree().in_use(blocks))?;
     report_faults(faults, &needed, &mut report);
     report.note(
         "redb's own check needs the file for itself: close the room and verify the file, or verify a backup",

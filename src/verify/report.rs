@@ -33,8 +33,8 @@ pub struct VerifyReport {
     pub findings: Vec<Finding>,
     /// How many findings there were beyond those that are listed.
     pub more_findings: u64,
-    /// What is worth knowing and is not wrong: what a crash left that the next opening settles, what is damaged and
-    /// holds nothing, and what could not be looked at. Up to 1,000 of them.
+    /// What is worth knowing and is not wrong: what a crash left that the next opening settles,
+    /// what is damaged and holds nothing, and what could not be looked at. Up to 1,000 of them.
     pub notes: Vec<String>,
     /// The rows of each table, by its name.
     pub tables: Vec<(&'static str, u64)>,
@@ -44,8 +44,8 @@ pub struct VerifyReport {
     pub blocks: u64,
     /// How many intact frames the log has.
     pub frames: u64,
-    /// The parts of the file, in bytes, that hold nothing anything depends on. Damage there does no harm and is not
-    /// looked for.
+    /// The parts of the file, in bytes, that hold nothing anything depends on. Damage there does no
+    /// harm and is not looked for.
     pub unused: Vec<Range<u64>>,
     listed: BTreeSet<(String, String)>,
 }
@@ -58,7 +58,12 @@ impl VerifyReport {
     }
 
     /// Adds a finding, once.
-    pub(super) fn find(&mut self, location: impl Into<String>, problem: impl Into<String>, advice: &str) {
+    pub(super) fn find(
+        &mut self,
+        location: impl Into<String>,
+        problem: impl Into<String>,
+        advice: &str,
+    ) {
         let (location, problem) = (location.into(), problem.into());
         if self.listed.contains(&(location.clone(), problem.clone())) {
             return;
@@ -126,7 +131,9 @@ mod tests {
         }
         assert_eq!((report.findings.len(), report.more_findings), (MAX_LISTED, 6));
         let text = report.to_string();
-        assert!(text.starts_with("damaged: 0 rows") && text.contains("- here: broken\n  mend it\n"));
+        assert!(
+            text.starts_with("damaged: 0 rows") && text.contains("- here: broken\n  mend it\n")
+        );
         assert!(text.contains("and 6 more") && text.ends_with("note: by the way\n"));
     }
 }

@@ -6,7 +6,7 @@ use crate::engine::access::{Reader, Row};
 use crate::error::{Error, Result};
 use crate::stores::rate_limit::history;
 use crate::stores::rate_limit::limiter::LAST_ID_KEY;
-use crate::stores::{check, relations};
+use crate::stores::{constraints, validation};
 use crate::tables::Table;
 use std::collections::BTreeSet;
 use std::ops::Bound;
@@ -15,14 +15,16 @@ use std::ops::Bound;
 const LARGE_SLICE: usize = 16;
 const SMALL_SLICE: usize = 512;
 
-/// How many windows are kept in mind at a time while the rows of requests are checked. More take more walks.
+/// How many windows are kept in mind at a time while the rows of requests are checked. More take
+/// more walks.
 const WINDOWS_AT_ONCE: usize = 1 << 18;
 
 /// How much of a key a location shows.
 const SHOWN_KEY_BYTES: usize = 96;
 
 const REBUILD: &str = "`cloakroom salvage` writes a new file in which such rows are derived anew";
-const SALVAGE: &str = "restore a backup, or let `cloakroom salvage` copy what is intact into a new file";
+const SALVAGE: &str =
+    "restore a backup, or let `cloakroom salvage` copy what is intact into a new file";
 
 /// Whether what is damaged there are the bytes of a row, and not the file around it.
 fn is_of_a_row(location: &str) -> bool {
@@ -48,14 +50,16 @@ pub(super) fn find_damage(report: &mut VerifyReport, error: Error) -> Result<()>
 }
 
 /// Shows `each` every row of `table`, as far as they can be read.
-fn walk<R: Reader + ?Sized>(
-    rows: &mut R,
+fn walk(
+    rows: &mut dyn Reader,
     report: &mut VerifyReport,
     table: Table,
-    mut each: impl FnMut(&mut R, &mut VerifyReport, &Row) -> Result<()>,
+    mut each: impl FnMut(&mut dyn Reader, &mut VerifyReport, &Row) -> Result<()>,
 ) -> Result<()> {
     let slice = match table {
-        Table::Handoff | Table::Cache | Table::DedupeJob | Table::State | Table::CacheTags => LARGE_SLICE,
+        Table::Handoff | Table::Cache | Table::DedupeJob | Table::State | Table::CacheTags => {
+            LARGE_SLICE
+        }
         _ => SMALL_SLICE,
     };
     let mut after: Option<Vec<u8>> = None;
@@ -65,8 +69,10 @@ fn walk<R: Reader + ?Sized>(
             Ok(found) => found,
             Err(error) => {
                 find_damage(report, error)?;
-                report
-                    .note(format!("the rows of table {} behind the damage were not looked at", table.name()));
+                report.note(format!(
+                    "the rows of table {} behind the damage were not looked at",
+                    table.name()
+                ));
                 return Ok(());
             }
         };
@@ -81,13 +87,13 @@ fn walk<R: Reader + ?Sized>(
 }
 
 /// Checks every row.
-pub(super) fn verify<R: Reader + ?Sized>(rows: &mut R, report: &mut VerifyReport) -> Result<()> {
+pub(super) fn verify(rows: &mut dyn Reader, report: &mut VerifyReport) -> Result<()> {
     let mut greatest_id = 0;
     for &table in Table::ALL {
         let mut count = 0;
         walk(rows, report, table, |rows, report, (key, value)| {
             count += 1;
-            if let Err(error) = check::row(table, key, value) {
+            if let Err(error) = validation::row(table, key, value) {
                 return match error {
                     Error::Corrupted { detail, .. } => {
                         let problem = format!("the row is none that a store writes: {detail}");
@@ -97,12 +103,13 @@ pub(super) fn verify<R: Reader + ?Sized>(rows: &mut R, report: &mut VerifyReport
                     other => Err(other),
                 };
             }
-            greatest_id = greatest_id.max(relations::window_id(table, value)?.unwrap_or_default());
-            let mut broken = |broken: relations::Broken| {
+            greatest_id =
+                greatest_id.max(constraints::window_id(table, value)?.unwrap_or_default());
+            let mut broken = |broken: constraints::Broken| {
                 let problem = format!("the row {}", broken.problem);
                 report.find(location(broken.table, &broken.key), problem, REBUILD);
             };
-            let checked = relations::check(rows, table, key, value, &mut broken);
+            let checked = constraints::check(rows, table, key, value, &mut broken);
             match checked {
                 // Another row that does not decode is found where it lies, with its key.
                 Err(Error::Corrupted { location, .. }) if is_of_a_row(&location) => Ok(()),
@@ -116,7 +123,7 @@ pub(super) fn verify<R: Reader + ?Sized>(rows: &mut R, report: &mut VerifyReport
 }
 
 /// The numbers of windows must be below the next one that is given out.
-fn check_ids<R: Reader + ?Sized>(rows: &mut R, report: &mut VerifyReport, greatest: u64) -> Result<()> {
+fn check_ids(rows: &mut dyn Reader, report: &mut VerifyReport, greatest: u64) -> Result<()> {
     let table = Table::RateLimitStore;
     let last = rows
         .get(table, LAST_ID_KEY)
@@ -138,9 +145,9 @@ fn check_ids<R: Reader + ?Sized>(rows: &mut R, report: &mut VerifyReport, greate
     Ok(())
 }
 
-/// Every row of requests must belong to a window. Their keys hold its number, by which windows cannot be found; so a
-/// set of numbers is gathered and then struck out by a walk over the windows.
-fn check_requests<R: Reader + ?Sized>(rows: &mut R, report: &mut VerifyReport) -> Result<()> {
+/// Every row of requests must belong to a window. Their keys hold its number, by which windows
+/// cannot be found; so a set of numbers is gathered and then struck out by a walk over the windows.
+fn check_requests(rows: &mut dyn Reader, report: &mut VerifyReport) -> Result<()> {
     let mut from = Some(0_u64);
     while from.is_some() {
         let mut unknown = BTreeSet::new();
@@ -148,7 +155,12 @@ fn check_requests<R: Reader + ?Sized>(rows: &mut R, report: &mut VerifyReport) -
             && unknown.len() < WINDOWS_AT_ONCE
         {
             let key = id.to_be_bytes();
-            let next = match rows.scan(Table::RateLimitRequest, Bound::Included(&key), Bound::Unbounded, 1) {
+            let next = match rows.scan(
+                Table::RateLimitRequest,
+                Bound::Included(&key),
+                Bound::Unbounded,
+                1,
+            ) {
                 Ok(found) => found.into_iter().next(),
                 Err(error) => {
                     find_damage(report, error)?;
@@ -173,7 +185,7 @@ fn check_requests<R: Reader + ?Sized>(rows: &mut R, report: &mut VerifyReport) -
         for table in [Table::RateLimit, Table::AdaptiveRateLimit] {
             walk(rows, report, table, |_, _, (_, value)| {
                 // A row that does not decode was found before.
-                if let Ok(Some(id)) = relations::window_id(table, value) {
+                if let Ok(Some(id)) = constraints::window_id(table, value) {
                     unknown.remove(&id);
                 }
                 Ok(())

@@ -4,8 +4,8 @@ use super::ops::{CACHES, JOBS, RESOURCES, TAGS, adaptive, caches, jobs, name, ra
 use cloakroom::{
     AdaptiveRateLimitEntry, AdaptiveRateLimitStats, AdaptiveRateLimitStore, CacheEntry, CacheStore,
     Cloakroom, Cursor, DedupeStore, Durability, Error, EventId, FormTokenEntry, HandoffEntry,
-    HandoffStateStore, JobState, JsonObject, ListScope, Page, Pending, RateLimitConfig, RateLimitEntry,
-    RateLimitStatus, RateLimitStore, StateError, StateRecord, StateStore,
+    HandoffStateStore, JobState, JsonObject, ListScope, Page, Pending, RateLimitConfig,
+    RateLimitEntry, RateLimitStatus, RateLimitStore, StateError, StateRecord, StateStore,
 };
 
 /// Waits for no flush, so that looking does not make durable what is looked at.
@@ -16,8 +16,8 @@ const LEFT_PENDING: &str = "left pending by an earlier opening of the file";
 pub struct Dump {
     tokens: Vec<FormTokenEntry>,
     states: Vec<(HandoffEntry, Option<JsonObject>)>,
-    /// The entries of each cache, and the values of the one without a limit: reading those of the other would change
-    /// what it evicts next.
+    /// The entries of each cache, and the values of the one without a limit: reading those of the
+    /// other would change what it evicts next.
     caches: Vec<Vec<CacheEntry>>,
     cached: Vec<Option<String>>,
     jobs: Vec<Job>,
@@ -85,9 +85,9 @@ impl Dump {
             let cooldown = rates.cooldown(&name).wait()?;
             Ok((rates.status(&name).wait()?, rates.resource_config(&name).wait()?, cooldown))
         });
-        let shared = (0..RESOURCES)
-            .map(name)
-            .map(|name| Ok((adaptive.resource_config(&name).wait()?, adaptive.cooldown(&name).wait()?)));
+        let shared = (0..RESOURCES).map(name).map(|name| {
+            Ok((adaptive.resource_config(&name).wait()?, adaptive.cooldown(&name).wait()?))
+        });
         Ok(Self {
             tokens: pages(|cursor| tokens.list(cursor, 2))?,
             states: states.collect::<Result<_, Error>>()?,
@@ -133,8 +133,8 @@ impl Dump {
         listed.collect()
     }
 
-    /// How many rows there are: tokens, claim checks, entries of both caches, tagged entries, jobs, resources of both
-    /// limiters and states.
+    /// How many rows there are: tokens, claim checks, entries of both caches, tagged entries, jobs,
+    /// resources of both limiters and states.
     pub fn filled(&self) -> [usize; 9] {
         let tagged = self.caches.iter().flatten().filter(|entry| !entry.tags.is_empty()).count();
         [
@@ -160,7 +160,13 @@ impl Dump {
             .rev()
             .find(|line| line.starts_with("    ") && !line.starts_with("     "));
         let part = |lines: &[&str]| {
-            lines.iter().skip(same.saturating_sub(4)).take(12).copied().collect::<Vec<_>>().join("\n")
+            lines
+                .iter()
+                .skip(same.saturating_sub(4))
+                .take(12)
+                .copied()
+                .collect::<Vec<_>>()
+                .join("\n")
         };
         format!("in {section:?}:\n{}\ninstead of\n{}", part(&ours), part(&theirs))
     }
@@ -177,17 +183,23 @@ impl Dump {
         for record in &self.records {
             let by_event = states.load_by_event_id(&record.id).wait();
             let by_slot = states.load(&record.identity, &record.kind).wait();
-            let by_identity = states.list_kind_for_identity(&record.identity, &record.kind, None).wait();
+            let by_identity =
+                states.list_kind_for_identity(&record.identity, &record.kind, None).wait();
             let by_kind = states.list_kind(ListScope::maintenance(), &record.kind).wait();
             let found = by_event.as_ref().ok() == Some(record)
                 && by_slot.as_ref().ok() == Some(record)
                 && by_identity.is_ok_and(|found| found == std::slice::from_ref(record))
                 && by_kind.is_ok_and(|found| found.contains(record));
             if !found {
-                return Err(format!("{record:?} is {by_event:?} by its event, {by_slot:?} in its slot"));
+                return Err(format!(
+                    "{record:?} is {by_event:?} by its event, {by_slot:?} in its slot"
+                ));
             }
         }
-        let old = (0..=events).map(event_id).filter(|id| states.load_by_event_id(id).wait().is_ok()).count();
+        let old = (0..=events)
+            .map(event_id)
+            .filter(|id| states.load_by_event_id(id).wait().is_ok())
+            .count();
         let listed = pages(|cursor| states.list(cursor, 2)).map_err(|error| error.to_string())?;
         let scanned = pages(|cursor| {
             states.scan_kind_for_tenant(ListScope::maintenance(), "tenant", "kind", 2, cursor)
@@ -224,7 +236,9 @@ impl Dump {
             counted.push((caches(room, cache, AT_ONCE).stats().wait()?.live, entries.len()));
         }
         if counted.iter().any(|(count, listed)| *count != *listed as u64) || jobs.pending > 0 {
-            return Ok(Err(format!("what is counted is not what is listed: {counted:?}, {jobs:?}")));
+            return Ok(Err(format!(
+                "what is counted is not what is listed: {counted:?}, {jobs:?}"
+            )));
         }
         Ok(Ok(()))
     }
@@ -249,7 +263,8 @@ impl Dump {
     }
 }
 
-/// Long after everything in `room` has ended, a sweep leaves nothing behind: no row without the one that it belongs to.
+/// Long after everything in `room` has ended, a sweep leaves nothing behind: no row without the one
+/// that it belongs to.
 pub fn check_swept(room: &Cloakroom) -> Result<(), String> {
     let failed = |error: Error| error.to_string();
     for cache in 0..CACHES.len() {
@@ -261,8 +276,10 @@ pub fn check_swept(room: &Cloakroom) -> Result<(), String> {
     let stays = ["adaptive_rate_limit", "rate_limit_config", "rate_limit_store"];
     let states: Vec<_> = left.iter().filter(|(table, _)| table.starts_with("state")).collect();
     let is_state = |table: &str| states.iter().any(|(state, _)| *state == table);
-    let orphans: Vec<_> =
-        left.iter().filter(|(table, rows)| *rows > 0 && !stays.contains(table) && !is_state(table)).collect();
+    let orphans: Vec<_> = left
+        .iter()
+        .filter(|(table, rows)| *rows > 0 && !stays.contains(table) && !is_state(table))
+        .collect();
     if !orphans.is_empty() || states.iter().any(|(_, rows)| *rows != states[0].1) {
         return Err(format!("after a sweep there are {orphans:?} and {states:?}"));
     }
@@ -287,7 +304,9 @@ pub fn go_on(room: &Cloakroom) -> Result<(), String> {
     use cloakroom::{FormTokenStore, Priority, TokenConsumeOutcome, TokenSubject};
     let failed = |error: Error| error.to_string();
     let made = |op: Op| {
-        issue(room, &op, Durability::Sync)().map(drop).map_err(|failure| format!("{op:?}: {failure:?}"))
+        issue(room, &op, Durability::Sync)()
+            .map(drop)
+            .map_err(|failure| format!("{op:?}: {failure:?}"))
     };
     let new = TAGS.max(JOBS) + 20;
     made(Op::Insert { key: new, serial: 0, expires_at: u64::MAX })?;
@@ -300,7 +319,13 @@ pub fn go_on(room: &Cloakroom) -> Result<(), String> {
     made(Op::Set { id: new, value: JsonObject::new(), ttl_seconds: 9 })?;
     let taken = room.handoff().get_and_delete(&name(new)).wait().map_err(failed)?;
     for cache in 0..CACHES.len() {
-        made(Op::CacheTagged { cache, hash: new, value: "new".into(), ttl_seconds: 9, tags: vec![new] })?;
+        made(Op::CacheTagged {
+            cache,
+            hash: new,
+            value: "new".into(),
+            ttl_seconds: 9,
+            tags: vec![new],
+        })?;
         let cache = caches(room, cache, Durability::Sync);
         if cache.get(&name(new)).wait().map_err(failed)?.as_deref() != Some("new") {
             return Err("a value that was just cached is not there".into());
@@ -317,7 +342,10 @@ pub fn go_on(room: &Cloakroom) -> Result<(), String> {
     }
     let acquired = [
         rates(room, Durability::Sync).acquire(&name(new)).wait().map_err(failed)?,
-        adaptive(room, Durability::Sync).acquire(&name(new), Priority::User).wait().map_err(failed)?,
+        adaptive(room, Durability::Sync)
+            .acquire(&name(new), Priority::User)
+            .wait()
+            .map_err(failed)?,
     ];
     let record = StateRecord::new(super::ops::identity(new, ""), "kind 9", b"new");
     let id = record.id.clone();

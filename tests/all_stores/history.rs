@@ -2,13 +2,13 @@
 
 use super::dump::{Dump, event_id};
 use super::ops::{
-    CACHES, Failure, HASHES, JOBS, KINDS, Kept, Op, RESOURCES, STATES, TAGS, TOKENS, USERS, Wait, identity,
-    issue, issue_batch, kind,
+    CACHES, Failure, HASHES, JOBS, KINDS, Kept, Op, RESOURCES, STATES, TAGS, TOKENS, USERS, Wait,
+    identity, issue, issue_batch, kind,
 };
 use cloakroom::testing::SimStorage;
 use cloakroom::{
-    Builder, ClaimId, Cloakroom, Durability, EventId, JobId, ManualClock, Priority, RateLimitConfig,
-    SlotExpectation, StateRecord,
+    Builder, ClaimId, Cloakroom, Durability, EventId, JobId, ManualClock, Priority,
+    RateLimitConfig, SlotExpectation, StateRecord,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -26,7 +26,11 @@ pub fn open(storage: &SimStorage, clock: &Arc<ManualClock>) -> cloakroom::Result
 }
 
 pub fn builder(clock: &Arc<ManualClock>) -> Builder {
-    Cloakroom::builder().without_threads().log_capacity(LOG_CAPACITY).cache_size(1 << 20).clock(clock.clone())
+    Cloakroom::builder()
+        .without_threads()
+        .log_capacity(LOG_CAPACITY)
+        .cache_size(1 << 20)
+        .clock(clock.clone())
 }
 
 pub fn new_clock() -> Arc<ManualClock> {
@@ -53,7 +57,8 @@ pub struct History {
 }
 
 impl History {
-    /// The history of `seed` on the room whose bytes are `room`. A lying room acknowledges before it flushes.
+    /// The history of `seed` on the room whose bytes are `room`. A lying room acknowledges before
+    /// it flushes.
     pub fn new(seed: u64, room: &[u8], lying: bool) -> Self {
         let (storage, clock) = (SimStorage::from_image(room.to_vec(), seed), new_clock());
         let room = open(&storage, &clock).unwrap();
@@ -108,7 +113,8 @@ impl History {
     }
 
     pub fn step(&mut self) {
-        // Time goes on a little with every step, so that no two jobs are registered at the same time.
+        // Time goes on a little with every step, so that no two jobs are registered at the same
+        // time.
         let pause_ms = if self.rng.u32(0..12) == 0 { self.rng.u64(1..20_000) } else { 1 };
         self.clock.advance(Duration::from_millis(pause_ms));
         self.times_ms.push(self.now_ms());
@@ -133,7 +139,8 @@ impl History {
             }
             _ => {
                 let op = self.any_op();
-                let durability = if self.rng.u32(0..4) == 0 { Durability::Os } else { Durability::Sync };
+                let durability =
+                    if self.rng.u32(0..4) == 0 { Durability::Os } else { Durability::Sync };
                 self.say(format!("{durability:?} {op:?}"));
                 // What the next steps ask with is known only when it is answered.
                 let at_once = matches!(op, Op::Claim { .. } | Op::Register { .. });
@@ -196,7 +203,9 @@ impl History {
             }
             Err(Failure::Refused | Failure::RolledBack) => None,
             Err(Failure::Other(_)) if self.storage.is_crashed() => None,
-            Err(Failure::Other(error)) => panic!("without a cause: {error}\n{}", self.trail.join("\n")),
+            Err(Failure::Other(error)) => {
+                panic!("without a cause: {error}\n{}", self.trail.join("\n"))
+            }
         }
     }
 
@@ -212,7 +221,9 @@ impl History {
         }
         match open(&self.storage, &self.clock) {
             Ok(room) => self.room = room,
-            Err(error) => assert!(self.storage.is_crashed(), "what was closed does not open: {error}"),
+            Err(error) => {
+                assert!(self.storage.is_crashed(), "what was closed does not open: {error}")
+            }
         }
         self.lie();
     }
@@ -224,7 +235,10 @@ impl History {
     }
 
     fn config(&mut self) -> RateLimitConfig {
-        RateLimitConfig { limit: self.rng.u64(0..8), window: Duration::from_secs(self.rng.u64(5..60)) }
+        RateLimitConfig {
+            limit: self.rng.u64(0..8),
+            window: Duration::from_secs(self.rng.u64(5..60)),
+        }
     }
 
     fn tags(&mut self) -> Vec<u8> {
@@ -266,7 +280,9 @@ impl History {
             (2, Some(claim)) => Op::Release(claim),
             (0..5, _) => {
                 let value = serde_json::json!({ "value": self.value() });
-                let serde_json::Value::Object(value) = value else { unreachable!("it is an object") };
+                let serde_json::Value::Object(value) = value else {
+                    unreachable!("it is an object")
+                };
                 Op::Set { id, value, ttl_seconds: self.rng.u64(0..60) }
             }
             (5, _) => Op::Take { id },
@@ -280,7 +296,9 @@ impl History {
         let ttl_seconds = self.rng.choice([0, 0, 5, 30, -1]).unwrap_or(0);
         match self.rng.u32(0..20) {
             0..4 => Op::CacheSet { cache, hash, value: self.value(), ttl_seconds },
-            4..12 => Op::CacheTagged { cache, hash, value: self.value(), ttl_seconds, tags: self.tags() },
+            4..12 => {
+                Op::CacheTagged { cache, hash, value: self.value(), ttl_seconds, tags: self.tags() }
+            }
             12..15 => Op::CacheGet { cache, hash },
             15..17 => Op::CacheDelete { cache, hash },
             17 => Op::CacheClear { cache, scope: self.scope(HASHES) },

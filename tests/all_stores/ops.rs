@@ -1,10 +1,11 @@
 //! Operations of every store, made through a handle or inside `atomically`.
 
 use cloakroom::{
-    AdaptiveConfig, AdaptiveRateLimit, AdaptiveRateLimitStore, Cache, CacheStore, CacheTx, Claim, ClaimId,
-    Cloakroom, Dedupe, DedupeStore, Durability, Error, FormTokenRecord, FormTokenStore, HandoffStateStore,
-    Identity, JobId, JsonObject, LookupKey, Pending, Priority, RateLimit, RateLimitConfig, RateLimitStore,
-    SlotExpectation, StateError, StateRecord, StateStore, TokenSubject, Transaction,
+    AdaptiveConfig, AdaptiveRateLimit, AdaptiveRateLimitStore, Cache, CacheStore, CacheTx, Claim,
+    ClaimId, Cloakroom, Dedupe, DedupeStore, Durability, Error, FormTokenRecord, FormTokenStore,
+    HandoffStateStore, Identity, JobId, JsonObject, LookupKey, Pending, Priority, RateLimit,
+    RateLimitConfig, RateLimitStore, SlotExpectation, StateError, StateRecord, StateStore,
+    TokenSubject, Transaction,
 };
 use std::time::Duration;
 
@@ -94,9 +95,9 @@ impl From<StateError> for Failure {
     fn from(error: StateError) -> Self {
         match error {
             StateError::Store(error) => Failure::Other(error),
-            StateError::ConditionFailed | StateError::IdempotencyConflict | StateError::NotFound => {
-                Failure::Refused
-            }
+            StateError::ConditionFailed
+            | StateError::IdempotencyConflict
+            | StateError::NotFound => Failure::Refused,
             error => panic!("{error}"),
         }
     }
@@ -152,7 +153,8 @@ fn named(numbers: &[u8]) -> Vec<String> {
     numbers.iter().map(|number| name(*number)).collect()
 }
 
-/// The operation on the stores that are given, which have the same methods as handles and in a transaction.
+/// The operation on the stores that are given, which have the same methods as handles and in a
+/// transaction.
 macro_rules! perform {
     ($op:expr, $done:path, $tokens:expr, $handoff:expr, $cache:path, $from:expr, $jobs:expr, $rates:expr, $adaptive:expr,
      $state:expr) => {{
@@ -162,12 +164,19 @@ macro_rules! perform {
                 $done($tokens.insert_form_token(token(key, serial, expires_at)), nothing)
             }
             Op::Consume { key, now } => $done(
-                $tokens.consume_form_token(&lookup_key(key), &TokenSubject::Anonymous, "pay", None, now),
+                $tokens.consume_form_token(
+                    &lookup_key(key),
+                    &TokenSubject::Anonymous,
+                    "pay",
+                    None,
+                    now,
+                ),
                 |_| Kept::Nothing,
             ),
-            Op::SetResult { key, serial } => {
-                $done($tokens.set_token_result(&lookup_key(key), &format!("result {serial}")), nothing)
-            }
+            Op::SetResult { key, serial } => $done(
+                $tokens.set_token_result(&lookup_key(key), &format!("result {serial}")),
+                nothing,
+            ),
             Op::Set { id, value, ttl_seconds } => {
                 $done($handoff.set(&name(id), &value, ttl_seconds), nothing)
             }
@@ -184,10 +193,17 @@ macro_rules! perform {
             Op::CacheTagged { cache, hash, value, ttl_seconds, tags } => {
                 let tags = named(&tags);
                 let tags: Vec<_> = tags.iter().map(String::as_str).collect();
-                $done($cache($from, cache).set_with_tags(&name(hash), &value, ttl_seconds, &tags), nothing)
+                $done(
+                    $cache($from, cache).set_with_tags(&name(hash), &value, ttl_seconds, &tags),
+                    nothing,
+                )
             }
-            Op::CacheGet { cache, hash } => $done($cache($from, cache).get(&name(hash)), |_| Kept::Nothing),
-            Op::CacheDelete { cache, hash } => $done($cache($from, cache).delete(&name(hash)), nothing),
+            Op::CacheGet { cache, hash } => {
+                $done($cache($from, cache).get(&name(hash)), |_| Kept::Nothing)
+            }
+            Op::CacheDelete { cache, hash } => {
+                $done($cache($from, cache).delete(&name(hash)), nothing)
+            }
             Op::CacheClear { cache, scope } => {
                 $done($cache($from, cache).clear(scope.map(name).as_deref()), nothing)
             }
@@ -201,7 +217,9 @@ macro_rules! perform {
             Op::CompleteOwned { job, id, value } => {
                 $done($jobs.complete_owned(&name(job), &id, &value), |_| Kept::Nothing)
             }
-            Op::Fail { job, serial } => $done($jobs.fail(&name(job), &format!("error {serial}")), nothing),
+            Op::Fail { job, serial } => {
+                $done($jobs.fail(&name(job), &format!("error {serial}")), nothing)
+            }
             Op::ClearJobs { scope } => $done($jobs.clear(scope.map(name).as_deref()), nothing),
             Op::Acquire { resource } => $done($rates.acquire(&name(resource)), |_| Kept::Nothing),
             Op::Record { resource } => $done($rates.record(&name(resource)), nothing),
@@ -209,7 +227,9 @@ macro_rules! perform {
             Op::Configure { resource, config } => {
                 $done($rates.set_resource_config(&name(resource), config), nothing)
             }
-            Op::Cooldown { origin, until } => $done($rates.set_cooldown(&name(origin), until), nothing),
+            Op::Cooldown { origin, until } => {
+                $done($rates.set_cooldown(&name(origin), until), nothing)
+            }
             Op::ClearCooldown { origin } => $done($rates.clear_cooldown(&name(origin)), nothing),
             Op::ClearRates => $done($rates.clear(), nothing),
             Op::AdaptiveAcquire { resource, priority } => {
@@ -218,7 +238,9 @@ macro_rules! perform {
             Op::AdaptiveRecord { resource, priority } => {
                 $done($adaptive.record(&name(resource), priority), nothing)
             }
-            Op::AdaptiveStatus { resource } => $done($adaptive.status(&name(resource)), |_| Kept::Nothing),
+            Op::AdaptiveStatus { resource } => {
+                $done($adaptive.status(&name(resource)), |_| Kept::Nothing)
+            }
             Op::AdaptiveReset { resource } => $done($adaptive.reset(&name(resource)), nothing),
             Op::AdaptiveConfigure { resource, config } => {
                 $done($adaptive.set_resource_config(&name(resource), config), nothing)
@@ -227,7 +249,9 @@ macro_rules! perform {
                 $done($adaptive.set_cooldown(&name(origin), until), nothing)
             }
             Op::Save(record) => $done($state.save(record), nothing),
-            Op::SaveIf(expectation, record) => $done($state.save_if(&[expectation], record), nothing),
+            Op::SaveIf(expectation, record) => {
+                $done($state.save_if(&[expectation], record), nothing)
+            }
             Op::DeleteState { identity, kind } => $done($state.delete(&identity, &kind), nothing),
             Op::DeleteIf(expectation) => $done($state.delete_if(&expectation), |_| Kept::Nothing),
             Op::DeleteScope { user } => {
@@ -290,7 +314,10 @@ fn view_of<'a>(tx: &'a mut Transaction<'_>, cache: usize) -> CacheTx<'a, String>
 }
 
 fn in_transaction(tx: &mut Transaction<'_>, op: &Op) -> Result<Kept, Failure> {
-    fn now<T, E: Into<Failure>>(answer: Result<T, E>, kept: impl FnOnce(T) -> Kept) -> Result<Kept, Failure> {
+    fn now<T, E: Into<Failure>>(
+        answer: Result<T, E>,
+        kept: impl FnOnce(T) -> Kept,
+    ) -> Result<Kept, Failure> {
         answer.map(kept).map_err(Into::into)
     }
     perform!(

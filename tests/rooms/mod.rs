@@ -1,10 +1,11 @@
-//! What the integration tests share: the smallest things to put into a room, and ways to look at it.
+//! What the integration tests share: the smallest things to put into a room, and ways to look at
+//! it.
 #![allow(dead_code, reason = "every test crate uses a part of it")]
 
 use cloakroom::limits::LONGEST_KEYS_LOG_CAPACITY;
 use cloakroom::{
-    Builder, Cloakroom, FormTokenRecord, FormTokenStore, JsonObject, LookupKey, ManualClock, Pending,
-    TokenConsumeOutcome, TokenSubject,
+    Builder, Cloakroom, FormTokenRecord, FormTokenStore, JsonObject, LookupKey, ManualClock,
+    Pending, TokenConsumeOutcome, TokenSubject,
 };
 use serde_json::Value;
 use std::path::Path;
@@ -22,7 +23,9 @@ pub const MANY_LOOKS: usize = 200_000;
 
 /// Options of a room with the smallest log, at a time of its own.
 pub fn small() -> Builder {
-    Cloakroom::builder().log_capacity(LONGEST_KEYS_LOG_CAPACITY).clock(Arc::new(ManualClock::new(NOW_MS)))
+    Cloakroom::builder()
+        .log_capacity(LONGEST_KEYS_LOG_CAPACITY)
+        .clock(Arc::new(ManualClock::new(NOW_MS)))
 }
 
 /// A token that anybody may consume.
@@ -44,7 +47,10 @@ pub fn insert(store: &impl FormTokenStore, key: &str) -> Pending<()> {
 }
 
 /// Consumes a token of [`token`].
-pub fn consume(store: &impl FormTokenStore, key: &str) -> Pending<(TokenConsumeOutcome, Option<String>)> {
+pub fn consume(
+    store: &impl FormTokenStore,
+    key: &str,
+) -> Pending<(TokenConsumeOutcome, Option<String>)> {
     store.consume_form_token(&LookupKey::new(key), &TokenSubject::Anonymous, "pay", None, 1_000)
 }
 

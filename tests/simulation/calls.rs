@@ -2,8 +2,8 @@
 
 use super::model::{Answer, Blob, Op, lookup_key, record, state_id};
 use cloakroom::{
-    Claim, ClaimId, Cloakroom, Error, FormTokenStore, FormTokens, Handoff, HandoffStateStore, Pending,
-    Transaction,
+    Claim, ClaimId, Cloakroom, Error, FormTokenStore, FormTokens, Handoff, HandoffStateStore,
+    Pending, Transaction,
 };
 use std::time::Duration;
 
@@ -49,10 +49,19 @@ pub fn issue(
         Op::Consume { keys, binding, now, grace_ms } => {
             let tokens = tokens.with_replay_grace(Duration::from_millis(grace_ms));
             let keys: Vec<_> = keys.into_iter().map(lookup_key).collect();
-            let (subject, purpose, resource) = (binding.subject(), binding.purpose(), binding.resource());
+            let (subject, purpose, resource) =
+                (binding.subject(), binding.purpose(), binding.resource());
             let pending = match keys.as_slice() {
-                [key] => tokens.consume_form_token(key, &subject, &purpose, resource.as_deref(), now),
-                keys => tokens.consume_form_token_any(keys, &subject, &purpose, resource.as_deref(), now),
+                [key] => {
+                    tokens.consume_form_token(key, &subject, &purpose, resource.as_deref(), now)
+                }
+                keys => tokens.consume_form_token_any(
+                    keys,
+                    &subject,
+                    &purpose,
+                    resource.as_deref(),
+                    now,
+                ),
             };
             later(pending, move |(outcome, result)| plain(consumed(outcome, result)))
         }
@@ -65,7 +74,9 @@ pub fn issue(
             later(pending, move |()| plain(Answer::Unit))
         }
         Op::Set { id, value, ttl_seconds } => {
-            later(states.set(&state_id(id), &value.json(), ttl_seconds), move |()| plain(Answer::Unit))
+            later(states.set(&state_id(id), &value.json(), ttl_seconds), move |()| {
+                plain(Answer::Unit)
+            })
         }
         Op::Get { id } => later(states.get(&state_id(id)), move |state| plain(state_answer(state))),
         Op::Take { id } => {
@@ -122,7 +133,11 @@ impl From<Error> for BatchError {
 }
 
 /// The same operation inside a transaction.
-fn in_transaction(tx: &mut Transaction<'_>, op: &Op, claims: &[(u64, u8, ClaimId)]) -> Result<Done, Error> {
+fn in_transaction(
+    tx: &mut Transaction<'_>,
+    op: &Op,
+    claims: &[(u64, u8, ClaimId)],
+) -> Result<Done, Error> {
     let answer = match op {
         Op::Insert { key, serial, binding, expires_at } => {
             match tx.form_tokens().insert_form_token(record(*key, *serial, *binding, *expires_at)) {
@@ -134,9 +149,15 @@ fn in_transaction(tx: &mut Transaction<'_>, op: &Op, claims: &[(u64, u8, ClaimId
         Op::Consume { keys, binding, now, grace_ms } => {
             let keys: Vec<_> = keys.iter().copied().map(lookup_key).collect();
             let mut tokens = tx.form_tokens().with_replay_grace(Duration::from_millis(*grace_ms));
-            let (subject, purpose, resource) = (binding.subject(), binding.purpose(), binding.resource());
-            let (outcome, result) =
-                tokens.consume_form_token_any(&keys, &subject, &purpose, resource.as_deref(), *now)?;
+            let (subject, purpose, resource) =
+                (binding.subject(), binding.purpose(), binding.resource());
+            let (outcome, result) = tokens.consume_form_token_any(
+                &keys,
+                &subject,
+                &purpose,
+                resource.as_deref(),
+                *now,
+            )?;
             consumed(outcome, result)
         }
         Op::SetResult { keys, result } => {
@@ -159,14 +180,17 @@ fn in_transaction(tx: &mut Transaction<'_>, op: &Op, claims: &[(u64, u8, ClaimId
             return Ok(claimed(claim, *id, *number));
         }
         Op::Ack { number, .. } => Answer::Held(tx.handoff().ack(claim_id(claims, *number))?),
-        Op::Release { number, .. } => Answer::Held(tx.handoff().release(claim_id(claims, *number))?),
+        Op::Release { number, .. } => {
+            Answer::Held(tx.handoff().release(claim_id(claims, *number))?)
+        }
         Op::Batch { .. } => unreachable!("batches are not nested"),
     };
     Ok(Done { answer: Some(answer), claims: vec![] })
 }
 
 fn claim_id(claims: &[(u64, u8, ClaimId)], number: u64) -> &ClaimId {
-    let (_, _, id) = claims.iter().find(|(known, ..)| *known == number).expect("a claim that was made");
+    let (_, _, id) =
+        claims.iter().find(|(known, ..)| *known == number).expect("a claim that was made");
     id
 }
 

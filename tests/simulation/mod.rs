@@ -1,4 +1,5 @@
-//! The crash simulation's parts: a pure model of both stores, and a world that runs a room beside it.
+//! The crash simulation's parts: a pure model of both stores, and a world that runs a room beside
+//! it.
 
 pub mod calls;
 pub mod model;

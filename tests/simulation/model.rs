@@ -1,4 +1,5 @@
-//! What both stores must do, written a second time: a pure model over two maps, independent of the engine.
+//! What both stores must do, written a second time: a pure model over two maps, independent of the
+//! engine.
 
 use cloakroom::{FormTokenRecord, JsonObject, LookupKey, TokenConsumeOutcome, TokenSubject};
 use serde_json::{Value, json};
@@ -262,7 +263,12 @@ impl Model {
                 if self.tokens.get(key).is_some_and(|token| token.is_there(now_ms)) {
                     return Answer::AlreadyExists;
                 }
-                let token = Token { serial: *serial, binding: *binding, expires_at: *expires_at, used: None };
+                let token = Token {
+                    serial: *serial,
+                    binding: *binding,
+                    expires_at: *expires_at,
+                    used: None,
+                };
                 self.tokens.insert(*key, token);
                 Answer::Unit
             }
@@ -271,9 +277,9 @@ impl Model {
                 Answer::Consumed(outcome, result)
             }
             Op::SetResult { keys, result } => {
-                let consumed = keys
-                    .iter()
-                    .find(|key| self.tokens.get(key).is_some_and(|token| token.is_consumed(now_ms)));
+                let consumed = keys.iter().find(|key| {
+                    self.tokens.get(key).is_some_and(|token| token.is_consumed(now_ms))
+                });
                 let token = consumed.and_then(|key| self.tokens.get_mut(key));
                 if let Some(used) = token.and_then(|token| token.used.as_mut()) {
                     used.result = Some(*result);
@@ -341,7 +347,9 @@ impl Model {
     ) -> (TokenConsumeOutcome, Option<Blob>) {
         let now_ms = now * 1_000;
         let there = |key: &&u8| self.tokens.get(key).is_some_and(|token| token.is_there(now_ms));
-        let Some(token) = keys.iter().find(there).copied().and_then(|key| self.tokens.get_mut(&key)) else {
+        let Some(token) =
+            keys.iter().find(there).copied().and_then(|key| self.tokens.get_mut(&key))
+        else {
             return (TokenConsumeOutcome::Invalid, None);
         };
         if token.binding != binding {
@@ -363,26 +371,28 @@ impl Model {
 
     fn holds(&self, id: u8, number: u64, now_ms: u64) -> bool {
         self.states.get(&id).is_some_and(|state| {
-            now_ms < state.expires_at_ms && state.claim_at(now_ms).is_some_and(|(held, _)| held == number)
+            now_ms < state.expires_at_ms
+                && state.claim_at(now_ms).is_some_and(|(held, _)| held == number)
         })
     }
 
     /// What anybody can tell from the outside at that time.
     pub fn view(&self, now_ms: u64) -> View {
-        let tokens = self.tokens.iter().filter(|(_, token)| token.is_there(now_ms)).map(|(key, token)| {
-            let used = token.used.as_ref().map(|used| (used.at, used.result));
-            (
-                *key,
-                TokenView {
-                    serial: token.serial,
-                    binding: token.binding,
-                    expires_at: token.expires_at,
-                    used,
-                },
-            )
-        });
-        let states =
-            self.states.iter().filter(|(_, state)| now_ms < state.expires_at_ms).map(|(id, state)| {
+        let tokens =
+            self.tokens.iter().filter(|(_, token)| token.is_there(now_ms)).map(|(key, token)| {
+                let used = token.used.as_ref().map(|used| (used.at, used.result));
+                (
+                    *key,
+                    TokenView {
+                        serial: token.serial,
+                        binding: token.binding,
+                        expires_at: token.expires_at,
+                        used,
+                    },
+                )
+            });
+        let states = self.states.iter().filter(|(_, state)| now_ms < state.expires_at_ms).map(
+            |(id, state)| {
                 let claimed_until_ms = state.claim_at(now_ms).map(|(_, until_ms)| until_ms);
                 let seen = StateView {
                     expires_at_ms: state.expires_at_ms,
@@ -392,7 +402,8 @@ impl Model {
                     bytes: state.value.json_len(),
                 };
                 (*id, seen)
-            });
+            },
+        );
         View { tokens: tokens.collect(), states: states.collect() }
     }
 }

@@ -42,12 +42,16 @@ pub fn read(room: &Cloakroom) -> Result<View, Unread> {
             let used = match &entry.consumed {
                 None => None,
                 Some(used) => {
-                    let result = used.result_ref.as_deref().map(|text| Blob::of_text(text).ok_or(()));
+                    let result =
+                        used.result_ref.as_deref().map(|text| Blob::of_text(text).ok_or(()));
                     Some((used.consumed_at, result.transpose().map_err(|()| garbage(&entry))?))
                 }
             };
             if entry.record != record(key, serial, binding, expires_at)
-                || view.tokens.insert(key, TokenView { serial, binding, expires_at, used }).is_some()
+                || view
+                    .tokens
+                    .insert(key, TokenView { serial, binding, expires_at, used })
+                    .is_some()
             {
                 return Err(garbage(&entry));
             }
@@ -63,8 +67,9 @@ pub fn read(room: &Cloakroom) -> Result<View, Unread> {
             let found = (0..STATES).find(|id| state_id(*id) == entry.state_id);
             let id = found.ok_or_else(|| garbage(&entry))?;
             let value = room.handoff().get(&entry.state_id).wait()?;
-            let value =
-                value.map(|object| Blob::of_json(&object).ok_or_else(|| garbage(&object))).transpose()?;
+            let value = value
+                .map(|object| Blob::of_json(&object).ok_or_else(|| garbage(&object)))
+                .transpose()?;
             let (expires_at_ms, claimed_until_ms, bytes) =
                 (entry.expires_at_ms, entry.claimed_until_ms, entry.bytes);
             let seen = StateView { expires_at_ms, claimed_until_ms, value, bytes };
@@ -80,9 +85,11 @@ pub fn read(room: &Cloakroom) -> Result<View, Unread> {
 }
 
 fn binding_of(record: &cloakroom::FormTokenRecord) -> Option<Binding> {
-    (0..18).map(|n: u8| Binding { subject: n % 3, purpose: n / 3 % 2, resource: n / 6 }).find(|binding| {
-        binding.subject() == record.subject
-            && binding.purpose() == record.purpose
-            && binding.resource() == record.bound_resource
-    })
+    (0..18).map(|n: u8| Binding { subject: n % 3, purpose: n / 3 % 2, resource: n / 6 }).find(
+        |binding| {
+            binding.subject() == record.subject
+                && binding.purpose() == record.purpose
+                && binding.resource() == record.bound_resource
+        },
+    )
 }

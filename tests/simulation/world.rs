@@ -38,7 +38,7 @@ struct Waiting {
     expected: Answer,
     durability: Durability,
     /// The first state that the answer may rest on.
-    rests_on: usize,
+    depends_on_lsn: usize,
     changed: bool,
     after: usize,
     /// Whether the change was made, so that only its durability is left to know.
@@ -95,7 +95,11 @@ pub struct World {
     pub trail: Vec<String>,
 }
 
-pub fn open(storage: &SimStorage, shape: Shape, clock: &Arc<ManualClock>) -> cloakroom::Result<Cloakroom> {
+pub fn open(
+    storage: &SimStorage,
+    shape: Shape,
+    clock: &Arc<ManualClock>,
+) -> cloakroom::Result<Cloakroom> {
     Cloakroom::builder()
         .without_threads()
         .log_capacity(shape.log_capacity)
@@ -201,7 +205,10 @@ impl World {
     pub fn check_nothing_was_retried(&self) -> Check {
         match self.poisoned_at {
             Some(flushes) if flushes != self.flushes() => {
-                violation!("a poisoned room went on flushing: {flushes} flushes, then {}", self.flushes())
+                violation!(
+                    "a poisoned room went on flushing: {flushes} flushes, then {}",
+                    self.flushes()
+                )
             }
             _ => Ok(()),
         }
@@ -247,7 +254,11 @@ impl World {
     }
 
     fn binding(&mut self) -> Binding {
-        Binding { subject: self.rng.u8(0..3), purpose: self.rng.u8(0..2), resource: self.rng.u8(0..3) }
+        Binding {
+            subject: self.rng.u8(0..3),
+            purpose: self.rng.u8(0..2),
+            resource: self.rng.u8(0..3),
+        }
     }
 
     fn token_keys(&mut self) -> Vec<u8> {
@@ -275,8 +286,10 @@ impl World {
             }
             14..36 => {
                 let keys = self.token_keys();
-                let known =
-                    keys.first().and_then(|key| self.newest().tokens.get(key)).map(|token| token.binding);
+                let known = keys
+                    .first()
+                    .and_then(|key| self.newest().tokens.get(key))
+                    .map(|token| token.binding);
                 let binding = match known {
                     Some(binding) if self.rng.u32(0..5) > 0 => binding,
                     _ => self.binding(),
@@ -326,7 +339,7 @@ impl World {
         let mut after = self.newest().clone();
         let expected = after.apply(&op, now_ms);
         let changed = after.view(now_ms) != self.newest().view(now_ms);
-        let rests_on = if changed {
+        let depends_on_lsn = if changed {
             self.models.len()
         } else {
             // The first state from which on the answer has been the same ever since.
@@ -339,7 +352,7 @@ impl World {
             wait: pending.wait,
             expected,
             durability,
-            rests_on,
+            depends_on_lsn,
             changed,
             after: self.models.len(),
             applied: !pending.is_ready,
@@ -349,7 +362,10 @@ impl World {
             // Nothing is left to wait for: it was refused, or rests on nothing that could be lost.
             let outcome = (waiting.wait)();
             if was_poisoned && matches!(outcome, Err(Error::OutcomeUnknown { .. })) {
-                violation!("{} came after the log had failed, and is not refused", op_text(&waiting.op));
+                violation!(
+                    "{} came after the log had failed, and is not refused",
+                    op_text(&waiting.op)
+                );
             }
             let was_refused =
                 outcome.as_ref().is_err_and(|error| !matches!(error, Error::OutcomeUnknown { .. }));
@@ -387,7 +403,8 @@ impl World {
     }
 
     fn resolve(&mut self, waiting: Waiting) -> Check {
-        let Waiting { op, wait, expected, durability, rests_on, changed, after, applied } = waiting;
+        let Waiting { op, wait, expected, durability, depends_on_lsn, changed, after, applied } =
+            waiting;
         match wait() {
             Err(error) if applied && !matches!(error, Error::OutcomeUnknown { .. }) => {
                 violation!("{} was applied, and then answered {error}", op_text(&op))
@@ -399,8 +416,8 @@ impl World {
                 }
                 self.claims.extend(done.claims);
                 if durability == Durability::Sync {
-                    self.power = self.power.max(rests_on);
-                    self.process = self.process.max(rests_on);
+                    self.power = self.power.max(depends_on_lsn);
+                    self.process = self.process.max(depends_on_lsn);
                 } else if changed {
                     self.process = self.process.max(after);
                 }
@@ -423,9 +440,14 @@ impl World {
                 }
                 Ok(())
             }
-            (_, Error::OutcomeUnknown { .. } | Error::Poisoned { .. } | Error::DiskFull { .. }) => Ok(()),
+            (_, Error::OutcomeUnknown { .. } | Error::Poisoned { .. } | Error::DiskFull { .. }) => {
+                Ok(())
+            }
             (_, Error::Io { .. } | Error::LogFull { .. }) => Ok(()),
-            _ => violation!("{} (change: {changed}) failed with an unexpected error: {error:?}", op_text(op)),
+            _ => violation!(
+                "{} (change: {changed}) failed with an unexpected error: {error:?}",
+                op_text(op)
+            ),
         }
     }
 
@@ -449,7 +471,8 @@ impl World {
         self.trail.push("close, open".into());
         match self.room.close() {
             Ok(()) => self.everything_is_safe(),
-            // What was not acknowledged is unknown, and the history cannot go on from an unknown state.
+            // What was not acknowledged is unknown, and the history cannot go on from an unknown
+            // state.
             Err(_) if self.storage.is_crashed() || self.disturbed => {
                 self.storage.power_off();
                 return Ok(());
@@ -501,7 +524,10 @@ impl World {
     fn unchanged_since(&self) -> usize {
         let now_ms = self.now_ms();
         let view = self.newest().view(now_ms);
-        self.models.iter().rposition(|model| model.view(now_ms) != view).map_or(0, |index| index + 1)
+        self.models
+            .iter()
+            .rposition(|model| model.view(now_ms) != view)
+            .map_or(0, |index| index + 1)
     }
 
     fn issue(&self, op: &Op, durability: Durability) -> Issued {
@@ -510,17 +536,19 @@ impl World {
         issue(&self.room, tokens, states, op, &self.claims)
     }
 
-    /// The state that survived in `image`, which is one of `low..`, and a world that goes on from it.
+    /// The state that survived in `image`, which is one of `low..`, and a world that goes on from
+    /// it.
     pub fn survive(&self, image: Vec<u8>, low: usize, seed: u64) -> Check<World> {
         self.survive_on(SimStorage::from_image(image, seed), low, seed)
     }
 
     /// The same for a storage that goes on, with whatever it has not flushed.
     pub fn survive_on(&self, storage: SimStorage, low: usize, seed: u64) -> Check<World> {
-        let mut world = match World::new(storage, self.shape, self.clock.clone(), seed, Model::default()) {
-            Ok(world) => world,
-            Err(error) => violation!("what the crash left does not open: {error}"),
-        };
+        let mut world =
+            match World::new(storage, self.shape, self.clock.clone(), seed, Model::default()) {
+                Ok(world) => world,
+                Err(error) => violation!("what the crash left does not open: {error}"),
+            };
         let view = match read(&world.room) {
             Ok(view) => view,
             Err(unread) => violation!("what the crash left cannot be read: {unread}"),

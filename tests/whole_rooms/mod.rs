@@ -4,9 +4,9 @@
 use crate::rooms::{NOW_MS, consume, insert, state};
 use cloakroom::limits::MIN_LOG_CAPACITY;
 use cloakroom::{
-    AdaptiveConfig, AdaptiveRateLimitStore, Builder, CacheStore, Cloakroom, DedupeStore, FormTokenStore,
-    HandoffStateStore, Identity, LookupKey, ManualClock, Priority, RateLimitConfig, RateLimitStore,
-    StateRecord, StateStore,
+    AdaptiveConfig, AdaptiveRateLimitStore, Builder, CacheStore, Cloakroom, DedupeStore,
+    FormTokenStore, HandoffStateStore, Identity, LookupKey, ManualClock, Priority, RateLimitConfig,
+    RateLimitStore, StateRecord, StateStore,
 };
 use std::collections::BTreeMap;
 use std::fs;
@@ -31,7 +31,8 @@ pub fn rows(room: &Cloakroom) -> BTreeMap<(u8, Vec<u8>), Vec<u8>> {
     room.raw_rows().unwrap().into_iter().collect()
 }
 
-/// Puts something into every table. The first half is in the B-tree afterwards, the second in the log alone.
+/// Puts something into every table. The first half is in the B-tree afterwards, the second in the
+/// log alone.
 pub fn fill(room: &Cloakroom) {
     fill_half(room, "a");
     room.checkpoint().unwrap();
@@ -85,8 +86,8 @@ fn expiry(time_ms: u64, table: u8, key: &str) -> Vec<u8> {
     [&time_ms.to_be_bytes()[..], &[table], key.as_bytes()].concat()
 }
 
-/// The bytes of a file with rows in every table, as a kill leaves it after everything is durable: half of the rows
-/// are in the B-tree, half in the log alone.
+/// The bytes of a file with rows in every table, as a kill leaves it after everything is durable:
+/// half of the rows are in the B-tree, half in the log alone.
 pub fn image() -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.cloak");

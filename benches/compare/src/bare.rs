@@ -1,5 +1,6 @@
-//! The bare shared-flush loop: the limit of any store whose callers wait for the disk. There is no store at all,
-//! only a buffer, one flush at a time, and callers that wait for the flush that covers their record.
+//! The bare shared-flush loop: the limit of any store whose callers wait for the disk. There is no
+//! store at all, only a buffer, one flush at a time, and callers that wait for the flush that
+//! covers their record.
 
 use crate::contest::{Contender, Session};
 use crate::disk::{self, Flush};
@@ -21,14 +22,14 @@ const RECORD: usize = 128;
 /// How a record gets to the disk and its caller back to work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wake {
-    /// A committer thread of its own, `fdatasync`, and everybody woken by one condition variable: what one writes
-    /// first.
+    /// A committer thread of its own, `fdatasync`, and everybody woken by one condition variable:
+    /// what one writes first.
     Condvar,
-    /// The callers flush for each other, with `RWF_DSYNC`. Each group sleeps on a word of its own and is woken by
-    /// one call of the system, after the next leader.
+    /// The callers flush for each other, with `RWF_DSYNC`. Each group sleeps on a word of its own
+    /// and is woken by one call of the system, after the next leader.
     Futex,
-    /// The same, and a leader waits a moment for the callers that were woken just before it: until all of them are
-    /// back, or for a quarter of a flush.
+    /// The same, and a leader waits a moment for the callers that were woken just before it: until
+    /// all of them are back, or for a quarter of a flush.
     FutexLingering,
 }
 
@@ -56,7 +57,8 @@ struct Loop {
     state: Mutex<State>,
     /// The newest group on the disk.
     durable: AtomicU32,
-    /// What the members of a group sleep on: two words, for the group in flight and the one that gathers.
+    /// What the members of a group sleep on: two words, for the group in flight and the one that
+    /// gathers.
     doors: [AtomicU32; 2],
     /// What the first of a group sleeps on until it may lead: the number of the group that is led.
     lead: AtomicU32,
@@ -246,7 +248,8 @@ impl Loop {
         Ok(())
     }
 
-    /// Answers whether the lead came from the leader of the group before, whose callers are being woken.
+    /// Answers whether the lead came from the leader of the group before, whose callers are being
+    /// woken.
     fn wait_for_lead(&self, group: u32) -> bool {
         {
             let mut state = self.lock();
@@ -264,7 +267,8 @@ impl Loop {
         }
     }
 
-    /// Writes and flushes `group`, which this caller leads, and wakes the next leader and then everybody in it.
+    /// Writes and flushes `group`, which this caller leads, and wakes the next leader and then
+    /// everybody in it.
     fn commit(&self, group: u32, handed_over: bool) -> Result<()> {
         if self.wake == Wake::FutexLingering {
             self.linger(handed_over);
@@ -305,7 +309,8 @@ impl Loop {
         Ok(written?)
     }
 
-    /// Waits until the callers of the last group are back, for a quarter of a flush at most; never when alone.
+    /// Waits until the callers of the last group are back, for a quarter of a flush at most; never
+    /// when alone.
     fn linger(&self, handed_over: bool) {
         let seen = {
             let mut state = self.lock();

@@ -1,4 +1,5 @@
-//! One cell of the table: threads that consume tokens for a while, and the check of what is left behind.
+//! One cell of the table: threads that consume tokens for a while, and the check of what is left
+//! behind.
 
 use crate::disk::Device;
 use crate::tokens::Tokens;
@@ -12,14 +13,16 @@ pub trait Contender: Sync {
     /// What one thread consumes through. Called in that thread.
     fn session(&self) -> Result<Box<dyn Session + '_>>;
 
-    /// Closes the contender, opens what it left on the disk, and says of each token whether it is consumed there.
+    /// Closes the contender, opens what it left on the disk, and says of each token whether it is
+    /// consumed there.
     fn finish(self: Box<Self>) -> Result<Vec<bool>>;
 }
 
 /// One thread's way to a contender.
 pub trait Session {
-    /// Consumes `token` and adds to `done` what is durably consumed by now: this token, or an earlier one when
-    /// several are in flight. A refusal is an error, because every token is given out once.
+    /// Consumes `token` and adds to `done` what is durably consumed by now: this token, or an
+    /// earlier one when several are in flight. A refusal is an error, because every token is given
+    /// out once.
     fn consume(&mut self, token: u32, done: &mut Vec<u32>) -> Result<()>;
 
     /// Waits for what is in flight.
@@ -32,15 +35,15 @@ pub trait Session {
 #[derive(Debug, Clone, Copy)]
 pub struct Measured {
     pub ops_per_second: f64,
-    /// Consumes in the time of one raw flush, as measured just before and after: what to compare on a disk whose
-    /// speed drifts.
+    /// Consumes in the time of one raw flush, as measured just before and after: what to compare on
+    /// a disk whose speed drifts.
     pub ops_per_raw_flush: f64,
     /// Bytes the disk was given to write, per consume, where the system tells.
     pub bytes_per_op: Option<f64>,
 }
 
-/// Consumes tokens with `threads` threads for `span`, or until there are none left, then checks that exactly the
-/// acknowledged tokens are consumed.
+/// Consumes tokens with `threads` threads for `span`, or until there are none left, then checks
+/// that exactly the acknowledged tokens are consumed.
 pub fn run(
     contender: Box<dyn Contender>,
     tokens: &Tokens,

@@ -1,4 +1,5 @@
-//! The disk alone: a preallocated file written over in place, flushed by `fdatasync` or by the write itself.
+//! The disk alone: a preallocated file written over in place, flushed by `fdatasync` or by the
+//! write itself.
 
 use anyhow::{Context, Result};
 use rustix::io::{ReadWriteFlags, pwritev2, retry_on_intr};
@@ -13,12 +14,13 @@ use std::time::{Duration, Instant};
 pub enum Flush {
     /// `pwrite`, then `fdatasync`.
     Fdatasync,
-    /// One `pwritev2` with `RWF_DSYNC`, which is what a file opened with `O_DSYNC` does with every write.
+    /// One `pwritev2` with `RWF_DSYNC`, which is what a file opened with `O_DSYNC` does with every
+    /// write.
     Dsync,
 }
 
-/// A new file of `len` bytes, every block of it written once and on the disk, so that a later flush changes no
-/// metadata.
+/// A new file of `len` bytes, every block of it written once and on the disk, so that a later flush
+/// changes no metadata.
 pub fn prewritten(path: &Path, len: u64) -> Result<File> {
     let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
     let zeros = vec![0; 1 << 20];
@@ -80,9 +82,10 @@ pub fn settle(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The block device under a directory, as the system counts its traffic. The count is the device's, so whatever else
-/// writes meanwhile is in it too; what a process is said to write cannot be used instead, because a page cache that
-/// works in large folios counts a whole folio for every byte that changes in it.
+/// The block device under a directory, as the system counts its traffic. The count is the device's,
+/// so whatever else writes meanwhile is in it too; what a process is said to write cannot be used
+/// instead, because a page cache that works in large folios counts a whole folio for every byte
+/// that changes in it.
 pub struct Device {
     number: Option<(u32, u32)>,
 }
@@ -101,7 +104,8 @@ impl Device {
         table.lines().find_map(|line| {
             let mut columns = line.split_whitespace();
             let here = columns.next()?.parse() == Ok(major) && columns.next()?.parse() == Ok(minor);
-            // The name, four counts of reads, then writes completed, merged, and sectors of 512 bytes.
+            // The name, four counts of reads, then writes completed, merged, and sectors of 512
+            // bytes.
             let sectors: u64 = columns.nth(7).filter(|_| here)?.parse().ok()?;
             Some(sectors * 512)
         })

@@ -1,5 +1,5 @@
-//! The group commit that a user writes by hand in front of a store that has none: one thread takes whatever was
-//! asked for meanwhile and runs it as one durable transaction.
+//! The group commit that a user writes by hand in front of a store that has none: one thread takes
+//! whatever was asked for meanwhile and runs it as one durable transaction.
 
 use crate::contest::{Contender, Session};
 use crate::engines::{Batch, Store};

@@ -1,5 +1,6 @@
-//! Durable one-shot consumes, side by side: the disk alone, a loop that only shares flushes, cloakroom, and other
-//! engines, all on the same disk in the same run. See README.md beside this package.
+//! Durable one-shot consumes, side by side: the disk alone, a loop that only shares flushes,
+//! cloakroom, and other engines, all on the same disk in the same run. See README.md beside this
+//! package.
 
 mod bare;
 mod contest;
@@ -31,7 +32,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Compare durable one-shot consumes on this disk. The table goes to standard output, progress to standard error.
+/// Compare durable one-shot consumes on this disk. The table goes to standard output, progress to
+/// standard error.
 #[derive(Debug, Parser)]
 struct Options {
     /// Tokens handed in before the clock starts; a cell ends early when all are consumed.
@@ -43,7 +45,8 @@ struct Options {
     /// Rounds; the table shows medians. Each round visits every cell once.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// A directory on the disk to measure. Everything is written to a new directory inside, which is deleted.
+    /// A directory on the disk to measure. Everything is written to a new directory inside, which
+    /// is deleted.
     #[arg(long, default_value = ".")]
     dir: PathBuf,
     /// Only contenders whose name begins with one of these.
@@ -52,8 +55,9 @@ struct Options {
     /// How many callers consume at once, each waiting for its answer before the next.
     #[arg(long, value_delimiter = ',', default_value = "1,8,64,256")]
     threads: Vec<usize>,
-    /// Simulate a slower disk: every flush takes this much longer, of the raw disk, the bare loops and cloakroom alike
-    /// (the other engines cannot be slowed down and are left out). With a --dir in memory this is the whole flush.
+    /// Simulate a slower disk: every flush takes this much longer, of the raw disk, the bare loops
+    /// and cloakroom alike (the other engines cannot be slowed down and are left out). With a --dir
+    /// in memory this is the whole flush.
     #[arg(long, default_value_t = 0)]
     flush_delay_us: u64,
     /// List the contenders and stop.

@@ -1,4 +1,5 @@
-//! A file whose flushes take longer than the disk's, so that a room can be measured as if on a slower disk.
+//! A file whose flushes take longer than the disk's, so that a room can be measured as if on a
+//! slower disk.
 
 use cloakroom::testing::{Storage, StorageView};
 use std::fs::{File, OpenOptions};

@@ -12,13 +12,15 @@ use std::path::{Path, PathBuf};
 
 /// Copies a room into a new file, verified, and in place all at once or not at all.
 ///
-/// The copy holds one consistent state of FILE, is read back and compared before it gets its name, and is a room like
-/// any other: to restore it, copy it to where the room was. FILE is only read. What a crash left in it is
-/// recovered in the copy, and damage is found, never copied.
+/// The copy holds one consistent state of FILE, is read back and compared before it gets its name,
+/// and is a room like any other: to restore it, copy it to where the room was. FILE is only read.
+/// What a crash left in it is recovered in the copy, and damage is found, never copied.
 ///
-/// When TO is an earlier backup of the same room it is replaced, in one step. Anything else at TO is left alone.
+/// When TO is an earlier backup of the same room it is replaced, in one step. Anything else at TO
+/// is left alone.
 ///
-/// A program that has the room open makes backups itself, while it goes on writing: room.backup(path).
+/// A program that has the room open makes backups itself, while it goes on writing:
+/// room.backup(path).
 #[derive(Debug, Args)]
 #[command(after_long_help = help_end!(
     "\
@@ -53,7 +55,8 @@ pub fn run(options: &Options, out: &mut Output) -> Result<Verdict, Problem> {
             "file": shown(file), "to": shown(to), "lsn": report.lsn, "rows": report.rows, "bytes": report.bytes,
         }))?;
     } else {
-        let (rows, bytes) = (units::counted(report.rows, "row", "rows"), units::bytes(report.bytes));
+        let (rows, bytes) =
+            (units::counted(report.rows, "row", "rows"), units::bytes(report.bytes));
         out.line(&format!(
             "{}: {rows}, {bytes}, verified; the state of {} at position {}",
             shown(to),
@@ -73,7 +76,9 @@ fn failed(error: &Error, file: &Path, to: &Path) -> Problem {
         Error::NotCloakroom { path, .. } | Error::UnsupportedVersion { path, .. } if path == to => {
             Problem::exists(to)
         }
-        Error::Corrupted { location, .. } if location.starts_with(&shown(to)) => Problem::exists(to),
+        Error::Corrupted { location, .. } if location.starts_with(&shown(to)) => {
+            Problem::exists(to)
+        }
         _ => Problem::of(error, file),
     }
 }

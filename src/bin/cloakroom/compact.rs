@@ -11,10 +11,12 @@ use std::path::PathBuf;
 
 /// Gives the space that a room does not use any more back to the filesystem.
 ///
-/// What is in the room stays as it is. A program that has the room open compacts by itself when much of the file
-/// is unused; this is for a file that nobody has opened for long. What has expired is not unused before it is swept.
+/// What is in the room stays as it is. A program that has the room open compacts by itself when
+/// much of the file is unused; this is for a file that nobody has opened for long. What has expired
+/// is not unused before it is swept.
 ///
-/// FILE is written to, and never grows from it. When it is interrupted, what was given back so far stays given back.
+/// FILE is written to, and never grows from it. When it is interrupted, what was given back so far
+/// stays given back.
 #[derive(Debug, Args)]
 #[command(after_long_help = help_end!(
     "\

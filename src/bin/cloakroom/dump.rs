@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 
 /// Shows the tables of a room, or the rows of one of them.
 ///
-/// Without TABLE it lists the tables with how many rows and bytes are in each. With one it shows every row, in the
-/// order of the keys, decoded. A row that does not decode is shown as hex, with what is wrong with it. FILE is only
-/// read.
+/// Without TABLE it lists the tables with how many rows and bytes are in each. With one it shows
+/// every row, in the order of the keys, decoded. A row that does not decode is shown as hex, with
+/// what is wrong with it. FILE is only read.
 ///
-/// The rows hold lookup keys, states and values as they are. What their fields are called may change with the format of
-/// the file; an export is for programs.
+/// The rows hold lookup keys, states and values as they are. What their fields are called may
+/// change with the format of the file; an export is for programs.
 #[derive(Debug, Args)]
 #[command(after_long_help = help_end!(
     "\
@@ -63,7 +63,11 @@ fn list(room: &Cloakroom, file: &Path, out: &mut Output) -> Result<Verdict, Prob
         return Ok(Verdict::Fine);
     }
     let line = |table: &TableInfo| {
-        let name = if table.is_derived { format!("{} (index)", table.name) } else { table.name.to_owned() };
+        let name = if table.is_derived {
+            format!("{} (index)", table.name)
+        } else {
+            table.name.to_owned()
+        };
         vec![name, units::count(table.rows), units::bytes(table.bytes)]
     };
     let mut rows = vec![["table", "rows", "bytes"].map(str::to_owned).to_vec()];
@@ -86,7 +90,8 @@ fn show(
         }
         left -= 1;
         bad += u64::from(row.note.is_some());
-        let printed = if out.is_json() { out.object(&row.to_json()) } else { out.line(&readable(&row)) };
+        let printed =
+            if out.is_json() { out.object(&row.to_json()) } else { out.line(&readable(&row)) };
         failed = printed.err();
         failed.is_none() && left > 0
     });
@@ -142,8 +147,7 @@ mod tests {
 
     #[test]
     fn fields_are_named_and_strings_are_quoted_where_they_must_be() {
-        let object =
-            json!({ "id": "order-7", "text": "a b", "empty": "", "n": 7, "none": null, "list": [1, "x"] });
+        let object = json!({ "id": "order-7", "text": "a b", "empty": "", "n": 7, "none": null, "list": [1, "x"] });
         assert_eq!(fields(&object), r#"empty="" id=order-7 list=[1,"x"] n=7 none=null text="a b""#);
         assert_eq!(fields(&Value::Null), "");
     }

@@ -12,9 +12,9 @@ use std::path::PathBuf;
 
 /// Writes everything in a room to standard output, as lines of JSON.
 ///
-/// The first line names the version of the lines, and the last one counts them, so that a cut is noticed. Every other
-/// line is one entry of a store. `cloakroom import` makes the same room of them, in any version that knows the
-/// lines. FILE is only read.
+/// The first line names the version of the lines, and the last one counts them, so that a cut is
+/// noticed. Every other line is one entry of a store. `cloakroom import` makes the same room of
+/// them, in any version that knows the lines. FILE is only read.
 ///
 /// The lines hold lookup keys, states and values as they are: they are as secret as FILE.
 #[derive(Debug, Args)]
@@ -39,8 +39,9 @@ pub fn run(options: &Options, out: &mut Output) -> Result<Verdict, Problem> {
     let file = &options.file;
     let room = room::read_only(file)?;
     let spinner = Spinner::start("exporting".into());
-    let said =
-        |entries, bytes| format!("{}, {}", units::counted(entries, "entry", "entries"), units::bytes(bytes));
+    let said = |entries, bytes| {
+        format!("{}, {}", units::counted(entries, "entry", "entries"), units::bytes(bytes))
+    };
     let exported = room.export_with_progress(out, &mut |so_far| {
         spinner.say(format!("exporting: {}", said(so_far.entries, so_far.bytes)));
     });

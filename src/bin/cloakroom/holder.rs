@@ -50,8 +50,8 @@ fn device(dev: u64) -> String {
     format!("{major:02x}:{minor:02x}")
 }
 
-/// The owners of the whole-file locks on one file. A line reads
-/// `1: FLOCK  ADVISORY  WRITE 16090 fe:00:5316680 0 EOF`; those who wait for a lock have `->` in it.
+/// The owners of the whole-file locks on one file. A line reads `1: FLOCK  ADVISORY  WRITE 16090
+/// fe:00:5316680 0 EOF`; those who wait for a lock have `->` in it.
 #[cfg(any(target_os = "linux", test))]
 fn parse(locks: &str, device: &str, inode: u64) -> Vec<Holder> {
     let file = format!("{device}:{inode}");

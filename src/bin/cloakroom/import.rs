@@ -23,8 +23,8 @@ const RANDOM_LEN: usize = 8;
 
 /// Makes a new room of the lines of JSON that `cloakroom export` wrote, read from standard input.
 ///
-/// FILE must not exist. It appears when everything is imported and durable, all at once; a failed import leaves no
-/// file. An export of FILE is then the same bytes as what was imported.
+/// FILE must not exist. It appears when everything is imported and durable, all at once; a failed
+/// import leaves no file. An export of FILE is then the same bytes as what was imported.
 #[derive(Debug, Args)]
 #[command(after_long_help = help_end!(
     "\
@@ -42,8 +42,8 @@ pub struct Options {
     /// The new room. Nothing of this name may exist.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Bytes set aside for the log of the new room. A value that did not fit a smaller log than that of the room it
-    /// comes from needs more.
+    /// Bytes set aside for the log of the new room. A value that did not fit a smaller log than
+    /// that of the room it comes from needs more.
     #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_LOG_CAPACITY)]
     log_capacity: u64,
 }
@@ -174,7 +174,9 @@ fn is_orphan(name: &OsStr, prefix: &OsStr) -> bool {
         .as_encoded_bytes()
         .strip_prefix(prefix.as_encoded_bytes())
         .and_then(|rest| rest.strip_suffix(SUFFIX.as_bytes()));
-    random.is_some_and(|letters| letters.len() == RANDOM_LEN && letters.iter().all(u8::is_ascii_alphanumeric))
+    random.is_some_and(|letters| {
+        letters.len() == RANDOM_LEN && letters.iter().all(u8::is_ascii_alphanumeric)
+    })
 }
 
 #[cfg(test)]

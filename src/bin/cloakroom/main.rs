@@ -28,8 +28,8 @@ use std::process::ExitCode;
 
 /// Looks at, maintains, copies and rescues cloakroom files.
 ///
-/// A cloakroom file (a "room") is a store of one file: what is handed over once and must not be handed over twice,
-/// lost, or kept too long.
+/// A cloakroom file (a "room") is a store of one file: what is handed over once and must not be
+/// handed over twice, lost, or kept too long.
 #[derive(Debug, Parser)]
 #[command(name = "cloakroom", version, after_long_help = help::OVERVIEW, max_term_width = 100)]
 struct Cli {
@@ -64,11 +64,11 @@ struct BenchArgs {
 
 #[derive(Debug, Subcommand)]
 enum Workload {
-    /// Consume form tokens from many threads at once, then reopen the file and check that each was consumed
-    /// exactly once.
+    /// Consume form tokens from many threads at once, then reopen the file and check that each was
+    /// consumed exactly once.
     ///
-    /// Exit codes: 0 each was; 1 something was consumed twice or changed by reopening; 2 the benchmark could not be
-    /// carried out.
+    /// Exit codes: 0 each was; 1 something was consumed twice or changed by reopening; 2 the
+    /// benchmark could not be carried out.
     Consume(bench::consume::Options),
     Year(bench::year::Options),
     Backlog(bench::backlog::Options),
@@ -103,11 +103,15 @@ fn run(command: &Command, out: &mut Output) -> Result<Verdict, Problem> {
         Command::Import(options) => import::run(options, out),
         Command::Dump(options) => dump::run(options, out),
         Command::Completions(options) => completions::run(options, out),
-        Command::Bench(BenchArgs { workload: Workload::Year(options) }) => bench::year::run(options, out),
+        Command::Bench(BenchArgs { workload: Workload::Year(options) }) => {
+            bench::year::run(options, out)
+        }
         Command::Bench(BenchArgs { workload: Workload::Backlog(options) }) => {
             bench::backlog::run(options, out)
         }
-        Command::Bench(BenchArgs { workload: Workload::Backup(options) }) => bench::backup::run(options, out),
+        Command::Bench(BenchArgs { workload: Workload::Backup(options) }) => {
+            bench::backup::run(options, out)
+        }
         Command::Bench(BenchArgs { workload: Workload::Consume(options) }) => {
             let report = bench::consume::run(options)?;
             report.print(out)?;

@@ -32,7 +32,10 @@ impl Output {
     }
 
     /// Lines of text.
-    pub fn lines(&mut self, lines: impl IntoIterator<Item = impl AsRef<str>>) -> Result<(), Problem> {
+    pub fn lines(
+        &mut self,
+        lines: impl IntoIterator<Item = impl AsRef<str>>,
+    ) -> Result<(), Problem> {
         for line in lines {
             self.line(line.as_ref())?;
         }
@@ -61,7 +64,11 @@ impl Output {
 
     /// What a failed write means.
     pub fn failed(&self, error: io::Error) -> Problem {
-        if self.closed { Problem::output_closed() } else { Problem::system("writing standard output", error) }
+        if self.closed {
+            Problem::output_closed()
+        } else {
+            Problem::system("writing standard output", error)
+        }
     }
 
     fn noted<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
@@ -86,7 +93,8 @@ impl Write for Output {
 
 impl Drop for Output {
     fn drop(&mut self) {
-        // Whoever cares has called `finish`; what is left after a failure is handed over as far as it goes.
+        // Whoever cares has called `finish`; what is left after a failure is handed over as far as
+        // it goes.
         let _ = self.out.flush();
     }
 }

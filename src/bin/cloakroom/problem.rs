@@ -101,14 +101,18 @@ impl Problem {
 
     /// A call of the system that failed.
     pub fn system(doing: &str, error: io::Error) -> Self {
-        let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        let full =
+            matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
         Self::new(if full { Kind::DiskFull } else { Kind::System }, format!("{doing}: {error}"))
     }
 
     /// What shall be created exists.
     pub fn exists(path: &Path) -> Self {
-        Self::new(Kind::Exists, format!("{} exists already; nothing was written to it", shown(path)))
-            .advise("name a file that does not exist yet, or remove this one first")
+        Self::new(
+            Kind::Exists,
+            format!("{} exists already; nothing was written to it", shown(path)),
+        )
+        .advise("name a file that does not exist yet, or remove this one first")
     }
 
     /// An error of a call on the file at `path`.
@@ -126,8 +130,9 @@ impl Problem {
                     .advise("use a newer cloakroom; nothing was written to it")
             }
             Error::OutdatedVersion { found, .. } => {
-                let message =
-                    format!("{file} was written by an older version of cloakroom: its format is {found}");
+                let message = format!(
+                    "{file} was written by an older version of cloakroom: its format is {found}"
+                );
                 Self::new(Kind::OlderFormat, message)
                     .advise(
                         "opening it for writing brings it up to date, all at once or not at all; keep a copy",
@@ -139,8 +144,9 @@ impl Problem {
                     "{file} was written by an older version of cloakroom: its format is {found}, and this version \
                      knows {oldest} and later ones"
                 );
-                Self::new(Kind::TooOld, message)
-                    .advise("bring it up to date with a version between the two; nothing was written to it")
+                Self::new(Kind::TooOld, message).advise(
+                    "bring it up to date with a version between the two; nothing was written to it",
+                )
             }
             Error::Corrupted { location, detail } => {
                 let location = location.strip_prefix(&format!("{file}: ")).unwrap_or(location);
@@ -148,14 +154,17 @@ impl Problem {
                     .advise("nothing was written to it; to see everything that is wrong with it")
                     .run(format!("cloakroom verify {}", quoted(path)))
             }
-            Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound && !path.exists() => {
+            Error::Io { source, .. }
+                if source.kind() == io::ErrorKind::NotFound && !path.exists() =>
+            {
                 Self::missing(path)
             }
             Error::Io { .. } => Self::new(Kind::System, error.to_string()),
             Error::DiskFull { .. } => Self::new(Kind::DiskFull, error.to_string()),
-            Error::InvalidConfig(_) | Error::TooLarge { .. } | Error::AlreadyExists | Error::Encode(_) => {
-                Self::new(Kind::Invalid, error.to_string())
-            }
+            Error::InvalidConfig(_)
+            | Error::TooLarge { .. }
+            | Error::AlreadyExists
+            | Error::Encode(_) => Self::new(Kind::Invalid, error.to_string()),
             _ => Self::new(Kind::Failed, error.to_string()),
         }
     }
@@ -167,15 +176,20 @@ impl Problem {
         match beside(path) {
             Ok(rooms) if rooms.is_empty() => problem,
             Ok(rooms) => problem.advise(format!("did you mean {}?", listed(&rooms))),
-            Err(dir) => problem.advise(format!("the directory {} does not exist either", shown(&dir))),
+            Err(dir) => {
+                problem.advise(format!("the directory {} does not exist either", shown(&dir)))
+            }
         }
     }
 
     fn not_a_room(path: &Path, reason: &str) -> Self {
-        let message = format!("{} is not a cloakroom file: {reason}; nothing was written to it", shown(path));
+        let message =
+            format!("{} is not a cloakroom file: {reason}; nothing was written to it", shown(path));
         let problem = Self::new(Kind::NotARoom, message);
         match rooms_in(path) {
-            Ok(rooms) if !rooms.is_empty() => problem.advise(format!("did you mean {}?", listed(&rooms))),
+            Ok(rooms) if !rooms.is_empty() => {
+                problem.advise(format!("did you mean {}?", listed(&rooms)))
+            }
             _ => problem,
         }
     }
@@ -254,8 +268,9 @@ fn beside(path: &Path) -> Result<Vec<PathBuf>, PathBuf> {
 /// The files in a directory that are called like rooms, in order of their names.
 fn rooms_in(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(dir)?;
-    let is_room =
-        |path: &PathBuf| path.extension().is_some_and(|extension| extension == "cloak") && path.is_file();
+    let is_room = |path: &PathBuf| {
+        path.extension().is_some_and(|extension| extension == "cloak") && path.is_file()
+    };
     let mut rooms: Vec<_> = entries.flatten().map(|entry| entry.path()).filter(is_room).collect();
     rooms.sort();
     Ok(rooms)
@@ -299,7 +314,10 @@ mod tests {
 
     #[test]
     fn damage_names_the_place_once_and_the_next_command() {
-        let error = Error::Corrupted { location: "my edge.cloak: superblock".into(), detail: "torn".into() };
+        let error = Error::Corrupted {
+            location: "my edge.cloak: superblock".into(),
+            detail: "torn".into(),
+        };
         let problem = Problem::of(&error, Path::new("my edge.cloak"));
         assert_eq!(problem.message, "my edge.cloak is damaged: superblock: torn");
         assert_eq!(problem.run, ["cloakroom verify 'my edge.cloak'"]);
@@ -309,10 +327,18 @@ mod tests {
     #[test]
     fn a_format_that_is_gone_is_wrong_and_one_that_can_be_brought_up_to_date_is_not() {
         let path = PathBuf::from("edge.cloak");
-        let gone = Problem::of(&Error::VersionTooOld { path: path.clone(), found: 1, oldest: 3 }, &path);
+        let gone =
+            Problem::of(&Error::VersionTooOld { path: path.clone(), found: 1, oldest: 3 }, &path);
         assert_eq!((gone.kind.name(), gone.exit_code()), ("too_old", 1));
-        assert!(gone.message.contains("its format is 1, and this version knows 3"), "{}", gone.message);
-        let older = Problem::of(&Error::OutdatedVersion { path: path.clone(), found: 1, current: 3 }, &path);
+        assert!(
+            gone.message.contains("its format is 1, and this version knows 3"),
+            "{}",
+            gone.message
+        );
+        let older = Problem::of(
+            &Error::OutdatedVersion { path: path.clone(), found: 1, current: 3 },
+            &path,
+        );
         assert_eq!((older.kind.name(), older.exit_code()), ("older_format", 2));
         assert_eq!(older.run, ["cloakroom sweep edge.cloak"]);
     }

@@ -6,7 +6,8 @@ use std::time::Duration;
 /// How often a spinner turns.
 const TURN: Duration = Duration::from_millis(120);
 
-/// Shows that something of unknown length goes on, and for how long already. Gone when it is dropped.
+/// Shows that something of unknown length goes on, and for how long already. Gone when it is
+/// dropped.
 pub struct Spinner {
     bar: ProgressBar,
 }
@@ -39,7 +40,9 @@ impl Drop for Spinner {
 /// A bar of `len` steps.
 pub fn bar(len: u64, doing: &'static str) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(len), ProgressDrawTarget::stderr());
-    if let Ok(style) = ProgressStyle::with_template("{msg:>12} {wide_bar} {human_pos}/{human_len} {eta}") {
+    if let Ok(style) =
+        ProgressStyle::with_template("{msg:>12} {wide_bar} {human_pos}/{human_len} {eta}")
+    {
         bar.set_style(style);
     }
     bar.with_message(doing)

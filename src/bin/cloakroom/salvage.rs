@@ -15,11 +15,12 @@ const MAX_SHOWN: usize = 40;
 
 /// Copies whatever is intact in a damaged file into a new one, and says what is lost.
 ///
-/// FILE is only read, and stays as it is: keep it until you know that nothing in it is missed. The new file is a sound
-/// room of its own, verified before it gets its name. Rows of indexes are made anew, so damage to them loses nothing.
+/// FILE is only read, and stays as it is: keep it until you know that nothing in it is missed. The
+/// new file is a sound room of its own, verified before it gets its name. Rows of indexes are made
+/// anew, so damage to them loses nothing.
 ///
-/// An earlier backup may have what is lost here, but it lacks what was written after it. When the disk is at fault,
-/// salvage to another one.
+/// An earlier backup may have what is lost here, but it lacks what was written after it. When the
+/// disk is at fault, salvage to another one.
 #[derive(Debug, Args)]
 #[command(after_long_help = help_end!(
     "\
@@ -69,7 +70,8 @@ fn failed(error: &Error, file: &Path) -> Problem {
     match error {
         Error::Corrupted { location, detail } => {
             let location = within(location, file);
-            let message = format!("nothing can be salvaged from {}: {location}: {detail}", shown(file));
+            let message =
+                format!("nothing can be salvaged from {}: {location}: {detail}", shown(file));
             Problem::new(Kind::Damaged, message).advise("restore a backup; no file was created")
         }
         _ => Problem::of(error, file),
@@ -155,7 +157,8 @@ pub fn command(file: &Path) -> String {
 /// A free name beside `file` that says `what` it is: `edge.salvaged.cloak` for `edge.cloak`.
 fn beside(file: &Path, what: &str) -> PathBuf {
     let stem = file.file_stem().unwrap_or_default().to_string_lossy();
-    let extension = file.extension().map_or("cloak".into(), |extension| extension.to_string_lossy());
+    let extension =
+        file.extension().map_or("cloak".into(), |extension| extension.to_string_lossy());
     let named = |number: &str| file.with_file_name(format!("{stem}.{what}{number}.{extension}"));
     let is_free = |path: &PathBuf| path.symlink_metadata().is_err();
     let numbered = (2..100).map(|number| named(&format!("-{number}")));

@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 
 /// Shows what is in a room: entries, rows and bytes of each store, and how long the file is.
 ///
-/// FILE is only read. Counting reads every row once, so it takes as long as reading the file does. It is no check of
-/// the file: `cloakroom verify` is.
+/// FILE is only read. Counting reads every row once, so it takes as long as reading the file does.
+/// It is no check of the file: `cloakroom verify` is.
 ///
-/// A program that has the room open can show more: room.stats() also has the flushes, stalls and checkpoints since it
-/// was opened.
+/// A program that has the room open can show more: room.stats() also has the flushes, stalls and
+/// checkpoints since it was opened.
 #[derive(Debug, Args)]
 #[command(after_long_help = help_end!(
     "\
@@ -59,20 +59,24 @@ pub fn run(options: &Options, out: &mut Output) -> Result<Verdict, Problem> {
 fn print(file: &Path, stats: &RoomStats, out: &mut Output) -> Result<(), Problem> {
     let RoomStats { engine, stores, sweep_backlog, .. } = stats;
     let free = engine
-        .base_free_bytes
+        .btree_free_bytes
         .map_or_else(String::new, |free| format!(", {} of it free", units::bytes(free)));
     let sum = |figure: fn(&StoreStats) -> u64| stores.iter().map(figure).sum::<u64>();
     let in_log = units::counted(engine.memory_rows, "row", "rows");
     out.lines(units::pairs(&[
         ("file", shown(file)),
         ("length", units::bytes(engine.file_bytes)),
-        ("B-tree", format!("{}{free}", units::bytes(engine.base_bytes))),
+        ("B-tree", format!("{}{free}", units::bytes(engine.btree_bytes))),
         ("newest transaction", units::count(engine.newest_lsn)),
-        ("only in the log", format!("{in_log}, since transaction {}", units::count(engine.checkpoint_lsn))),
+        (
+            "only in the log",
+            format!("{in_log}, since transaction {}", units::count(engine.checkpoint_lsn)),
+        ),
         ("due to be swept", units::counted(*sweep_backlog, "index row", "index rows")),
     ]))?;
     out.line("")?;
-    let mut table = vec![["store", "live", "taken", "expired", "rows", "bytes"].map(str::to_owned).to_vec()];
+    let mut table =
+        vec![["store", "live", "taken", "expired", "rows", "bytes"].map(str::to_owned).to_vec()];
     table.extend(stores.iter().map(|store| {
         let figures = [store.live, store.taken, store.expired, store.rows].map(units::count);
         let name = match &store.name {
@@ -88,6 +92,7 @@ fn print(file: &Path, stats: &RoomStats, out: &mut Output) -> Result<(), Problem
         sum(|store| store.rows),
     ];
     let bytes = units::bytes(sum(|store| store.bytes));
-    table.push([vec!["together".to_owned()], sums.map(units::count).to_vec(), vec![bytes]].concat());
+    table
+        .push([vec!["together".to_owned()], sums.map(units::count).to_vec(), vec![bytes]].concat());
     out.lines(units::table(&table))
 }

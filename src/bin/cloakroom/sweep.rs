@@ -12,11 +12,12 @@ use std::path::PathBuf;
 
 /// Removes everything that has expired from a room, by the clock of this machine.
 ///
-/// What is removed was absent to every answer before, so no program sees a difference. A program that has the room open
-/// sweeps by itself, in the background; this is for a file that nobody has opened for long.
+/// What is removed was absent to every answer before, so no program sees a difference. A program
+/// that has the room open sweeps by itself, in the background; this is for a file that nobody has
+/// opened for long.
 ///
-/// FILE is written to. Opening it for writing also settles what a crash left in it. Its length does not change by
-/// itself: `cloakroom compact` gives the space back.
+/// FILE is written to. Opening it for writing also settles what a crash left in it. Its length does
+/// not change by itself: `cloakroom compact` gives the space back.
 #[derive(Debug, Args)]
 #[command(after_long_help = help_end!(
     "\
@@ -40,10 +41,12 @@ pub fn run(options: &Options, out: &mut Output) -> Result<Verdict, Problem> {
     let report = swept.map_err(|error| Problem::of(&error, file))?;
     let stores = by_store(&report);
     if out.is_json() {
-        let removed: serde_json::Map<_, _> =
-            stores.iter().map(|(store, _, removed)| ((*store).to_owned(), json!(removed))).collect();
+        let removed: serde_json::Map<_, _> = stores
+            .iter()
+            .map(|(store, _, removed)| ((*store).to_owned(), json!(removed)))
+            .collect();
         out.object(&json!({
-            "file": shown(file), "total": report.total(), "removed": removed, "refiled": report.refiled,
+            "file": shown(file), "total": report.total(), "removed": removed, "rescheduled": report.rescheduled,
             "stepped_over": report.stepped_over,
         }))?;
         return Ok(Verdict::Fine);
@@ -51,11 +54,13 @@ pub fn run(options: &Options, out: &mut Output) -> Result<Verdict, Problem> {
     let total = units::counted(report.total(), "expired entry", "expired entries");
     out.line(&format!("{}: {total} removed", shown(file)))?;
     let removed = stores.iter().filter(|(_, _, removed)| *removed > 0);
-    let removed: Vec<_> =
-        removed.map(|(_, words, removed)| vec![format!("  {words}"), units::count(*removed)]).collect();
+    let removed: Vec<_> = removed
+        .map(|(_, words, removed)| vec![format!("  {words}"), units::count(*removed)])
+        .collect();
     out.lines(units::table(&removed))?;
     if report.stepped_over > 0 {
-        let rows = units::counted(report.stepped_over, "row that was due was", "rows that were due were");
+        let rows =
+            units::counted(report.stepped_over, "row that was due was", "rows that were due were");
         out.line(&format!(
             "{rows} left: damaged, or of a part of cloakroom that this program is built without"
         ))?;

@@ -31,11 +31,16 @@ pub fn bytes(size: u64) -> String {
     format!("{size} B")
 }
 
-/// Rows of a table with every column as wide as its widest cell, the first to the left and the others to the right.
+/// Rows of a table with every column as wide as its widest cell, the first to the left and the
+/// others to the right.
 pub fn table(rows: &[Vec<String>]) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+        rows.iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count())
+            .max()
+            .unwrap_or(0)
     };
     let widths: Vec<_> = (0..columns).map(width).collect();
     let line = |row: &Vec<String>| {
@@ -50,7 +55,9 @@ pub fn table(rows: &[Vec<String>]) -> Vec<String> {
 /// Names and what they stand for, the names as wide as the widest.
 pub fn pairs(rows: &[(&str, String)]) -> Vec<String> {
     let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
-    rows.iter().map(|(name, value)| format!("{name:<width$}  {value}").trim_end().to_owned()).collect()
+    rows.iter()
+        .map(|(name, value)| format!("{name:<width$}  {value}").trim_end().to_owned())
+        .collect()
 }
 
 #[cfg(test)]

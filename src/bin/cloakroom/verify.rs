@@ -13,13 +13,15 @@ use std::path::{Path, PathBuf};
 /// The most findings that a person is shown.
 const MAX_SHOWN: usize = 40;
 
-/// Checks everything in a file: every checksum, every row, and that the tables agree with one another.
+/// Checks everything in a file: every checksum, every row, and that the tables agree with one
+/// another.
 ///
-/// It goes on behind what it finds, so it tells everything that is wrong and where, also of a file that does not open
-/// any more, and what to do about it. FILE is only read. It reads all of FILE once.
+/// It goes on behind what it finds, so it tells everything that is wrong and where, also of a file
+/// that does not open any more, and what to do about it. FILE is only read. It reads all of FILE
+/// once.
 ///
-/// What is wrong is a finding. A note is worth knowing and is not wrong: what a crash left, for one, which the next
-/// opening for writing settles.
+/// What is wrong is a finding. A note is worth knowing and is not wrong: what a crash left, for
+/// one, which the next opening for writing settles.
 #[derive(Debug, Args)]
 #[command(after_long_help = help_end!(
     "\
@@ -65,7 +67,12 @@ fn next_command(report: &VerifyReport, file: &Path) -> Option<String> {
     Some(format!("cloakroom sweep {}", quoted(file)))
 }
 
-fn print(report: &VerifyReport, file: &Path, next: Option<&str>, out: &mut Output) -> Result<(), Problem> {
+fn print(
+    report: &VerifyReport,
+    file: &Path,
+    next: Option<&str>,
+    out: &mut Output,
+) -> Result<(), Problem> {
     let found = total(report);
     match found {
         0 => out.line(&format!("{} is sound", shown(file)))?,
@@ -92,7 +99,8 @@ fn print(report: &VerifyReport, file: &Path, next: Option<&str>, out: &mut Outpu
         units::counted(report.blocks, "block", "blocks"),
         units::counted(report.frames, "frame", "frames"),
     ))?;
-    let mut advice: Vec<&str> = report.findings.iter().map(|finding| finding.advice.as_str()).collect();
+    let mut advice: Vec<&str> =
+        report.findings.iter().map(|finding| finding.advice.as_str()).collect();
     advice.sort_unstable();
     advice.dedup();
     for advice in advice {

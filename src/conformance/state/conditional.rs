@@ -3,15 +3,27 @@
 use super::*;
 use StateError::{ConditionFailed, IdempotencyConflict, IdentityRequired, InvalidRecord, NotFound};
 
-pub(super) const RULES: &[Rule<Store>] = &[
+pub(super) const RULES: &[Rule<StateDriver>] = &[
     ("save_if saves when the slot holds what is expected, or nothing as expected", save_if_holds),
-    ("save_if with an expectation that fails is ConditionFailed, and nothing changes", save_if_fails),
+    (
+        "save_if with an expectation that fails is ConditionFailed, and nothing changes",
+        save_if_fails,
+    ),
     ("save_if may expect things of other slots too", save_if_other_slots),
-    ("save_if of an event that was saved: predicates come first, idempotency after", predicates_first),
+    (
+        "save_if of an event that was saved: predicates come first, idempotency after",
+        predicates_first,
+    ),
     ("save_batch_if saves all or nothing", batch),
-    ("save_batch_if with a conflicting event is IdempotencyConflict, and nothing changes", batch_conflict),
+    (
+        "save_batch_if with a conflicting event is IdempotencyConflict, and nothing changes",
+        batch_conflict,
+    ),
     ("save_batch_if of events that were saved writes only the others", batch_partly_saved),
-    ("a conditional save that cannot be understood is InvalidRecord, and nothing changes", misshapen),
+    (
+        "a conditional save that cannot be understood is InvalidRecord, and nothing changes",
+        misshapen,
+    ),
     ("a conditional call with an incomplete identity is IdentityRequired", conditional_identity),
     ("delete_if deletes what is expected, once", delete_if),
     ("delete_if of an absent slot or another event is false, and nothing changes", delete_if_not),
@@ -24,11 +36,15 @@ pub(super) const RULES: &[Rule<Store>] = &[
     ("of many delete_if exactly one is true", race_delete),
 ];
 
-fn save_if(store: &Store, expectations: &[SlotExpectation], next: StateRecord) -> Result<(), StateError> {
+fn save_if(
+    store: &StateDriver,
+    expectations: &[SlotExpectation],
+    next: StateRecord,
+) -> Result<(), StateError> {
     store.save_if(expectations, next).wait()
 }
 
-fn save_if_holds(store: &Store, clock: &ManualClock) {
+fn save_if_holds(store: &StateDriver, clock: &ManualClock) {
     let first = StateRecord { updated_at: None, ..record("e1", "a") };
     save_if(store, &[absent("a")], first.clone()).unwrap();
     let start = clock_ms(clock);
@@ -47,7 +63,7 @@ fn clock_ms(clock: &ManualClock) -> u64 {
     clock.now_ms()
 }
 
-fn save_if_fails(store: &Store, _: &ManualClock) {
+fn save_if_fails(store: &StateDriver, _: &ManualClock) {
     save(store, &record("e1", "a"));
     refused!(save_if(store, &[absent("a")], record("e2", "a")), ConditionFailed);
     refused!(save_if(store, &[current("a", "e0")], record("e2", "a")), ConditionFailed);
@@ -61,14 +77,14 @@ fn save_if_fails(store: &Store, _: &ManualClock) {
     refused!(store.load_by_event_id(&event("e2")).wait(), NotFound);
 }
 
-fn save_if_other_slots(store: &Store, _: &ManualClock) {
+fn save_if_other_slots(store: &StateDriver, _: &ManualClock) {
     save(store, &record("e1", "lock"));
     save_if(store, &[current("lock", "e1"), absent("a")], record("e2", "a")).unwrap();
     assert_eq!(id_in(store, "a").as_deref(), Some("e2"));
     assert_eq!(id_in(store, "lock").as_deref(), Some("e1"));
 }
 
-fn predicates_first(store: &Store, _: &ManualClock) {
+fn predicates_first(store: &StateDriver, _: &ManualClock) {
     save(store, &record("e1", "a"));
     refused!(save_if(store, &[absent("a")], record("e1", "a")), ConditionFailed);
     refused!(
@@ -86,12 +102,13 @@ fn predicates_first(store: &Store, _: &ManualClock) {
     assert_eq!(id_in(store, "b"), None);
 }
 
-fn batch(store: &Store, _: &ManualClock) {
+fn batch(store: &StateDriver, _: &ManualClock) {
     save(store, &record("e1", "a"));
     let expectations = [current("a", "e1"), absent("b")];
     store.save_batch_if(&expectations, vec![record("e2", "a"), record("e3", "b")]).wait().unwrap();
     assert_eq!([id_in(store, "a"), id_in(store, "b")], ["e2", "e3"].map(|id| Some(id.to_owned())));
-    let again = store.save_batch_if(&expectations, vec![record("e4", "a"), record("e5", "b")]).wait();
+    let again =
+        store.save_batch_if(&expectations, vec![record("e4", "a"), record("e5", "b")]).wait();
     refused!(again, ConditionFailed);
     let half = [current("a", "e2"), absent("b")];
     let answer = store.save_batch_if(&half, vec![record("e4", "a"), record("e5", "b")]).wait();
@@ -100,7 +117,7 @@ fn batch(store: &Store, _: &ManualClock) {
     refused!(store.load_by_event_id(&event("e4")).wait(), NotFound);
 }
 
-fn batch_conflict(store: &Store, _: &ManualClock) {
+fn batch_conflict(store: &StateDriver, _: &ManualClock) {
     save(store, &record("e1", "a"));
     save(store, &record("e2", "other"));
     let expectations = [current("a", "e1"), absent("b"), absent("c")];
@@ -116,14 +133,14 @@ fn batch_conflict(store: &Store, _: &ManualClock) {
     assert_eq!(kinds, [Some("e1".to_owned()), None, None, Some("e2".to_owned())]);
 }
 
-fn batch_partly_saved(store: &Store, _: &ManualClock) {
+fn batch_partly_saved(store: &StateDriver, _: &ManualClock) {
     save(store, &record("e1", "a"));
     let expectations = [current("a", "e1"), absent("b")];
     store.save_batch_if(&expectations, vec![record("e1", "a"), record("e2", "b")]).wait().unwrap();
     assert_eq!(ids(&[all(store, "a"), all(store, "b")].concat()), ["e1", "e2"]);
 }
 
-fn misshapen(store: &Store, _: &ManualClock) {
+fn misshapen(store: &StateDriver, _: &ManualClock) {
     save(store, &record("e1", "a"));
     let write = || record("e2", "b");
     let elsewhere = SlotExpectation::absent(Identity::new("tenant", "user", "session", ""), "b");
@@ -153,24 +170,30 @@ fn misshapen(store: &Store, _: &ManualClock) {
     }
     // It is looked at before anything is read, so a failed expectation does not hide it.
     let failing = [absent("a"), absent("b")];
-    refused!(store.save_batch_if(&failing, vec![write(), record("e2", "a")]).wait(), InvalidRecord(_));
+    refused!(
+        store.save_batch_if(&failing, vec![write(), record("e2", "a")]).wait(),
+        InvalidRecord(_)
+    );
     assert_eq!(
         ["a", "b", "c", "d"].map(|kind| id_in(store, kind)),
         [Some("e1".to_owned()), None, None, None]
     );
 }
 
-fn conditional_identity(store: &Store, _: &ManualClock) {
+fn conditional_identity(store: &StateDriver, _: &ManualClock) {
     for incomplete in incomplete() {
         let bad = SlotExpectation::absent(incomplete.clone(), "a");
         refused!(save_if(store, &[bad], of(incomplete.clone(), "e1", "a")), IdentityRequired(_));
-        refused!(save_if(store, &[absent("a")], of(incomplete.clone(), "e1", "a")), IdentityRequired(_));
+        refused!(
+            save_if(store, &[absent("a")], of(incomplete.clone(), "e1", "a")),
+            IdentityRequired(_)
+        );
         let bad = SlotExpectation::current(incomplete, "a", event("e1"));
         refused!(store.delete_if(&bad).wait(), IdentityRequired(_));
     }
 }
 
-fn delete_if(store: &Store, _: &ManualClock) {
+fn delete_if(store: &StateDriver, _: &ManualClock) {
     save(store, &record("e1", "a"));
     save(store, &record("e2", "b"));
     assert!(store.delete_if(&current("a", "e1")).wait().unwrap());
@@ -180,16 +203,18 @@ fn delete_if(store: &Store, _: &ManualClock) {
     assert_eq!(id_in(store, "b").as_deref(), Some("e2"));
 }
 
-fn delete_if_not(store: &Store, _: &ManualClock) {
+fn delete_if_not(store: &StateDriver, _: &ManualClock) {
     save(store, &record("e1", "a"));
     save(store, &record("e2", "b"));
-    for expectation in [current("c", "e1"), current("a", "e2"), current("a", "e"), current("a", "e11")] {
+    for expectation in
+        [current("c", "e1"), current("a", "e2"), current("a", "e"), current("a", "e11")]
+    {
         assert!(!store.delete_if(&expectation).wait().unwrap());
     }
     assert_eq!([id_in(store, "a"), id_in(store, "b")], ["e1", "e2"].map(|id| Some(id.to_owned())));
 }
 
-fn delete_if_none(store: &Store, _: &ManualClock) {
+fn delete_if_none(store: &StateDriver, _: &ManualClock) {
     save(store, &record("e1", "a"));
     refused!(store.delete_if(&absent("a")).wait(), InvalidRecord(_));
     refused!(store.delete_if(&absent("b")).wait(), InvalidRecord(_));
@@ -198,13 +223,18 @@ fn delete_if_none(store: &Store, _: &ManualClock) {
     assert_eq!(id_in(store, "a").as_deref(), Some("e1"));
 }
 
-fn delete_scope(store: &Store, _: &ManualClock) {
+fn delete_scope(store: &StateDriver, _: &ManualClock) {
     let inside = [("", "a"), ("", "b"), ("r1", "a"), ("r2", "\0"), ("\0", "a")];
     for (index, (run, kind)) in inside.into_iter().enumerate() {
         save(store, &of(Identity::new("t", "u", "s", run), &format!("in{index}"), kind));
     }
-    let outside =
-        [("t", "u", "s\0"), ("t", "u", "s2"), ("t", "u2", "s"), ("t2", "u", "s"), ("t", "u\0", "s")];
+    let outside = [
+        ("t", "u", "s\0"),
+        ("t", "u", "s2"),
+        ("t", "u2", "s"),
+        ("t2", "u", "s"),
+        ("t", "u\0", "s"),
+    ];
     for (index, (tenant, user, session)) in outside.into_iter().enumerate() {
         save(store, &of(Identity::new(tenant, user, session, ""), &format!("out{index}"), "a"));
     }
@@ -219,7 +249,7 @@ fn delete_scope(store: &Store, _: &ManualClock) {
     assert_eq!(store.delete_scope("t", "u", "s").wait().unwrap(), 1);
 }
 
-fn delete_scope_identity(store: &Store, _: &ManualClock) {
+fn delete_scope_identity(store: &StateDriver, _: &ManualClock) {
     for incomplete in incomplete() {
         let Identity { tenant, user, session, .. } = incomplete;
         refused!(store.delete_scope(&tenant, &user, &session).wait(), IdentityRequired(_));
@@ -242,28 +272,30 @@ fn only_winner(answers: Vec<Result<(), StateError>>) -> usize {
     }
 }
 
-fn race_absent(store: &Store, _: &ManualClock) {
+fn race_absent(store: &StateDriver, _: &ManualClock) {
     let answers = race(|index| save_if(store, &[absent("a")], record(&format!("e{index}"), "a")));
     assert_eq!(id_in(store, "a"), Some(format!("e{}", only_winner(answers))));
 }
 
-fn race_current(store: &Store, _: &ManualClock) {
+fn race_current(store: &StateDriver, _: &ManualClock) {
     save(store, &record("start", "a"));
     let mut holder = "start".to_owned();
     for round in 0..4 {
-        let answers =
-            race(|index| save_if(store, &[current("a", &holder)], record(&format!("{round}-{index}"), "a")));
+        let answers = race(|index| {
+            save_if(store, &[current("a", &holder)], record(&format!("{round}-{index}"), "a"))
+        });
         holder = format!("{round}-{}", only_winner(answers));
         assert_eq!(id_in(store, "a").as_deref(), Some(holder.as_str()));
     }
     assert_eq!(all(store, "a").len(), 1);
 }
 
-fn race_batch(store: &Store, _: &ManualClock) {
+fn race_batch(store: &StateDriver, _: &ManualClock) {
     let answers = race(|index| {
         let own = format!("own{index}");
         let expectations = [absent("shared"), absent(&own)];
-        let writes = vec![record(&format!("s{index}"), "shared"), record(&format!("o{index}"), &own)];
+        let writes =
+            vec![record(&format!("s{index}"), "shared"), record(&format!("o{index}"), &own)];
         store.save_batch_if(&expectations, writes).wait()
     });
     let winner = only_winner(answers);
@@ -271,7 +303,7 @@ fn race_batch(store: &Store, _: &ManualClock) {
     assert_eq!(ids(&all(store, "own")), [format!("o{winner}")]);
 }
 
-fn race_delete(store: &Store, _: &ManualClock) {
+fn race_delete(store: &StateDriver, _: &ManualClock) {
     save(store, &record("e1", "a"));
     let answers = race(|_| store.delete_if(&current("a", "e1")).wait().unwrap());
     assert_eq!(answers.into_iter().filter(|deleted| *deleted).count(), 1);

@@ -4,11 +4,17 @@ use super::*;
 use crate::stores::{Cursor, Page};
 use StateError::{IdentityRequired, InvalidRecord, InvalidScan, MaintenanceScopeRequired};
 
-pub(super) const RULES: &[Rule<Store>] = &[
-    ("list_kind answers exactly the kinds that begin with the prefix, literally, of every tenant", list_kind),
+pub(super) const RULES: &[Rule<StateDriver>] = &[
+    (
+        "list_kind answers exactly the kinds that begin with the prefix, literally, of every tenant",
+        list_kind,
+    ),
     ("list_kind without the scope of maintenance is MaintenanceScopeRequired", list_kind_scope),
     ("list_kind with an empty prefix is InvalidRecord", list_kind_prefix),
-    ("list_kind_for_identity answers exactly this identity's kinds, in order, up to the limit", for_identity),
+    (
+        "list_kind_for_identity answers exactly this identity's kinds, in order, up to the limit",
+        for_identity,
+    ),
     (
         "list_kind_for_identity with a limit of 0 or over 1,000, or an empty prefix, is InvalidRecord",
         for_identity_bad,
@@ -16,7 +22,10 @@ pub(super) const RULES: &[Rule<Store>] = &[
     ("scan_kind_for_tenant pages through everything once, in order of slots", scan_order),
     ("scan_kind_for_tenant of every prefix and limit answers what it should", scan_exact),
     ("scan_kind_for_tenant finds few among many", scan_sparse),
-    ("scan_kind_for_tenant goes on behind a state that is gone, and sees one that came", scan_not_snapshot),
+    (
+        "scan_kind_for_tenant goes on behind a state that is gone, and sees one that came",
+        scan_not_snapshot,
+    ),
     ("a page of exactly what is left has no next one", scan_last_page),
     (
         "scan_kind_for_tenant refuses a bad limit, an empty tenant or an empty prefix with InvalidScan",
@@ -30,16 +39,20 @@ fn maintenance() -> ListScope {
     ListScope::maintenance()
 }
 
-fn list_kind(store: &Store, _: &ManualClock) {
+fn list_kind(store: &StateDriver, _: &ManualClock) {
     for (index, kind) in TRICKY.into_iter().enumerate() {
         save(store, &record(&format!("e{index}"), kind));
         save(store, &of(Identity::new("other", "u", "s", ""), &format!("o{index}"), kind));
     }
     for prefix in TRICKY {
-        let mut found: Vec<String> = all(store, prefix).into_iter().map(|record| record.kind).collect();
+        let mut found: Vec<String> =
+            all(store, prefix).into_iter().map(|record| record.kind).collect();
         found.sort();
-        let mut expected: Vec<&str> =
-            TRICKY.into_iter().filter(|kind| kind.starts_with(prefix)).flat_map(|kind| [kind; 2]).collect();
+        let mut expected: Vec<&str> = TRICKY
+            .into_iter()
+            .filter(|kind| kind.starts_with(prefix))
+            .flat_map(|kind| [kind; 2])
+            .collect();
         expected.sort_unstable();
         assert_eq!(found, expected, "{prefix:?}");
     }
@@ -48,7 +61,7 @@ fn list_kind(store: &Store, _: &ManualClock) {
     assert!(whole.contains(&record("e13", "Ä")), "{whole:?}");
 }
 
-fn list_kind_scope(store: &Store, _: &ManualClock) {
+fn list_kind_scope(store: &StateDriver, _: &ManualClock) {
     save(store, &record("e1", "a"));
     refused!(store.list_kind(ListScope::default(), "a").wait(), MaintenanceScopeRequired);
     refused!(store.list_kind(ListScope::default(), "").wait(), MaintenanceScopeRequired);
@@ -56,12 +69,12 @@ fn list_kind_scope(store: &Store, _: &ManualClock) {
     refused!(scan, MaintenanceScopeRequired);
 }
 
-fn list_kind_prefix(store: &Store, _: &ManualClock) {
+fn list_kind_prefix(store: &StateDriver, _: &ManualClock) {
     save(store, &record("e1", "a"));
     refused!(store.list_kind(maintenance(), "").wait(), InvalidRecord(_));
 }
 
-fn for_identity(store: &Store, _: &ManualClock) {
+fn for_identity(store: &StateDriver, _: &ManualClock) {
     let kinds = ["k1", "k2", "k3", "k\0", "l", "K"];
     for kind in kinds {
         save(store, &record(kind, kind));
@@ -85,7 +98,7 @@ fn for_identity(store: &Store, _: &ManualClock) {
     assert_eq!(ids(&found), ["0k\0", "0k1", "0k2", "0k3"]);
 }
 
-fn for_identity_bad(store: &Store, _: &ManualClock) {
+fn for_identity_bad(store: &StateDriver, _: &ManualClock) {
     for limit in [0, 1_001, usize::MAX] {
         let answer = store.list_kind_for_identity(&identity(), "a", Some(limit)).wait();
         refused!(answer, InvalidRecord(_));
@@ -96,12 +109,17 @@ fn for_identity_bad(store: &Store, _: &ManualClock) {
     }
 }
 
-fn page(store: &Store, prefix: &str, limit: usize, cursor: Option<&Cursor>) -> Page<StateRecord> {
+fn page(
+    store: &StateDriver,
+    prefix: &str,
+    limit: usize,
+    cursor: Option<&Cursor>,
+) -> Page<StateRecord> {
     store.scan_kind_for_tenant(maintenance(), "tenant", prefix, limit, cursor).wait().unwrap()
 }
 
 /// Everything that pages of `limit` answer, each of which but the last must be full.
-fn scan(store: &Store, prefix: &str, limit: usize) -> Vec<StateRecord> {
+fn scan(store: &StateDriver, prefix: &str, limit: usize) -> Vec<StateRecord> {
     let mut found = Vec::new();
     let mut cursor: Option<Cursor> = None;
     loop {
@@ -117,7 +135,7 @@ fn scan(store: &Store, prefix: &str, limit: usize) -> Vec<StateRecord> {
 }
 
 /// Slots of one tenant in many identities and kinds, and slots of others beside them; sorted.
-fn populate(store: &Store) -> Vec<StateRecord> {
+fn populate(store: &StateDriver) -> Vec<StateRecord> {
     let mut mine = Vec::new();
     for user in ["u", "u\0", "v"] {
         for session in ["s", "s\0a"] {
@@ -139,13 +157,13 @@ fn populate(store: &Store) -> Vec<StateRecord> {
     mine
 }
 
-fn scan_order(store: &Store, _: &ManualClock) {
+fn scan_order(store: &StateDriver, _: &ManualClock) {
     let mine = populate(store);
     let expected: Vec<_> = mine.into_iter().filter(|record| record.kind.starts_with('a')).collect();
     assert_eq!(scan(store, "a", 256), expected);
 }
 
-fn scan_exact(store: &Store, _: &ManualClock) {
+fn scan_exact(store: &StateDriver, _: &ManualClock) {
     let mine = populate(store);
     for prefix in ["a", "a\0", "ab", "b", "ba", "bb", "c", "\0"] {
         let expected: Vec<_> =
@@ -156,7 +174,7 @@ fn scan_exact(store: &Store, _: &ManualClock) {
     }
 }
 
-fn scan_sparse(store: &Store, _: &ManualClock) {
+fn scan_sparse(store: &StateDriver, _: &ManualClock) {
     let mut expected = Vec::new();
     for number in 0..700 {
         let whose = Identity::new("tenant", format!("{number:04}"), "s", "");
@@ -176,7 +194,7 @@ fn scan_sparse(store: &Store, _: &ManualClock) {
     assert_eq!(scan(store, "a", 256).len(), 692);
 }
 
-fn scan_not_snapshot(store: &Store, _: &ManualClock) {
+fn scan_not_snapshot(store: &StateDriver, _: &ManualClock) {
     for kind in ["a1", "a3", "a5"] {
         save(store, &record(kind, kind));
     }
@@ -190,7 +208,7 @@ fn scan_not_snapshot(store: &Store, _: &ManualClock) {
     assert_eq!(second.next, None);
 }
 
-fn scan_last_page(store: &Store, _: &ManualClock) {
+fn scan_last_page(store: &StateDriver, _: &ManualClock) {
     assert_eq!(page(store, "a", 1, None), Page { items: vec![], next: None });
     save(store, &record("a1", "a1"));
     save(store, &record("a2", "a2"));
@@ -202,7 +220,7 @@ fn scan_last_page(store: &Store, _: &ManualClock) {
     assert_eq!(page(store, "a", 1, first.next.as_ref()), Page { items: vec![], next: None });
 }
 
-fn scan_bad(store: &Store, _: &ManualClock) {
+fn scan_bad(store: &StateDriver, _: &ManualClock) {
     save(store, &record("e1", "a"));
     for (tenant, prefix, limit) in [
         ("tenant", "a", 0),
@@ -216,7 +234,7 @@ fn scan_bad(store: &Store, _: &ManualClock) {
     }
 }
 
-fn scan_foreign_cursor(store: &Store, _: &ManualClock) {
+fn scan_foreign_cursor(store: &StateDriver, _: &ManualClock) {
     for (index, tenant) in ["tenant", "tenant2"].into_iter().enumerate() {
         for kind in ["ab1", "ab2"] {
             save(store, &of(Identity::new(tenant, "u", "s", ""), &format!("{index}{kind}"), kind));
@@ -227,13 +245,14 @@ fn scan_foreign_cursor(store: &Store, _: &ManualClock) {
     for (tenant, prefix) in
         [("tenant2", "ab"), ("tenant", "a"), ("tenant", "ab1"), ("tenan", "ab"), ("other", "ab")]
     {
-        let answer = store.scan_kind_for_tenant(maintenance(), tenant, prefix, 1, cursor.as_ref()).wait();
+        let answer =
+            store.scan_kind_for_tenant(maintenance(), tenant, prefix, 1, cursor.as_ref()).wait();
         refused!(answer, InvalidScan(_));
     }
     assert_eq!(ids(&page(store, "ab", 1, cursor.as_ref()).items), ["0ab2"]);
 }
 
-fn scan_altered_cursor(store: &Store, _: &ManualClock) {
+fn scan_altered_cursor(store: &StateDriver, _: &ManualClock) {
     for kind in ["a1", "a2", "a3"] {
         save(store, &record(kind, kind));
     }

@@ -6,7 +6,7 @@ use crate::limits::MAX_KEY_LEN;
 use StateError::{IdempotencyConflict, IdentityRequired, InvalidRecord, NotFound, StoreClosed};
 use std::time::Duration;
 
-pub(super) const RULES: &[Rule<Store>] = &[
+pub(super) const RULES: &[Rule<StateDriver>] = &[
     ("a state comes back equal by slot and by event id", comes_back),
     ("an absent state is NotFound by slot and by event id, and deleting it is fine", absent_state),
     ("the same event again, slot, bytes and version equal, writes nothing", same_again),
@@ -21,7 +21,10 @@ pub(super) const RULES: &[Rule<Store>] = &[
     ("an empty tenant, user or session is IdentityRequired", identity_required),
     ("an empty run is a slot of its own", empty_run),
     ("an empty kind or event id is InvalidRecord", empty_kind_or_id),
-    ("any string is a part of an identity, a kind and an event id, and no two are the same", any_string),
+    (
+        "any string is a part of an identity, a kind and an event id, and no two are the same",
+        any_string,
+    ),
     ("strings of 64 KiB work, and longer ones are TooLarge", lengths),
     ("bytes of every value, none and a million come back equal", any_bytes),
     ("versions of both signs and the greatest size come back equal", versions),
@@ -29,7 +32,7 @@ pub(super) const RULES: &[Rule<Store>] = &[
     ("after close every call is StoreClosed, and closing twice is fine", closed),
 ];
 
-fn comes_back(store: &Store, _: &ManualClock) {
+fn comes_back(store: &StateDriver, _: &ManualClock) {
     let (first, second) = (record("e1", "a"), record("e2", "b"));
     save(store, &first);
     save(store, &second);
@@ -39,7 +42,7 @@ fn comes_back(store: &Store, _: &ManualClock) {
     assert_eq!(store.load_by_event_id(&event("e2")).wait().unwrap(), second);
 }
 
-fn absent_state(store: &Store, _: &ManualClock) {
+fn absent_state(store: &StateDriver, _: &ManualClock) {
     save(store, &record("e1", "a"));
     refused!(store.load(&identity(), "b").wait(), NotFound);
     refused!(store.load(&Identity::new("tenant", "user", "session", ""), "a").wait(), NotFound);
@@ -48,7 +51,7 @@ fn absent_state(store: &Store, _: &ManualClock) {
     assert_eq!(id_in(store, "a").as_deref(), Some("e1"));
 }
 
-fn same_again(store: &Store, clock: &ManualClock) {
+fn same_again(store: &StateDriver, clock: &ManualClock) {
     let given = StateRecord { updated_at: None, ..record("e1", "a") };
     save(store, &given);
     let saved = store.load(&identity(), "a").wait().unwrap();
@@ -58,7 +61,7 @@ fn same_again(store: &Store, clock: &ManualClock) {
     assert_eq!(store.load(&identity(), "a").wait().unwrap(), saved);
 }
 
-fn conflict(store: &Store, _: &ManualClock) {
+fn conflict(store: &StateDriver, _: &ManualClock) {
     let first = record("e1", "a");
     save(store, &first);
     save(store, &record("e2", "taken"));
@@ -78,7 +81,7 @@ fn conflict(store: &Store, _: &ManualClock) {
     assert_eq!(id_in(store, "b"), None);
 }
 
-fn overwrites(store: &Store, _: &ManualClock) {
+fn overwrites(store: &StateDriver, _: &ManualClock) {
     save(store, &record("e1", "a"));
     let second = StateRecord { version: -1, ..record("e2", "a") };
     save(store, &second);
@@ -87,7 +90,7 @@ fn overwrites(store: &Store, _: &ManualClock) {
     assert_eq!(all(store, "a"), [second]);
 }
 
-fn id_again(store: &Store, _: &ManualClock) {
+fn id_again(store: &StateDriver, _: &ManualClock) {
     save(store, &record("e1", "a"));
     save(store, &record("e2", "a"));
     let elsewhere = StateRecord { version: 5, ..record("e1", "b") };
@@ -99,7 +102,7 @@ fn id_again(store: &Store, _: &ManualClock) {
     refused!(store.load_by_event_id(&event("e2")).wait(), NotFound);
 }
 
-fn delete_clears(store: &Store, _: &ManualClock) {
+fn delete_clears(store: &StateDriver, _: &ManualClock) {
     save(store, &record("e1", "a"));
     save(store, &record("e2", "b"));
     for _ in 0..2 {
@@ -111,7 +114,7 @@ fn delete_clears(store: &Store, _: &ManualClock) {
     assert_eq!(id_in(store, "b").as_deref(), Some("e2"));
 }
 
-fn updated_at(store: &Store, clock: &ManualClock) {
+fn updated_at(store: &StateDriver, clock: &ManualClock) {
     save(store, &StateRecord { updated_at: None, ..record("e1", "a") });
     clock.advance(Duration::from_millis(3));
     save(store, &StateRecord { updated_at: None, ..record("e2", "b") });
@@ -119,10 +122,13 @@ fn updated_at(store: &Store, clock: &ManualClock) {
     save(store, &StateRecord { updated_at: Some(u64::MAX), ..record("e4", "d") });
     let at = |kind| store.load(&identity(), kind).wait().unwrap().updated_at;
     let start_ms = START * 1_000;
-    assert_eq!([at("a"), at("b"), at("c"), at("d")], [start_ms, start_ms + 3, 0, u64::MAX].map(Some));
+    assert_eq!(
+        [at("a"), at("b"), at("c"), at("d")],
+        [start_ms, start_ms + 3, 0, u64::MAX].map(Some)
+    );
 }
 
-fn identity_required(store: &Store, _: &ManualClock) {
+fn identity_required(store: &StateDriver, _: &ManualClock) {
     for incomplete in incomplete() {
         refused!(store.save(of(incomplete.clone(), "e1", "a")).wait(), IdentityRequired(_));
         refused!(store.save(of(incomplete.clone(), "", "")).wait(), IdentityRequired(_));
@@ -133,7 +139,7 @@ fn identity_required(store: &Store, _: &ManualClock) {
     refused!(store.load_by_event_id(&event("e1")).wait(), NotFound);
 }
 
-fn empty_run(store: &Store, _: &ManualClock) {
+fn empty_run(store: &StateDriver, _: &ManualClock) {
     let session = Identity::new("tenant", "user", "session", "");
     save(store, &record("e1", "a"));
     save(store, &of(session.clone(), "e2", "a"));
@@ -143,7 +149,7 @@ fn empty_run(store: &Store, _: &ManualClock) {
     assert_eq!(id_in(store, "a").as_deref(), Some("e1"));
 }
 
-fn empty_kind_or_id(store: &Store, _: &ManualClock) {
+fn empty_kind_or_id(store: &StateDriver, _: &ManualClock) {
     refused!(store.save(record("e1", "")).wait(), InvalidRecord(_));
     refused!(store.save(record("", "a")).wait(), InvalidRecord(_));
     refused!(store.load(&identity(), "").wait(), InvalidRecord(_));
@@ -152,7 +158,7 @@ fn empty_kind_or_id(store: &Store, _: &ManualClock) {
     assert_eq!(id_in(store, "a"), None);
 }
 
-fn any_string(store: &Store, _: &ManualClock) {
+fn any_string(store: &StateDriver, _: &ManualClock) {
     let mut records = Vec::new();
     for (place, other) in [(0, "x"), (1, "x"), (2, "x"), (3, ""), (4, "x")] {
         for text in TRICKY {
@@ -186,7 +192,7 @@ fn any_string(store: &Store, _: &ManualClock) {
     }
 }
 
-fn lengths(store: &Store, _: &ManualClock) {
+fn lengths(store: &StateDriver, _: &ManualClock) {
     let (longest, too_long) = ("k".repeat(MAX_KEY_LEN), "k".repeat(MAX_KEY_LEN + 1));
     let whose = Identity::new(&longest, &longest, &longest, &longest);
     let longest = of(whose.clone(), &longest, &longest);
@@ -213,16 +219,18 @@ fn lengths(store: &Store, _: &ManualClock) {
     assert_eq!(id_in(store, "a"), None);
 }
 
-fn any_bytes(store: &Store, _: &ManualClock) {
+fn any_bytes(store: &StateDriver, _: &ManualClock) {
     let every: Vec<u8> = (0..=u8::MAX).collect();
-    for (id, bytes) in [("none", Vec::new()), ("every", every.clone()), ("million", every.repeat(4_000))] {
+    for (id, bytes) in
+        [("none", Vec::new()), ("every", every.clone()), ("million", every.repeat(4_000))]
+    {
         let record = StateRecord { bytes, ..record(id, id) };
         save(store, &record);
         assert_eq!(store.load(&identity(), id).wait().unwrap(), record);
     }
 }
 
-fn versions(store: &Store, _: &ManualClock) {
+fn versions(store: &StateDriver, _: &ManualClock) {
     for version in [0, -1, i64::MIN, i64::MAX] {
         let record = StateRecord { version, ..record(&format!("e{version}"), "a") };
         save(store, &record);
@@ -230,7 +238,7 @@ fn versions(store: &Store, _: &ManualClock) {
     }
 }
 
-fn in_order(store: &Store, _: &ManualClock) {
+fn in_order(store: &StateDriver, _: &ManualClock) {
     let first = store.save(record("e1", "a"));
     let loaded = store.load(&identity(), "a");
     let deleted = store.delete(&identity(), "a");
@@ -241,7 +249,7 @@ fn in_order(store: &Store, _: &ManualClock) {
     first.wait().unwrap();
 }
 
-fn closed(store: &Store, _: &ManualClock) {
+fn closed(store: &StateDriver, _: &ManualClock) {
     let before = store.save(record("e1", "a"));
     store.close().wait().unwrap();
     before.wait().unwrap();

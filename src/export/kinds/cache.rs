@@ -4,7 +4,7 @@ use super::{Entry, check_json, name_and_text, said};
 use crate::error::{Error, Result};
 use crate::export::line::{Fields, LineWriter, Problem, must_be};
 use crate::stores::cache::row::{CacheRow, NEVER, TagsRow, entry_key, prefix_of};
-use crate::stores::text::check_len;
+use crate::stores::length::check_len;
 use crate::tables::Table;
 
 pub(in crate::export) const ENTRY: &str = "cache";
@@ -23,14 +23,20 @@ pub(in crate::export) fn write(
         (true, Some(tags)) => TagsRow::decode(tags)?.tags,
         (true, None) => {
             let table = Table::CacheTags.name();
-            return Err(Error::corrupted(format!("table {table}"), "the tags of a tagged value are missing"));
+            return Err(Error::corrupted(
+                format!("table {table}"),
+                "the tags of a tagged value are missing",
+            ));
         }
     };
     line.begin(ENTRY);
     line.text("cache", &cache);
     line.text("hash", &hash);
     line.number("stored_at_ms", row.stored_at_ms);
-    line.optional_number("expires_at_ms", Some(row.expires_at_ms).filter(|time_ms| *time_ms != NEVER));
+    line.optional_number(
+        "expires_at_ms",
+        Some(row.expires_at_ms).filter(|time_ms| *time_ms != NEVER),
+    );
     line.texts("tags", tags.iter().map(String::as_str));
     line.json("value", "value_base64", row.json);
     Ok(())

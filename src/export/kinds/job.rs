@@ -4,7 +4,7 @@ use super::{Entry, check_json, name_and_text, said, ulid_of, ulid_text};
 use crate::error::Result;
 use crate::export::line::{Fields, LineWriter, Problem, must_be};
 use crate::stores::dedupe::row::{JobRow, Progress, key_of};
-use crate::stores::text::check_len;
+use crate::stores::length::check_len;
 use crate::tables::Table;
 
 pub(in crate::export) const ENTRY: &str = "dedupe_job";

@@ -69,7 +69,11 @@ fn read_place(fields: &mut Fields<'_>, of: &str) -> Result<Place, Problem> {
     Ok(Place { kind, limiter: fields.text("limiter")?, of: fields.text(of)? })
 }
 
-pub(in crate::export) fn write_config(line: &mut LineWriter, key: &[u8], value: &[u8]) -> Result<()> {
+pub(in crate::export) fn write_config(
+    line: &mut LineWriter,
+    key: &[u8],
+    value: &[u8],
+) -> Result<()> {
     let place = Place::decode(Table::RateLimitConfig, key)?;
     let row: ConfigRow = codec::decode_row(Table::RateLimitConfig.name(), value)?;
     line.begin(CONFIG);
@@ -94,10 +98,11 @@ pub(in crate::export) fn read_config(fields: &mut Fields<'_>) -> Result<Entry, P
     Ok(Entry::new(Table::RateLimitConfig, place.encode().map_err(said)?, value))
 }
 
-/// Answers whether there is anything to write: not when the limiter was cleared after the cooldown was set.
-pub(in crate::export) fn write_cooldown<R: Reader + ?Sized>(
+/// Answers whether there is anything to write: not when the limiter was cleared after the cooldown
+/// was set.
+pub(in crate::export) fn write_cooldown(
     line: &mut LineWriter,
-    rows: &mut R,
+    rows: &mut dyn Reader,
     key: &[u8],
     value: &[u8],
 ) -> Result<bool> {

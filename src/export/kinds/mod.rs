@@ -1,7 +1,7 @@
 //! The kinds of lines: how each is written from rows, and what rows it stands for.
 //!
-//! A kind writes and reads the fields behind `entry`. What it reads it checks as strictly as its store checks what it is
-//! given, so that an import makes no room that calls could not have made.
+//! A kind writes and reads the fields behind `entry`. What it reads it checks as strictly as its
+//! store checks what it is given, so that an import makes no room that calls could not have made.
 
 pub(super) mod cache;
 pub(super) mod codlet;
@@ -29,7 +29,8 @@ pub(super) type TableRow = (Table, Vec<u8>, Vec<u8>);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) rows: Vec<TableRow>,
-    /// Whether the first row must not be there yet. It is, where a line goes on with what the line before it began.
+    /// Whether the first row must not be there yet. It is, where a line goes on with what the line
+    /// before it began.
     pub(super) is_new: bool,
 }
 
@@ -62,7 +63,10 @@ fn name_and_text(table: Table, mut key: &[u8]) -> Result<(String, String)> {
 }
 
 fn damaged_key(table: Table) -> Error {
-    Error::corrupted(format!("a key of table {}", table.name()), "it does not have the parts of one")
+    Error::corrupted(
+        format!("a key of table {}", table.name()),
+        "it does not have the parts of one",
+    )
 }
 
 /// The ULID in a row, as text.
@@ -73,7 +77,8 @@ pub(super) fn ulid_text(bytes: [u8; 16]) -> String {
 /// The ULID that [`ulid_text`] wrote.
 fn ulid_of(name: &str, text: &str) -> Result<[u8; 16], Problem> {
     let ulid = Ulid::from_string(text).ok().filter(|ulid| ulid.to_string() == text);
-    ulid.map(|ulid| ulid.to_bytes()).ok_or_else(|| super::line::must_be(name, "a ULID in capital letters"))
+    ulid.map(|ulid| ulid.to_bytes())
+        .ok_or_else(|| super::line::must_be(name, "a ULID in capital letters"))
 }
 
 /// Why bytes are no JSON that a store keeps, if they are not.

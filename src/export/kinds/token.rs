@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::export::line::{Fields, LineWriter, Problem, must_be};
 use crate::stores::form_token::row::{TokenKey, TokenRow, UseRow, decode_key};
 use crate::stores::form_token::{FormTokenRecord, LookupKey, TokenSubject};
-use crate::stores::text::check_len;
+use crate::stores::length::check_len;
 use crate::tables::Table;
 
 pub(in crate::export) const ENTRY: &str = "form_token";
@@ -57,7 +57,9 @@ pub(in crate::export) fn read(fields: &mut Fields<'_>) -> Result<Entry, Problem>
     let subject_kind = fields.text("subject_kind")?;
     let subject = match (subject_kind.as_str(), fields.optional_text("subject_id")?) {
         ("anonymous", None) => TokenSubject::Anonymous,
-        ("anonymous", Some(_)) => return Err(must_be("subject_id", "null for an anonymous subject")),
+        ("anonymous", Some(_)) => {
+            return Err(must_be("subject_id", "null for an anonymous subject"));
+        }
         ("authenticated", Some(id)) => TokenSubject::Authenticated(id),
         ("flow", Some(id)) => TokenSubject::Flow(id),
         ("authenticated" | "flow", None) => {

@@ -1,7 +1,8 @@
 //! The windows of limiters: one line for the window, then lines with its requests.
 //!
-//! A line says what a window answers and not how its rows say it: how often its limiter was cleared, the numbers of
-//! windows and requests, epochs and garbage are left out, and are counted anew by an import.
+//! A line says what a window answers and not how its rows say it: how often its limiter was
+//! cleared, the numbers of windows and requests, epochs and garbage are left out, and are counted
+//! anew by an import.
 
 use super::limit::Place;
 use super::{Entry, said};
@@ -10,7 +11,9 @@ use crate::engine::access::Reader;
 use crate::error::Result;
 use crate::export::line::{Fields, LineWriter, Problem, must_be};
 use crate::stores::adaptive_rate_limit::capacity::Reason;
-use crate::stores::adaptive_rate_limit::ops::{ADMITTED, BACKGROUND, CapacityRow, ResourceRow, USER};
+use crate::stores::adaptive_rate_limit::ops::{
+    ADMITTED, BACKGROUND, CapacityRow, ResourceRow, USER,
+};
 use crate::stores::rate_limit::history::{self, History, Requests};
 use crate::stores::rate_limit::limiter::{Kind, LAST_ID_KEY};
 use crate::stores::rate_limit::ops::{LANE, WindowRow};
@@ -48,9 +51,9 @@ pub(in crate::export) fn reason_text(reason: Reason) -> &'static str {
 }
 
 /// Writes the lines of a plain window; `emit` takes each when it is finished.
-pub(in crate::export) fn write_plain<R: Reader + ?Sized>(
+pub(in crate::export) fn write_plain(
     line: &mut LineWriter,
-    rows: &mut R,
+    rows: &mut dyn Reader,
     key: &[u8],
     value: &[u8],
     emit: &mut dyn FnMut(&mut LineWriter) -> Result<()>,
@@ -63,16 +66,16 @@ pub(in crate::export) fn write_plain<R: Reader + ?Sized>(
     }
     let history = row.history;
     line.begin(PLAIN);
-    write_window(line, &place, row.keep_ms, row.filed_at_ms);
+    write_window(line, &place, row.keep_ms, row.indexed_at_ms);
     line.optional_number("idle_since_ms", history.idle_since_ms());
     emit(line)?;
     write_requests(line, rows, &place, (&history, history::Place { id: row.id, lane: LANE }), emit)
 }
 
 /// Writes the lines of an adaptive window; `emit` takes each when it is finished.
-pub(in crate::export) fn write_adaptive<R: Reader + ?Sized>(
+pub(in crate::export) fn write_adaptive(
     line: &mut LineWriter,
-    rows: &mut R,
+    rows: &mut dyn Reader,
     key: &[u8],
     value: &[u8],
     emit: &mut dyn FnMut(&mut LineWriter) -> Result<()>,
@@ -83,7 +86,7 @@ pub(in crate::export) fn write_adaptive<R: Reader + ?Sized>(
         return Ok(());
     }
     line.begin(ADAPTIVE);
-    write_window(line, &place, row.keep_ms, row.filed_at_ms);
+    write_window(line, &place, row.keep_ms, row.indexed_at_ms);
     for (lane, _, idle_since) in LANES {
         line.optional_number(idle_since, lane_of(&row, lane).idle_since_ms());
     }
@@ -116,17 +119,17 @@ fn lane_of(row: &ResourceRow, lane: u8) -> &History {
     }
 }
 
-fn write_window(line: &mut LineWriter, place: &Place, keep_ms: u64, filed_at_ms: Option<u64>) {
+fn write_window(line: &mut LineWriter, place: &Place, keep_ms: u64, indexed_at_ms: Option<u64>) {
     line.text("limiter", &place.limiter);
     line.text("resource", &place.of);
     line.number("keep_ms", keep_ms);
-    line.optional_number("filed_at_ms", filed_at_ms);
+    line.optional_number("indexed_at_ms", indexed_at_ms);
 }
 
 /// Writes the lines with the requests of one history.
-fn write_requests<R: Reader + ?Sized>(
+fn write_requests(
     line: &mut LineWriter,
-    rows: &mut R,
+    rows: &mut dyn Reader,
     place: &Place,
     (history, at): (&History, history::Place),
     emit: &mut dyn FnMut(&mut LineWriter) -> Result<()>,
@@ -203,31 +206,48 @@ impl Windows {
         Ok(entry)
     }
 
-    pub(in crate::export) fn read_plain(&mut self, fields: &mut Fields<'_>) -> Result<Entry, Problem> {
+    pub(in crate::export) fn read_plain(
+        &mut self,
+        fields: &mut Fields<'_>,
+    ) -> Result<Entry, Problem> {
         let place = read_place(fields, Kind::Plain)?;
         let keep_ms = fields.number("keep_ms")?;
-        let filed_at_ms = fields.optional_number("filed_at_ms")?;
+        let indexed_at_ms = fields.optional_number("indexed_at_ms")?;
         let history = History::idle(fields.optional_number("idle_since_ms")?);
-        self.begin(place, |id| Row::Plain(WindowRow { clears: 0, id, keep_ms, filed_at_ms, history }))
+        self.begin(place, |id| {
+            Row::Plain(WindowRow { clears: 0, id, keep_ms, indexed_at_ms, history })
+        })
     }
 
-    pub(in crate::export) fn read_adaptive(&mut self, fields: &mut Fields<'_>) -> Result<Entry, Problem> {
+    pub(in crate::export) fn read_adaptive(
+        &mut self,
+        fields: &mut Fields<'_>,
+    ) -> Result<Entry, Problem> {
         let place = read_place(fields, Kind::Adaptive)?;
         let keep_ms = fields.number("keep_ms")?;
-        let filed_at_ms = fields.optional_number("filed_at_ms")?;
+        let indexed_at_ms = fields.optional_number("indexed_at_ms")?;
         let mut lane = |name: &str| fields.optional_number(name).map(History::idle);
         let user = lane("user_idle_since_ms")?;
         let background = lane("background_idle_since_ms")?;
         let admitted = lane("admitted_idle_since_ms")?;
         let capacity = fields.optional_object("capacity")?.map(read_capacity).transpose()?;
         self.begin(place, |id| {
-            let row =
-                ResourceRow { clears: 0, id, keep_ms, filed_at_ms, user, background, admitted, capacity };
+            let row = ResourceRow {
+                clears: 0,
+                id,
+                keep_ms,
+                indexed_at_ms,
+                user,
+                background,
+                admitted,
+                capacity,
+            };
             Row::Adaptive(Box::new(row))
         })
     }
 
-    /// Adds requests to the window that the lines before are about. A problem leaves nothing of the line.
+    /// Adds requests to the window that the lines before are about. A problem leaves nothing of the
+    /// line.
     pub(in crate::export) fn read_requests(
         &mut self,
         fields: &mut Fields<'_>,

@@ -1,4 +1,5 @@
-//! What a test may do to a room. Small numbers stand for keys, bindings and states, so that operations meet.
+//! What a test may do to a room. Small numbers stand for keys, bindings and states, so that
+//! operations meet.
 
 use super::super::input::Input;
 use crate::limits::MAX_KEY_LEN;
@@ -106,13 +107,14 @@ pub enum Reopening {
     Drop,
     /// The process is killed. In a file, like `Drop`.
     Kill,
-    /// The power fails; the seed chooses what the disk keeps of what was not flushed. In a file, like `Drop`.
+    /// The power fails; the seed chooses what the disk keeps of what was not flushed. In a file,
+    /// like `Drop`.
     PowerCut(u8),
 }
 
 /// A step of a test.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Op {
+pub enum ModelOp {
     /// One operation, whose answer is awaited later.
     Store(StoreOp),
     /// Several, together or not at all.
@@ -135,30 +137,32 @@ pub enum Op {
 
 /// The tape that `data` is, and whether the room has background threads.
 #[must_use]
-pub fn decode(data: &[u8]) -> (Vec<Op>, bool) {
+pub fn decode(data: &[u8]) -> (Vec<ModelOp>, bool) {
     let mut input = Input::new(data);
-    // Threads make a run depend on timing, which a fuzzer cannot use; a few runs have them all the same.
+    // Threads make a run depend on timing, which a fuzzer cannot use; a few runs have them all the
+    // same.
     let threads = input.byte() == 255;
     let mut ops = Vec::new();
     while !input.is_empty() && ops.len() < OPS_MAX {
         ops.push(match input.below(17) {
-            0..8 => Op::Store(store_op(&mut input)),
-            8 => Op::Settle,
-            9 => Op::Forget(store_op(&mut input)),
-            10 => Op::Advance(input.number::<2>() as u16),
-            11 => Op::Checkpoint,
-            12 => Op::Compare(input.byte()),
-            13 => Op::Reopen(match input.below(8) {
+            0..8 => ModelOp::Store(store_op(&mut input)),
+            8 => ModelOp::Settle,
+            9 => ModelOp::Forget(store_op(&mut input)),
+            10 => ModelOp::Advance(input.number::<2>() as u16),
+            11 => ModelOp::Checkpoint,
+            12 => ModelOp::Compare(input.byte()),
+            13 => ModelOp::Reopen(match input.below(8) {
                 0 => Reopening::Close,
                 1 => Reopening::Drop,
                 2 | 3 => Reopening::Kill,
                 _ => Reopening::PowerCut(input.byte()),
             }),
-            14 => Op::Sweep,
+            14 => ModelOp::Sweep,
             _ => {
-                let ending = [Ending::Commit, Ending::Commit, Ending::Err, Ending::Panic][input.below(4)];
+                let ending =
+                    [Ending::Commit, Ending::Commit, Ending::Err, Ending::Panic][input.below(4)];
                 let ops = (0..input.below(6)).map(|_| store_op(&mut input)).collect();
-                Op::Together(ops, ending)
+                ModelOp::Together(ops, ending)
             }
         });
     }
@@ -171,7 +175,9 @@ fn store_op(input: &mut Input<'_>) -> StoreOp {
         (0..count).map(|_| input.byte()).collect()
     };
     match input.below(14) {
-        0 | 1 => StoreOp::Insert { key: input.byte(), binding: input.byte(), ttl_seconds: input.byte() },
+        0 | 1 => {
+            StoreOp::Insert { key: input.byte(), binding: input.byte(), ttl_seconds: input.byte() }
+        }
         2..5 => StoreOp::Consume {
             candidates: candidates(input),
             binding: input.byte(),
@@ -189,8 +195,8 @@ fn store_op(input: &mut Input<'_>) -> StoreOp {
     }
 }
 
-/// A string that a key may be: of the common kind, of a kind that could be confused with another, or (rarely) at and
-/// over the limit.
+/// A string that a key may be: of the common kind, of a kind that could be confused with another,
+/// or (rarely) at and over the limit.
 pub(super) fn key_text(number: u8) -> String {
     match number % 32 {
         0 => String::new(),

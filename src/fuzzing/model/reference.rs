@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 /// An answer, of the room or of the model.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Outcome {
+pub enum ModelOutcome {
     /// Nothing but that it was done.
     Done,
     /// Of a consume.
@@ -39,11 +39,11 @@ pub enum Refusal {
 #[derive(Debug, Clone)]
 pub(super) struct Token {
     pub(super) record: FormTokenRecord,
-    pub(super) used: Option<Use>,
+    pub(super) used: Option<ModelUse>,
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Use {
+pub(super) struct ModelUse {
     pub(super) at: u64,
     pub(super) grace_ms: u128,
     pub(super) result_ref: Option<String>,
@@ -58,7 +58,7 @@ impl Token {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct State {
+pub(super) struct ModelState {
     pub(super) content: JsonObject,
     /// The size of its JSON.
     pub(super) bytes: usize,
@@ -67,7 +67,7 @@ pub(super) struct State {
     pub(super) claim: Option<(usize, u64)>,
 }
 
-impl State {
+impl ModelState {
     pub(super) fn is_live(&self, now_ms: u64) -> bool {
         now_ms < self.expires_at_ms
     }
@@ -82,7 +82,7 @@ impl State {
 pub struct Model {
     /// The order of listings: lookup keys that are no hex first.
     pub(super) tokens: BTreeMap<(bool, String), Token>,
-    pub(super) states: BTreeMap<String, State>,
+    pub(super) states: BTreeMap<String, ModelState>,
     /// How many claims were granted so far, also by transactions that left nothing.
     pub(super) claims: usize,
 }
@@ -98,11 +98,11 @@ fn too_long(text: &str) -> bool {
     text.len() > MAX_KEY_LEN
 }
 
-const TOO_LARGE: Outcome = Outcome::Refused(Refusal::TooLarge);
+const TOO_LARGE: ModelOutcome = ModelOutcome::Refused(Refusal::TooLarge);
 
 impl Model {
     /// What `op` answers at `now_ms`, and what it leaves.
-    pub fn apply(&mut self, op: &StoreOp, now_ms: u64) -> Outcome {
+    pub fn apply(&mut self, op: &StoreOp, now_ms: u64) -> ModelOutcome {
         match op {
             StoreOp::Insert { key, binding, ttl_seconds } => {
                 self.insert(record(*key, *binding, *ttl_seconds, now_ms), now_ms)
@@ -110,7 +110,9 @@ impl Model {
             StoreOp::Consume { candidates, binding, skew_seconds, grace } => {
                 self.consume(candidates, *binding, caller_seconds(now_ms, *skew_seconds), *grace)
             }
-            StoreOp::SetResult { candidates, result } => self.set_result(candidates, *result, now_ms),
+            StoreOp::SetResult { candidates, result } => {
+                self.set_result(candidates, *result, now_ms)
+            }
             StoreOp::Set { id, body, ttl_seconds } => self.set(*id, *body, *ttl_seconds, now_ms),
             StoreOp::Get { id } => self.take(*id, now_ms, false),
             StoreOp::Take { id } => self.take(*id, now_ms, true),
@@ -120,7 +122,7 @@ impl Model {
                     return TOO_LARGE;
                 }
                 self.states.remove(&id);
-                Outcome::Done
+                ModelOutcome::Done
             }
             StoreOp::Claim { id, lease_ms } => self.claim(*id, *lease_ms, now_ms),
             StoreOp::Ack { nth } => self.end_claim(*nth, now_ms, true),
@@ -128,7 +130,7 @@ impl Model {
         }
     }
 
-    fn insert(&mut self, record: FormTokenRecord, now_ms: u64) -> Outcome {
+    fn insert(&mut self, record: FormTokenRecord, now_ms: u64) -> ModelOutcome {
         let subject_too_long = match &record.subject {
             TokenSubject::Anonymous => false,
             TokenSubject::Authenticated(id) | TokenSubject::Flow(id) => too_long(id),
@@ -138,13 +140,13 @@ impl Model {
         }
         let place = place(record.lookup_key.as_str());
         if self.tokens.get(&place).is_some_and(|token| token.is_live(now_ms.into())) {
-            return Outcome::Refused(Refusal::AlreadyExists);
+            return ModelOutcome::Refused(Refusal::AlreadyExists);
         }
         self.tokens.insert(place, Token { record, used: None });
-        Outcome::Done
+        ModelOutcome::Done
     }
 
-    fn consume(&mut self, candidates: &[u8], binding: u8, now: u64, grace: u8) -> Outcome {
+    fn consume(&mut self, candidates: &[u8], binding: u8, now: u64, grace: u8) -> ModelOutcome {
         let (subject, purpose, resource) = ops::binding(binding);
         let subject_too_long = matches!(&subject, TokenSubject::Flow(id) if too_long(id));
         if subject_too_long || candidates.iter().any(|key| too_long(&ops::key_text(*key))) {
@@ -157,20 +159,25 @@ impl Model {
                 continue;
             }
             let record = &token.record;
-            if (&record.subject, &record.purpose, &record.bound_resource) != (&subject, &purpose, &resource) {
+            if (&record.subject, &record.purpose, &record.bound_resource)
+                != (&subject, &purpose, &resource)
+            {
                 break;
             }
             if let Some(used) = &token.used {
-                return Outcome::Consumed(TokenConsumeOutcome::Replay, used.result_ref.clone());
+                return ModelOutcome::Consumed(
+                    TokenConsumeOutcome::Replay,
+                    used.result_ref.clone(),
+                );
             }
             let grace_ms = ops::grace(grace).as_millis().min(u64::MAX.into());
-            token.used = Some(Use { at: now, grace_ms, result_ref: None });
-            return Outcome::Consumed(TokenConsumeOutcome::Proceed, None);
+            token.used = Some(ModelUse { at: now, grace_ms, result_ref: None });
+            return ModelOutcome::Consumed(TokenConsumeOutcome::Proceed, None);
         }
-        Outcome::Consumed(TokenConsumeOutcome::Invalid, None)
+        ModelOutcome::Consumed(TokenConsumeOutcome::Invalid, None)
     }
 
-    fn set_result(&mut self, candidates: &[u8], result: u8, now_ms: u64) -> Outcome {
+    fn set_result(&mut self, candidates: &[u8], result: u8, now_ms: u64) -> ModelOutcome {
         let result_ref = ops::result_ref(result);
         if too_long(&result_ref) || candidates.iter().any(|key| too_long(&ops::key_text(*key))) {
             return TOO_LARGE;
@@ -183,15 +190,15 @@ impl Model {
                 break;
             }
         }
-        Outcome::Done
+        ModelOutcome::Done
     }
 
-    fn set(&mut self, id: u8, body: u8, ttl_seconds: u8, now_ms: u64) -> Outcome {
+    fn set(&mut self, id: u8, body: u8, ttl_seconds: u8, now_ms: u64) -> ModelOutcome {
         let (id, content) = (ops::key_text(id), ops::body(body));
         if ops::is_too_deep(body) {
             // Which of two faults is told first is nobody's business.
             let refusal = if too_long(&id) { Refusal::TooLarge } else { Refusal::Encode };
-            return Outcome::Refused(refusal);
+            return ModelOutcome::Refused(refusal);
         }
         let bytes = encoded_len(&content);
         if too_long(&id) || bytes > MAX_STATE_BYTES {
@@ -201,12 +208,12 @@ impl Model {
         if ttl_seconds == 0 {
             self.states.remove(&id);
         } else {
-            self.states.insert(id, State { content, bytes, expires_at_ms, claim: None });
+            self.states.insert(id, ModelState { content, bytes, expires_at_ms, claim: None });
         }
-        Outcome::Done
+        ModelOutcome::Done
     }
 
-    fn take(&mut self, id: u8, now_ms: u64, and_delete: bool) -> Outcome {
+    fn take(&mut self, id: u8, now_ms: u64, and_delete: bool) -> ModelOutcome {
         let id = ops::key_text(id);
         if too_long(&id) {
             return TOO_LARGE;
@@ -219,18 +226,18 @@ impl Model {
         if and_delete && content.is_some() {
             self.states.remove(&id);
         }
-        Outcome::State(content)
+        ModelOutcome::State(content)
     }
 
-    fn claim(&mut self, id: u8, lease_ms: u16, now_ms: u64) -> Outcome {
+    fn claim(&mut self, id: u8, lease_ms: u16, now_ms: u64) -> ModelOutcome {
         if too_long(&ops::key_text(id)) {
             return TOO_LARGE;
         }
         if lease_ms == 0 {
-            return Outcome::Refused(Refusal::InvalidConfig);
+            return ModelOutcome::Refused(Refusal::InvalidConfig);
         }
         let free = self.take(id, now_ms, false);
-        if let Outcome::State(Some(_)) = free
+        if let ModelOutcome::State(Some(_)) = free
             && let Some(state) = self.states.get_mut(&ops::key_text(id))
         {
             state.claim = Some((self.claims, now_ms + u64::from(lease_ms)));
@@ -239,21 +246,23 @@ impl Model {
         free
     }
 
-    fn end_claim(&mut self, nth: u8, now_ms: u64, and_delete: bool) -> Outcome {
-        let Some(number) = usize::from(nth).checked_rem(self.claims) else { return Outcome::Ended(false) };
-        let holds = |state: &State| {
+    fn end_claim(&mut self, nth: u8, now_ms: u64, and_delete: bool) -> ModelOutcome {
+        let Some(number) = usize::from(nth).checked_rem(self.claims) else {
+            return ModelOutcome::Ended(false);
+        };
+        let holds = |state: &ModelState| {
             state.is_live(now_ms)
                 && state.claim.is_some_and(|(of, until_ms)| of == number && now_ms < until_ms)
         };
         let Some((id, state)) = self.states.iter_mut().find(|(_, state)| holds(state)) else {
-            return Outcome::Ended(false);
+            return ModelOutcome::Ended(false);
         };
         state.claim = None;
         if and_delete {
             let id = id.clone();
             self.states.remove(&id);
         }
-        Outcome::Ended(true)
+        ModelOutcome::Ended(true)
     }
 }
 

@@ -1,11 +1,13 @@
 //! A room beside its model.
 
-use super::ops::{self, Ending, MAX_STATE_BYTES, Op, Reopening, StoreOp};
-use super::reference::{Model, Outcome, Refusal, caller_seconds, encoded_len, record};
+use super::ops::{self, Ending, MAX_STATE_BYTES, ModelOp, Reopening, StoreOp};
+use super::reference::{Model, ModelOutcome, Refusal, caller_seconds, encoded_len, record};
 use crate::storage::sim::SimStorage;
 use crate::stores::form_token::{FormTokenEntry, FormTokenStore};
 use crate::stores::handoff::{Claim, ClaimId, HandoffEntry, HandoffStateStore, JsonObject};
-use crate::{Builder, Cloakroom, Cursor, Error, LookupKey, ManualClock, Page, Pending, Transaction};
+use crate::{
+    Builder, Cloakroom, Cursor, Error, LookupKey, ManualClock, Page, Pending, Transaction,
+};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,26 +23,26 @@ const LOG_CAPACITY: u64 = 1_280 << 10;
 const FITS_BYTES: usize = 300_000;
 
 #[derive(Debug)]
-enum Disk {
+enum ModelDisk {
     Simulated(SimStorage),
     File(PathBuf),
 }
 
 /// The answer of the room: what it was, and the claim if there is one.
-type Answer = (Outcome, Option<ClaimId>);
+type ModelAnswer = (ModelOutcome, Option<ClaimId>);
 
 /// An answer that was not awaited yet.
 struct Unsettled {
     op: StoreOp,
-    expected: Outcome,
-    answer: Box<dyn FnOnce() -> Answer>,
+    expected: ModelOutcome,
+    answer: Box<dyn FnOnce() -> ModelAnswer>,
     /// The number of the claim that the model granted.
     claim: Option<usize>,
 }
 
 /// A room that is taken through operations, and asserts that it answers as its model does.
-pub struct Run {
-    disk: Disk,
+pub struct ModelRun {
+    disk: ModelDisk,
     threads: bool,
     clock: Arc<ManualClock>,
     now_ms: u64,
@@ -70,26 +72,29 @@ impl From<Error> for Abandoned {
 /// What a transaction that panics on purpose panics with.
 struct OnPurpose;
 
-impl std::fmt::Debug for Run {
+impl std::fmt::Debug for ModelRun {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Run").field("disk", &self.disk).field("now_ms", &self.now_ms).finish_non_exhaustive()
+        f.debug_struct("ModelRun")
+            .field("disk", &self.disk)
+            .field("now_ms", &self.now_ms)
+            .finish_non_exhaustive()
     }
 }
 
-impl Run {
+impl ModelRun {
     /// A new room on a simulated disk, with or without background threads.
     #[must_use]
     pub fn in_memory(threads: bool) -> Self {
-        Self::on(Disk::Simulated(SimStorage::new(1)), threads)
+        Self::on(ModelDisk::Simulated(SimStorage::new(1)), threads)
     }
 
     /// A room in a file that is not there yet, with background threads.
     #[must_use]
     pub fn in_file(path: PathBuf) -> Self {
-        Self::on(Disk::File(path), true)
+        Self::on(ModelDisk::File(path), true)
     }
 
-    fn on(disk: Disk, threads: bool) -> Self {
+    fn on(disk: ModelDisk, threads: bool) -> Self {
         let clock = Arc::new(ManualClock::new(START_MS));
         let mut run = Self {
             disk,
@@ -107,7 +112,7 @@ impl Run {
     }
 
     /// Takes the room through `ops`, and compares everything at the end and after one more opening.
-    pub fn check(mut self, ops: &[Op]) {
+    pub fn check(mut self, ops: &[ModelOp]) {
         for op in ops {
             self.step(op);
         }
@@ -118,16 +123,19 @@ impl Run {
     }
 
     fn builder(&self) -> Builder {
-        // Sweeps are operations, so that a caller's clock is behind the room's only while nothing was swept.
-        let builder =
-            Cloakroom::builder().log_capacity(LOG_CAPACITY).clock(self.clock.clone()).sweep_interval(None);
+        // Sweeps are operations, so that a caller's clock is behind the room's only while nothing
+        // was swept.
+        let builder = Cloakroom::builder()
+            .log_capacity(LOG_CAPACITY)
+            .clock(self.clock.clone())
+            .sweep_interval(None);
         if self.threads { builder } else { builder.without_threads() }
     }
 
     fn open(&mut self) {
         let room = match &self.disk {
-            Disk::Simulated(storage) => self.builder().open_on(Arc::new(storage.clone())),
-            Disk::File(path) => self.builder().open(path),
+            ModelDisk::Simulated(storage) => self.builder().open_on(Arc::new(storage.clone())),
+            ModelDisk::File(path) => self.builder().open(path),
         };
         self.room = Some(room.unwrap());
     }
@@ -136,10 +144,10 @@ impl Run {
         self.room.as_ref().unwrap()
     }
 
-    fn step(&mut self, op: &Op) {
+    fn step(&mut self, op: &ModelOp) {
         match op {
-            Op::Store(op) => self.store(op),
-            Op::Forget(op) => {
+            ModelOp::Store(op) => self.store(op),
+            ModelOp::Forget(op) => {
                 self.store(op);
                 if let Some(forgotten) = self.unsettled.pop() {
                     if forgotten.claim.is_some() {
@@ -148,24 +156,24 @@ impl Run {
                     drop(forgotten);
                 }
             }
-            Op::Together(ops, ending) => self.together(ops, *ending),
-            Op::Settle => self.settle(),
-            Op::Advance(ms) => {
+            ModelOp::Together(ops, ending) => self.together(ops, *ending),
+            ModelOp::Settle => self.settle(),
+            ModelOp::Advance(ms) => {
                 self.now_ms += u64::from(*ms);
                 self.clock.set(self.now_ms);
             }
-            Op::Checkpoint => self.room().checkpoint().unwrap(),
-            Op::Sweep => {
+            ModelOp::Checkpoint => self.room().checkpoint().unwrap(),
+            ModelOp::Sweep => {
                 self.room().sweep().unwrap();
                 self.swept_ms = Some(self.now_ms);
             }
-            Op::Compare(limit) => self.compare(usize::from(*limit).max(1)),
-            Op::Reopen(how) => self.reopen(*how),
+            ModelOp::Compare(limit) => self.compare(usize::from(*limit).max(1)),
+            ModelOp::Reopen(how) => self.reopen(*how),
         }
     }
 
-    /// The operation as a caller makes it whose clock is not behind a sweep: a token that was swept is gone, also for
-    /// those to whom it would still be there.
+    /// The operation as a caller makes it whose clock is not behind a sweep: a token that was swept
+    /// is gone, also for those to whom it would still be there.
     fn not_behind_a_sweep(&self, op: &StoreOp) -> StoreOp {
         match op {
             StoreOp::Consume { candidates, binding, skew_seconds, grace }
@@ -236,10 +244,12 @@ impl Run {
             let closure = |tx: &mut Transaction<'_>| {
                 for op in &ops {
                     let claim_id = match op {
-                        StoreOp::Ack { nth } | StoreOp::Release { nth } => match self.claim_id(*nth) {
-                            Some(claim_id) => claim_id,
-                            None => continue,
-                        },
+                        StoreOp::Ack { nth } | StoreOp::Release { nth } => {
+                            match self.claim_id(*nth) {
+                                Some(claim_id) => claim_id,
+                                None => continue,
+                            }
+                        }
                         _ => ClaimId::new(0, ""),
                     };
                     let expected = after.apply(op, now_ms);
@@ -265,7 +275,10 @@ impl Run {
         match (ending, answer) {
             (Ending::Commit, Ok(Ok(()))) => self.model = after,
             (Ending::Commit, Ok(Err(Abandoned::Refused(Error::TooLarge { .. })))) => {
-                assert!(staged_bytes > FITS_BYTES, "at most {staged_bytes} bytes were refused as too large");
+                assert!(
+                    staged_bytes > FITS_BYTES,
+                    "at most {staged_bytes} bytes were refused as too large"
+                );
             }
             (Ending::Err, Ok(Err(Abandoned::Asked))) => {}
             (Ending::Panic, Err(panic)) if panic.is::<OnPurpose>() => {}
@@ -276,11 +289,11 @@ impl Run {
 
     fn reopen(&mut self, how: Reopening) {
         let crash_seed = match (&self.disk, how) {
-            (Disk::Simulated(_), Reopening::Kill) => Some(None),
-            (Disk::Simulated(_), Reopening::PowerCut(seed)) => Some(Some(seed)),
+            (ModelDisk::Simulated(_), Reopening::Kill) => Some(None),
+            (ModelDisk::Simulated(_), Reopening::PowerCut(seed)) => Some(Some(seed)),
             _ => None,
         };
-        if let (Some(seed), Disk::Simulated(storage)) = (crash_seed, &self.disk) {
+        if let (Some(seed), ModelDisk::Simulated(storage)) = (crash_seed, &self.disk) {
             let storage = storage.clone();
             // What was seen is durable, so nothing of what the model has may be missing afterwards.
             self.compare(1_000);
@@ -291,7 +304,7 @@ impl Run {
             };
             self.settle();
             self.room = None;
-            self.disk = Disk::Simulated(SimStorage::from_image(image, 1));
+            self.disk = ModelDisk::Simulated(SimStorage::from_image(image, 1));
         } else {
             let room = self.room.take().unwrap();
             if how == Reopening::Close {
@@ -320,18 +333,26 @@ impl Run {
         assert_eq!(found.len(), expected.len(), "live tokens");
         for (FormTokenEntry { record, consumed, .. }, expected) in found.iter().zip(&expected) {
             assert_eq!(*record, expected.record);
-            let consumed = consumed.as_ref().map(|used| (used.consumed_at, used.result_ref.as_deref()));
-            assert_eq!(consumed, expected.used.as_ref().map(|used| (used.at, used.result_ref.as_deref())));
+            let consumed =
+                consumed.as_ref().map(|used| (used.consumed_at, used.result_ref.as_deref()));
+            assert_eq!(
+                consumed,
+                expected.used.as_ref().map(|used| (used.at, used.result_ref.as_deref()))
+            );
         }
         let stats = tokens.stats().wait().unwrap();
         let consumed = expected.iter().filter(|token| token.used.is_some()).count();
-        assert_eq!((stats.live, stats.consumed), ((expected.len() - consumed) as u64, consumed as u64));
+        assert_eq!(
+            (stats.live, stats.consumed),
+            ((expected.len() - consumed) as u64, consumed as u64)
+        );
         // A sweeper may have been by.
         assert!(stats.expired <= (self.model.tokens.len() - expected.len()) as u64);
 
         let handoff = self.room().handoff();
         let found = all(limit, |cursor, limit| handoff.list(cursor, limit).wait());
-        let expected: Vec<_> = self.model.states.iter().filter(|(_, state)| state.is_live(now_ms)).collect();
+        let expected: Vec<_> =
+            self.model.states.iter().filter(|(_, state)| state.is_live(now_ms)).collect();
         assert_eq!(found.len(), expected.len(), "live states");
         let mut claimed = 0;
         for (HandoffEntry { state_id, expires_at_ms, bytes, claimed_until_ms, .. }, (id, state)) in
@@ -365,13 +386,16 @@ fn all<T>(limit: usize, list: impl Fn(Option<&Cursor>, usize) -> crate::Result<P
     }
 }
 
-fn agree(op: &StoreOp, outcome: &Outcome, expected: &Outcome) {
+fn agree(op: &StoreOp, outcome: &ModelOutcome, expected: &ModelOutcome) {
     // With two faults, it is nobody's business which is told.
     let either = matches!(
         (outcome, expected),
-        (Outcome::Refused(Refusal::Encode), Outcome::Refused(Refusal::TooLarge))
+        (ModelOutcome::Refused(Refusal::Encode), ModelOutcome::Refused(Refusal::TooLarge))
     );
-    assert!(either || outcome == expected, "{op:?} answered {outcome:?} where the model has {expected:?}");
+    assert!(
+        either || outcome == expected,
+        "{op:?} answered {outcome:?} where the model has {expected:?}"
+    );
 }
 
 /// More bytes than the rows of `op` have.
@@ -383,14 +407,15 @@ fn staged_at_most(op: &StoreOp) -> usize {
             candidates.iter().map(|number| key(*number)).sum()
         }
         StoreOp::Set { id, body, .. } => key(*id) + encoded_len(&ops::body(*body)),
-        StoreOp::Get { id } | StoreOp::Take { id } | StoreOp::Delete { id } | StoreOp::Claim { id, .. } => {
-            key(*id)
-        }
+        StoreOp::Get { id }
+        | StoreOp::Take { id }
+        | StoreOp::Delete { id }
+        | StoreOp::Claim { id, .. } => key(*id),
         StoreOp::Ack { .. } | StoreOp::Release { .. } => 5 * crate::limits::MAX_KEY_LEN,
     }
 }
 
-fn refused(error: &Error) -> Answer {
+fn refused(error: &Error) -> ModelAnswer {
     let refusal = match error {
         Error::AlreadyExists => Refusal::AlreadyExists,
         Error::TooLarge { .. } => Refusal::TooLarge,
@@ -398,56 +423,56 @@ fn refused(error: &Error) -> Answer {
         Error::InvalidConfig(_) => Refusal::InvalidConfig,
         other => Refusal::Unexpected(other.to_string()),
     };
-    (Outcome::Refused(refusal), None)
+    (ModelOutcome::Refused(refusal), None)
 }
 
 /// An answer of a kind that an [`Outcome`] can be.
 trait IntoAnswer: Send + 'static {
-    fn into_answer(self) -> Answer;
+    fn into_answer(self) -> ModelAnswer;
 }
 
 impl IntoAnswer for () {
-    fn into_answer(self) -> Answer {
-        (Outcome::Done, None)
+    fn into_answer(self) -> ModelAnswer {
+        (ModelOutcome::Done, None)
     }
 }
 
 impl IntoAnswer for (crate::TokenConsumeOutcome, Option<String>) {
-    fn into_answer(self) -> Answer {
-        (Outcome::Consumed(self.0, self.1), None)
+    fn into_answer(self) -> ModelAnswer {
+        (ModelOutcome::Consumed(self.0, self.1), None)
     }
 }
 
 impl IntoAnswer for Option<JsonObject> {
-    fn into_answer(self) -> Answer {
-        (Outcome::State(self), None)
+    fn into_answer(self) -> ModelAnswer {
+        (ModelOutcome::State(self), None)
     }
 }
 
 impl IntoAnswer for Option<Claim> {
-    fn into_answer(self) -> Answer {
+    fn into_answer(self) -> ModelAnswer {
         match self {
             Some(Claim { state, id }) => {
                 // By way of its string form, as another process would end it.
                 let id = id.to_string().parse().unwrap();
-                (Outcome::State(Some(state)), Some(id))
+                (ModelOutcome::State(Some(state)), Some(id))
             }
-            None => (Outcome::State(None), None),
+            None => (ModelOutcome::State(None), None),
         }
     }
 }
 
 impl IntoAnswer for bool {
-    fn into_answer(self) -> Answer {
-        (Outcome::Ended(self), None)
+    fn into_answer(self) -> ModelAnswer {
+        (ModelOutcome::Ended(self), None)
     }
 }
 
-fn now<T: IntoAnswer>(answer: crate::Result<T>) -> Answer {
+fn now<T: IntoAnswer>(answer: crate::Result<T>) -> ModelAnswer {
     answer.map_or_else(|error| refused(&error), IntoAnswer::into_answer)
 }
 
-fn later<T: IntoAnswer>(answer: Pending<T>) -> Box<dyn FnOnce() -> Answer> {
+fn later<T: IntoAnswer>(answer: Pending<T>) -> Box<dyn FnOnce() -> ModelAnswer> {
     Box::new(move || now(answer.wait()))
 }
 
@@ -456,7 +481,12 @@ fn keys(candidates: &[u8]) -> Vec<LookupKey> {
 }
 
 /// One operation by way of a store's trait; what is awaited later is its answer.
-fn call(room: &Cloakroom, op: &StoreOp, claim: &ClaimId, now_ms: u64) -> Box<dyn FnOnce() -> Answer> {
+fn call(
+    room: &Cloakroom,
+    op: &StoreOp,
+    claim: &ClaimId,
+    now_ms: u64,
+) -> Box<dyn FnOnce() -> ModelAnswer> {
     let tokens = room.form_tokens();
     let handoff = room.handoff().with_max_state_bytes(MAX_STATE_BYTES).unwrap();
     match op {
@@ -495,7 +525,12 @@ fn call(room: &Cloakroom, op: &StoreOp, claim: &ClaimId, now_ms: u64) -> Box<dyn
 }
 
 /// The same inside a transaction.
-fn call_inside(tx: &mut Transaction<'_>, op: &StoreOp, claim: &ClaimId, now_ms: u64) -> Answer {
+fn call_inside(
+    tx: &mut Transaction<'_>,
+    op: &StoreOp,
+    claim: &ClaimId,
+    now_ms: u64,
+) -> ModelAnswer {
     match op {
         StoreOp::Insert { key, binding, ttl_seconds } => {
             now(tx.form_tokens().insert_form_token(record(*key, *binding, *ttl_seconds, now_ms)))
@@ -526,7 +561,8 @@ fn call_inside(tx: &mut Transaction<'_>, op: &StoreOp, claim: &ClaimId, now_ms: 
                 StoreOp::Take { id } => now(handoff.get_and_delete(&ops::key_text(*id))),
                 StoreOp::Delete { id } => now(handoff.delete(&ops::key_text(*id))),
                 StoreOp::Claim { id, lease_ms } => {
-                    now(handoff.claim(&ops::key_text(*id), Duration::from_millis((*lease_ms).into())))
+                    now(handoff
+                        .claim(&ops::key_text(*id), Duration::from_millis((*lease_ms).into())))
                 }
                 StoreOp::Ack { .. } => now(handoff.ack(claim)),
                 StoreOp::Release { .. } => now(handoff.release(claim)),

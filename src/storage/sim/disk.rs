@@ -1,12 +1,12 @@
 //! What is on a simulated disk for sure, what reads see, and what lies between.
 //!
 //! Invariants:
-//! 1. `durable` with every operation of `unflushed` applied in order is `current`, except after an operation that
-//!    was cut off, which is the last.
-//! 2. No operation of `unflushed` covers a byte that was made durable after it. So a crash image can apply any part
-//!    of them over `durable` without undoing a flush.
-//! 3. `durable` has the length of the last flush. Lengths become durable in the order in which they were set, as a
-//!    journal makes them.
+//! 1. `durable` with every operation of `unflushed` applied in order is `current`, except after an
+//!    operation that was cut off, which is the last.
+//! 2. No operation of `unflushed` covers a byte that was made durable after it. So a crash image
+//!    can apply any part of them over `durable` without undoing a flush.
+//! 3. `durable` has the length of the last flush. Lengths become durable in the order in which they
+//!    were set, as a journal makes them.
 
 #![expect(clippy::indexing_slicing, reason = "a test double: an index out of range is its own bug")]
 
@@ -51,7 +51,11 @@ impl Write {
     fn without(mut self, from: usize, to: usize) -> [Option<Write>; 2] {
         let tail = (self.end() > to).then(|| {
             let offset = to.max(self.offset);
-            Write { offset, data: self.data[offset - self.offset..].to_vec(), in_limbo: self.in_limbo }
+            Write {
+                offset,
+                data: self.data[offset - self.offset..].to_vec(),
+                in_limbo: self.in_limbo,
+            }
         });
         self.truncate(from);
         [Some(self).filter(|head| !head.data.is_empty()), tail]
@@ -72,7 +76,8 @@ impl Disk {
         self.push_write(position(offset), data, data.len(), false);
     }
 
-    /// A write that was cut off by a crash: reads would see `seen` bytes of it, the disk may have any sectors.
+    /// A write that was cut off by a crash: reads would see `seen` bytes of it, the disk may have
+    /// any sectors.
     pub(super) fn write_in_flight(&mut self, offset: u64, data: &[u8], seen: usize) {
         self.push_write(position(offset), data, seen, false);
     }
@@ -132,15 +137,17 @@ impl Disk {
 
     /// Drops from the unflushed writes what newer, durable bytes at `from..to` have replaced.
     fn forget(&mut self, from: usize, to: usize) {
-        let overlaps = |op: &Unflushed| matches!(op, Unflushed::Write(w) if w.offset < to && from < w.end());
+        let overlaps =
+            |op: &Unflushed| matches!(op, Unflushed::Write(w) if w.offset < to && from < w.end());
         if !self.unflushed.iter().any(overlaps) {
             return;
         }
         for op in std::mem::take(&mut self.unflushed) {
             match op {
                 Unflushed::Write(write) => {
-                    self.unflushed
-                        .extend(write.without(from, to).into_iter().flatten().map(Unflushed::Write));
+                    self.unflushed.extend(
+                        write.without(from, to).into_iter().flatten().map(Unflushed::Write),
+                    );
                 }
                 Unflushed::SetLen(_) => self.unflushed.push(op),
             }
@@ -216,7 +223,11 @@ impl Disk {
                         if fate.keeps_sector(index) {
                             let from = write.offset.max(sector * SECTOR_SIZE);
                             let to = write.end().min((sector + 1) * SECTOR_SIZE);
-                            overlay(&mut image, from, &write.data[from - write.offset..to - write.offset]);
+                            overlay(
+                                &mut image,
+                                from,
+                                &write.data[from - write.offset..to - write.offset],
+                            );
                         }
                     }
                 }
@@ -267,8 +278,8 @@ impl Fate {
             1 => set_lens,
             _ => rng.usize(0..=set_lens),
         };
-        // A crash that loses or keeps nearly everything finds other bugs than one that mixes evenly, and is what a
-        // mixture per write alone would almost never yield.
+        // A crash that loses or keeps nearly everything finds other bugs than one that mixes
+        // evenly, and is what a mixture per write alone would almost never yield.
         let (whole, torn) = match rng.u8(0..5) {
             0 => (1, 1),
             1 => (14, 1),

@@ -1,8 +1,10 @@
-//! The fault-injecting twin of a storage: a disk in memory that remembers what was flushed and what was not.
+//! The fault-injecting twin of a storage: a disk in memory that remembers what was flushed and what
+//! was not.
 //!
-//! It keeps the contract of [`Storage`] and no more than that. What a real disk may lose in a crash,
-//! [`SimStorage::crash_image`] loses for some seed; what it may do to a call, [`SimStorage::fail_call`] does. All
-//! of it is deterministic: the same calls and the same seeds give the same bytes.
+//! It keeps the contract of [`Storage`] and no more than that. What a real disk may lose in a
+//! crash, [`SimStorage::crash_image`] loses for some seed; what it may do to a call,
+//! [`SimStorage::fail_call`] does. All of it is deterministic: the same calls and the same seeds
+//! give the same bytes.
 
 mod disk;
 
@@ -37,27 +39,29 @@ pub enum CallKind {
 /// | flush | every unflushed write is in limbo | like `Eio` |
 /// | change of length | the length stays | like `Eio` |
 ///
-/// A write in limbo is one whose flush failed: reads see it, a crash may or may not take it away, and later flushes
-/// do not cover it, because the system took its pages for clean when it reported the failure. A later write to the
-/// same place is a write like any other. Lengths are never in limbo.
+/// A write in limbo is one whose flush failed: reads see it, a crash may or may not take it away,
+/// and later flushes do not cover it, because the system took its pages for clean when it reported
+/// the failure. A later write to the same place is a write like any other. Lengths are never in
+/// limbo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// The device reports an error.
     Eio,
     /// The disk is full.
     Enospc,
-    /// The device writes a prefix, which may be empty but is never everything, and then reports an error.
+    /// The device writes a prefix, which may be empty but is never everything, and then reports an
+    /// error.
     ShortWrite,
 }
 
 /// A storage in memory that can crash, fail and decay. Clones are the same storage.
 #[derive(Debug, Clone)]
 pub struct SimStorage {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<SimState>>,
 }
 
 #[derive(Debug)]
-struct State {
+struct SimState {
     disk: Disk,
     rng: fastrand::Rng,
     events: u64,
@@ -95,7 +99,7 @@ impl SimStorage {
     /// A storage whose durable content is `image`, for example one that a crash left.
     #[must_use]
     pub fn from_image(image: Vec<u8>, seed: u64) -> Self {
-        let state = State {
+        let state = SimState {
             disk: Disk::new(image),
             rng: fastrand::Rng::with_seed(seed),
             events: 0,
@@ -110,17 +114,17 @@ impl SimStorage {
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
-    /// How many calls that change something have been made: writes, durable writes, flushes and changes of length,
-    /// whether they succeeded or not.
+    /// How many calls that change something have been made: writes, durable writes, flushes and
+    /// changes of length, whether they succeeded or not.
     #[must_use]
     pub fn events(&self) -> u64 {
         self.state.lock().events
     }
 
-    /// Lets the power fail during event number `n + 1`, counted from the creation of this storage. That call fails,
-    /// and may have happened in part: a write in flight is unflushed and may be torn, and of what a flush in flight
-    /// covered, any part may be durable. Every call after it fails, reads too. If event `n` is already past, the
-    /// power fails during the next one.
+    /// Lets the power fail during event number `n + 1`, counted from the creation of this storage.
+    /// That call fails, and may have happened in part: a write in flight is unflushed and may be
+    /// torn, and of what a flush in flight covered, any part may be durable. Every call after it
+    /// fails, reads too. If event `n` is already past, the power fails during the next one.
     pub fn stop_after(&self, n: u64) {
         self.state.lock().stop_after = Some(n);
     }
@@ -136,23 +140,24 @@ impl SimStorage {
         self.state.lock().crashed
     }
 
-    /// What is on the disk after a crash now, one of the legal possibilities: what is durable, and any part of what
-    /// is not, torn at 512-byte sectors. Seed 0 keeps nothing that was not flushed, seed 1 keeps everything, and
-    /// every other seed keeps its own selection. The length is the durable one or one that was set since.
+    /// What is on the disk after a crash now, one of the legal possibilities: what is durable, and
+    /// any part of what is not, torn at 512-byte sectors. Seed 0 keeps nothing that was not
+    /// flushed, seed 1 keeps everything, and every other seed keeps its own selection. The length
+    /// is the durable one or one that was set since.
     #[must_use]
     pub fn crash_image(&self, seed: u64) -> Vec<u8> {
         self.state.lock().disk.crash_image(seed)
     }
 
-    /// What is in the file after the process was killed now. The system keeps everything that it was given; of a
-    /// write that was in flight, that may be a prefix.
+    /// What is in the file after the process was killed now. The system keeps everything that it
+    /// was given; of a write that was in flight, that may be a prefix.
     #[must_use]
     pub fn process_crash_image(&self) -> Vec<u8> {
         self.state.lock().disk.current().to_vec()
     }
 
-    /// Lets a call of that kind fail, once: the next one if `nth_from_now` is 0, the one after it if it is 1, and so
-    /// on. Several failures may be due; each is for a call of its own.
+    /// Lets a call of that kind fail, once: the next one if `nth_from_now` is 0, the one after it
+    /// if it is 1, and so on. Several failures may be due; each is for a call of its own.
     pub fn fail_call(&self, kind: CallKind, nth_from_now: u64, fault: Fault) {
         self.state.lock().faults.push(ScheduledFault { kind, calls_before: nth_from_now, fault });
     }
@@ -162,13 +167,14 @@ impl SimStorage {
         self.state.lock().faults.clear();
     }
 
-    /// Limits the length to which the storage can grow; more is `StorageFull`. `None` lifts the limit. What lies
-    /// beyond a new limit already stays, and can be written.
+    /// Limits the length to which the storage can grow; more is `StorageFull`. `None` lifts the
+    /// limit. What lies beyond a new limit already stays, and can be written.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.state.lock().capacity = bytes;
     }
 
-    /// Flips one bit (0 to 7) of the byte at `offset`, at rest: in what is durable and in what reads see.
+    /// Flips one bit (0 to 7) of the byte at `offset`, at rest: in what is durable and in what
+    /// reads see.
     ///
     /// # Panics
     /// If the storage has no such byte, or a byte no such bit.
@@ -196,7 +202,7 @@ impl SimStorage {
     }
 }
 
-impl State {
+impl SimState {
     fn turn(&mut self, kind: CallKind) -> io::Result<Turn> {
         if self.crashed {
             return Err(power_is_off());
@@ -232,7 +238,8 @@ impl State {
         }
     }
 
-    /// How much of a write of `len` bytes was done when it was cut off; the ends are as likely as all between.
+    /// How much of a write of `len` bytes was done when it was cut off; the ends are as likely as
+    /// all between.
     fn cut(&mut self, len: usize) -> usize {
         match self.rng.u8(0..4) {
             0 => 0,
@@ -369,8 +376,12 @@ fn power_is_off() -> io::Error {
 fn injected(fault: Fault) -> io::Error {
     match fault {
         Fault::Eio => io::Error::other("injected: input/output error"),
-        Fault::Enospc => io::Error::new(io::ErrorKind::StorageFull, "injected: no space left on device"),
-        Fault::ShortWrite => io::Error::other("injected: input/output error after a part of the write"),
+        Fault::Enospc => {
+            io::Error::new(io::ErrorKind::StorageFull, "injected: no space left on device")
+        }
+        Fault::ShortWrite => {
+            io::Error::other("injected: input/output error after a part of the write")
+        }
     }
 }
 

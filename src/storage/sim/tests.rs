@@ -295,7 +295,10 @@ fn the_call_in_flight_at_the_stop_may_have_happened_in_part() {
     let torn = sim(1024);
     torn.stop_after(0);
     assert!(torn.write_at_durable(0, &[b'x'; 1024]).is_err());
-    assert!(images(&torn).iter().any(|image| image[0] != image[1023]), "a durable write in flight is torn");
+    assert!(
+        images(&torn).iter().any(|image| image[0] != image[1023]),
+        "a durable write in flight is torn"
+    );
 
     let resized = sim(1);
     resized.stop_after(0);
@@ -329,8 +332,8 @@ fn the_same_calls_and_seeds_give_the_same_bytes() {
     assert!((images, current) == run());
 }
 
-/// What a byte may be after a crash, kept byte by byte as plainly as it can be said: first what it is for sure, then
-/// what was written since, each with whether it is in limbo.
+/// What a byte may be after a crash, kept byte by byte as plainly as it can be said: first what it
+/// is for sure, then what was written since, each with whether it is in limbo.
 struct Model(Vec<Vec<(u8, bool)>>);
 
 impl Model {

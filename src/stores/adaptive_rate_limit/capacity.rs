@@ -12,14 +12,16 @@ pub struct AdaptiveConfig {
     pub high_activity_threshold: u64,
     /// From how many on it is moderate. Below the one for high; 3 by default.
     pub moderate_activity_threshold: u64,
-    /// The capacity of a resource is recomputed at most once in this time. 30 seconds by default; zero recomputes it
-    /// with every call.
+    /// The capacity of a resource is recomputed at most once in this time. 30 seconds by default;
+    /// zero recomputes it with every call.
     pub recalculation_interval: Duration,
-    /// When the last user request is longer ago than this, nothing is reserved for users. 30 minutes by default.
+    /// When the last user request is longer ago than this, nothing is reserved for users. 30
+    /// minutes by default.
     pub sustained_inactivity_threshold: Duration,
     /// Whether the background pauses while user activity is high and increasing. `true` by default.
     pub background_pause_on_increasing_trend: bool,
-    /// By how much at most the share of users is scaled. A finite number that is not negative; 2.0 by default.
+    /// By how much at most the share of users is scaled. A finite number that is not negative; 2.0
+    /// by default.
     pub max_user_scaling: f64,
     /// What is reserved for users when there is little to go by. 5 by default.
     pub min_user_reserved: u64,
@@ -73,7 +75,8 @@ pub(crate) enum Trend {
 }
 
 impl Trend {
-    /// The trend of `recent` requests in the last third of the monitoring window after `previous` in the one before.
+    /// The trend of `recent` requests in the last third of the monitoring window after `previous`
+    /// in the one before.
     pub(crate) fn of(recent: u64, previous: u64) -> Self {
         let (recent, previous) = (u128::from(recent), u128::from(previous));
         if recent == 0 && previous == 0 {
@@ -130,7 +133,9 @@ impl Reason {
             Reason::Moderate => "moderate user activity: shares are scaled to it",
             Reason::NothingRecorded => "no requests yet: default shares",
             Reason::NoUserEver => "no user activity yet: the background goes first",
-            Reason::SustainedInactivity => "sustained user inactivity: the background has everything",
+            Reason::SustainedInactivity => {
+                "sustained user inactivity: the background has everything"
+            }
             Reason::NoRecentUser => "no recent user activity: the least is reserved",
             Reason::Low => "low user activity: the background goes first",
         }
@@ -150,7 +155,8 @@ pub(crate) struct Shares {
 pub(crate) fn share(limit: u64, activity: &Activity, config: &AdaptiveConfig) -> Shares {
     let low = tenths(limit, 3).max(config.min_user_reserved);
     let (reserved, reason) = if activity.recent >= config.high_activity_threshold {
-        let paused = config.background_pause_on_increasing_trend && activity.trend == Trend::Increasing;
+        let paused =
+            config.background_pause_on_increasing_trend && activity.trend == Trend::Increasing;
         // Not half of the limit rounded down and then scaled, which would lose part of a request.
         let scaled = scale(limit, 0.5 * config.max_user_scaling);
         let reason = if paused { Reason::HighIncreasing } else { Reason::High };
@@ -198,8 +204,8 @@ fn tenths(limit: u64, tenths: u8) -> u64 {
 
 /// `requests` times `factor`, rounded down.
 ///
-/// Factors like 1.5 x 1.2 are not exact in binary. What falls short of a whole number by no more than that error is
-/// that number.
+/// Factors like 1.5 x 1.2 are not exact in binary. What falls short of a whole number by no more
+/// than that error is that number.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,

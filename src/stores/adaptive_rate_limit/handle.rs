@@ -46,16 +46,22 @@ impl AdaptiveRateLimit {
         Self { durability, ..self }
     }
 
-    /// Up to `limit` resources with counted requests behind `cursor` (from the first without one), in byte order.
+    /// Up to `limit` resources with counted requests behind `cursor` (from the first without one),
+    /// in byte order.
     ///
     /// # Errors
     /// [`InvalidConfig`](crate::Error::InvalidConfig) for a limit outside 1 to
     /// [`MAX_LIST_LIMIT`](crate::limits::MAX_LIST_LIMIT), or a cursor of another store.
-    pub fn list(&self, cursor: Option<&Cursor>, limit: usize) -> Pending<Page<AdaptiveRateLimitEntry>> {
+    pub fn list(
+        &self,
+        cursor: Option<&Cursor>,
+        limit: usize,
+    ) -> Pending<Page<AdaptiveRateLimitEntry>> {
         self.engine.read(self.durability, |rows| ops::list(rows, &self.adaptive(), cursor, limit))
     }
 
-    /// Counts every resource of this limiter, by looking at every one of them; other callers do not wait meanwhile.
+    /// Counts every resource of this limiter, by looking at every one of them; other callers do not
+    /// wait meanwhile.
     pub fn stats(&self) -> Pending<AdaptiveRateLimitStats> {
         self.engine.read(self.durability, |rows| ops::stats(rows, &self.adaptive()))
     }
@@ -68,16 +74,18 @@ impl AdaptiveRateLimit {
         Adaptive { limiter: self.limiter(), config: &self.adaptive }
     }
 
-    /// Answers from a snapshot, after it has stored the capacity of `resource` when that had to be computed. Only then
-    /// does it wait for writers. A room that is read only computes it for the answer alone.
+    /// Answers from a snapshot, after it has stored the capacity of `resource` when that had to be
+    /// computed. Only then does it wait for writers. A room that is read only computes it for the
+    /// answer alone.
     fn ask<R>(
         &self,
         resource: &str,
         ask: impl FnOnce(&mut Snapshot) -> Result<R>,
         settle_and_ask: impl FnOnce(&mut Tx<'_>) -> Result<R>,
     ) -> Pending<R> {
-        let is_settled =
-            self.engine.read(Durability::Os, |rows| ops::is_settled(rows, &self.adaptive(), resource));
+        let is_settled = self
+            .engine
+            .read(Durability::Os, |rows| ops::is_settled(rows, &self.adaptive(), resource));
         match is_settled.wait() {
             Ok(true) => self.engine.read(self.durability, ask),
             Ok(false) => {
@@ -86,7 +94,7 @@ impl AdaptiveRateLimit {
                     settle_and_ask(tx)
                 };
                 if self.engine.is_read_only() {
-                    return self.engine.rehearse(operation);
+                    return self.engine.dry_run(operation);
                 }
                 self.write(resource, operation)
             }
@@ -95,7 +103,11 @@ impl AdaptiveRateLimit {
     }
 
     /// Runs an operation that writes the window of `resource`.
-    fn write<R>(&self, resource: &str, operation: impl FnOnce(&mut Tx<'_>) -> Result<R>) -> Pending<R> {
+    fn write<R>(
+        &self,
+        resource: &str,
+        operation: impl FnOnce(&mut Tx<'_>) -> Result<R>,
+    ) -> Pending<R> {
         let limiter = self.limiter();
         match (limiter.resource_key(resource), limiter.store_key()) {
             (Ok(key), Ok(store_key)) => {
@@ -111,9 +123,17 @@ impl AdaptiveRateLimit {
     }
 
     /// Runs an operation that writes the cooldown of `origin`.
-    fn note<R>(&self, origin: &str, operation: impl FnOnce(&mut Tx<'_>) -> Result<R>) -> Pending<R> {
+    fn note<R>(
+        &self,
+        origin: &str,
+        operation: impl FnOnce(&mut Tx<'_>) -> Result<R>,
+    ) -> Pending<R> {
         match self.limiter().origin_key(origin) {
-            Ok(key) => self.engine.transact(self.durability, &[(Table::RateLimitCooldown, &key)], operation),
+            Ok(key) => self.engine.transact(
+                self.durability,
+                &[(Table::RateLimitCooldown, &key)],
+                operation,
+            ),
             Err(error) => Pending::ready(Err(error)),
         }
     }
@@ -172,7 +192,8 @@ impl AdaptiveRateLimitStore for AdaptiveRateLimit {
     }
 
     fn resource_config(&self, resource: &str) -> Pending<RateLimitConfig> {
-        self.engine.read(self.durability, |rows| ops::resource_config(rows, &self.adaptive(), resource))
+        self.engine
+            .read(self.durability, |rows| ops::resource_config(rows, &self.adaptive(), resource))
     }
 
     fn set_cooldown(&self, origin: &str, until: u64) -> Pending<()> {

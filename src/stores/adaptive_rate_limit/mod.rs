@@ -27,8 +27,9 @@ pub enum Priority {
 
 /// A limiter that shares the limit of each resource between users and the background.
 ///
-/// Requests count as those of a [`RateLimitStore`](crate::RateLimitStore) do, each for its priority. With L the limit
-/// and A the user requests inside the monitoring window of the [`AdaptiveConfig`]:
+/// Requests count as those of a [`RateLimitStore`](crate::RateLimitStore) do, each for its
+/// priority. With L the limit and A the user requests inside the monitoring window of the
+/// [`AdaptiveConfig`]:
 ///
 /// | case, in this order | reserved for users | the background is paused |
 /// |---|---|---|
@@ -40,23 +41,24 @@ pub enum Priority {
 /// | A = 0 otherwise | min_user_reserved | no |
 /// | else | max(floor(0.3 L), min_user_reserved) | no |
 ///
-/// The reserved share is rounded down and never over L; the background may have the rest. m is max(1,
-/// min(max_user_scaling, 1 + A/high) x (1.2 when user requests are increasing, 0.8 when they are decreasing, else 1)).
-/// They increase when there were more than 1.5 times as many in the last third of the monitoring window as in the
-/// third before, and decrease when there were less than half as many.
+/// The reserved share is rounded down and never over L; the background may have the rest. m is
+/// max(1, min(max_user_scaling, 1 + A/high) x (1.2 when user requests are increasing, 0.8 when they
+/// are decreasing, else 1)). They increase when there were more than 1.5 times as many in the last
+/// third of the monitoring window as in the third before, and decrease when there were less than
+/// half as many.
 ///
-/// The shares are computed at most once per recalculation interval and resource; a new limit computes them at once.
-/// A priority may go while its own count is below its share, the background never while it is paused; and both
-/// together are never admitted by [`acquire`](Self::acquire) more often than the limit within a window, also when
-/// shares have moved meanwhile.
+/// The shares are computed at most once per recalculation interval and resource; a new limit
+/// computes them at once. A priority may go while its own count is below its share, the background
+/// never while it is paused; and both together are never admitted by [`acquire`](Self::acquire)
+/// more often than the limit within a window, also when shares have moved meanwhile.
 ///
-/// Every method has taken its effect, in order, when it returns; the [`Pending`] is the wait for its durability.
-/// Points in time are milliseconds since the Unix epoch.
+/// Every method has taken its effect, in order, when it returns; the [`Pending`] is the wait for
+/// its durability. Points in time are milliseconds since the Unix epoch.
 ///
 /// # Errors
-/// Of every method: [`TooLarge`](crate::Error::TooLarge) when a string (the name of the limiter too) is over
-/// [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN), and what the log did to the write; nothing was applied, unless the
-/// error is [`OutcomeUnknown`](crate::Error::OutcomeUnknown).
+/// Of every method: [`TooLarge`](crate::Error::TooLarge) when a string (the name of the limiter
+/// too) is over [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN), and what the log did to the write;
+/// nothing was applied, unless the error is [`OutcomeUnknown`](crate::Error::OutcomeUnknown).
 pub trait AdaptiveRateLimitStore: Send + Sync {
     /// Records a request if its priority may go, and says whether it may.
     fn acquire(&self, resource: &str, priority: Priority) -> Pending<bool>;
@@ -73,29 +75,33 @@ pub trait AdaptiveRateLimitStore: Send + Sync {
     /// Forgets the requests of a resource, and that there ever were any. Its configuration stays.
     fn reset(&self, resource: &str) -> Pending<()>;
 
-    /// How long to wait: zero when the priority may go, the window when the limit is 0, for a paused background the
-    /// time until the shares are computed again, else the time until the oldest counted request of that priority
-    /// leaves the window.
+    /// How long to wait: zero when the priority may go, the window when the limit is 0, for a
+    /// paused background the time until the shares are computed again, else the time until the
+    /// oldest counted request of that priority leaves the window.
     fn wait_time(&self, resource: &str, priority: Priority) -> Pending<Duration>;
 
-    /// Gives a resource a configuration of its own, which is kept with the store. The requests in its window stay.
-    /// [`InvalidConfig`](crate::Error::InvalidConfig) for a window of zero: nothing changed.
+    /// Gives a resource a configuration of its own, which is kept with the store. The requests in
+    /// its window stay. [`InvalidConfig`](crate::Error::InvalidConfig) for a window of zero:
+    /// nothing changed.
     fn set_resource_config(&self, resource: &str, config: RateLimitConfig) -> Pending<()>;
 
     /// The configuration of a resource: its own, or else the limiter's.
     fn resource_config(&self, resource: &str) -> Pending<RateLimitConfig>;
 
-    /// Notes that `origin` is to be left alone until `until`, in milliseconds since the Unix epoch. The last one that
-    /// is set holds. A cooldown is a note for the caller, and does not change what [`acquire`](Self::acquire) answers.
+    /// Notes that `origin` is to be left alone until `until`, in milliseconds since the Unix epoch.
+    /// The last one that is set holds. A cooldown is a note for the caller, and does not change
+    /// what [`acquire`](Self::acquire) answers.
     fn set_cooldown(&self, origin: &str, until: u64) -> Pending<()>;
 
-    /// Until when `origin` is to be left alone, in milliseconds since the Unix epoch. `None` from that time on.
+    /// Until when `origin` is to be left alone, in milliseconds since the Unix epoch. `None` from
+    /// that time on.
     fn cooldown(&self, origin: &str) -> Pending<Option<u64>>;
 
     /// Ends the cooldown of `origin`.
     fn clear_cooldown(&self, origin: &str) -> Pending<()>;
 
-    /// Forgets the requests of every resource, and every cooldown, of this limiter. Configurations stay.
+    /// Forgets the requests of every resource, and every cooldown, of this limiter. Configurations
+    /// stay.
     fn clear(&self) -> Pending<()>;
 }
 
@@ -141,13 +147,15 @@ pub struct AdaptiveRateLimitEntry {
 pub struct AdaptiveRateLimitStats {
     /// Resources with counted requests.
     pub live: u64,
-    /// Resources without counted requests that are still known: whether and when there was a request is remembered.
+    /// Resources without counted requests that are still known: whether and when there was a
+    /// request is remembered.
     pub idle: u64,
     /// Requests of users that count, over all resources.
     pub user_requests: u64,
     /// Requests of the background that count, over all resources.
     pub background_requests: u64,
-    /// Bytes of keys and values of the resources; rows of single requests and index rows are not counted.
+    /// Bytes of keys and values of the resources; rows of single requests and index rows are not
+    /// counted.
     pub bytes: u64,
 }
 

@@ -2,14 +2,18 @@
 //!
 //! Invariants, which the operations keep:
 //!
-//! 1. A computed capacity stands until the recalculation interval is over or the limit is another one, whoever asked
-//!    for it first; so what only asks stores it too.
-//! 2. Whether and when there ever was a request is in the resource's own row, which outlives the rows of the requests.
-//! 3. Shares move, and what was admitted under the old ones stays. So that both priorities together are never
-//!    admitted more often than the limit, what `acquire` admitted is counted apart as well.
+//! 1. A computed capacity stands until the recalculation interval is over or the limit is another
+//!    one, whoever asked for it first; so what only asks stores it too.
+//! 2. Whether and when there ever was a request is in the resource's own row, which outlives the
+//!    rows of the requests.
+//! 3. Shares move, and what was admitted under the old ones stays. So that both priorities together
+//!    are never admitted more often than the limit, what `acquire` admitted is counted apart as
+//!    well.
 
 use super::capacity::{Activity, AdaptiveConfig, Reason, Trend, share};
-use super::{AdaptiveRateLimitEntry, AdaptiveRateLimitStats, AdaptiveRateLimitStatus, Priority, span_ms};
+use super::{
+    AdaptiveRateLimitEntry, AdaptiveRateLimitStats, AdaptiveRateLimitStatus, Priority, span_ms,
+};
 use crate::codec::{self, key};
 use crate::engine::access::{Reader, Writer};
 use crate::error::Result;
@@ -47,7 +51,7 @@ pub(crate) struct ResourceRow {
     /// How long requests are remembered.
     pub(crate) keep_ms: u64,
     /// Where the expiry index has the resource.
-    pub(crate) filed_at_ms: Option<u64>,
+    pub(crate) indexed_at_ms: Option<u64>,
     pub(crate) user: History,
     pub(crate) background: History,
     /// What `acquire` admitted, of both priorities.
@@ -79,9 +83,9 @@ impl ResourceRow {
         Place { id: self.id, lane }
     }
 
-    fn count<R: Reader + ?Sized>(
+    fn count(
         &self,
-        rows: &mut R,
+        rows: &mut dyn Reader,
         lane: u8,
         now_ms: u64,
         window_ms: u64,
@@ -129,7 +133,7 @@ impl ResourceRow {
     }
 
     /// Forgets what is out of every window, and remembers from now on for at least `keep_ms`.
-    pub(super) fn forget<R: Reader + ?Sized>(&mut self, rows: &mut R, keep_ms: u64) -> Result<()> {
+    pub(super) fn forget(&mut self, rows: &mut dyn Reader, keep_ms: u64) -> Result<()> {
         let (now_ms, kept_ms) = (rows.now_ms(), self.keep_ms);
         for (place, history) in self.histories() {
             history.forget(rows, place, now_ms, kept_ms)?;
@@ -139,7 +143,7 @@ impl ResourceRow {
     }
 
     /// What users did, as far as the monitoring window of `config` tells.
-    fn activity<R: Reader + ?Sized>(&self, rows: &mut R, config: &AdaptiveConfig) -> Result<Activity> {
+    fn activity(&self, rows: &mut dyn Reader, config: &AdaptiveConfig) -> Result<Activity> {
         let now_ms = rows.now_ms();
         let monitoring_ms = span_ms(config.monitoring_window);
         let third_ms = (monitoring_ms / 3).max(1);
@@ -154,15 +158,16 @@ impl ResourceRow {
     }
 
     /// The capacity that holds now, and whether it was computed just now.
-    fn capacity<R: Reader + ?Sized>(
+    fn capacity(
         &self,
-        rows: &mut R,
+        rows: &mut dyn Reader,
         limit: u64,
         config: &AdaptiveConfig,
     ) -> Result<(CapacityRow, bool)> {
         let now_ms = rows.now_ms();
-        let stands =
-            |capacity: &CapacityRow| capacity.limit == limit && now_ms < recomputed_at_ms(capacity, config);
+        let stands = |capacity: &CapacityRow| {
+            capacity.limit == limit && now_ms < recomputed_at_ms(capacity, config)
+        };
         if let Some(capacity) = self.capacity.filter(stands) {
             return Ok((capacity, false));
         }
@@ -180,23 +185,26 @@ impl ResourceRow {
     }
 
     /// Stages the row, and its index row where that has to move.
-    fn store<W: Writer + ?Sized>(&mut self, tx: &mut W, key: &[u8]) -> Result<()> {
+    fn store(&mut self, tx: &mut dyn Writer, key: &[u8]) -> Result<()> {
         if self.id == 0 {
             self.id = Limiter::new_id(tx)?;
         }
-        let filed_at_ms = self.filed_at_ms;
-        let has_rows =
-            self.histories().iter().any(|(_, history)| !history.is_empty() || history.has_garbage());
+        let indexed_at_ms = self.indexed_at_ms;
+        let has_rows = self
+            .histories()
+            .iter()
+            .any(|(_, history)| !history.is_empty() || history.has_garbage());
         if !has_rows && self.remembers() {
-            // There is nothing that a sweeper could remove. One that has it in the index takes it from there.
+            // There is nothing that a sweeper could remove. One that has it in the index takes it
+            // from there.
             tx.put(Table::AdaptiveRateLimit, key, self.encode()?);
             return Ok(());
         }
-        let file_at_ms = file_at(filed_at_ms, self.ends_at_ms(tx.now_ms()), self.keep_ms);
-        self.filed_at_ms = Some(file_at_ms);
+        let file_at_ms = file_at(indexed_at_ms, self.ends_at_ms(tx.now_ms()), self.keep_ms);
+        self.indexed_at_ms = Some(file_at_ms);
         let value = self.encode()?;
         tx.put(Table::AdaptiveRateLimit, key, value);
-        expiry::move_to(tx, filed_at_ms, file_at_ms, Table::AdaptiveRateLimit, key);
+        expiry::move_to(tx, indexed_at_ms, file_at_ms, Table::AdaptiveRateLimit, key);
         Ok(())
     }
 }
@@ -207,7 +215,7 @@ fn recomputed_at_ms(capacity: &CapacityRow, config: &AdaptiveConfig) -> u64 {
 }
 
 /// The row at `key`, empty when there is none or the limiter was cleared after it was written.
-fn load<R: Reader + ?Sized>(rows: &mut R, limiter: &Limiter<'_>, key: &[u8]) -> Result<ResourceRow> {
+fn load(rows: &mut dyn Reader, limiter: &Limiter<'_>, key: &[u8]) -> Result<ResourceRow> {
     let clears = limiter.clears(rows)?;
     let Some(value) = rows.get(Table::AdaptiveRateLimit, key)? else {
         return Ok(ResourceRow { clears, ..ResourceRow::default() });
@@ -247,11 +255,13 @@ impl Seen {
 
     fn may_go(&self, priority: Priority) -> bool {
         let (counted, share) = self.of(priority);
-        counted.count < share && self.admitted.count < self.config.limit && !self.is_paused(priority)
+        counted.count < share
+            && self.admitted.count < self.config.limit
+            && !self.is_paused(priority)
     }
 
     /// Stores the capacity, if it is new.
-    fn keep<W: Writer + ?Sized>(&mut self, tx: &mut W, adaptive: &Adaptive<'_>) -> Result<()> {
+    fn keep(&mut self, tx: &mut dyn Writer, adaptive: &Adaptive<'_>) -> Result<()> {
         if !self.is_new {
             return Ok(());
         }
@@ -268,7 +278,7 @@ impl Adaptive<'_> {
     }
 }
 
-fn look<R: Reader + ?Sized>(rows: &mut R, adaptive: &Adaptive<'_>, resource: &str) -> Result<Seen> {
+fn look(rows: &mut dyn Reader, adaptive: &Adaptive<'_>, resource: &str) -> Result<Seen> {
     let key = adaptive.limiter.resource_key(resource)?;
     let config = adaptive.limiter.config_of(rows, &key)?;
     let row = load(rows, &adaptive.limiter, &key)?;
@@ -286,8 +296,8 @@ fn look<R: Reader + ?Sized>(rows: &mut R, adaptive: &Adaptive<'_>, resource: &st
     })
 }
 
-fn add<W: Writer + ?Sized>(
-    tx: &mut W,
+fn add(
+    tx: &mut dyn Writer,
     adaptive: &Adaptive<'_>,
     mut seen: Seen,
     priority: Priority,
@@ -313,8 +323,8 @@ fn add<W: Writer + ?Sized>(
 }
 
 /// Whether everything that only asks about `resource` can be answered without storing a capacity.
-pub(crate) fn is_settled<R: Reader + ?Sized>(
-    rows: &mut R,
+pub(crate) fn is_settled(
+    rows: &mut dyn Reader,
     adaptive: &Adaptive<'_>,
     resource: &str,
 ) -> Result<bool> {
@@ -328,13 +338,13 @@ pub(crate) fn is_settled<R: Reader + ?Sized>(
 }
 
 /// Stores the capacity of `resource` if it has to be computed.
-pub(crate) fn settle<W: Writer + ?Sized>(tx: &mut W, adaptive: &Adaptive<'_>, resource: &str) -> Result<()> {
+pub(crate) fn settle(tx: &mut dyn Writer, adaptive: &Adaptive<'_>, resource: &str) -> Result<()> {
     look(tx, adaptive, resource)?.keep(tx, adaptive)
 }
 
 /// Records a request if its priority may go.
-pub(crate) fn acquire<W: Writer + ?Sized>(
-    tx: &mut W,
+pub(crate) fn acquire(
+    tx: &mut dyn Writer,
     adaptive: &Adaptive<'_>,
     resource: &str,
     priority: Priority,
@@ -349,8 +359,8 @@ pub(crate) fn acquire<W: Writer + ?Sized>(
 }
 
 /// Whether a priority may go.
-pub(crate) fn can_proceed<R: Reader + ?Sized>(
-    rows: &mut R,
+pub(crate) fn can_proceed(
+    rows: &mut dyn Reader,
     adaptive: &Adaptive<'_>,
     resource: &str,
     priority: Priority,
@@ -359,8 +369,8 @@ pub(crate) fn can_proceed<R: Reader + ?Sized>(
 }
 
 /// Records a request, whether or not its priority may go.
-pub(crate) fn record<W: Writer + ?Sized>(
-    tx: &mut W,
+pub(crate) fn record(
+    tx: &mut dyn Writer,
     adaptive: &Adaptive<'_>,
     resource: &str,
     priority: Priority,
@@ -370,15 +380,16 @@ pub(crate) fn record<W: Writer + ?Sized>(
 }
 
 /// What is left of both shares, and why they are what they are.
-pub(crate) fn status<R: Reader + ?Sized>(
-    rows: &mut R,
+pub(crate) fn status(
+    rows: &mut dyn Reader,
     adaptive: &Adaptive<'_>,
     resource: &str,
 ) -> Result<AdaptiveRateLimitStatus> {
     let seen = look(rows, adaptive, resource)?;
     let left = |(counted, share): (Counted, u64)| share.saturating_sub(counted.count);
     Ok(AdaptiveRateLimitStatus {
-        remaining: left(seen.of(Priority::User)).saturating_add(left(seen.of(Priority::Background))),
+        remaining: left(seen.of(Priority::User))
+            .saturating_add(left(seen.of(Priority::Background))),
         reset_time: rows.now_ms().saturating_add(seen.config.window_ms()),
         limit: seen.config.limit,
         user_reserved: seen.capacity.user_reserved,
@@ -390,8 +401,8 @@ pub(crate) fn status<R: Reader + ?Sized>(
 }
 
 /// How long until a priority may be able to go.
-pub(crate) fn wait_time<R: Reader + ?Sized>(
-    rows: &mut R,
+pub(crate) fn wait_time(
+    rows: &mut dyn Reader,
     adaptive: &Adaptive<'_>,
     resource: &str,
     priority: Priority,
@@ -416,7 +427,7 @@ pub(crate) fn wait_time<R: Reader + ?Sized>(
 }
 
 /// Forgets the requests of a resource, and that there ever were any.
-pub(crate) fn reset<W: Writer + ?Sized>(tx: &mut W, adaptive: &Adaptive<'_>, resource: &str) -> Result<()> {
+pub(crate) fn reset(tx: &mut dyn Writer, adaptive: &Adaptive<'_>, resource: &str) -> Result<()> {
     let key = adaptive.limiter.resource_key(resource)?;
     let mut row = load(tx, &adaptive.limiter, &key)?;
     if row.id == 0 {
@@ -427,8 +438,8 @@ pub(crate) fn reset<W: Writer + ?Sized>(tx: &mut W, adaptive: &Adaptive<'_>, res
 }
 
 /// Gives a resource a configuration of its own.
-pub(crate) fn set_resource_config<W: Writer + ?Sized>(
-    tx: &mut W,
+pub(crate) fn set_resource_config(
+    tx: &mut dyn Writer,
     adaptive: &Adaptive<'_>,
     resource: &str,
     config: RateLimitConfig,
@@ -444,8 +455,8 @@ pub(crate) fn set_resource_config<W: Writer + ?Sized>(
 }
 
 /// The configuration of a resource.
-pub(crate) fn resource_config<R: Reader + ?Sized>(
-    rows: &mut R,
+pub(crate) fn resource_config(
+    rows: &mut dyn Reader,
     adaptive: &Adaptive<'_>,
     resource: &str,
 ) -> Result<RateLimitConfig> {
@@ -454,8 +465,8 @@ pub(crate) fn resource_config<R: Reader + ?Sized>(
 }
 
 /// Shows `each` every resource behind the key `after`, until it answers `false`.
-fn visit<R: Reader + ?Sized>(
-    rows: &mut R,
+fn visit(
+    rows: &mut dyn Reader,
     adaptive: &Adaptive<'_>,
     after: Option<Vec<u8>>,
     mut each: impl FnMut(&[u8], usize, Seen) -> Result<bool>,
@@ -465,7 +476,8 @@ fn visit<R: Reader + ?Sized>(
     let mut from = after.map_or(Bound::Included(prefix.clone()), Bound::Excluded);
     loop {
         let to = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let found = rows.scan(Table::AdaptiveRateLimit, from.as_ref().map(Vec::as_slice), to, SCAN_SLICE)?;
+        let found =
+            rows.scan(Table::AdaptiveRateLimit, from.as_ref().map(Vec::as_slice), to, SCAN_SLICE)?;
         for (key, value) in &found {
             let resource = text_behind(Table::AdaptiveRateLimit, &prefix, key)?;
             let seen = look(rows, adaptive, &resource)?;
@@ -483,8 +495,8 @@ fn visit<R: Reader + ?Sized>(
 }
 
 /// A page of the resources with counted requests, behind `cursor`.
-pub(crate) fn list<R: Reader + ?Sized>(
-    rows: &mut R,
+pub(crate) fn list(
+    rows: &mut dyn Reader,
     adaptive: &Adaptive<'_>,
     cursor: Option<&Cursor>,
     limit: usize,
@@ -521,8 +533,8 @@ pub(crate) fn list<R: Reader + ?Sized>(
 }
 
 /// Counts every resource.
-pub(crate) fn stats<R: Reader + ?Sized>(
-    rows: &mut R,
+pub(crate) fn stats(
+    rows: &mut dyn Reader,
     adaptive: &Adaptive<'_>,
 ) -> Result<AdaptiveRateLimitStats> {
     let mut stats = AdaptiveRateLimitStats::default();
@@ -550,7 +562,7 @@ mod tests {
             clears: 1,
             id: 7,
             keep_ms: 300,
-            filed_at_ms: Some(9),
+            indexed_at_ms: Some(9),
             capacity: Some(CapacityRow {
                 computed_at_ms: 2,
                 limit: 100,

@@ -1,7 +1,8 @@
 //! What a sweeper does to adaptive windows.
 //!
-//! Whether and when there ever was a request decides about capacity, and so does a capacity that was computed: a row
-//! that remembers either stays for good, without requests and out of the expiry index, until its limiter is cleared.
+//! Whether and when there ever was a request decides about capacity, and so does a capacity that
+//! was computed: a row that remembers either stays for good, without requests and out of the expiry
+//! index, until its limiter is cleared.
 
 use super::ops::ResourceRow;
 use crate::codec::key;
@@ -14,12 +15,13 @@ use std::ops::Bound;
 
 const TABLE: Table = Table::AdaptiveRateLimit;
 
-/// Removes the requests of the resource that is due when none counts any more, as many rows at a time as the budget
-/// has room for, and the resource itself when nothing else is to be remembered. One that goes on is filed under its end.
-pub(crate) fn sweep<W: Writer + ?Sized>(tx: &mut W, due: &Due<'_>, budget: Budget) -> Result<Verdict> {
+/// Removes the requests of the resource that is due when none counts any more, as many rows at a
+/// time as the budget has room for, and the resource itself when nothing else is to be remembered.
+/// One that goes on is filed under its end.
+pub(crate) fn sweep(tx: &mut dyn Writer, due: &Due<'_>, budget: Budget) -> Result<Verdict> {
     let Some(bytes) = tx.get(TABLE, due.key)? else { return Ok(Verdict::Stale) };
     let mut row = ResourceRow::decode(&bytes)?;
-    if row.filed_at_ms.is_some_and(|filed_at_ms| filed_at_ms != due.at_ms) {
+    if row.indexed_at_ms.is_some_and(|indexed_at_ms| indexed_at_ms != due.at_ms) {
         return Ok(Verdict::Stale);
     }
     let clears = clears_around(tx, TABLE, due.key)?;
@@ -30,7 +32,7 @@ pub(crate) fn sweep<W: Writer + ?Sized>(tx: &mut W, due: &Due<'_>, budget: Budge
     row.forget(tx, 0)?;
     if row.histories().iter().any(|(_, history)| !history.is_empty()) {
         let until_ms = row.ends_at_ms(tx.now_ms());
-        row.filed_at_ms = Some(until_ms);
+        row.indexed_at_ms = Some(until_ms);
         tx.put(TABLE, due.key, row.encode()?);
         return Ok(Verdict::Keep { until_ms });
     }
@@ -48,7 +50,7 @@ pub(crate) fn sweep<W: Writer + ?Sized>(tx: &mut W, due: &Due<'_>, budget: Budge
         tx.delete(TABLE, due.key);
         return Ok(Verdict::Removed);
     }
-    row.filed_at_ms = None;
+    row.indexed_at_ms = None;
     tx.put(TABLE, due.key, row.encode()?);
     Ok(Verdict::Emptied)
 }
@@ -62,10 +64,11 @@ pub(crate) struct Walked {
     pub(crate) after: Option<Vec<u8>>,
 }
 
-/// Removes resources of the limiter at `store_key`, behind the key `after`, that were forgotten when it was cleared and
-/// stand nowhere in the expiry index. Those that do are removed when they are due.
-pub(crate) fn sweep_cleared<W: Writer + ?Sized>(
-    tx: &mut W,
+/// Removes resources of the limiter at `store_key`, behind the key `after`, that were forgotten
+/// when it was cleared and stand nowhere in the expiry index. Those that do are removed when they
+/// are due.
+pub(crate) fn sweep_cleared(
+    tx: &mut dyn Writer,
     store_key: &[u8],
     after: Option<&[u8]>,
     budget: Budget,
@@ -84,7 +87,7 @@ pub(crate) fn sweep_cleared<W: Writer + ?Sized>(
     let mut forgotten = Vec::new();
     for (key, value) in &found {
         let row = ResourceRow::decode(value)?;
-        if row.clears != clears && row.filed_at_ms.is_none() {
+        if row.clears != clears && row.indexed_at_ms.is_none() {
             forgotten.push(key);
         }
     }
@@ -93,7 +96,10 @@ pub(crate) fn sweep_cleared<W: Writer + ?Sized>(
     }
     let removed = forgotten.len() as u64;
     let is_over = found.len() < budget.changes;
-    Ok(Walked { removed, after: found.into_iter().next_back().map(|(key, _)| key).filter(|_| !is_over) })
+    Ok(Walked {
+        removed,
+        after: found.into_iter().next_back().map(|(key, _)| key).filter(|_| !is_over),
+    })
 }
 
 #[cfg(test)]
@@ -113,7 +119,10 @@ mod tests {
     const LATER_MS: u64 = 10_000_000;
 
     fn config() -> AdaptiveConfig {
-        AdaptiveConfig { recalculation_interval: Duration::from_secs(5), ..AdaptiveConfig::default() }
+        AdaptiveConfig {
+            recalculation_interval: Duration::from_secs(5),
+            ..AdaptiveConfig::default()
+        }
     }
 
     fn limiter(config: &AdaptiveConfig) -> Adaptive<'_> {
@@ -162,10 +171,10 @@ mod tests {
         tx.now_ms = 950_000;
         let before = status(&mut tx, &adaptive, "r").unwrap();
         let report = sweep_all(&mut tx);
-        assert_eq!((report.total(), report.refiled), (0, 1));
+        assert_eq!((report.total(), report.rescheduled), (0, 1));
         assert_eq!(status(&mut tx, &adaptive, "r").unwrap(), before);
         tx.now_ms = 1_099_999;
-        assert_eq!(sweep_all(&mut tx).refiled, 0);
+        assert_eq!(sweep_all(&mut tx).rescheduled, 0);
         tx.now_ms = 1_100_000;
         assert_eq!(sweep_all(&mut tx).adaptive_rate_limit, 1);
     }
@@ -204,7 +213,10 @@ mod tests {
         assert_eq!(tx.keys(TABLE).len(), 3);
         tx.now_ms += LATER_MS;
         sweep_all(&mut tx);
-        let left = [adaptive.limiter.resource_key("new").unwrap(), other.limiter.resource_key("r").unwrap()];
+        let left = [
+            adaptive.limiter.resource_key("new").unwrap(),
+            other.limiter.resource_key("r").unwrap(),
+        ];
         assert_eq!(tx.keys(TABLE), left);
         assert!(tx.keys(Table::Expiry).is_empty());
         other.limiter.clear(&mut tx).unwrap();

@@ -9,8 +9,9 @@ use crate::stores::rate_limit::limiter::{Kind, Limiter};
 use std::fmt;
 use std::time::Duration;
 
-/// A limiter inside a transaction: the operations of [`AdaptiveRateLimitStore`](super::AdaptiveRateLimitStore), answering at once and
-/// seeing what the transaction has done so far. What they change is kept or lost with the transaction.
+/// A limiter inside a transaction: the operations of
+/// [`AdaptiveRateLimitStore`](super::AdaptiveRateLimitStore), answering at once and seeing what the
+/// transaction has done so far. What they change is kept or lost with the transaction.
 ///
 /// An operation that answers an error has changed nothing; the transaction can go on.
 pub struct AdaptiveRateLimitTx<'a> {
@@ -34,7 +35,12 @@ impl<'a> AdaptiveRateLimitTx<'a> {
 
     /// See [`AdaptiveRateLimitStore::acquire`](super::AdaptiveRateLimitStore::acquire).
     pub fn acquire(&mut self, resource: &str, priority: Priority) -> Result<bool> {
-        ops::acquire(self.tx, &Adaptive { limiter: self.limiter, config: &self.config }, resource, priority)
+        ops::acquire(
+            self.tx,
+            &Adaptive { limiter: self.limiter, config: &self.config },
+            resource,
+            priority,
+        )
     }
 
     /// See [`AdaptiveRateLimitStore::can_proceed`](super::AdaptiveRateLimitStore::can_proceed).
@@ -50,7 +56,12 @@ impl<'a> AdaptiveRateLimitTx<'a> {
 
     /// See [`AdaptiveRateLimitStore::record`](super::AdaptiveRateLimitStore::record).
     pub fn record(&mut self, resource: &str, priority: Priority) -> Result<()> {
-        ops::record(self.tx, &Adaptive { limiter: self.limiter, config: &self.config }, resource, priority)
+        ops::record(
+            self.tx,
+            &Adaptive { limiter: self.limiter, config: &self.config },
+            resource,
+            priority,
+        )
     }
 
     /// See [`AdaptiveRateLimitStore::status`](super::AdaptiveRateLimitStore::status).
@@ -67,10 +78,16 @@ impl<'a> AdaptiveRateLimitTx<'a> {
     /// See [`AdaptiveRateLimitStore::wait_time`](super::AdaptiveRateLimitStore::wait_time).
     pub fn wait_time(&mut self, resource: &str, priority: Priority) -> Result<Duration> {
         ops::settle(self.tx, &Adaptive { limiter: self.limiter, config: &self.config }, resource)?;
-        ops::wait_time(self.tx, &Adaptive { limiter: self.limiter, config: &self.config }, resource, priority)
+        ops::wait_time(
+            self.tx,
+            &Adaptive { limiter: self.limiter, config: &self.config },
+            resource,
+            priority,
+        )
     }
 
-    /// See [`AdaptiveRateLimitStore::set_resource_config`](super::AdaptiveRateLimitStore::set_resource_config).
+    /// See
+    /// [`AdaptiveRateLimitStore::set_resource_config`](super::AdaptiveRateLimitStore::set_resource_config).
     pub fn set_resource_config(&mut self, resource: &str, config: RateLimitConfig) -> Result<()> {
         ops::set_resource_config(
             self.tx,
@@ -80,9 +97,14 @@ impl<'a> AdaptiveRateLimitTx<'a> {
         )
     }
 
-    /// See [`AdaptiveRateLimitStore::resource_config`](super::AdaptiveRateLimitStore::resource_config).
+    /// See
+    /// [`AdaptiveRateLimitStore::resource_config`](super::AdaptiveRateLimitStore::resource_config).
     pub fn resource_config(&mut self, resource: &str) -> Result<RateLimitConfig> {
-        ops::resource_config(self.tx, &Adaptive { limiter: self.limiter, config: &self.config }, resource)
+        ops::resource_config(
+            self.tx,
+            &Adaptive { limiter: self.limiter, config: &self.config },
+            resource,
+        )
     }
 
     /// See [`AdaptiveRateLimitStore::set_cooldown`](super::AdaptiveRateLimitStore::set_cooldown).
@@ -95,7 +117,8 @@ impl<'a> AdaptiveRateLimitTx<'a> {
         self.limiter.cooldown(self.tx, origin)
     }
 
-    /// See [`AdaptiveRateLimitStore::clear_cooldown`](super::AdaptiveRateLimitStore::clear_cooldown).
+    /// See
+    /// [`AdaptiveRateLimitStore::clear_cooldown`](super::AdaptiveRateLimitStore::clear_cooldown).
     pub fn clear_cooldown(&mut self, origin: &str) -> Result<()> {
         self.limiter.clear_cooldown(self.tx, origin)
     }
@@ -108,6 +131,8 @@ impl<'a> AdaptiveRateLimitTx<'a> {
 
 impl fmt::Debug for AdaptiveRateLimitTx<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AdaptiveRateLimitTx").field("limiter", &self.limiter).finish_non_exhaustive()
+        f.debug_struct("AdaptiveRateLimitTx")
+            .field("limiter", &self.limiter)
+            .finish_non_exhaustive()
     }
 }

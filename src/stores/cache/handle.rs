@@ -17,18 +17,19 @@ use std::marker::PhantomData;
 
 /// A named cache of a room: a [`CacheStore`]. A cheap clone.
 ///
-/// Values are kept as JSON, so a program whose `T` has changed reads what still fits it, and misses the rest. What JSON
-/// does not tell apart comes back the same: a float that is not finite is written as `null`, and so are `None` and
-/// `Some(None)`.
+/// Values are kept as JSON, so a program whose `T` has changed reads what still fits it, and misses
+/// the rest. What JSON does not tell apart comes back the same: a float that is not finite is
+/// written as `null`, and so are `None` and `Some(None)`.
 ///
 /// # Limits
-/// Without [`with_max_entries`](Self::with_max_entries) and [`with_max_bytes`](Self::with_max_bytes) nothing is ever
-/// evicted. With them, a set through this handle evicts the least recently used entries of the cache, in the same
-/// transaction, until both hold; a set through a handle without limits evicts nothing. Entries that have expired do
-/// not count. The order of use is kept in memory, so that a hit writes nothing: after the room was opened, the entry
-/// that was stored first counts as used first, until it is used. Uses are noted from
-/// the first call through a handle with a limit; the first change after it reads the whole cache once, and other writers
-/// wait meanwhile.
+/// Without [`with_max_entries`](Self::with_max_entries) and
+/// [`with_max_bytes`](Self::with_max_bytes) nothing is ever evicted. With them, a set through this
+/// handle evicts the least recently used entries of the cache, in the same transaction, until both
+/// hold; a set through a handle without limits evicts nothing. Entries that have expired do not
+/// count. The order of use is kept in memory, so that a hit writes nothing: after the room was
+/// opened, the entry that was stored first counts as used first, until it is used. Uses are noted
+/// from the first call through a handle with a limit; the first change after it reads the whole
+/// cache once, and other writers wait meanwhile.
 ///
 /// ```
 /// use cloakroom::{Cache, CacheStore, Cloakroom};
@@ -71,39 +72,44 @@ impl<T> Cache<T> {
         Self { durability, ..self }
     }
 
-    /// The same cache; a value set through this handle is stored if its JSON has at most this many bytes. The default
-    /// is 5 MiB, or what one log segment can hold if that is less. An entry whose name, hash and tags leave a segment no room for
-    /// its value (they are written several times) is treated as too large as well.
+    /// The same cache; a value set through this handle is stored if its JSON has at most this many
+    /// bytes. The default is 5 MiB, or what one log segment can hold if that is less. An entry
+    /// whose name, hash and tags leave a segment no room for its value (they are written several
+    /// times) is treated as too large as well.
     ///
     /// # Errors
-    /// [`InvalidConfig`](crate::Error::InvalidConfig) for zero, and for what no log segment of this room can hold.
+    /// [`InvalidConfig`](crate::Error::InvalidConfig) for zero, and for what no log segment of this
+    /// room can hold.
     pub fn with_max_entry_bytes(mut self, max_entry_bytes: usize) -> Result<Self> {
         self.spec.set_max_entry_bytes(max_entry_bytes)?;
         Ok(self)
     }
 
-    /// The same cache; a set through this handle leaves at most this many live entries. Zero keeps nothing. By default
-    /// there is no limit.
+    /// The same cache; a set through this handle leaves at most this many live entries. Zero keeps
+    /// nothing. By default there is no limit.
     ///
-    /// One set evicts no more than fits its frame of the log, which are thousands; when the limit was lowered by more,
-    /// the next sets go on.
+    /// One set evicts no more than fits its frame of the log, which are thousands; when the limit
+    /// was lowered by more, the next sets go on.
     #[must_use]
     pub fn with_max_entries(mut self, max_entries: u64) -> Self {
         self.spec.max_entries = Some(max_entries);
         self
     }
 
-    /// The same cache; a set through this handle leaves live entries of at most this many bytes, hashes and encoded
-    /// values together. A value that alone is over it is not stored. By default there is no limit.
+    /// The same cache; a set through this handle leaves live entries of at most this many bytes,
+    /// hashes and encoded values together. A value that alone is over it is not stored. By default
+    /// there is no limit.
     ///
-    /// One set evicts no more than fits its frame, as with [`with_max_entries`](Self::with_max_entries).
+    /// One set evicts no more than fits its frame, as with
+    /// [`with_max_entries`](Self::with_max_entries).
     #[must_use]
     pub fn with_max_bytes(mut self, max_bytes: u64) -> Self {
         self.spec.max_bytes = Some(max_bytes);
         self
     }
 
-    /// Up to `limit` live entries behind `cursor` (from the first without one), in byte order of their hashes.
+    /// Up to `limit` live entries behind `cursor` (from the first without one), in byte order of
+    /// their hashes.
     ///
     /// # Errors
     /// [`InvalidConfig`](crate::Error::InvalidConfig) for a limit outside 1 to
@@ -112,8 +118,8 @@ impl<T> Cache<T> {
         self.engine.read(self.durability, |rows| ops::list(rows, &self.spec, cursor, limit))
     }
 
-    /// Counts every entry, by reading every one of them: the cost grows with what is stored, and other callers do not
-    /// wait meanwhile.
+    /// Counts every entry, by reading every one of them: the cost grows with what is stored, and
+    /// other callers do not wait meanwhile.
     pub fn stats(&self) -> Pending<CacheStats> {
         self.engine.read(self.durability, |rows| ops::stats(rows, &self.spec))
     }
@@ -143,8 +149,9 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Cache<T> {
             drop(self.engine.read(self.durability, |rows| ops::warm(rows, spec)));
         }
         let new = New { json: &json, ttl_seconds, tags };
-        self.engine
-            .transact(self.durability, &rows_of(&key), |tx| ops::set(tx, spec, Turn::alone(), hash, new))
+        self.engine.transact(self.durability, &rows_of(&key), |tx| {
+            ops::set(tx, spec, Turn::alone(), hash, new)
+        })
     }
 
     fn invalidate(&self, tags: &[&str]) -> Pending<u64> {
@@ -189,7 +196,7 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> CacheStore<T> for 
         if undecodable {
             // It is a miss whether or not it can be removed now.
             drop(self.engine.transact(self.durability, &[], |tx| {
-                ops::delete_undecodable::<T, _>(tx, &self.spec, Turn::alone(), hash)
+                ops::delete_undecodable::<T>(tx, &self.spec, Turn::alone(), hash)
             }));
         }
         answer
@@ -204,12 +211,14 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> CacheStore<T> for 
             Ok(key) => key,
             Err(error) => return Pending::ready(Err(error)),
         };
-        self.engine
-            .transact(self.durability, &rows_of(&key), |tx| ops::delete(tx, &self.spec, Turn::alone(), hash))
+        self.engine.transact(self.durability, &rows_of(&key), |tx| {
+            ops::delete(tx, &self.spec, Turn::alone(), hash)
+        })
     }
 
-    /// One step, unless the removals do not fit one frame of the log (tens of thousands of entries do): then they are
-    /// made in several, in the order of the hashes, and an error part-way leaves the rest.
+    /// One step, unless the removals do not fit one frame of the log (tens of thousands of entries
+    /// do): then they are made in several, in the order of the hashes, and an error part-way leaves
+    /// the rest.
     fn clear(&self, scope: Option<&str>) -> Pending<()> {
         let (spec, scope) = (&self.spec, scope.unwrap_or_default());
         let mut after = None;

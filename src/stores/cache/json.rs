@@ -1,4 +1,5 @@
-//! The bytes of a cached value: compact JSON, which outlives the version of the program that wrote it.
+//! The bytes of a cached value: compact JSON, which outlives the version of the program that wrote
+//! it.
 
 use crate::error::{Error, Result};
 use crate::stores::handoff::MAX_STATE_DEPTH;
@@ -10,7 +11,9 @@ use serde::de::DeserializeOwned;
 pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>> {
     let json = serde_json::to_vec(value).map_err(|error| Error::Encode(error.to_string()))?;
     if nesting(&json) > MAX_STATE_DEPTH {
-        return Err(Error::Encode(format!("the value is nested deeper than {MAX_STATE_DEPTH} levels")));
+        return Err(Error::Encode(format!(
+            "the value is nested deeper than {MAX_STATE_DEPTH} levels"
+        )));
     }
     Ok(json)
 }
@@ -20,8 +23,9 @@ pub(crate) fn decode<T: DeserializeOwned>(json: &[u8]) -> Option<T> {
     if let Ok(value) = serde_json::from_slice(json) {
         return Some(value);
     }
-    // serde_json by itself reads 127 levels, which is nearly every value. Only deeper ones are tried again, and no
-    // deeper than `encode` lets them be, so that damaged bytes cannot ask for more stack than there is.
+    // serde_json by itself reads 127 levels, which is nearly every value. Only deeper ones are
+    // tried again, and no deeper than `encode` lets them be, so that damaged bytes cannot ask for
+    // more stack than there is.
     if !(127..=MAX_STATE_DEPTH).contains(&nesting(json)) {
         return None;
     }
@@ -44,7 +48,9 @@ mod tests {
 
     #[test]
     fn values_come_back_to_the_greatest_depth() {
-        for value in [json!(null), json!({ "a": [1, 0.1, "é"] }), nested(130), nested(MAX_STATE_DEPTH)] {
+        for value in
+            [json!(null), json!({ "a": [1, 0.1, "é"] }), nested(130), nested(MAX_STATE_DEPTH)]
+        {
             assert_eq!(decode::<Value>(&encode(&value).unwrap()), Some(value));
         }
         assert!(matches!(encode(&nested(MAX_STATE_DEPTH + 1)), Err(Error::Encode(_))));

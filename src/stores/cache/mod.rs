@@ -18,48 +18,51 @@ use crate::Pending;
 use crate::engine::Engine;
 use std::sync::Arc;
 
-/// Lets the order of use of the cache called `name` be read from the rows again: some were written past its operations.
-/// Only under the engine's serial lock.
+/// Lets the order of use of the cache called `name` be read from the rows again: some were written
+/// past its operations. Only under the engine's serial lock.
 pub(crate) fn forget_order(engine: &Engine, name: &str) {
     engine.shared::<state::CacheState>(name).forget_order();
 }
 
 /// A cache of values of one type.
 ///
-/// Every method has taken its effect, in order, when it returns; the [`Pending`] is the wait for its durability. An
-/// entry that has expired behaves as one that was never there.
+/// Every method has taken its effect, in order, when it returns; the [`Pending`] is the wait for
+/// its durability. An entry that has expired behaves as one that was never there.
 ///
 /// # Errors
-/// Of every method: [`TooLarge`](crate::Error::TooLarge) when a hash or tag (or the name of the cache) is over
-/// [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN), and what the log did to the write; nothing was applied, unless the
-/// error is [`OutcomeUnknown`](crate::Error::OutcomeUnknown).
+/// Of every method: [`TooLarge`](crate::Error::TooLarge) when a hash or tag (or the name of the
+/// cache) is over [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN), and what the log did to the write;
+/// nothing was applied, unless the error is [`OutcomeUnknown`](crate::Error::OutcomeUnknown).
 pub trait CacheStore<T>: Send + Sync {
-    /// The value under `hash`, which stays. `None` when there is none, when it has expired, and when its bytes do not
-    /// decode as a `T` any more; in that last case the entry is removed.
+    /// The value under `hash`, which stays. `None` when there is none, when it has expired, and
+    /// when its bytes do not decode as a `T` any more; in that last case the entry is removed.
     fn get(&self, hash: &str) -> Pending<Option<T>>;
 
-    /// Stores `value` under `hash`, in place of what was there: for `ttl_seconds` from now when that is positive,
-    /// for ever when it is zero, and not at all when it is negative (what was there is removed). The tags of a live
-    /// entry stay.
+    /// Stores `value` under `hash`, in place of what was there: for `ttl_seconds` from now when
+    /// that is positive, for ever when it is zero, and not at all when it is negative (what was
+    /// there is removed). The tags of a live entry stay.
     ///
-    /// A value that is larger than the store allows is not stored, and what was there is removed; that is no error.
-    /// [`Encode`](crate::Error::Encode) when the value cannot be encoded; what was there is untouched.
+    /// A value that is larger than the store allows is not stored, and what was there is removed;
+    /// that is no error. [`Encode`](crate::Error::Encode) when the value cannot be encoded; what
+    /// was there is untouched.
     fn set(&self, hash: &str, value: &T, ttl_seconds: i64) -> Pending<()>;
 
     /// Removes the entry. Fine when there is none.
     fn delete(&self, hash: &str) -> Pending<()>;
 
-    /// Removes every entry whose hash starts with `scope`, literally; every entry of this cache without one.
+    /// Removes every entry whose hash starts with `scope`, literally; every entry of this cache
+    /// without one.
     fn clear(&self, scope: Option<&str>) -> Pending<()>;
 
-    /// As [`set`](Self::set), and the entry has exactly these tags afterwards, in one step. A tag that is listed
-    /// twice counts once; an empty list leaves the entry without tags.
+    /// As [`set`](Self::set), and the entry has exactly these tags afterwards, in one step. A tag
+    /// that is listed twice counts once; an empty list leaves the entry without tags.
     fn set_with_tags(&self, hash: &str, value: &T, ttl_seconds: i64, tags: &[&str]) -> Pending<()>;
 
     /// Removes every entry that has this tag, and answers how many there were.
     fn invalidate_by_tag(&self, tag: &str) -> Pending<u64>;
 
-    /// Removes every entry that has any of these tags, and answers how many there were, each counted once.
+    /// Removes every entry that has any of these tags, and answers how many there were, each
+    /// counted once.
     fn invalidate_by_tags(&self, tags: &[&str]) -> Pending<u64>;
 }
 
@@ -79,7 +82,8 @@ pub struct CacheEntry {
 
 /// What a cache holds, and what happened to it since the room was opened.
 ///
-/// The last four count what all handles of this name did, calls in a transaction that was not kept included.
+/// The last four count what all handles of this name did, calls in a transaction that was not kept
+/// included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct CacheStats {
@@ -87,7 +91,8 @@ pub struct CacheStats {
     pub live: u64,
     /// Entries that have ended and were not swept yet.
     pub expired: u64,
-    /// Bytes of the hashes and encoded values of all these, those not swept yet included; tags are not counted.
+    /// Bytes of the hashes and encoded values of all these, those not swept yet included; tags are
+    /// not counted.
     pub bytes: u64,
     /// Calls of `get` that found a value.
     pub hits: u64,

@@ -1,9 +1,10 @@
 //! What is done to cached values, over a reader or a transaction.
 //!
 //! # Invariants
-//! 1. A row of `cache_tags` stands exactly beside the tagged rows of `cache`, and there is a row of `cache_by_tag` for
-//!    each of its tags.
-//! 2. An entry that expires has one row in the expiry index, at its expiry; one that never does has none.
+//! 1. A row of `cache_tags` stands exactly beside the tagged rows of `cache`, and there is a row of
+//!    `cache_by_tag` for each of its tags.
+//! 2. An entry that expires has one row in the expiry index, at its expiry; one that never does has
+//!    none.
 
 use super::row::{CACHE_ROW_OVERHEAD, CacheRow, NEVER, TagsRow, hash_in, tag_key, tag_prefix};
 use super::spec::{Spec, row_cost};
@@ -14,8 +15,8 @@ use crate::engine::access::{Reader, Writer};
 use crate::error::Result;
 use crate::limits::MAX_KEY_LEN;
 use crate::stores::expiry;
+use crate::stores::length::check_len;
 use crate::stores::page::{Cursor, Page, check_limit};
-use crate::stores::text::check_len;
 use crate::tables::Table;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeSet;
@@ -35,8 +36,8 @@ pub(crate) enum Found<T> {
 }
 
 /// Looks a value up, and counts whether it was there. A hit reads one row.
-pub(crate) fn look_up<T: DeserializeOwned, R: Reader + ?Sized>(
-    rows: &mut R,
+pub(crate) fn look_up<T: DeserializeOwned>(
+    rows: &mut dyn Reader,
     spec: &Spec,
     hash: &str,
 ) -> Result<Found<T>> {
@@ -48,7 +49,7 @@ pub(crate) fn look_up<T: DeserializeOwned, R: Reader + ?Sized>(
     Ok(found)
 }
 
-fn peek<T: DeserializeOwned, R: Reader + ?Sized>(rows: &mut R, spec: &Spec, hash: &str) -> Result<Found<T>> {
+fn peek<T: DeserializeOwned>(rows: &mut dyn Reader, spec: &Spec, hash: &str) -> Result<Found<T>> {
     let key = spec.key(hash)?;
     let Some(bytes) = rows.get(Table::Cache, &key)? else { return Ok(Found::Nothing) };
     let row = CacheRow::decode(&bytes)?;
@@ -59,8 +60,8 @@ fn peek<T: DeserializeOwned, R: Reader + ?Sized>(rows: &mut R, spec: &Spec, hash
 }
 
 /// The value, in a transaction that can remove it at once if it does not decode.
-pub(crate) fn get<T: DeserializeOwned, W: Writer + ?Sized>(
-    tx: &mut W,
+pub(crate) fn get<T: DeserializeOwned>(
+    tx: &mut dyn Writer,
     spec: &Spec,
     turn: Turn,
     hash: &str,
@@ -74,13 +75,13 @@ pub(crate) fn get<T: DeserializeOwned, W: Writer + ?Sized>(
 }
 
 /// Removes the entry if it still does not decode.
-pub(crate) fn delete_undecodable<T: DeserializeOwned, W: Writer + ?Sized>(
-    tx: &mut W,
+pub(crate) fn delete_undecodable<T: DeserializeOwned>(
+    tx: &mut dyn Writer,
     spec: &Spec,
     turn: Turn,
     hash: &str,
 ) -> Result<()> {
-    match peek::<T, W>(tx, spec, hash)? {
+    match peek::<T>(tx, spec, hash)? {
         Found::Undecodable => delete(tx, spec, turn, hash),
         Found::Value(_) | Found::Nothing => Ok(()),
     }
@@ -93,8 +94,9 @@ struct Old {
     tags: Vec<String>,
 }
 
-/// The entry's particulars. Its tags are read when it has any and `with_tags` or its end asks for them.
-fn old<R: Reader + ?Sized>(rows: &mut R, key: &[u8]) -> Result<Option<Old>> {
+/// The entry's particulars. Its tags are read when it has any and `with_tags` or its end asks for
+/// them.
+fn old(rows: &mut dyn Reader, key: &[u8]) -> Result<Option<Old>> {
     let now_ms = rows.now_ms();
     let Some(bytes) = rows.get(Table::Cache, key)? else { return Ok(None) };
     let row = CacheRow::decode(&bytes)?;
@@ -102,9 +104,12 @@ fn old<R: Reader + ?Sized>(rows: &mut R, key: &[u8]) -> Result<Option<Old>> {
     Ok(Some(Old { expires_at_ms: row.expires_at_ms, live: row.is_live(now_ms), tags }))
 }
 
-pub(super) fn tags_of<R: Reader + ?Sized>(rows: &mut R, key: &[u8]) -> Result<Vec<String>> {
+pub(super) fn tags_of(rows: &mut dyn Reader, key: &[u8]) -> Result<Vec<String>> {
     let bytes = rows.get(Table::CacheTags, key)?;
-    Ok(bytes.map(|bytes| TagsRow::decode(&bytes)).transpose()?.map_or_else(Vec::new, |row| row.tags))
+    Ok(bytes
+        .map(|bytes| TagsRow::decode(&bytes))
+        .transpose()?
+        .map_or_else(Vec::new, |row| row.tags))
 }
 
 /// What became of an entry that was to be removed.
@@ -115,8 +120,8 @@ struct Removed {
 }
 
 /// Removes every row of an entry, if there are any.
-fn remove<W: Writer + ?Sized>(
-    tx: &mut W,
+fn remove(
+    tx: &mut dyn Writer,
     spec: &Spec,
     order: &mut Option<impl std::ops::DerefMut<Target = Order>>,
     key: &[u8],
@@ -151,7 +156,7 @@ fn remove<W: Writer + ?Sized>(
 }
 
 /// Removes the entry.
-pub(crate) fn delete<W: Writer + ?Sized>(tx: &mut W, spec: &Spec, turn: Turn, hash: &str) -> Result<()> {
+pub(crate) fn delete(tx: &mut dyn Writer, spec: &Spec, turn: Turn, hash: &str) -> Result<()> {
     let key = spec.key(hash)?;
     let mut order = spec.state.begin(tx, spec, turn)?;
     remove(tx, spec, &mut order, &key, hash).map(|_| ())
@@ -167,8 +172,8 @@ pub(crate) struct New<'a> {
 }
 
 /// Stores a value, and evicts what is too much afterwards.
-pub(crate) fn set<W: Writer + ?Sized>(
-    tx: &mut W,
+pub(crate) fn set(
+    tx: &mut dyn Writer,
     spec: &Spec,
     turn: Turn,
     hash: &str,
@@ -186,7 +191,8 @@ pub(crate) fn set<W: Writer + ?Sized>(
     };
     let mut order = spec.state.begin(tx, spec, turn)?;
     let old = old(tx, &key)?;
-    let old_tags: BTreeSet<&str> = old.iter().flat_map(|old| old.tags.iter().map(String::as_str)).collect();
+    let old_tags: BTreeSet<&str> =
+        old.iter().flat_map(|old| old.tags.iter().map(String::as_str)).collect();
     let tags = match tags {
         Some(tags) => tags,
         // An entry that has expired leaves no tags to the next.
@@ -196,7 +202,8 @@ pub(crate) fn set<W: Writer + ?Sized>(
     let retagged = tags != old_tags;
 
     // Keys: the entry, its tags, and its old and new place in the expiry index.
-    let mut cost = row_cost(CACHE_ROW_OVERHEAD + new.json.len() + key.len()) + 3 * row_cost(9 + key.len());
+    let mut cost =
+        row_cost(CACHE_ROW_OVERHEAD + new.json.len() + key.len()) + 3 * row_cost(9 + key.len());
     if retagged {
         let index_key = |tag: &&str| row_cost(tag_prefix(&spec.prefix, tag).len() + hash.len());
         cost += tags.symmetric_difference(&old_tags).map(index_key).sum::<usize>();
@@ -211,21 +218,25 @@ pub(crate) fn set<W: Writer + ?Sized>(
         return remove(tx, spec, &mut order, &key, hash).map(|_| ());
     }
 
-    let row = CacheRow { expires_at_ms, stored_at_ms: now_ms, tagged: !tags.is_empty(), json: new.json };
+    let row =
+        CacheRow { expires_at_ms, stored_at_ms: now_ms, tagged: !tags.is_empty(), json: new.json };
     let value = row.encode()?;
     let tags_value = match retagged && !tags.is_empty() {
-        true => Some(TagsRow { tags: tags.iter().map(|tag| (*tag).to_owned()).collect() }.encode()?),
+        true => {
+            Some(TagsRow { tags: tags.iter().map(|tag| (*tag).to_owned()).collect() }.encode()?)
+        }
         false => None,
     };
     if let Some(order) = &mut order {
         order.stored(hash, stamp_of(hash, &row));
     }
     tx.put(Table::Cache, &key, value);
-    let filed_at_ms = old.as_ref().map(|old| old.expires_at_ms).filter(|filed_at_ms| *filed_at_ms != NEVER);
-    match (filed_at_ms, expires_at_ms) {
+    let indexed_at_ms =
+        old.as_ref().map(|old| old.expires_at_ms).filter(|indexed_at_ms| *indexed_at_ms != NEVER);
+    match (indexed_at_ms, expires_at_ms) {
         (None, NEVER) => {}
-        (Some(filed_at_ms), NEVER) => expiry::delete(tx, filed_at_ms, Table::Cache, &key),
-        (filed_at_ms, _) => expiry::move_to(tx, filed_at_ms, expires_at_ms, Table::Cache, &key),
+        (Some(indexed_at_ms), NEVER) => expiry::delete(tx, indexed_at_ms, Table::Cache, &key),
+        (indexed_at_ms, _) => expiry::move_to(tx, indexed_at_ms, expires_at_ms, Table::Cache, &key),
     }
     for gone in old_tags.difference(&tags) {
         tx.delete(Table::CacheByTag, &tag_key(&spec.prefix, gone, hash));
@@ -244,9 +255,10 @@ pub(crate) fn set<W: Writer + ?Sized>(
     Ok(())
 }
 
-/// Removes the least recently used entries until the limits hold, or the frame is full: then the next set goes on.
-fn evict<W: Writer + ?Sized>(
-    tx: &mut W,
+/// Removes the least recently used entries until the limits hold, or the frame is full: then the
+/// next set goes on.
+fn evict(
+    tx: &mut dyn Writer,
     spec: &Spec,
     order: impl std::ops::DerefMut<Target = Order>,
     mut room: usize,
@@ -268,16 +280,16 @@ fn evict<W: Writer + ?Sized>(
 }
 
 /// What the removal of an entry takes in a frame at most.
-fn removal_cost<R: Reader + ?Sized>(rows: &mut R, spec: &Spec, key: &[u8], hash: &str) -> Result<usize> {
+fn removal_cost(rows: &mut dyn Reader, spec: &Spec, key: &[u8], hash: &str) -> Result<usize> {
     let tags = old(rows, key)?.map_or_else(Vec::new, |old| old.tags);
     let by_tag = |tag: &String| row_cost(tag_prefix(&spec.prefix, tag).len() + hash.len());
     Ok(3 * row_cost(9 + key.len()) + tags.iter().map(by_tag).sum::<usize>())
 }
 
-/// Removes entries whose hash begins with `scope`, behind the key `after`, until a frame is full. `Some` is where to
-/// go on.
-pub(crate) fn clear<W: Writer + ?Sized>(
-    tx: &mut W,
+/// Removes entries whose hash begins with `scope`, behind the key `after`, until a frame is full.
+/// `Some` is where to go on.
+pub(crate) fn clear(
+    tx: &mut dyn Writer,
     spec: &Spec,
     turn: Turn,
     scope: &str,
@@ -320,8 +332,8 @@ pub(crate) struct Invalidated {
 }
 
 /// Removes entries that have any of `tags` until a frame is full.
-pub(crate) fn invalidate<W: Writer + ?Sized>(
-    tx: &mut W,
+pub(crate) fn invalidate(
+    tx: &mut dyn Writer,
     spec: &Spec,
     turn: Turn,
     tags: &[&str],
@@ -361,8 +373,8 @@ pub(crate) fn invalidate<W: Writer + ?Sized>(
 }
 
 /// A page of the live entries behind `cursor`.
-pub(crate) fn list<R: Reader + ?Sized>(
-    rows: &mut R,
+pub(crate) fn list(
+    rows: &mut dyn Reader,
     spec: &Spec,
     cursor: Option<&Cursor>,
     limit: usize,
@@ -382,14 +394,17 @@ pub(crate) fn list<R: Reader + ?Sized>(
         }
         more = found.len() == limit;
         if !more {
-            let expires_at_ms = Some(row.expires_at_ms).filter(|expires_at_ms| *expires_at_ms != NEVER);
+            let expires_at_ms =
+                Some(row.expires_at_ms).filter(|expires_at_ms| *expires_at_ms != NEVER);
             let bytes = row.json.len() as u64;
-            let entry = CacheEntry { hash: hash.to_owned(), expires_at_ms, bytes, tags: Vec::new() };
+            let entry =
+                CacheEntry { hash: hash.to_owned(), expires_at_ms, bytes, tags: Vec::new() };
             found.push((key.to_vec(), row.tagged, entry));
         }
         Ok(!more)
     })?;
-    let next = found.last().filter(|_| more).map(|(key, ..)| Cursor::new(Table::Cache, key.clone()));
+    let next =
+        found.last().filter(|_| more).map(|(key, ..)| Cursor::new(Table::Cache, key.clone()));
     let mut items = Vec::with_capacity(found.len());
     for (key, tagged, mut entry) in found {
         if tagged {
@@ -411,12 +426,12 @@ fn check_cursor(spec: &Spec, key: &[u8]) -> Result<()> {
 }
 
 /// Reads every row, so that a change which needs them all finds them in memory.
-pub(crate) fn warm<R: Reader + ?Sized>(rows: &mut R, spec: &Spec) -> Result<()> {
+pub(crate) fn warm(rows: &mut dyn Reader, spec: &Spec) -> Result<()> {
     visit(rows, spec, "", None, |_, _, _| Ok(true))
 }
 
 /// Counts every entry.
-pub(crate) fn stats<R: Reader + ?Sized>(rows: &mut R, spec: &Spec) -> Result<CacheStats> {
+pub(crate) fn stats(rows: &mut dyn Reader, spec: &Spec) -> Result<CacheStats> {
     spec.check_name()?;
     let now_ms = rows.now_ms();
     let counters = &spec.state.counters;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 /// Entries in the order of their last use. Knows nothing of rows.
 #[derive(Debug, Default)]
 pub(crate) struct Recency {
-    entries: HashMap<Arc<str>, Entry>,
+    entries: HashMap<Arc<str>, RecencyEntry>,
     by_use: BTreeMap<u64, Arc<str>>,
     by_expiry: BTreeSet<(u64, Arc<str>)>,
     bytes: u64,
@@ -19,7 +19,8 @@ pub(crate) struct Recency {
     now_ms: u64,
 }
 
-/// What an entry's row says of it; that of the next value under the same hash nearly always differs.
+/// What an entry's row says of it; that of the next value under the same hash nearly always
+/// differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp {
     pub(crate) expires_at_ms: u64,
@@ -28,7 +29,7 @@ pub(crate) struct Stamp {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Entry {
+struct RecencyEntry {
     tick: u64,
     stamp: Stamp,
 }
@@ -58,22 +59,23 @@ impl Recency {
     pub(crate) fn insert(&mut self, hash: Arc<str>, stamp: Stamp) {
         let tick = self.next_tick;
         self.next_tick += 1;
-        self.insert_at(hash, Entry { tick, stamp });
+        self.insert_at(hash, RecencyEntry { tick, stamp });
     }
 
-    /// Makes an entry what its row says. If it was something else, it counts as last used at `tick`.
+    /// Makes an entry what its row says. If it was something else, it counts as last used at
+    /// `tick`.
     pub(crate) fn restore(&mut self, hash: Arc<str>, stamp: Stamp, tick: Option<u64>) {
         if self.entries.get(&hash).is_some_and(|known| known.stamp == stamp) {
             return;
         }
         self.remove(&hash);
         match tick.filter(|tick| !self.by_use.contains_key(tick)) {
-            Some(tick) => self.insert_at(hash, Entry { tick, stamp }),
+            Some(tick) => self.insert_at(hash, RecencyEntry { tick, stamp }),
             None => self.insert(hash, stamp),
         }
     }
 
-    fn insert_at(&mut self, hash: Arc<str>, entry: Entry) {
+    fn insert_at(&mut self, hash: Arc<str>, entry: RecencyEntry) {
         self.remove(&hash);
         self.bytes += entry.stamp.bytes;
         self.by_use.insert(entry.tick, Arc::clone(&hash));
@@ -100,8 +102,8 @@ impl Recency {
         self.next_tick += 1;
     }
 
-    /// Forgets what has expired at `now_ms`. `false` when the time ran backwards, so that entries which were forgotten
-    /// may be live again.
+    /// Forgets what has expired at `now_ms`. `false` when the time ran backwards, so that entries
+    /// which were forgotten may be live again.
     #[must_use]
     pub(crate) fn advance(&mut self, now_ms: u64) -> bool {
         while let Some((expires_at_ms, hash)) = self.by_expiry.first().cloned() {
@@ -170,6 +172,10 @@ mod tests {
         assert_eq!(in_order(&recency), ["a", "b", "c"]);
         recency.touch("a");
         recency.restore("a".into(), stamp(10, 5), tick);
-        assert_eq!(in_order(&recency), ["b", "c", "a"], "it is what its row says, and was used since");
+        assert_eq!(
+            in_order(&recency),
+            ["b", "c", "a"],
+            "it is what its row says, and was used since"
+        );
     }
 }

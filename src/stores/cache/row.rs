@@ -4,7 +4,8 @@ use crate::codec::{self, key};
 use crate::error::{Error, Result};
 use crate::tables::Table;
 
-/// What a row adds to the JSON of its value: two integers of at most nine bytes, the flag, and the length.
+/// What a row adds to the JSON of its value: two integers of at most nine bytes, the flag, and the
+/// length.
 pub(crate) const CACHE_ROW_OVERHEAD: usize = 28;
 
 /// The time at which nothing ever expires.
@@ -15,9 +16,11 @@ pub(crate) const NEVER: u64 = u64::MAX;
 pub(crate) struct CacheRow<'a> {
     /// In milliseconds since the Unix epoch, or [`NEVER`].
     pub(crate) expires_at_ms: u64,
-    /// In milliseconds since the Unix epoch: the order of use that is known when the room was just opened.
+    /// In milliseconds since the Unix epoch: the order of use that is known when the room was just
+    /// opened.
     pub(crate) stored_at_ms: u64,
-    /// Whether there is a row of [`Table::CacheTags`], so that most entries are removed without looking.
+    /// Whether there is a row of [`Table::CacheTags`], so that most entries are removed without
+    /// looking.
     pub(crate) tagged: bool,
     pub(crate) json: &'a [u8],
 }
@@ -79,7 +82,8 @@ pub(crate) fn tag_key(prefix: &[u8], tag: &str, hash: &str) -> Vec<u8> {
     encoded
 }
 
-/// The keys in [`Table::CacheByTag`] of the entry at `key` of [`Table::Cache`] that has the tags of `row`.
+/// The keys in [`Table::CacheByTag`] of the entry at `key` of [`Table::Cache`] that has the tags of
+/// `row`.
 pub(crate) fn tag_keys(key: &[u8], row: &TagsRow) -> Result<Vec<Vec<u8>>> {
     let (prefix, hash) = split_key(Table::CacheTags, key)?;
     Ok(row.tags.iter().map(|tag| tag_key(prefix, tag, hash)).collect())
@@ -87,20 +91,24 @@ pub(crate) fn tag_keys(key: &[u8], row: &TagsRow) -> Result<Vec<Vec<u8>>> {
 
 /// What the key of an entry, or of another row that a name begins, begins with, and its hash.
 pub(crate) fn split_key(table: Table, key: &[u8]) -> Result<(&[u8], &str)> {
-    let damaged = || Error::corrupted(format!("a key of table {}", table.name()), "not a name and a hash");
+    let damaged =
+        || Error::corrupted(format!("a key of table {}", table.name()), "not a name and a hash");
     let (prefix, _) = split_name(key).ok_or_else(damaged)?;
     Ok((prefix, hash_in(table, prefix, key)?))
 }
 
-/// What the key in [`Table::Cache`] of an entry begins with, one of its tags, and its hash, from a key of
-/// [`Table::CacheByTag`].
+/// What the key in [`Table::Cache`] of an entry begins with, one of its tags, and its hash, from a
+/// key of [`Table::CacheByTag`].
 pub(crate) fn split_tag_key(key: &[u8]) -> Result<(&[u8], String, &str)> {
     let table = Table::CacheByTag;
-    let damaged =
-        || Error::corrupted(format!("a key of table {}", table.name()), "not a name, a tag and a hash");
+    let damaged = || {
+        Error::corrupted(format!("a key of table {}", table.name()), "not a name, a tag and a hash")
+    };
     let (prefix, _) = split_name(key).ok_or_else(damaged)?;
     let mut rest = key.get(prefix.len()..).ok_or_else(damaged)?;
-    let tag = key::take_bytes(&mut rest).and_then(|tag| String::from_utf8(tag).ok()).ok_or_else(damaged)?;
+    let tag = key::take_bytes(&mut rest)
+        .and_then(|tag| String::from_utf8(tag).ok())
+        .ok_or_else(damaged)?;
     Ok((prefix, tag, std::str::from_utf8(rest).map_err(|_| damaged())?))
 }
 
@@ -124,7 +132,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const ROW: CacheRow<'_> = CacheRow { expires_at_ms: 300, stored_at_ms: 7, tagged: true, json: b"{}" };
+    const ROW: CacheRow<'_> =
+        CacheRow { expires_at_ms: 300, stored_at_ms: 7, tagged: true, json: b"{}" };
 
     #[test]
     fn rows_round_trip_in_frozen_bytes() {
@@ -155,7 +164,9 @@ mod tests {
             bad[at] ^= 0x40;
             match CacheRow::decode(&bad) {
                 Ok(row) => assert_ne!(row, ROW, "byte {at}"),
-                Err(error) => assert!(matches!(error, Error::Corrupted { .. }), "byte {at}: {error}"),
+                Err(error) => {
+                    assert!(matches!(error, Error::Corrupted { .. }), "byte {at}: {error}")
+                }
             }
         }
     }
@@ -163,7 +174,8 @@ mod tests {
     #[test]
     fn a_row_adds_no_more_than_its_overhead() {
         let json = vec![b' '; 1 << 20];
-        let row = CacheRow { expires_at_ms: NEVER, stored_at_ms: u64::MAX, tagged: true, json: &json };
+        let row =
+            CacheRow { expires_at_ms: NEVER, stored_at_ms: u64::MAX, tagged: true, json: &json };
         assert!(row.encode().unwrap().len() <= json.len() + CACHE_ROW_OVERHEAD);
     }
 

@@ -5,7 +5,7 @@ use super::state::CacheState;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::limits::{DEFAULT_MAX_ENTRY_BYTES, MAX_KEY_LEN};
-use crate::stores::text::check_len;
+use crate::stores::length::check_len;
 use std::sync::Arc;
 
 /// What a row costs in a frame beside its key and value: its table and its lengths, amply.
@@ -78,7 +78,8 @@ impl Spec {
     /// How many bytes a frame has room for, as [`row_cost`] counts them.
     pub(crate) fn frame_bytes(&self) -> usize {
         // The inverse of `Engine::max_row_bytes`, less what a frame itself takes.
-        let payload = (self.max_row_bytes + 8 * MAX_KEY_LEN).min(self.max_row_bytes.saturating_mul(4));
+        let payload =
+            (self.max_row_bytes + 8 * MAX_KEY_LEN).min(self.max_row_bytes.saturating_mul(4));
         payload.saturating_sub(64)
     }
 }

@@ -1,13 +1,14 @@
 //! What the handles of one cache share in memory: the order of use, and counters.
 //!
-//! The order of use is not in the log: a hit writes nothing. It is read from the rows when a handle with a limit is
-//! first used, and follows every change from then on.
+//! The order of use is not in the log: a hit writes nothing. It is read from the rows when a handle
+//! with a limit is first used, and follows every change from then on.
 //!
 //! # Invariants
-//! 1. The order changes under the engine's serial lock only, so it sees changes in their order. Hits are noted apart,
-//!    and are taken over by the next change.
-//! 2. An operation cannot know whether its transaction will be kept. So what it changes is *unconfirmed* until the first
-//!    operation of a later transaction, which reads those rows again and makes the order agree with them.
+//! 1. The order changes under the engine's serial lock only, so it sees changes in their order.
+//!    Hits are noted apart, and are taken over by the next change.
+//! 2. An operation cannot know whether its transaction will be kept. So what it changes is
+//!    *unconfirmed* until the first operation of a later transaction, which reads those rows again
+//!    and makes the order agree with them.
 
 use super::recency::{Recency, Stamp};
 use super::row::{CacheRow, entry_key, hash_in};
@@ -25,7 +26,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 pub(super) const SCAN_SLICE: usize = 64;
 /// How many hits are remembered until the next change.
 const MAX_HITS: usize = 4_096;
-/// How many rows are read again to confirm a transaction; after a larger one the whole order is read again.
+/// How many rows are read again to confirm a transaction; after a larger one the whole order is
+/// read again.
 const MAX_UNCONFIRMED: usize = 4_096;
 
 /// Tells the transactions of a process from one another.
@@ -57,12 +59,12 @@ pub(crate) struct CacheState {
     order: Mutex<Order>,
     /// Hashes that were hit since the last change, oldest first.
     hits: Mutex<Vec<Box<str>>>,
-    pub(super) counters: Counters,
+    pub(super) counters: CacheCounters,
 }
 
 /// What happened since the room was opened.
 #[derive(Debug, Default)]
-pub(super) struct Counters {
+pub(super) struct CacheCounters {
     pub(super) hits: AtomicU64,
     pub(super) misses: AtomicU64,
     pub(super) evictions: AtomicU64,
@@ -97,7 +99,8 @@ impl CacheState {
         }
         let mut hits = self.hits.lock();
         if hits.len() >= MAX_HITS {
-            // A writer takes the other lock first; whoever finds it taken forgets the older half instead.
+            // A writer takes the other lock first; whoever finds it taken forgets the older half
+            // instead.
             match self.order.try_lock() {
                 Some(mut order) if order.recency.is_some() => order.take_over(&mut hits),
                 _ => drop(hits.drain(..MAX_HITS / 2)),
@@ -116,15 +119,17 @@ impl CacheState {
         spec.is_limited() && self.order.try_lock().is_some_and(|order| order.recency.is_none())
     }
 
-    /// The order of use, for an operation that is about to change rows in `turn`; `None` when nobody wants to know.
-    pub(super) fn begin<R: Reader + ?Sized>(
+    /// The order of use, for an operation that is about to change rows in `turn`; `None` when
+    /// nobody wants to know.
+    pub(super) fn begin(
         &self,
-        rows: &mut R,
+        rows: &mut dyn Reader,
         spec: &Spec,
         turn: Turn,
     ) -> Result<Option<MutexGuard<'_, Order>>> {
         let limited = spec.is_limited();
-        // In a shared transaction a later operation may begin the tracking, and must know what this one changed.
+        // In a shared transaction a later operation may begin the tracking, and must know what this
+        // one changed.
         if !limited && !turn.shared && !self.tracked.load(Ordering::Acquire) {
             return Ok(None);
         }
@@ -145,9 +150,9 @@ impl CacheState {
 
 impl Order {
     /// Makes the order what the rows say.
-    fn agree<R: Reader + ?Sized>(
+    fn agree(
         &mut self,
-        rows: &mut R,
+        rows: &mut dyn Reader,
         spec: &Spec,
         turn: Turn,
         limited: bool,
@@ -231,9 +236,9 @@ pub(super) fn entry_bytes(hash: &str, json: &[u8]) -> u64 {
 }
 
 /// Reads again what an earlier transaction may or may not have changed.
-fn confirm<R: Reader + ?Sized>(
+fn confirm(
     recency: &mut Recency,
-    rows: &mut R,
+    rows: &mut dyn Reader,
     spec: &Spec,
     unconfirmed: Vec<(Arc<str>, Option<u64>)>,
 ) -> Result<()> {
@@ -253,7 +258,7 @@ fn confirm<R: Reader + ?Sized>(
 }
 
 /// Reads the whole cache: whatever was stored first counts as used first.
-fn load<R: Reader + ?Sized>(rows: &mut R, spec: &Spec) -> Result<Recency> {
+fn load(rows: &mut dyn Reader, spec: &Spec) -> Result<Recency> {
     let now_ms = rows.now_ms();
     let mut found: Vec<(Arc<str>, Stamp)> = Vec::new();
     visit(rows, spec, "", None, |_, hash, row| {
@@ -271,10 +276,10 @@ fn load<R: Reader + ?Sized>(rows: &mut R, spec: &Spec) -> Result<Recency> {
     Ok(recency)
 }
 
-/// Shows `each` the key, hash and row of every entry whose hash begins with `scope`, behind the key `after`, in key
-/// order, until it answers `false`.
-pub(super) fn visit<R: Reader + ?Sized>(
-    rows: &mut R,
+/// Shows `each` the key, hash and row of every entry whose hash begins with `scope`, behind the key
+/// `after`, in key order, until it answers `false`.
+pub(super) fn visit(
+    rows: &mut dyn Reader,
     spec: &Spec,
     scope: &str,
     mut after: Option<Vec<u8>>,

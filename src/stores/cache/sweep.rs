@@ -1,6 +1,7 @@
 //! What a sweeper does to cached values.
 //!
-//! The order of use needs no word of it: it forgets what has expired by itself, before a change looks at it.
+//! The order of use needs no word of it: it forgets what has expired by itself, before a change
+//! looks at it.
 
 use super::ops::tags_of;
 use super::row::{CacheRow, NEVER, TagsRow, hash_in, tag_key};
@@ -11,9 +12,9 @@ use crate::error::{Error, Result};
 use crate::stores::sweep::{Budget, Due, Verdict};
 use crate::tables::Table;
 
-/// Removes the entry that is due, with its tags, when it has expired. One with more tags than the budget has room for
-/// loses some of them first.
-pub(crate) fn sweep<W: Writer + ?Sized>(tx: &mut W, due: &Due<'_>, budget: Budget) -> Result<Verdict> {
+/// Removes the entry that is due, with its tags, when it has expired. One with more tags than the
+/// budget has room for loses some of them first.
+pub(crate) fn sweep(tx: &mut dyn Writer, due: &Due<'_>, budget: Budget) -> Result<Verdict> {
     let Some(bytes) = tx.get(Table::Cache, due.key)? else { return Ok(Verdict::Stale) };
     let row = CacheRow::decode(&bytes)?;
     if row.expires_at_ms == NEVER {
@@ -49,7 +50,7 @@ pub(crate) fn sweep<W: Writer + ?Sized>(tx: &mut W, due: &Due<'_>, budget: Budge
         tx.delete(Table::CacheTags, due.key);
     }
     tx.delete(Table::Cache, due.key);
-    due.unfile(tx, row.expires_at_ms);
+    due.unindex(tx, row.expires_at_ms);
     Ok(Verdict::Removed)
 }
 
@@ -101,7 +102,9 @@ mod tests {
         put(&mut tx, "a", "h", 10, &tags);
         tx.now_ms = 10_000;
         let mut steps = 0;
-        for budget in [Budget { changes: 10, frame_bytes: 10_000 }, Budget { changes: 99, frame_bytes: 1 }] {
+        for budget in
+            [Budget { changes: 10, frame_bytes: 10_000 }, Budget { changes: 99, frame_bytes: 1 }]
+        {
             let mut tx = tx.clone();
             let report = sweep_all_within(&mut tx, budget, |tx| {
                 steps += 1;

@@ -12,12 +12,12 @@ use serde::de::DeserializeOwned;
 use std::fmt;
 use std::marker::PhantomData;
 
-/// A cache inside a transaction: the operations of [`CacheStore`](super::CacheStore), answering at once and seeing what
-/// the transaction has done so far. What they change is kept or lost with the transaction. A hit counts as a use at
-/// once.
+/// A cache inside a transaction: the operations of [`CacheStore`](super::CacheStore), answering at
+/// once and seeing what the transaction has done so far. What they change is kept or lost with the
+/// transaction. A hit counts as a use at once.
 ///
-/// An operation that answers an error has changed nothing, unless a damaged row stopped it part-way; the transaction
-/// can go on.
+/// An operation that answers an error has changed nothing, unless a damaged row stopped it
+/// part-way; the transaction can go on.
 pub struct CacheTx<'a, T> {
     tx: &'a mut dyn Writer,
     spec: Spec,
@@ -68,15 +68,22 @@ impl<T: Serialize + DeserializeOwned> CacheTx<'_, T> {
         ops::delete(self.tx, &self.spec, self.turn, hash)
     }
 
-    /// See [`CacheStore::clear`](super::CacheStore::clear). It is always one step: when there is too much for one frame
-    /// of the log, the transaction answers [`TooLarge`](crate::Error::TooLarge) and leaves nothing.
+    /// See [`CacheStore::clear`](super::CacheStore::clear). It is always one step: when there is
+    /// too much for one frame of the log, the transaction answers
+    /// [`TooLarge`](crate::Error::TooLarge) and leaves nothing.
     pub fn clear(&mut self, scope: Option<&str>) -> Result<()> {
         let scope = scope.unwrap_or_default();
         ops::clear(self.tx, &self.spec, self.turn, scope, None, usize::MAX).map(|_| ())
     }
 
     /// See [`CacheStore::set_with_tags`](super::CacheStore::set_with_tags).
-    pub fn set_with_tags(&mut self, hash: &str, value: &T, ttl_seconds: i64, tags: &[&str]) -> Result<()> {
+    pub fn set_with_tags(
+        &mut self,
+        hash: &str,
+        value: &T,
+        ttl_seconds: i64,
+        tags: &[&str],
+    ) -> Result<()> {
         self.store(hash, value, ttl_seconds, Some(tags))
     }
 
@@ -91,7 +98,13 @@ impl<T: Serialize + DeserializeOwned> CacheTx<'_, T> {
         ops::invalidate(self.tx, &self.spec, self.turn, tags, usize::MAX).map(|done| done.removed)
     }
 
-    fn store(&mut self, hash: &str, value: &T, ttl_seconds: i64, tags: Option<&[&str]>) -> Result<()> {
+    fn store(
+        &mut self,
+        hash: &str,
+        value: &T,
+        ttl_seconds: i64,
+        tags: Option<&[&str]>,
+    ) -> Result<()> {
         let json = json::encode(value)?;
         ops::set(self.tx, &self.spec, self.turn, hash, New { json: &json, ttl_seconds, tags })
     }
@@ -99,6 +112,8 @@ impl<T: Serialize + DeserializeOwned> CacheTx<'_, T> {
 
 impl<T> fmt::Debug for CacheTx<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CacheTx").field("max_entry_bytes", &self.spec.max_entry_bytes).finish_non_exhaustive()
+        f.debug_struct("CacheTx")
+            .field("max_entry_bytes", &self.spec.max_entry_bytes)
+            .finish_non_exhaustive()
     }
 }

@@ -21,8 +21,8 @@ use ulid::Ulid;
 
 /// The jobs of one named store of a room: a [`DedupeStore`]. A cheap clone.
 ///
-/// Stores of different names never see each other's jobs. Values are kept as JSON, so a handle of another `T` under the
-/// same name gets `None` for what is no `T` of its own.
+/// Stores of different names never see each other's jobs. Values are kept as JSON, so a handle of
+/// another `T` under the same name gets `None` for what is no `T` of its own.
 ///
 /// ```
 /// use cloakroom::{Cloakroom, DedupeStore};
@@ -58,39 +58,43 @@ impl<T> Dedupe<T> {
         Self { engine, name: name.into(), durability: Durability::Os, terms, values: PhantomData }
     }
 
-    /// The same store, with answers that wait for this much. The default is [`Durability::Os`]: jobs in flight die with
-    /// their process anyway.
+    /// The same store, with answers that wait for this much. The default is [`Durability::Os`]:
+    /// jobs in flight die with their process anyway.
     #[must_use]
     pub fn with_durability(self, durability: Durability) -> Self {
         Self { durability, ..self }
     }
 
-    /// The same store. A job registered through this handle times out after this long, and one ended through it is kept
-    /// so long from its end. It is rounded up to milliseconds; zero means never. The default is
-    /// [`DEFAULT_JOB_TIMEOUT`].
+    /// The same store. A job registered through this handle times out after this long, and one
+    /// ended through it is kept so long from its end. It is rounded up to milliseconds; zero means
+    /// never. The default is [`DEFAULT_JOB_TIMEOUT`].
     #[must_use]
     pub fn with_job_timeout(self, job_timeout: Duration) -> Self {
         let terms = Terms { timeout_ms: ops::timeout_ms(job_timeout), ..self.terms };
         Self { terms, ..self }
     }
 
-    /// Up to `limit` jobs behind `cursor` (from the first without one), in byte order of their hashes.
+    /// Up to `limit` jobs behind `cursor` (from the first without one), in byte order of their
+    /// hashes.
     ///
     /// # Errors
     /// [`InvalidConfig`](crate::Error::InvalidConfig) for a limit outside 1 to
     /// [`MAX_LIST_LIMIT`](crate::limits::MAX_LIST_LIMIT), or a cursor of another store;
-    /// [`TooLarge`](crate::Error::TooLarge) for a name over [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN).
+    /// [`TooLarge`](crate::Error::TooLarge) for a name over
+    /// [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN).
     pub fn list(&self, cursor: Option<&Cursor>, limit: usize) -> Pending<Page<DedupeEntry>> {
         let opening_id = self.terms.opening_id;
-        self.engine.read(self.durability, |rows| ops::list(rows, &self.name, opening_id, cursor, limit))
+        self.engine
+            .read(self.durability, |rows| ops::list(rows, &self.name, opening_id, cursor, limit))
     }
 
-    /// Counts every job, by reading every one of them: the cost grows with what is stored, and other callers do not
-    /// wait meanwhile.
+    /// Counts every job, by reading every one of them: the cost grows with what is stored, and
+    /// other callers do not wait meanwhile.
     pub fn stats(&self) -> Pending<DedupeStats> {
         self.engine.read(self.durability, |rows| {
             let prefix = prefix_of(&self.name)?;
-            let waiters = self.engine.waiters(Table::DedupeJob, &prefix, prefix_end(&prefix).as_deref());
+            let waiters =
+                self.engine.waiters(Table::DedupeJob, &prefix, prefix_end(&prefix).as_deref());
             Ok(DedupeStats {
                 waiters: waiters as u64,
                 ..ops::stats(rows, &self.name, self.terms.opening_id)?
@@ -185,7 +189,8 @@ impl<T: Serialize + DeserializeOwned + Send + 'static> DedupeStore<T> for Dedupe
 
     fn is_in_progress(&self, hash: &str) -> Pending<bool> {
         let key = key_or_answer!(self, hash);
-        self.engine.read(self.durability, |rows| ops::is_in_progress(rows, &key, self.terms.opening_id))
+        self.engine
+            .read(self.durability, |rows| ops::is_in_progress(rows, &key, self.terms.opening_id))
     }
 
     fn clear(&self, scope: Option<&str>) -> Pending<()> {

@@ -4,8 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use ulid::Ulid;
 
-/// Names one job, so that an owner that lost it to a timeout cannot end the next owner's. Its string form is a ULID,
-/// and [`FromStr`] takes it back.
+/// Names one job, so that an owner that lost it to a timeout cannot end the next owner's. Its
+/// string form is a ULID, and [`FromStr`] takes it back.
 ///
 /// ```
 /// let text = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
@@ -70,9 +70,13 @@ mod tests {
 
     #[test]
     fn what_is_no_ulid_is_refused() {
-        for text in
-            ["", "01ARZ3NDEKTSV4RRFFQ69G5FA", "01arz3ndektsv4rrffq69g5fav", "81ARZ3NDEKTSV4RRFFQ69G5FAV", "é"]
-        {
+        for text in [
+            "",
+            "01ARZ3NDEKTSV4RRFFQ69G5FA",
+            "01arz3ndektsv4rrffq69g5fav",
+            "81ARZ3NDEKTSV4RRFFQ69G5FAV",
+            "é",
+        ] {
             assert_eq!(text.parse::<JobId>(), Err(JobIdParseError), "{text}");
         }
     }

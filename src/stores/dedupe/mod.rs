@@ -1,4 +1,5 @@
-//! Deduplication: of many callers who want the same thing, one fetches it and the others wait for it.
+//! Deduplication: of many callers who want the same thing, one fetches it and the others wait for
+//! it.
 
 mod handle;
 mod job;
@@ -16,58 +17,64 @@ use std::sync::Arc;
 
 /// A store of jobs in flight, each under the hash of what it is to fetch.
 ///
-/// A job begins with [`register`](Self::register) or [`register_or_join`](Self::register_or_join) and is *pending* until
-/// its first end: [`complete`](Self::complete), [`fail`](Self::fail), [`clear`](Self::clear), or its timeout. Whatever
-/// comes after the first end changes nothing. A finished job is kept for the job timeout from its end, for
-/// those who ask late; then it is as if it had never been.
+/// A job begins with [`register`](Self::register) or [`register_or_join`](Self::register_or_join)
+/// and is *pending* until its first end: [`complete`](Self::complete), [`fail`](Self::fail),
+/// [`clear`](Self::clear), or its timeout. Whatever comes after the first end changes nothing. A
+/// finished job is kept for the job timeout from its end, for those who ask late; then it is as if
+/// it had never been.
 ///
 /// The handle in a room is [`Dedupe`]; its default timeout is
-/// [`DEFAULT_JOB_TIMEOUT`](crate::limits::DEFAULT_JOB_TIMEOUT). There, a job left pending by an earlier opening of the
-/// file counts as failed: a process that died as owner blocks nobody.
+/// [`DEFAULT_JOB_TIMEOUT`](crate::limits::DEFAULT_JOB_TIMEOUT). There, a job left pending by an
+/// earlier opening of the file counts as failed: a process that died as owner blocks nobody.
 ///
-/// Every method has taken its effect, in order, when it returns; the [`Pending`] is the wait for its durability and,
-/// in [`wait_for`](Self::wait_for), for the end of the job.
+/// Every method has taken its effect, in order, when it returns; the [`Pending`] is the wait for
+/// its durability and, in [`wait_for`](Self::wait_for), for the end of the job.
 ///
 /// # Errors
-/// Of every method: [`TooLarge`](crate::Error::TooLarge) when the hash (or scope), or the name of the store, is over
-/// [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN), and what the log did to the write; nothing was applied, unless the
-/// error is [`OutcomeUnknown`](crate::Error::OutcomeUnknown).
+/// Of every method: [`TooLarge`](crate::Error::TooLarge) when the hash (or scope), or the name of
+/// the store, is over [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN), and what the log did to the
+/// write; nothing was applied, unless the error is
+/// [`OutcomeUnknown`](crate::Error::OutcomeUnknown).
 pub trait DedupeStore<T>: Send + Sync {
-    /// The job under `hash`: the pending one, or else a new one. As [`register_or_join`](Self::register_or_join), for
-    /// callers who know that they are the owner.
+    /// The job under `hash`: the pending one, or else a new one. As
+    /// [`register_or_join`](Self::register_or_join), for callers who know that they are the owner.
     fn register(&self, hash: &str) -> Pending<JobId>;
 
-    /// The job under `hash`: the pending one, or else a new one, which is the caller's. Of any number of concurrent
-    /// callers exactly one is the owner; the others get the same job id.
+    /// The job under `hash`: the pending one, or else a new one, which is the caller's. Of any
+    /// number of concurrent callers exactly one is the owner; the others get the same job id.
     fn register_or_join(&self, hash: &str) -> Pending<Registration>;
 
-    /// The value of the job under `hash`, once it has one: at once when the job is completed, otherwise when its owner
-    /// completes it.
+    /// The value of the job under `hash`, once it has one: at once when the job is completed,
+    /// otherwise when its owner completes it.
     ///
-    /// `None`, and never an error, when there is no job, and when it fails, is cleared, times out, or left a value that
-    /// is no `T`; also when the room closes meanwhile. Dropping the [`Pending`] ends the wait and leaves nothing behind.
+    /// `None`, and never an error, when there is no job, and when it fails, is cleared, times out,
+    /// or left a value that is no `T`; also when the room closes meanwhile. Dropping the
+    /// [`Pending`] ends the wait and leaves nothing behind.
     fn wait_for(&self, hash: &str) -> Pending<Option<T>>;
 
-    /// Ends the pending job under `hash` with `value`, and wakes who waits for it. Changes nothing when there is none.
+    /// Ends the pending job under `hash` with `value`, and wakes who waits for it. Changes nothing
+    /// when there is none.
     ///
-    /// [`Encode`](crate::Error::Encode) when the value has no JSON or one that is nested deeper than
-    /// [`MAX_STATE_DEPTH`](crate::MAX_STATE_DEPTH), and [`TooLarge`](crate::Error::TooLarge) when a
-    /// segment of the log cannot hold it; then the job is still pending.
+    /// [`Encode`](crate::Error::Encode) when the value has no JSON or one that is nested deeper
+    /// than [`MAX_STATE_DEPTH`](crate::MAX_STATE_DEPTH), and [`TooLarge`](crate::Error::TooLarge)
+    /// when a segment of the log cannot hold it; then the job is still pending.
     fn complete(&self, hash: &str, value: &T) -> Pending<()>;
 
-    /// Ends the pending job under `hash` without a value; who waits for it gets `None`. Changes nothing when there is
-    /// none. `error` is kept for [`Dedupe::list`], its first [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN) bytes.
+    /// Ends the pending job under `hash` without a value; who waits for it gets `None`. Changes
+    /// nothing when there is none. `error` is kept for [`Dedupe::list`], its first
+    /// [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN) bytes.
     fn fail(&self, hash: &str, error: &str) -> Pending<()>;
 
     /// Whether the job under `hash` is pending.
     fn is_in_progress(&self, hash: &str) -> Pending<bool>;
 
-    /// Removes every job whose hash begins with `scope`, literally, or every one without a scope. Who waits for one
-    /// of them gets `None`. Very many jobs are removed in several steps, between which others may look.
+    /// Removes every job whose hash begins with `scope`, literally, or every one without a scope.
+    /// Who waits for one of them gets `None`. Very many jobs are removed in several steps, between
+    /// which others may look.
     fn clear(&self, scope: Option<&str>) -> Pending<()>;
 
-    /// As [`complete`](Self::complete), if the pending job is this one. `false` after any end of the job, whether or
-    /// not somebody has taken it over since; then nothing changes.
+    /// As [`complete`](Self::complete), if the pending job is this one. `false` after any end of
+    /// the job, whether or not somebody has taken it over since; then nothing changes.
     fn complete_owned(&self, hash: &str, job_id: &JobId, value: &T) -> Pending<bool>;
 
     /// As [`fail`](Self::fail), if the pending job is this one. `false` exactly when
@@ -112,8 +119,8 @@ pub struct DedupeEntry {
     pub job_id: JobId,
     /// How far it has come.
     pub state: JobState,
-    /// When a pending job times out and another one is forgotten, in milliseconds since the Unix epoch; `None` for
-    /// never.
+    /// When a pending job times out and another one is forgotten, in milliseconds since the Unix
+    /// epoch; `None` for never.
     pub ends_at_ms: Option<u64>,
 }
 
@@ -129,7 +136,8 @@ pub struct DedupeStats {
     pub failed: u64,
     /// Jobs that have timed out or are forgotten, and were not swept yet.
     pub expired: u64,
-    /// Bytes of keys and values of all these, those not swept yet included; index rows are not counted.
+    /// Bytes of keys and values of all these, those not swept yet included; index rows are not
+    /// counted.
     pub bytes: u64,
     /// How many wait for a job to end, in this process.
     pub waiters: u64,

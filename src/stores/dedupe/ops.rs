@@ -2,8 +2,9 @@
 //!
 //! Invariants, which the operations keep:
 //!
-//! 1. A job id is in one row at the most, and a row that has left `Pending` never comes back to it with the same job
-//!    id. So a waiter that knows the job id knows from any later row that the job is over.
+//! 1. A job id is in one row at the most, and a row that has left `Pending` never comes back to it
+//!    with the same job id. So a waiter that knows the job id knows from any later row that the job
+//!    is over.
 //! 2. A row stands in the expiry index once, at its end; a row without an end not at all.
 
 use super::row::{JobRow, Progress, key_of, prefix_of};
@@ -38,8 +39,8 @@ pub(crate) fn timeout_ms(timeout: Duration) -> Option<u64> {
     (ms > 0).then(|| u64::try_from(ms).unwrap_or(u64::MAX))
 }
 
-/// The JSON of `value`, unless it has more than `max_bytes`. Apart from [`end`], so that it is not done under the
-/// engine's lock.
+/// The JSON of `value`, unless it has more than `max_bytes`. Apart from [`end`], so that it is not
+/// done under the engine's lock.
 pub(crate) fn encode_value<T: Serialize>(value: &T, max_bytes: usize) -> Result<Vec<u8>> {
     let json = json::encode(value)?;
     if json.len() > max_bytes {
@@ -51,7 +52,9 @@ pub(crate) fn encode_value<T: Serialize>(value: &T, max_bytes: usize) -> Result<
 
 /// As much of an error's text as is kept.
 pub(crate) fn kept_of(error: &str) -> &str {
-    error.get(..error.floor_char_boundary(MAX_KEY_LEN)).unwrap_or(error)
+    // `str::floor_char_boundary` is newer than the oldest toolchain.
+    let end = (0..=MAX_KEY_LEN).rev().find(|end| error.is_char_boundary(*end));
+    end.and_then(|end| error.get(..end)).unwrap_or(error)
 }
 
 /// What tells one store, opening and time limit from others.
@@ -69,17 +72,17 @@ impl Terms {
 }
 
 /// Writes `new` over `old`, in the expiry index too.
-fn write<W: Writer + ?Sized>(
-    tx: &mut W,
+fn write(
+    tx: &mut dyn Writer,
     key: &[u8],
     old: Option<&JobRow<'_>>,
     new: &JobRow<'_>,
 ) -> Result<()> {
     let value = new.encode()?;
     tx.put(TABLE, key, value);
-    let filed_at_ms = old.and_then(|old| old.ends_at_ms);
-    match (filed_at_ms, new.ends_at_ms) {
-        (_, Some(to_ms)) => expiry::move_to(tx, filed_at_ms, to_ms, TABLE, key),
+    let indexed_at_ms = old.and_then(|old| old.ends_at_ms);
+    match (indexed_at_ms, new.ends_at_ms) {
+        (_, Some(to_ms)) => expiry::move_to(tx, indexed_at_ms, to_ms, TABLE, key),
         (Some(from_ms), None) => expiry::delete(tx, from_ms, TABLE, key),
         (None, None) => (),
     }
@@ -87,8 +90,8 @@ fn write<W: Writer + ?Sized>(
 }
 
 /// The pending job at `key`, or else a new one. `random` makes its id its own.
-pub(crate) fn register_or_join<W: Writer + ?Sized>(
-    tx: &mut W,
+pub(crate) fn register_or_join(
+    tx: &mut dyn Writer,
     key: &[u8],
     terms: Terms,
     random: u128,
@@ -113,8 +116,8 @@ pub(crate) fn register_or_join<W: Writer + ?Sized>(
 }
 
 /// Ends the pending job at `key`, if it is `job_id` or any will do. Whether it did.
-pub(crate) fn end<W: Writer + ?Sized>(
-    tx: &mut W,
+pub(crate) fn end(
+    tx: &mut dyn Writer,
     key: &[u8],
     terms: Terms,
     job_id: Option<&JobId>,
@@ -133,7 +136,7 @@ pub(crate) fn end<W: Writer + ?Sized>(
 }
 
 /// Whether the job at `key` is pending.
-pub(crate) fn is_in_progress<R: Reader + ?Sized>(rows: &mut R, key: &[u8], opening_id: u64) -> Result<bool> {
+pub(crate) fn is_in_progress(rows: &mut dyn Reader, key: &[u8], opening_id: u64) -> Result<bool> {
     let now_ms = rows.now_ms();
     let Some(bytes) = rows.get(TABLE, key)? else { return Ok(false) };
     Ok(JobRow::decode(&bytes)?.is_pending(now_ms, opening_id))
@@ -149,8 +152,8 @@ pub(crate) fn value_of<T: DeserializeOwned>(row: Option<Value>) -> Result<Option
 }
 
 /// The value of the job at `key` if it is over, or else how to wait for it.
-pub(crate) fn look<R: Reader + ?Sized, T: DeserializeOwned>(
-    rows: &mut R,
+pub(crate) fn look<T: DeserializeOwned>(
+    rows: &mut dyn Reader,
     key: &[u8],
     opening_id: u64,
 ) -> Result<Found<Option<T>>> {
@@ -181,17 +184,18 @@ fn judge_of(job: [u8; 16]) -> Judge {
     })
 }
 
-/// The rows behind `after` (from the first without one) whose keys begin with `prefix`, a slice of them.
-fn slice<R: Reader + ?Sized>(rows: &mut R, prefix: &[u8], after: Option<&[u8]>) -> Result<Vec<Row>> {
+/// The rows behind `after` (from the first without one) whose keys begin with `prefix`, a slice of
+/// them.
+fn slice(rows: &mut dyn Reader, prefix: &[u8], after: Option<&[u8]>) -> Result<Vec<Row>> {
     let end = prefix_end(prefix);
     let from = after.map_or(Bound::Included(prefix), Bound::Excluded);
     rows.scan(TABLE, from, end.as_deref().map_or(Bound::Unbounded, Bound::Excluded), SCAN_SLICE)
 }
 
-/// Removes jobs whose keys begin with `prefix`, behind `after`, until about `budget` bytes were staged. Answers behind
-/// which one to go on, or `None` when none is left.
-pub(crate) fn clear<W: Writer + ?Sized>(
-    tx: &mut W,
+/// Removes jobs whose keys begin with `prefix`, behind `after`, until about `budget` bytes were
+/// staged. Answers behind which one to go on, or `None` when none is left.
+pub(crate) fn clear(
+    tx: &mut dyn Writer,
     prefix: &[u8],
     mut after: Option<Vec<u8>>,
     budget: usize,
@@ -218,8 +222,8 @@ pub(crate) fn clear<W: Writer + ?Sized>(
 }
 
 /// A page of the jobs of the store called `name` behind `cursor`.
-pub(crate) fn list<R: Reader + ?Sized>(
-    rows: &mut R,
+pub(crate) fn list(
+    rows: &mut dyn Reader,
     name: &str,
     opening_id: u64,
     cursor: Option<&Cursor>,
@@ -246,7 +250,11 @@ pub(crate) fn list<R: Reader + ?Sized>(
                 let last = items.last().map(|last| key_of(name, &last.hash)).transpose()?;
                 return Ok(Page { items, next: last.map(|key| Cursor::new(TABLE, key)) });
             }
-            items.push(entry(key.strip_prefix(prefix.as_slice()).unwrap_or_default(), &row, opening_id)?);
+            items.push(entry(
+                key.strip_prefix(prefix.as_slice()).unwrap_or_default(),
+                &row,
+                opening_id,
+            )?);
         }
         if found.len() < SCAN_SLICE {
             return Ok(Page { items, next: None });
@@ -270,7 +278,7 @@ fn entry(hash: &[u8], row: &JobRow<'_>, opening_id: u64) -> Result<DedupeEntry> 
 }
 
 /// Counts every job of the store called `name`; its waiters are counted elsewhere.
-pub(crate) fn stats<R: Reader + ?Sized>(rows: &mut R, name: &str, opening_id: u64) -> Result<DedupeStats> {
+pub(crate) fn stats(rows: &mut dyn Reader, name: &str, opening_id: u64) -> Result<DedupeStats> {
     let prefix = prefix_of(name)?;
     let now_ms = rows.now_ms();
     let mut stats = DedupeStats::default();

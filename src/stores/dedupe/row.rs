@@ -2,11 +2,11 @@
 
 use crate::codec::{self, key};
 use crate::error::Result;
-use crate::stores::text::check_len;
+use crate::stores::length::check_len;
 use crate::tables::Table;
 
-/// What a row adds to the JSON of a value: the job (16 bytes), an option and two tags (3), and three integers of at
-/// most nine bytes each.
+/// What a row adds to the JSON of a value: the job (16 bytes), an option and two tags (3), and
+/// three integers of at most nine bytes each.
 pub(crate) const JOB_ROW_OVERHEAD: usize = 46;
 
 /// A row of [`Table::DedupeJob`].
@@ -16,7 +16,8 @@ pub(crate) struct JobRow<'a> {
     pub(crate) job: [u8; 16],
     /// Which opening of the file registered it.
     pub(crate) opening_id: u64,
-    /// When a pending job times out, or an ended one is forgotten, in milliseconds since the Unix epoch. `None`: never.
+    /// When a pending job times out, or an ended one is forgotten, in milliseconds since the Unix
+    /// epoch. `None`: never.
     pub(crate) ends_at_ms: Option<u64>,
     pub(crate) progress: Progress<'a>,
 }
@@ -47,7 +48,9 @@ impl<'a> JobRow<'a> {
 
     /// Whether somebody is at it: not when its owner died with an earlier opening.
     pub(crate) fn is_pending(&self, now_ms: u64, opening_id: u64) -> bool {
-        matches!(self.progress, Progress::Pending) && self.opening_id == opening_id && self.is_live(now_ms)
+        matches!(self.progress, Progress::Pending)
+            && self.opening_id == opening_id
+            && self.is_live(now_ms)
     }
 }
 

@@ -1,7 +1,8 @@
 //! What a sweeper does to jobs.
 //!
-//! Nobody who waits loses an answer: the wait for a pending job ends at the job's timeout with no value, and so it does
-//! when a sweeper that comes first removes the row. Who waited for a job that is over has had the answer before.
+//! Nobody who waits loses an answer: the wait for a pending job ends at the job's timeout with no
+//! value, and so it does when a sweeper that comes first removes the row. Who waited for a job that
+//! is over has had the answer before.
 
 use super::row::JobRow;
 use crate::engine::access::Writer;
@@ -9,8 +10,9 @@ use crate::error::Result;
 use crate::stores::sweep::{Due, Verdict};
 use crate::tables::Table;
 
-/// Removes the job that is due when its time is over: one that timed out, or that ended long enough ago.
-pub(crate) fn sweep<W: Writer + ?Sized>(tx: &mut W, due: &Due<'_>) -> Result<Verdict> {
+/// Removes the job that is due when its time is over: one that timed out, or that ended long enough
+/// ago.
+pub(crate) fn sweep(tx: &mut dyn Writer, due: &Due<'_>) -> Result<Verdict> {
     let Some(bytes) = tx.get(Table::DedupeJob, due.key)? else { return Ok(Verdict::Stale) };
     let row = JobRow::decode(&bytes)?;
     let Some(ends_at_ms) = row.ends_at_ms else { return Ok(Verdict::Stale) };
@@ -18,7 +20,7 @@ pub(crate) fn sweep<W: Writer + ?Sized>(tx: &mut W, due: &Due<'_>) -> Result<Ver
         return Ok(Verdict::Keep { until_ms: ends_at_ms });
     }
     tx.delete(Table::DedupeJob, due.key);
-    due.unfile(tx, ends_at_ms);
+    due.unindex(tx, ends_at_ms);
     Ok(Verdict::Removed)
 }
 
@@ -42,7 +44,9 @@ mod tests {
             register_or_join(&mut tx, &key(hash), terms(timeout_ms), 1).unwrap();
         }
         tx.now_ms = 60;
-        assert!(end(&mut tx, &key("done"), terms(Some(100)), None, Progress::Completed(b"1")).unwrap());
+        assert!(
+            end(&mut tx, &key("done"), terms(Some(100)), None, Progress::Completed(b"1")).unwrap()
+        );
         tx.now_ms = 99;
         assert_eq!(sweep_all(&mut tx).total(), 0);
         tx.now_ms = 100;

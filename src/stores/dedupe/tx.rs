@@ -14,9 +14,10 @@ use std::marker::PhantomData;
 use std::time::Duration;
 use ulid::Ulid;
 
-/// The jobs of one named store inside a transaction: the operations of [`DedupeStore`](super::DedupeStore),
-/// answering at once and seeing what the transaction has done so far. What they change is kept or lost with the
-/// transaction; who waits for a job is woken when the transaction has ended well.
+/// The jobs of one named store inside a transaction: the operations of
+/// [`DedupeStore`](super::DedupeStore), answering at once and seeing what the transaction has done
+/// so far. What they change is kept or lost with the transaction; who waits for a job is woken when
+/// the transaction has ended well.
 ///
 /// An operation that answers an error has changed nothing; the transaction can go on.
 pub struct DedupeTx<'a, T> {
@@ -34,7 +35,8 @@ impl<'a, T: Serialize + DeserializeOwned> DedupeTx<'a, T> {
         Self { tx, name, terms, max_value_bytes, values: PhantomData }
     }
 
-    /// The same view, with another job timeout. See [`Dedupe::with_job_timeout`](super::Dedupe::with_job_timeout).
+    /// The same view, with another job timeout. See
+    /// [`Dedupe::with_job_timeout`](super::Dedupe::with_job_timeout).
     #[must_use]
     pub fn with_job_timeout(self, job_timeout: Duration) -> Self {
         let terms = Terms { timeout_ms: ops::timeout_ms(job_timeout), ..self.terms };
@@ -52,8 +54,8 @@ impl<'a, T: Serialize + DeserializeOwned> DedupeTx<'a, T> {
         ops::register_or_join(self.tx, &key, self.terms, Ulid::generate().random())
     }
 
-    /// What [`DedupeStore::wait_for`](super::DedupeStore::wait_for) would answer at once: a transaction waits for
-    /// nobody, so a pending job, too, is `None`.
+    /// What [`DedupeStore::wait_for`](super::DedupeStore::wait_for) would answer at once: a
+    /// transaction waits for nobody, so a pending job, too, is `None`.
     pub fn wait_for(&mut self, hash: &str) -> Result<Option<T>> {
         let key = key_of(self.name, hash)?;
         match ops::look(self.tx, &key, self.terms.opening_id)? {
@@ -79,7 +81,8 @@ impl<'a, T: Serialize + DeserializeOwned> DedupeTx<'a, T> {
     }
 
     /// See [`DedupeStore::clear`](super::DedupeStore::clear), but all at once: the transaction is
-    /// [`TooLarge`](crate::Error::TooLarge) when there are more jobs than one frame of the log can name.
+    /// [`TooLarge`](crate::Error::TooLarge) when there are more jobs than one frame of the log can
+    /// name.
     pub fn clear(&mut self, scope: Option<&str>) -> Result<()> {
         let prefix = key_of(self.name, scope.unwrap_or_default())?;
         ops::clear(self.tx, &prefix, None, usize::MAX).map(drop)

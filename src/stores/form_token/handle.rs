@@ -3,8 +3,8 @@
 use super::ops::{self, Binding};
 use super::row::TokenKey;
 use super::{
-    FormTokenEntry, FormTokenRecord, FormTokenStats, FormTokenStore, LookupKey, TokenConsumeOutcome,
-    TokenSubject,
+    FormTokenEntry, FormTokenRecord, FormTokenStats, FormTokenStore, LookupKey,
+    TokenConsumeOutcome, TokenSubject,
 };
 use crate::Pending;
 use crate::durability::Durability;
@@ -37,18 +37,19 @@ impl FormTokens {
         Self { durability, ..self }
     }
 
-    /// The same store; tokens consumed through this handle answer `Replay` until this long after their expiry. The
-    /// default is 24 hours. Tokens that are consumed already keep the grace that they were consumed with.
+    /// The same store; tokens consumed through this handle answer `Replay` until this long after
+    /// their expiry. The default is 24 hours. Tokens that are consumed already keep the grace that
+    /// they were consumed with.
     #[must_use]
     pub fn with_replay_grace(self, replay_grace: Duration) -> Self {
         Self { replay_grace, ..self }
     }
 
-    /// Up to `limit` live tokens behind `cursor` (from the first without one), consumed ones within their grace
-    /// included, by the room's clock.
+    /// Up to `limit` live tokens behind `cursor` (from the first without one), consumed ones within
+    /// their grace included, by the room's clock.
     ///
-    /// The order is that of the stored keys: lookup keys that are no lowercase hex of even length first, then those
-    /// that are, each in byte order.
+    /// The order is that of the stored keys: lookup keys that are no lowercase hex of even length
+    /// first, then those that are, each in byte order.
     ///
     /// # Errors
     /// [`InvalidConfig`](crate::Error::InvalidConfig) for a limit outside 1 to
@@ -57,10 +58,10 @@ impl FormTokens {
         self.engine.read(self.durability, |rows| ops::list(rows, cursor, limit))
     }
 
-    /// Counts every token, by reading every one of them: the cost grows with the number of tokens stored, and other
-    /// callers do not wait meanwhile.
+    /// Counts every token, by reading every one of them: the cost grows with the number of tokens
+    /// stored, and other callers do not wait meanwhile.
     pub fn stats(&self) -> Pending<FormTokenStats> {
-        self.engine.read(self.durability, ops::stats)
+        self.engine.read(self.durability, |rows| ops::stats(rows))
     }
 }
 
@@ -102,7 +103,13 @@ impl FormTokenStore for FormTokens {
         bound_resource: Option<&str>,
         now: u64,
     ) -> Pending<(TokenConsumeOutcome, Option<String>)> {
-        self.consume_form_token_any(slice::from_ref(lookup_key), subject, purpose, bound_resource, now)
+        self.consume_form_token_any(
+            slice::from_ref(lookup_key),
+            subject,
+            purpose,
+            bound_resource,
+            now,
+        )
     }
 
     fn consume_form_token_any(
@@ -119,8 +126,9 @@ impl FormTokenStore for FormTokens {
         };
         let binding = Binding { subject, purpose, bound_resource };
         let grace_ms = super::grace_ms(self.replay_grace);
-        self.engine
-            .transact(self.durability, &rows_of(&keys), |tx| ops::consume(tx, &keys, binding, now, grace_ms))
+        self.engine.transact(self.durability, &rows_of(&keys), |tx| {
+            ops::consume(tx, &keys, binding, now, grace_ms)
+        })
     }
 
     fn set_token_result(&self, lookup_key: &LookupKey, result_ref: &str) -> Pending<()> {
@@ -132,6 +140,7 @@ impl FormTokenStore for FormTokens {
             Ok(keys) => keys,
             Err(error) => return Pending::ready(Err(error)),
         };
-        self.engine.transact(self.durability, &rows_of(&keys), |tx| ops::set_result(tx, &keys, result_ref))
+        self.engine
+            .transact(self.durability, &rows_of(&keys), |tx| ops::set_result(tx, &keys, result_ref))
     }
 }

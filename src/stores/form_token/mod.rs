@@ -9,8 +9,8 @@ mod tx;
 
 pub use handle::FormTokens;
 pub use record::{
-    FormTokenEntry, FormTokenRecord, FormTokenStats, LookupKey, TokenConsumeOutcome, TokenSubject, TokenUse,
-    classify_token_consume,
+    FormTokenEntry, FormTokenRecord, FormTokenStats, LookupKey, TokenConsumeOutcome, TokenSubject,
+    TokenUse, classify_token_consume,
 };
 pub use tx::FormTokensTx;
 
@@ -20,8 +20,8 @@ use std::time::Duration;
 
 /// A store of one-time form tokens.
 ///
-/// Every method has taken its effect, in order, when it returns; the [`Pending`] is the wait for its durability.
-/// Points in time are seconds since the Unix epoch.
+/// Every method has taken its effect, in order, when it returns; the [`Pending`] is the wait for
+/// its durability. Points in time are seconds since the Unix epoch.
 ///
 /// | state of the token | binding (subject, purpose, resource) | outcome of a consume | result |
 /// |---|---|---|---|
@@ -34,17 +34,18 @@ use std::time::Duration;
 ///
 /// # Errors
 /// Of every method: [`TooLarge`](crate::Error::TooLarge) when a string is over
-/// [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN), and what the log did to the write; nothing was applied, unless the
-/// error is [`OutcomeUnknown`](crate::Error::OutcomeUnknown).
+/// [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN), and what the log did to the write; nothing was
+/// applied, unless the error is [`OutcomeUnknown`](crate::Error::OutcomeUnknown).
 pub trait FormTokenStore: Send + Sync {
     /// Hands a token in.
     ///
-    /// A token lives while it is unexpired, or consumed and within its grace, by the clock of the store. When one
-    /// lives under this lookup key the answer is [`AlreadyExists`](crate::Error::AlreadyExists), and that one is
-    /// untouched.
+    /// A token lives while it is unexpired, or consumed and within its grace, by the clock of the
+    /// store. When one lives under this lookup key the answer is
+    /// [`AlreadyExists`](crate::Error::AlreadyExists), and that one is untouched.
     fn insert_form_token(&self, record: FormTokenRecord) -> Pending<()>;
 
-    /// Consumes a token, or says what became of it. `now` is the caller's time and alone decides what is expired.
+    /// Consumes a token, or says what became of it. `now` is the caller's time and alone decides
+    /// what is expired.
     ///
     /// The answer never tells which part of the binding differed.
     fn consume_form_token(
@@ -56,8 +57,9 @@ pub trait FormTokenStore: Send + Sync {
         now: u64,
     ) -> Pending<(TokenConsumeOutcome, Option<String>)>;
 
-    /// Consumes the first of `candidates` that exists: the lookup keys of one token under several versions of the
-    /// hashing key, the current one first. An expired token does not exist. No candidate is `Invalid`.
+    /// Consumes the first of `candidates` that exists: the lookup keys of one token under several
+    /// versions of the hashing key, the current one first. An expired token does not exist. No
+    /// candidate is `Invalid`.
     fn consume_form_token_any(
         &self,
         candidates: &[LookupKey],
@@ -67,11 +69,13 @@ pub trait FormTokenStore: Send + Sync {
         now: u64,
     ) -> Pending<(TokenConsumeOutcome, Option<String>)>;
 
-    /// Stores what a replay answers. A later call overwrites. On a token that is unknown, unconsumed or past its
-    /// grace by the clock of the store, nothing changes, and the answer is `Ok`.
+    /// Stores what a replay answers. A later call overwrites. On a token that is unknown,
+    /// unconsumed or past its grace by the clock of the store, nothing changes, and the answer is
+    /// `Ok`.
     fn set_token_result(&self, lookup_key: &LookupKey, result_ref: &str) -> Pending<()>;
 
-    /// Stores what a replay answers at the first of `candidates` that is consumed and within its grace.
+    /// Stores what a replay answers at the first of `candidates` that is consumed and within its
+    /// grace.
     fn set_token_result_any(&self, candidates: &[LookupKey], result_ref: &str) -> Pending<()>;
 }
 

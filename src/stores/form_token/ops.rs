@@ -4,8 +4,8 @@
 //!
 //! 1. The row of a token never changes; a consume adds the use row beside it.
 //! 2. A use row never stands without the token's own row.
-//! 3. A token has exactly one row in the expiry index: at its expiry, or, once a sweeper has found it consumed, at
-//!    its expiry plus the grace of its use row.
+//! 3. A token has exactly one row in the expiry index: at its expiry, or, once a sweeper has found
+//!    it consumed, at its expiry plus the grace of its use row.
 
 use super::record::{
     FormTokenEntry, FormTokenRecord, FormTokenStats, TokenConsumeOutcome, TokenSubject, TokenUse,
@@ -16,9 +16,9 @@ use crate::engine::access::{Reader, Value, Writer};
 use crate::error::{Error, Result};
 use crate::observe;
 use crate::stores::expiry;
+use crate::stores::length::check_len;
+use crate::stores::merge_join::visit;
 use crate::stores::page::{Cursor, Page, check_limit};
-use crate::stores::side_by_side::visit;
-use crate::stores::text::check_len;
 use crate::tables::Table;
 
 /// How many rows one step of a listing or count reads.
@@ -43,7 +43,7 @@ impl Binding<'_> {
 }
 
 /// The bytes of a token's two rows. Nothing when the token has none.
-pub(super) fn load<R: Reader + ?Sized>(rows: &mut R, key: &[u8]) -> Result<Option<(Value, Option<Value>)>> {
+pub(super) fn load(rows: &mut dyn Reader, key: &[u8]) -> Result<Option<(Value, Option<Value>)>> {
     let Some(token) = rows.get(Table::FormToken, key)? else { return Ok(None) };
     Ok(Some((token, rows.get(Table::FormTokenUse, key)?)))
 }
@@ -53,39 +53,41 @@ pub(super) fn decode_use(bytes: Option<&Value>) -> Result<Option<UseRow<'_>>> {
 }
 
 /// Stores a token, unless one lives under its lookup key. What is left of an ended one is replaced.
-pub(crate) fn insert<W: Writer + ?Sized>(tx: &mut W, record: &FormTokenRecord) -> Result<()> {
+pub(crate) fn insert(tx: &mut dyn Writer, record: &FormTokenRecord) -> Result<()> {
     let key = TokenKey::encode(&record.lookup_key)?;
     let new = TokenRow::of(record)?;
     let value = new.encode()?;
 
-    let mut filed_at_ms = None;
+    let mut indexed_at_ms = None;
     if let Some((old, consumed)) = load(tx, key.as_bytes())? {
         let old = TokenRow::decode(&old)?;
         let consumed = decode_use(consumed.as_ref())?;
         if old.phase(consumed.as_ref(), tx.now_ms().into()) != Phase::Absent {
             return Err(Error::AlreadyExists);
         }
-        filed_at_ms = Some(old.expiry_ms());
+        indexed_at_ms = Some(old.expiry_ms());
         if let Some(consumed) = consumed {
             tx.delete(Table::FormTokenUse, key.as_bytes());
             // A sweeper that came by within the grace has filed it there.
-            let refiled_at_ms = old.grace_ends_ms(&consumed);
-            if refiled_at_ms != old.expiry_ms() {
-                expiry::delete(tx, refiled_at_ms, Table::FormToken, key.as_bytes());
+            let rescheduled_at_ms = old.grace_ends_ms(&consumed);
+            if rescheduled_at_ms != old.expiry_ms() {
+                expiry::delete(tx, rescheduled_at_ms, Table::FormToken, key.as_bytes());
             }
-            // It may have been the one at the expiry that a sweeper took away, so the new row is filed anew.
+            // It may have been the one at the expiry that a sweeper took away, so the new row is
+            // filed anew.
             expiry::delete(tx, old.expiry_ms(), Table::FormToken, key.as_bytes());
-            filed_at_ms = None;
+            indexed_at_ms = None;
         }
     }
     tx.put(Table::FormToken, key.as_bytes(), value);
-    expiry::move_to(tx, filed_at_ms, new.expiry_ms(), Table::FormToken, key.as_bytes());
+    expiry::move_to(tx, indexed_at_ms, new.expiry_ms(), Table::FormToken, key.as_bytes());
     Ok(())
 }
 
-/// Consumes the first of `candidates` that exists at `now`, in seconds since the Unix epoch by the caller's clock.
-pub(crate) fn consume<W: Writer + ?Sized>(
-    tx: &mut W,
+/// Consumes the first of `candidates` that exists at `now`, in seconds since the Unix epoch by the
+/// caller's clock.
+pub(crate) fn consume(
+    tx: &mut dyn Writer,
     candidates: &[TokenKey],
     binding: Binding<'_>,
     now: u64,
@@ -111,7 +113,9 @@ pub(crate) fn consume<W: Writer + ?Sized>(
         let outcome = classify_token_consume(changed, true, phase == Phase::Consumed, binding_ok);
         observe::consumed(label(outcome));
         let result_ref = match outcome {
-            TokenConsumeOutcome::Replay => consumed.and_then(|used| used.result_ref).map(Into::into),
+            TokenConsumeOutcome::Replay => {
+                consumed.and_then(|used| used.result_ref).map(Into::into)
+            }
             _ => None,
         };
         return Ok((outcome, result_ref));
@@ -130,9 +134,10 @@ fn label(outcome: TokenConsumeOutcome) -> &'static str {
     }
 }
 
-/// Stores what a replay answers, at the first of `candidates` that is consumed and within its grace.
-pub(crate) fn set_result<W: Writer + ?Sized>(
-    tx: &mut W,
+/// Stores what a replay answers, at the first of `candidates` that is consumed and within its
+/// grace.
+pub(crate) fn set_result(
+    tx: &mut dyn Writer,
     candidates: &[TokenKey],
     result_ref: &str,
 ) -> Result<()> {
@@ -151,13 +156,14 @@ pub(crate) fn set_result<W: Writer + ?Sized>(
 }
 
 /// A page of the live tokens behind `cursor`.
-pub(crate) fn list<R: Reader + ?Sized>(
-    rows: &mut R,
+pub(crate) fn list(
+    rows: &mut dyn Reader,
     cursor: Option<&Cursor>,
     limit: usize,
 ) -> Result<Page<FormTokenEntry>> {
     check_limit(limit)?;
-    let after = cursor.map(|cursor| cursor.key_in(Table::FormToken)).transpose()?.map(<[u8]>::to_vec);
+    let after =
+        cursor.map(|cursor| cursor.key_in(Table::FormToken)).transpose()?.map(<[u8]>::to_vec);
     let now_ms = u128::from(rows.now_ms());
     let mut items = Vec::new();
     let mut last_key = Vec::new();
@@ -186,11 +192,12 @@ pub(crate) fn list<R: Reader + ?Sized>(
 }
 
 /// Counts every token.
-pub(crate) fn stats<R: Reader + ?Sized>(rows: &mut R) -> Result<FormTokenStats> {
+pub(crate) fn stats(rows: &mut dyn Reader) -> Result<FormTokenStats> {
     let now_ms = u128::from(rows.now_ms());
     let mut stats = FormTokenStats::default();
     visit(rows, TABLES, SCAN_SLICE, None, |key, token, used| {
-        stats.bytes += (key.len() + token.len() + used.map_or(0, |used| key.len() + used.len())) as u64;
+        stats.bytes +=
+            (key.len() + token.len() + used.map_or(0, |used| key.len() + used.len())) as u64;
         match TokenRow::decode(token)?.phase(decode_use(used)?.as_ref(), now_ms) {
             Phase::Unconsumed => stats.live += 1,
             Phase::Consumed => stats.consumed += 1,

@@ -7,11 +7,12 @@ use std::str::FromStr;
 /// How much of a lookup key `Debug` shows.
 const DEBUG_PREFIX_CHARS: usize = 6;
 
-/// What a token is found by: a keyed hash of its secret, in lowercase hex. Opaque to the store; any string up to
-/// [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN) is one, and lowercase hex takes half the space.
+/// What a token is found by: a keyed hash of its secret, in lowercase hex. Opaque to the store; any
+/// string up to [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN) is one, and lowercase hex takes half
+/// the space.
 ///
-/// Who knows a lookup key cannot forge the token, but can tell tokens apart, so `Debug` shows only its beginning.
-/// `Display` prints it whole.
+/// Who knows a lookup key cannot forge the token, but can tell tokens apart, so `Debug` shows only
+/// its beginning. `Display` prints it whole.
 ///
 /// ```
 /// let key = cloakroom::LookupKey::new("3fa9c1d27b");
@@ -74,8 +75,8 @@ impl AsRef<str> for LookupKey {
     }
 }
 
-/// Whom a token was issued to. Two subjects are equal only when kind and text are: `Anonymous` never equals an
-/// empty authenticated id, nor a flow the user of the same name.
+/// Whom a token was issued to. Two subjects are equal only when kind and text are: `Anonymous`
+/// never equals an empty authenticated id, nor a flow the user of the same name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum TokenSubject {
     /// Nobody in particular.
@@ -91,15 +92,18 @@ pub enum TokenSubject {
 pub struct FormTokenRecord {
     /// What the token is found by.
     pub lookup_key: LookupKey,
-    /// The version of the key that made the lookup key. Kept for the caller; the store does not read it.
+    /// The version of the key that made the lookup key. Kept for the caller; the store does not
+    /// read it.
     pub key_version: String,
     /// Whom the token was issued to. A consume must name the same.
     pub subject: TokenSubject,
     /// What the token is good for. A consume must name the same.
     pub purpose: String,
-    /// What the token is bound to, if anything. A consume must name the same; `None` and `Some("")` differ.
+    /// What the token is bound to, if anything. A consume must name the same; `None` and `Some("")`
+    /// differ.
     pub bound_resource: Option<String>,
-    /// When the token was issued, in seconds since the Unix epoch. Kept for the caller; the store does not read it.
+    /// When the token was issued, in seconds since the Unix epoch. Kept for the caller; the store
+    /// does not read it.
     pub issued_at: u64,
     /// When the token ends, in seconds since the Unix epoch. At this second it has ended.
     pub expires_at: u64,
@@ -110,17 +114,20 @@ pub struct FormTokenRecord {
 pub enum TokenConsumeOutcome {
     /// This caller, and no other ever, may carry out what the token was for.
     Proceed,
-    /// The token was consumed before. Nothing may be carried out again; the stored result, if there is one, is what
-    /// the first caller answered.
+    /// The token was consumed before. Nothing may be carried out again; the stored result, if there
+    /// is one, is what the first caller answered.
     Replay,
-    /// There is no such token, or it has ended, or it is bound to something else. It does not say which.
+    /// There is no such token, or it has ended, or it is bound to something else. It does not say
+    /// which.
     Invalid,
 }
 
-/// Decides what a consume says, from what a conditional update of the token (unconsumed, unexpired and bound to what
-/// the caller names) changed and, when it changed nothing, from what the row looks like. Pure.
+/// Decides what a consume says, from what a conditional update of the token (unconsumed, unexpired
+/// and bound to what the caller names) changed and, when it changed nothing, from what the row
+/// looks like. Pure.
 ///
-/// - `changed`: how many rows the update changed; a lookup key is unique, so one means that this caller won.
+/// - `changed`: how many rows the update changed; a lookup key is unique, so one means that this
+///   caller won.
 /// - `found`: whether the row exists; an expired one does not.
 /// - `already_consumed`: whether it was consumed before.
 /// - `binding_ok`: whether subject, purpose and resource are those of the row.
@@ -175,7 +182,8 @@ pub struct FormTokenStats {
     pub consumed: u64,
     /// Tokens that have ended and were not swept yet.
     pub expired: u64,
-    /// Bytes of keys and values of all these, those not swept yet included; index rows are not counted.
+    /// Bytes of keys and values of all these, those not swept yet included; index rows are not
+    /// counted.
     pub bytes: u64,
 }
 

@@ -1,15 +1,15 @@
 //! The rows of form tokens: their keys, their bytes, and when they end.
 //!
-//! A key is one tag byte and the lookup key: tag 1 and the bytes that it stands for when it is lowercase hex of even,
-//! non-zero length (a keyed hash, so the common case; it halves the log and the B-tree), else tag 0 and its UTF-8.
-//! Both directions are one to one, and this is the order of listings: first whatever is no hex, then hex, each in
-//! byte order.
+//! A key is one tag byte and the lookup key: tag 1 and the bytes that it stands for when it is
+//! lowercase hex of even, non-zero length (a keyed hash, so the common case; it halves the log and
+//! the B-tree), else tag 0 and its UTF-8. Both directions are one to one, and this is the order of
+//! listings: first whatever is no hex, then hex, each in byte order.
 
 use super::record::{FormTokenRecord, LookupKey, TokenSubject};
 use crate::codec;
 use crate::error::{Error, Result};
+use crate::stores::length::check_len;
 use crate::stores::page::decode_hex;
-use crate::stores::text::check_len;
 use crate::tables::Table;
 use std::fmt::Write as _;
 
@@ -43,8 +43,9 @@ impl TokenKey {
 
 /// The lookup key that [`TokenKey::encode`] wrote as `key`.
 pub(crate) fn decode_key(key: &[u8]) -> Result<LookupKey> {
-    let damaged =
-        |detail: &str| Error::corrupted(format!("a key of table {}", Table::FormToken.name()), detail);
+    let damaged = |detail: &str| {
+        Error::corrupted(format!("a key of table {}", Table::FormToken.name()), detail)
+    };
     match key.split_first() {
         Some((&TAG_TEXT, text)) => std::str::from_utf8(text)
             .map(LookupKey::new)
@@ -102,13 +103,14 @@ pub(crate) struct TokenRow<'a> {
     pub(crate) expires_at: u64,
 }
 
-/// A row of [`Table::FormTokenUse`]: what became of a consumed token. Never stands without the token's own row.
+/// A row of [`Table::FormTokenUse`]: what became of a consumed token. Never stands without the
+/// token's own row.
 #[derive(Debug, PartialEq, Eq, bincode::Encode, bincode::BorrowDecode)]
 pub(crate) struct UseRow<'a> {
     /// By the clock of the caller that consumed, in seconds since the Unix epoch.
     pub(crate) consumed_at: u64,
-    /// How long after its expiry the token answers `Replay`. Fixed when it is consumed, so that every reader and the
-    /// sweeper agree, whatever their handles say.
+    /// How long after its expiry the token answers `Replay`. Fixed when it is consumed, so that
+    /// every reader and the sweeper agree, whatever their handles say.
     pub(crate) grace_ms: u64,
     pub(crate) result_ref: Option<&'a str>,
 }
@@ -171,13 +173,15 @@ impl<'a> TokenRow<'a> {
         self.expiry_ms().saturating_add(consumed.grace_ms)
     }
 
-    /// What the token is at `now_ms`. Compared in 128 bits, so that no time a caller can write overflows or is
-    /// rounded.
+    /// What the token is at `now_ms`. Compared in 128 bits, so that no time a caller can write
+    /// overflows or is rounded.
     pub(crate) fn phase(&self, consumed: Option<&UseRow<'_>>, now_ms: u128) -> Phase {
         let expires_ms = u128::from(self.expires_at) * 1_000;
         match consumed {
             None if now_ms < expires_ms => Phase::Unconsumed,
-            Some(consumed) if now_ms < expires_ms + u128::from(consumed.grace_ms) => Phase::Consumed,
+            Some(consumed) if now_ms < expires_ms + u128::from(consumed.grace_ms) => {
+                Phase::Consumed
+            }
             _ => Phase::Absent,
         }
     }
@@ -273,7 +277,9 @@ mod tests {
             bad[at] ^= 0x80;
             match TokenRow::decode(&bad) {
                 Ok(row) => assert_ne!(row, token_row(), "byte {at}"),
-                Err(error) => assert!(matches!(error, Error::Corrupted { .. }), "byte {at}: {error}"),
+                Err(error) => {
+                    assert!(matches!(error, Error::Corrupted { .. }), "byte {at}: {error}")
+                }
             }
         }
     }

@@ -7,8 +7,9 @@ use crate::error::Result;
 use crate::stores::sweep::{Due, Verdict};
 use crate::tables::Table;
 
-/// Removes the token that is due, with its use, when it is absent. One that is consumed stays until its grace ends.
-pub(crate) fn sweep<W: Writer + ?Sized>(tx: &mut W, due: &Due<'_>) -> Result<Verdict> {
+/// Removes the token that is due, with its use, when it is absent. One that is consumed stays until
+/// its grace ends.
+pub(crate) fn sweep(tx: &mut dyn Writer, due: &Due<'_>) -> Result<Verdict> {
     let Some((token, used)) = load(tx, due.key)? else { return Ok(Verdict::Stale) };
     let token = TokenRow::decode(&token)?;
     let used = decode_use(used.as_ref())?;
@@ -16,7 +17,9 @@ pub(crate) fn sweep<W: Writer + ?Sized>(tx: &mut W, due: &Due<'_>) -> Result<Ver
     match token.phase(used.as_ref(), tx.now_ms().into()) {
         Phase::Unconsumed => return Ok(Verdict::Keep { until_ms: token.expiry_ms() }),
         Phase::Consumed => {
-            return Ok(Verdict::Keep { until_ms: grace_ends_ms.unwrap_or_else(|| token.expiry_ms()) });
+            return Ok(Verdict::Keep {
+                until_ms: grace_ends_ms.unwrap_or_else(|| token.expiry_ms()),
+            });
         }
         Phase::Absent => {}
     }
@@ -26,9 +29,9 @@ pub(crate) fn sweep<W: Writer + ?Sized>(tx: &mut W, due: &Due<'_>) -> Result<Ver
     }
     if grace_ends_ms != Some(due.at_ms) {
         // It is filed at its expiry, or nobody knows where.
-        due.unfile(tx, token.expiry_ms());
+        due.unindex(tx, token.expiry_ms());
         if let Some(grace_ends_ms) = grace_ends_ms.filter(|_| token.expiry_ms() != due.at_ms) {
-            due.unfile(tx, grace_ends_ms);
+            due.unindex(tx, grace_ends_ms);
         }
     }
     Ok(Verdict::Removed)
@@ -39,7 +42,9 @@ mod tests {
     use super::*;
     use crate::stores::form_token::ops::{Binding, consume, insert};
     use crate::stores::form_token::row::TokenKey;
-    use crate::stores::form_token::{FormTokenRecord, LookupKey, TokenConsumeOutcome, TokenSubject};
+    use crate::stores::form_token::{
+        FormTokenRecord, LookupKey, TokenConsumeOutcome, TokenSubject,
+    };
     use crate::stores::map_tx::MapTx;
     use crate::stores::sweep::sweep_all;
 
@@ -82,10 +87,10 @@ mod tests {
         assert_eq!(consume_at(&mut tx, 5, 7_000), TokenConsumeOutcome::Proceed);
         tx.now_ms = 16_999;
         let report = sweep_all(&mut tx);
-        assert_eq!((report.form_tokens, report.refiled), (0, 1));
+        assert_eq!((report.form_tokens, report.rescheduled), (0, 1));
         assert_eq!(consume_at(&mut tx, 16, 7_000), TokenConsumeOutcome::Replay);
         assert_eq!(tx.keys(Table::Expiry).len(), 1);
-        assert_eq!(sweep_all(&mut tx).refiled, 0, "it is met again only when it is due");
+        assert_eq!(sweep_all(&mut tx).rescheduled, 0, "it is met again only when it is due");
         tx.now_ms = 17_000;
         assert_eq!(sweep_all(&mut tx).form_tokens, 1);
         assert!(tx.snapshot().is_empty());
@@ -123,10 +128,10 @@ mod tests {
         insert(&mut tx, &token(10)).unwrap();
         consume_at(&mut tx, 5, u64::MAX);
         tx.now_ms = 11_000;
-        assert_eq!(sweep_all(&mut tx).refiled, 1);
+        assert_eq!(sweep_all(&mut tx).rescheduled, 1);
         tx.now_ms = u64::MAX;
         let report = sweep_all(&mut tx);
-        assert_eq!((report.total(), report.refiled), (0, 0));
+        assert_eq!((report.total(), report.rescheduled), (0, 0));
         assert_eq!(tx.keys(Table::FormTokenUse).len(), 1);
     }
 }

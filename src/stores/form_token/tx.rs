@@ -10,8 +10,9 @@ use std::fmt;
 use std::slice;
 use std::time::Duration;
 
-/// The form tokens inside a transaction: the operations of [`FormTokenStore`](super::FormTokenStore), answering at
-/// once and seeing what the transaction has done so far. What they change is kept or lost with the transaction.
+/// The form tokens inside a transaction: the operations of
+/// [`FormTokenStore`](super::FormTokenStore), answering at once and seeing what the transaction has
+/// done so far. What they change is kept or lost with the transaction.
 ///
 /// An operation that answers an error has changed nothing; the transaction can go on.
 pub struct FormTokensTx<'a> {
@@ -25,8 +26,8 @@ impl<'a> FormTokensTx<'a> {
         Self { tx, replay_grace: DEFAULT_REPLAY_GRACE }
     }
 
-    /// The same view; tokens consumed through it answer `Replay` until this long after their expiry. The default is
-    /// 24 hours.
+    /// The same view; tokens consumed through it answer `Replay` until this long after their
+    /// expiry. The default is 24 hours.
     #[must_use]
     pub fn with_replay_grace(self, replay_grace: Duration) -> Self {
         Self { replay_grace, ..self }
@@ -46,10 +47,17 @@ impl<'a> FormTokensTx<'a> {
         bound_resource: Option<&str>,
         now: u64,
     ) -> Result<(TokenConsumeOutcome, Option<String>)> {
-        self.consume_form_token_any(slice::from_ref(lookup_key), subject, purpose, bound_resource, now)
+        self.consume_form_token_any(
+            slice::from_ref(lookup_key),
+            subject,
+            purpose,
+            bound_resource,
+            now,
+        )
     }
 
-    /// See [`FormTokenStore::consume_form_token_any`](super::FormTokenStore::consume_form_token_any).
+    /// See
+    /// [`FormTokenStore::consume_form_token_any`](super::FormTokenStore::consume_form_token_any).
     pub fn consume_form_token_any(
         &mut self,
         candidates: &[LookupKey],
@@ -69,7 +77,11 @@ impl<'a> FormTokensTx<'a> {
     }
 
     /// See [`FormTokenStore::set_token_result_any`](super::FormTokenStore::set_token_result_any).
-    pub fn set_token_result_any(&mut self, candidates: &[LookupKey], result_ref: &str) -> Result<()> {
+    pub fn set_token_result_any(
+        &mut self,
+        candidates: &[LookupKey],
+        result_ref: &str,
+    ) -> Result<()> {
         let keys = candidates.iter().map(TokenKey::encode).collect::<Result<Vec<_>>>()?;
         ops::set_result(self.tx, &keys, result_ref)
     }
@@ -77,6 +89,8 @@ impl<'a> FormTokensTx<'a> {
 
 impl fmt::Debug for FormTokensTx<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FormTokensTx").field("replay_grace", &self.replay_grace).finish_non_exhaustive()
+        f.debug_struct("FormTokensTx")
+            .field("replay_grace", &self.replay_grace)
+            .finish_non_exhaustive()
     }
 }

@@ -16,8 +16,8 @@ pub struct Claim {
     pub id: ClaimId,
 }
 
-/// Names one claim on one state. Its string form is a ULID, a full stop and the id of the state, and
-/// [`FromStr`] takes it back, so that another process can end the claim.
+/// Names one claim on one state. Its string form is a ULID, a full stop and the id of the state,
+/// and [`FromStr`] takes it back, so that another process can end the claim.
 ///
 /// ```
 /// let text = "01ARZ3NDEKTSV4RRFFQ69G5FAV.order.17";
@@ -86,7 +86,9 @@ impl FromStr for ClaimId {
 /// A lease in milliseconds, rounded up, so that no lease but that of zero is over at once.
 pub(crate) fn lease_ms(lease: Duration) -> Result<u64> {
     if lease.is_zero() {
-        return Err(Error::InvalidConfig("a lease of zero would end before anybody could use it".into()));
+        return Err(Error::InvalidConfig(
+            "a lease of zero would end before anybody could use it".into(),
+        ));
     }
     Ok(u64::try_from(lease.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX))
 }

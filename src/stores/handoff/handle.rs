@@ -34,18 +34,19 @@ impl Handoff {
         Self { durability, ..self }
     }
 
-    /// The same store; a state set through this handle may have this many bytes of JSON. The default is 4 MiB, or
-    /// what one log segment can hold if that is less.
+    /// The same store; a state set through this handle may have this many bytes of JSON. The
+    /// default is 4 MiB, or what one log segment can hold if that is less.
     ///
     /// # Errors
-    /// [`InvalidConfig`](Error::InvalidConfig) for zero, and for what no log segment of this room can hold.
+    /// [`InvalidConfig`](Error::InvalidConfig) for zero, and for what no log segment of this room
+    /// can hold.
     pub fn with_max_state_bytes(self, max_state_bytes: usize) -> Result<Self> {
         check_max_state_bytes(max_state_bytes, self.engine.max_row_bytes())?;
         Ok(Self { max_state_bytes, ..self })
     }
 
-    /// Up to `limit` live states behind `cursor` (from the first without one), claimed ones included, in byte order
-    /// of their ids.
+    /// Up to `limit` live states behind `cursor` (from the first without one), claimed ones
+    /// included, in byte order of their ids.
     ///
     /// # Errors
     /// [`InvalidConfig`](Error::InvalidConfig) for a limit outside 1 to
@@ -54,10 +55,10 @@ impl Handoff {
         self.engine.read(self.durability, |rows| ops::list(rows, cursor, limit))
     }
 
-    /// Counts every state, by reading every one of them: the cost grows with what is stored, and other callers do
-    /// not wait meanwhile.
+    /// Counts every state, by reading every one of them: the cost grows with what is stored, and
+    /// other callers do not wait meanwhile.
     pub fn stats(&self) -> Pending<HandoffStats> {
-        self.engine.read(self.durability, ops::stats)
+        self.engine.read(self.durability, |rows| ops::stats(rows))
     }
 }
 
@@ -114,7 +115,9 @@ impl HandoffStateStore for Handoff {
             Ok(json) => json,
             Err(error) => return Pending::ready(Err(error)),
         };
-        self.engine.transact(self.durability, &rows_of(key), |tx| ops::set(tx, state_id, &json, ttl_seconds))
+        self.engine.transact(self.durability, &rows_of(key), |tx| {
+            ops::set(tx, state_id, &json, ttl_seconds)
+        })
     }
 
     fn get(&self, state_id: &str) -> Pending<Option<JsonObject>> {
@@ -134,7 +137,8 @@ impl HandoffStateStore for Handoff {
     fn claim(&self, state_id: &str, lease: Duration) -> Pending<Option<Claim>> {
         let key = key_or_answer!(state_id);
         let random = Ulid::generate().random();
-        self.engine.transact(self.durability, &rows_of(key), |tx| ops::claim(tx, state_id, lease, random))
+        self.engine
+            .transact(self.durability, &rows_of(key), |tx| ops::claim(tx, state_id, lease, random))
     }
 
     fn ack(&self, claim: &ClaimId) -> Pending<bool> {

@@ -8,22 +8,25 @@ use serde_json::Value;
 
 /// How deep a state may be nested, the object itself included.
 ///
-/// Writing, reading and dropping a nested value recurse, and an overflow of the stack would end the whole process. A
-/// level takes under 2 KiB of stack in the slowest build, so this many fit twice into the 2 MiB of a Rust thread.
+/// Writing, reading and dropping a nested value recurse, and an overflow of the stack would end the
+/// whole process. A level takes under 2 KiB of stack in the slowest build, so this many fit twice
+/// into the 2 MiB of a Rust thread.
 pub const MAX_STATE_DEPTH: usize = 512;
 
 /// The JSON of `state`.
 pub(crate) fn encode(state: &JsonObject) -> Result<Vec<u8>> {
     if state.values().any(|value| is_deeper_than(value, MAX_STATE_DEPTH - 1)) {
-        return Err(Error::Encode(format!("the state is nested deeper than {MAX_STATE_DEPTH} levels")));
+        return Err(Error::Encode(format!(
+            "the state is nested deeper than {MAX_STATE_DEPTH} levels"
+        )));
     }
     serde_json::to_vec(state).map_err(|error| Error::Encode(error.to_string()))
 }
 
 /// The state that [`encode`] wrote.
 pub(crate) fn decode(json: &[u8]) -> Result<JsonObject> {
-    // serde_json by itself reads 127 levels, which is nearly every state. Deeper ones have their depth counted
-    // first, so that damaged bytes cannot ask for more stack than there is.
+    // serde_json by itself reads 127 levels, which is nearly every state. Deeper ones have their
+    // depth counted first, so that damaged bytes cannot ask for more stack than there is.
     serde_json::from_slice(json).or_else(|error| {
         if nesting(json) > MAX_STATE_DEPTH {
             return Err(damaged("nested deeper than a state can be"));
@@ -153,10 +156,13 @@ mod tests {
         for cut in 0..good.len() {
             assert!(matches!(decode(&good[..cut]), Err(Error::Corrupted { .. })));
         }
-        for bad in [&b"[]"[..], b"null", b"{} x", b"{\"k\":\"\xff\"}", b"{\"k\":1e999}", &[b'['; 1 << 20]] {
+        for bad in
+            [&b"[]"[..], b"null", b"{} x", b"{\"k\":\"\xff\"}", b"{\"k\":1e999}", &[b'['; 1 << 20]]
+        {
             assert!(matches!(decode(bad), Err(Error::Corrupted { .. })));
         }
-        let deep = [b"{\"k\":".to_vec(), vec![b'['; 300], vec![b']'; 300], b"} x".to_vec()].concat();
+        let deep =
+            [b"{\"k\":".to_vec(), vec![b'['; 300], vec![b']'; 300], b"} x".to_vec()].concat();
         assert!(matches!(decode(&deep), Err(Error::Corrupted { .. })));
     }
 }

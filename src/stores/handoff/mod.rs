@@ -22,21 +22,22 @@ pub type JsonObject = serde_json::Map<String, serde_json::Value>;
 
 /// A store of claim checks.
 ///
-/// Every method has taken its effect, in order, when it returns; the [`Pending`] is the wait for its durability.
-/// Of any number of concurrent [`get_and_delete`](Self::get_and_delete) or [`claim`](Self::claim) on one id exactly
-/// one gets the state.
+/// Every method has taken its effect, in order, when it returns; the [`Pending`] is the wait for
+/// its durability. Of any number of concurrent [`get_and_delete`](Self::get_and_delete) or
+/// [`claim`](Self::claim) on one id exactly one gets the state.
 ///
 /// # Errors
 /// Of every method: [`TooLarge`](crate::Error::TooLarge) when the id is over
-/// [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN), and what the log did to the write; nothing was applied, unless the
-/// error is [`OutcomeUnknown`](crate::Error::OutcomeUnknown).
+/// [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN), and what the log did to the write; nothing was
+/// applied, unless the error is [`OutcomeUnknown`](crate::Error::OutcomeUnknown).
 pub trait HandoffStateStore: Send + Sync {
-    /// Leaves `state` under `state_id` for `ttl_seconds` from now. A state that is there already is replaced, with
-    /// its time to live, and a claim on it ends. Zero seconds are over at once: nothing is there afterwards.
+    /// Leaves `state` under `state_id` for `ttl_seconds` from now. A state that is there already is
+    /// replaced, with its time to live, and a claim on it ends. Zero seconds are over at once:
+    /// nothing is there afterwards.
     ///
     /// [`TooLarge`](crate::Error::TooLarge) when the state is over the store's maximum, and
-    /// [`Encode`](crate::Error::Encode) when it is nested deeper than [`MAX_STATE_DEPTH`]; what was there is
-    /// untouched.
+    /// [`Encode`](crate::Error::Encode) when it is nested deeper than [`MAX_STATE_DEPTH`]; what was
+    /// there is untouched.
     fn set(&self, state_id: &str, state: &JsonObject, ttl_seconds: u64) -> Pending<()>;
 
     /// The state, which stays. `None` when it is absent, expired or claimed.
@@ -48,18 +49,20 @@ pub trait HandoffStateStore: Send + Sync {
     /// Removes the state, and ends a claim on it. Fine when there is none.
     fn delete(&self, state_id: &str) -> Pending<()>;
 
-    /// The state, hidden from everybody else for `lease`; then it comes back, unless it was acknowledged before. So a
-    /// reader that dies loses nothing. `None` when it is absent, expired or claimed.
+    /// The state, hidden from everybody else for `lease`; then it comes back, unless it was
+    /// acknowledged before. So a reader that dies loses nothing. `None` when it is absent, expired
+    /// or claimed.
     ///
-    /// Its own time to live goes on meanwhile. A lease is rounded up to milliseconds; one of zero is
-    /// [`InvalidConfig`](crate::Error::InvalidConfig).
+    /// Its own time to live goes on meanwhile. A lease is rounded up to milliseconds; one of zero
+    /// is [`InvalidConfig`](crate::Error::InvalidConfig).
     fn claim(&self, state_id: &str, lease: Duration) -> Pending<Option<Claim>>;
 
-    /// Ends a claim by deleting the state. `true` only within the lease, while the state has not expired, and when
-    /// nobody has set or deleted it since; else nothing changes.
+    /// Ends a claim by deleting the state. `true` only within the lease, while the state has not
+    /// expired, and when nobody has set or deleted it since; else nothing changes.
     fn ack(&self, claim: &ClaimId) -> Pending<bool>;
 
-    /// Ends a claim by showing the state again. `true` exactly when [`ack`](Self::ack) would say so.
+    /// Ends a claim by showing the state again. `true` exactly when [`ack`](Self::ack) would say
+    /// so.
     fn release(&self, claim: &ClaimId) -> Pending<bool>;
 }
 
@@ -73,7 +76,8 @@ pub struct HandoffEntry {
     pub expires_at_ms: u64,
     /// The size of the encoded state in bytes.
     pub bytes: u64,
-    /// When the claim on it ends, in milliseconds since the Unix epoch, or `None` when nobody holds it.
+    /// When the claim on it ends, in milliseconds since the Unix epoch, or `None` when nobody holds
+    /// it.
     pub claimed_until_ms: Option<u64>,
 }
 
@@ -87,7 +91,8 @@ pub struct HandoffStats {
     pub claimed: u64,
     /// States that have ended and were not swept yet.
     pub expired: u64,
-    /// Bytes of keys and values of all these, those not swept yet included; index rows are not counted.
+    /// Bytes of keys and values of all these, those not swept yet included; index rows are not
+    /// counted.
     pub bytes: u64,
 }
 

@@ -4,7 +4,8 @@
 //!
 //! 1. A claim row never stands without the state's own row.
 //! 2. A state has exactly one row in the expiry index, at its expiry.
-//! 3. A claim row that was removed or replaced never comes back, so a claim id is good for one claim.
+//! 3. A claim row that was removed or replaced never comes back, so a claim id is good for one
+//!    claim.
 
 use super::claim::{Claim, ClaimId, lease_ms};
 use super::json;
@@ -13,19 +14,20 @@ use super::{HandoffEntry, HandoffStats, JsonObject};
 use crate::engine::access::{Reader, Value, Writer};
 use crate::error::{Error, Result};
 use crate::stores::expiry;
+use crate::stores::merge_join::visit;
 use crate::stores::page::{Cursor, Page, check_limit};
-use crate::stores::side_by_side::visit;
 use crate::tables::Table;
 use std::time::Duration;
 use ulid::Ulid;
 
-/// How many rows one step of a listing or count reads. Fewer than for small rows, because these may have megabytes.
+/// How many rows one step of a listing or count reads. Fewer than for small rows, because these may
+/// have megabytes.
 const SCAN_SLICE: usize = 32;
 /// The states, and beside them the claims on them.
 const TABLES: (Table, Table) = (Table::Handoff, Table::HandoffClaim);
 
 /// A state's row, if it can be taken now: unexpired, and nobody holds a claim on it.
-fn free<R: Reader + ?Sized>(rows: &mut R, key: &[u8]) -> Result<Option<Value>> {
+fn free(rows: &mut dyn Reader, key: &[u8]) -> Result<Option<Value>> {
     let now_ms = rows.now_ms();
     let Some(bytes) = rows.get(Table::Handoff, key)? else { return Ok(None) };
     if !StateRow::decode(&bytes)?.is_live(now_ms) {
@@ -36,12 +38,12 @@ fn free<R: Reader + ?Sized>(rows: &mut R, key: &[u8]) -> Result<Option<Value>> {
 }
 
 /// The claim row of a state, stale or not.
-fn claim_on<R: Reader + ?Sized>(rows: &mut R, key: &[u8]) -> Result<Option<ClaimRow>> {
+fn claim_on(rows: &mut dyn Reader, key: &[u8]) -> Result<Option<ClaimRow>> {
     rows.get(Table::HandoffClaim, key)?.map(|bytes| ClaimRow::decode(&bytes)).transpose()
 }
 
 /// Removes every row of a state, if there are any.
-fn remove<W: Writer + ?Sized>(tx: &mut W, key: &[u8]) -> Result<()> {
+fn remove(tx: &mut dyn Writer, key: &[u8]) -> Result<()> {
     let Some(state) = tx.get(Table::Handoff, key)? else { return Ok(()) };
     let expires_at_ms = StateRow::decode(&state)?.expires_at_ms;
     let claimed = tx.get(Table::HandoffClaim, key)?.is_some();
@@ -53,8 +55,8 @@ fn remove<W: Writer + ?Sized>(tx: &mut W, key: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// The JSON of `state`, unless it is over `max_state_bytes`. Apart from [`set`], so that it is not done under the
-/// engine's lock.
+/// The JSON of `state`, unless it is over `max_state_bytes`. Apart from [`set`], so that it is not
+/// done under the engine's lock.
 pub(crate) fn encode_state(state: &JsonObject, max_state_bytes: usize) -> Result<Vec<u8>> {
     let json = json::encode(state)?;
     if json.len() > max_state_bytes {
@@ -68,8 +70,8 @@ pub(crate) fn encode_state(state: &JsonObject, max_state_bytes: usize) -> Result
 }
 
 /// Leaves the state with this JSON under `state_id`.
-pub(crate) fn set<W: Writer + ?Sized>(
-    tx: &mut W,
+pub(crate) fn set(
+    tx: &mut dyn Writer,
     state_id: &str,
     json: &[u8],
     ttl_seconds: u64,
@@ -83,22 +85,24 @@ pub(crate) fn set<W: Writer + ?Sized>(
     }
     let value = new.encode()?;
     let old = tx.get(Table::Handoff, key)?;
-    let filed_at_ms = old.map(|old| StateRow::decode(&old).map(|old| old.expires_at_ms)).transpose()?;
+    let indexed_at_ms =
+        old.map(|old| StateRow::decode(&old).map(|old| old.expires_at_ms)).transpose()?;
     if tx.get(Table::HandoffClaim, key)?.is_some() {
         tx.delete(Table::HandoffClaim, key);
     }
     tx.put(Table::Handoff, key, value);
-    expiry::move_to(tx, filed_at_ms, expires_at_ms, Table::Handoff, key);
+    expiry::move_to(tx, indexed_at_ms, expires_at_ms, Table::Handoff, key);
     Ok(())
 }
 
 /// The state, which stays.
-pub(crate) fn get<R: Reader + ?Sized>(rows: &mut R, state_id: &str) -> Result<Option<JsonObject>> {
+pub(crate) fn get(rows: &mut dyn Reader, state_id: &str) -> Result<Option<JsonObject>> {
     free(rows, key_of(state_id)?)?.map(|bytes| StateRow::decode(&bytes)?.state()).transpose()
 }
 
-/// The state, which is gone afterwards. It is decoded before it is removed, so that damage takes nothing away.
-pub(crate) fn get_and_delete<W: Writer + ?Sized>(tx: &mut W, state_id: &str) -> Result<Option<JsonObject>> {
+/// The state, which is gone afterwards. It is decoded before it is removed, so that damage takes
+/// nothing away.
+pub(crate) fn get_and_delete(tx: &mut dyn Writer, state_id: &str) -> Result<Option<JsonObject>> {
     let key = key_of(state_id)?;
     let Some(bytes) = free(tx, key)? else { return Ok(None) };
     let state = StateRow::decode(&bytes)?.state()?;
@@ -107,13 +111,13 @@ pub(crate) fn get_and_delete<W: Writer + ?Sized>(tx: &mut W, state_id: &str) -> 
 }
 
 /// Removes the state and ends a claim on it.
-pub(crate) fn delete<W: Writer + ?Sized>(tx: &mut W, state_id: &str) -> Result<()> {
+pub(crate) fn delete(tx: &mut dyn Writer, state_id: &str) -> Result<()> {
     remove(tx, key_of(state_id)?)
 }
 
 /// The state, hidden for `lease`. `random` makes the claim's id its own.
-pub(crate) fn claim<W: Writer + ?Sized>(
-    tx: &mut W,
+pub(crate) fn claim(
+    tx: &mut dyn Writer,
     state_id: &str,
     lease: Duration,
     random: u128,
@@ -130,7 +134,7 @@ pub(crate) fn claim<W: Writer + ?Sized>(
 }
 
 /// Whether this claim holds its state now.
-fn holds<R: Reader + ?Sized>(rows: &mut R, key: &[u8], claim: &ClaimId) -> Result<bool> {
+fn holds(rows: &mut dyn Reader, key: &[u8], claim: &ClaimId) -> Result<bool> {
     let now_ms = rows.now_ms();
     let Some(state) = rows.get(Table::Handoff, key)? else { return Ok(false) };
     let Some(row) = claim_on(rows, key)? else { return Ok(false) };
@@ -140,7 +144,7 @@ fn holds<R: Reader + ?Sized>(rows: &mut R, key: &[u8], claim: &ClaimId) -> Resul
 }
 
 /// Ends a claim by deleting the state.
-pub(crate) fn ack<W: Writer + ?Sized>(tx: &mut W, claim: &ClaimId) -> Result<bool> {
+pub(crate) fn ack(tx: &mut dyn Writer, claim: &ClaimId) -> Result<bool> {
     let key = key_of(claim.state_id())?;
     let held = holds(tx, key, claim)?;
     if held {
@@ -150,7 +154,7 @@ pub(crate) fn ack<W: Writer + ?Sized>(tx: &mut W, claim: &ClaimId) -> Result<boo
 }
 
 /// Ends a claim by showing the state again.
-pub(crate) fn release<W: Writer + ?Sized>(tx: &mut W, claim: &ClaimId) -> Result<bool> {
+pub(crate) fn release(tx: &mut dyn Writer, claim: &ClaimId) -> Result<bool> {
     let key = key_of(claim.state_id())?;
     let held = holds(tx, key, claim)?;
     if held {
@@ -160,8 +164,8 @@ pub(crate) fn release<W: Writer + ?Sized>(tx: &mut W, claim: &ClaimId) -> Result
 }
 
 /// A page of the live states behind `cursor`.
-pub(crate) fn list<R: Reader + ?Sized>(
-    rows: &mut R,
+pub(crate) fn list(
+    rows: &mut dyn Reader,
     cursor: Option<&Cursor>,
     limit: usize,
 ) -> Result<Page<HandoffEntry>> {
@@ -176,7 +180,9 @@ pub(crate) fn list<R: Reader + ?Sized>(
             return Ok(true);
         }
         if items.len() == limit {
-            next = items.last().map(|last| Cursor::new(Table::Handoff, last.state_id.as_bytes().to_vec()));
+            next = items
+                .last()
+                .map(|last| Cursor::new(Table::Handoff, last.state_id.as_bytes().to_vec()));
             return Ok(false);
         }
         let state_id = std::str::from_utf8(key).map_err(|_| {
@@ -190,7 +196,9 @@ pub(crate) fn list<R: Reader + ?Sized>(
             state_id: state_id.into(),
             expires_at_ms: row.expires_at_ms,
             bytes: row.json.len() as u64,
-            claimed_until_ms: claim.filter(|claim| claim.is_live(now_ms)).map(|claim| claim.lease_until_ms),
+            claimed_until_ms: claim
+                .filter(|claim| claim.is_live(now_ms))
+                .map(|claim| claim.lease_until_ms),
         });
         Ok(true)
     })?;
@@ -198,11 +206,12 @@ pub(crate) fn list<R: Reader + ?Sized>(
 }
 
 /// Counts every state.
-pub(crate) fn stats<R: Reader + ?Sized>(rows: &mut R) -> Result<HandoffStats> {
+pub(crate) fn stats(rows: &mut dyn Reader) -> Result<HandoffStats> {
     let now_ms = rows.now_ms();
     let mut stats = HandoffStats::default();
     visit(rows, TABLES, SCAN_SLICE, None, |key, bytes, claim| {
-        stats.bytes += (key.len() + bytes.len() + claim.map_or(0, |claim| key.len() + claim.len())) as u64;
+        stats.bytes +=
+            (key.len() + bytes.len() + claim.map_or(0, |claim| key.len() + claim.len())) as u64;
         let claimed = claim
             .map(|bytes| ClaimRow::decode(bytes))
             .transpose()?

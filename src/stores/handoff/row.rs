@@ -4,7 +4,7 @@ use super::JsonObject;
 use super::json;
 use crate::codec;
 use crate::error::Result;
-use crate::stores::text::check_len;
+use crate::stores::length::check_len;
 use crate::tables::Table;
 
 /// What a row adds to the JSON of its state: two integers of at most nine bytes each.
@@ -96,7 +96,9 @@ mod tests {
             bad[at] ^= 0x40;
             match StateRow::decode(&bad) {
                 Ok(row) => assert_ne!(row, STATE, "byte {at}"),
-                Err(error) => assert!(matches!(error, Error::Corrupted { .. }), "byte {at}: {error}"),
+                Err(error) => {
+                    assert!(matches!(error, Error::Corrupted { .. }), "byte {at}: {error}")
+                }
             }
         }
         assert!(matches!(ClaimRow::decode(b"short"), Err(Error::Corrupted { .. })));

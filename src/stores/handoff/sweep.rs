@@ -6,8 +6,9 @@ use crate::error::Result;
 use crate::stores::sweep::{Due, Verdict};
 use crate::tables::Table;
 
-/// Removes the state that is due, and a claim on it, when it has expired. Nobody holds a claim on an expired state.
-pub(crate) fn sweep<W: Writer + ?Sized>(tx: &mut W, due: &Due<'_>) -> Result<Verdict> {
+/// Removes the state that is due, and a claim on it, when it has expired. Nobody holds a claim on
+/// an expired state.
+pub(crate) fn sweep(tx: &mut dyn Writer, due: &Due<'_>) -> Result<Verdict> {
     let Some(state) = tx.get(Table::Handoff, due.key)? else { return Ok(Verdict::Stale) };
     let state = StateRow::decode(&state)?;
     if state.is_live(tx.now_ms()) {
@@ -15,7 +16,7 @@ pub(crate) fn sweep<W: Writer + ?Sized>(tx: &mut W, due: &Due<'_>) -> Result<Ver
     }
     let claimed = tx.get(Table::HandoffClaim, due.key)?.is_some();
     tx.delete(Table::Handoff, due.key);
-    due.unfile(tx, state.expires_at_ms);
+    due.unindex(tx, state.expires_at_ms);
     if claimed {
         tx.delete(Table::HandoffClaim, due.key);
     }
@@ -42,7 +43,7 @@ mod tests {
         assert_eq!(sweep_all(&mut tx).total(), 0);
         tx.now_ms = 10_000;
         let report = sweep_all(&mut tx);
-        assert_eq!((report.handoff, report.total(), report.refiled), (2, 2, 0));
+        assert_eq!((report.handoff, report.total(), report.rescheduled), (2, 2, 0));
         assert!(get(&mut tx, "c").unwrap().is_some());
         assert_eq!(tx.snapshot().len(), 2);
     }

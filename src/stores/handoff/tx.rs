@@ -8,9 +8,9 @@ use std::fmt;
 use std::time::Duration;
 use ulid::Ulid;
 
-/// The claim checks inside a transaction: the operations of [`HandoffStateStore`](super::HandoffStateStore),
-/// answering at once and seeing what the transaction has done so far. What they change is kept or lost with the
-/// transaction.
+/// The claim checks inside a transaction: the operations of
+/// [`HandoffStateStore`](super::HandoffStateStore), answering at once and seeing what the
+/// transaction has done so far. What they change is kept or lost with the transaction.
 ///
 /// An operation that answers an error has changed nothing; the transaction can go on.
 pub struct HandoffTx<'a> {
@@ -71,6 +71,8 @@ impl<'a> HandoffTx<'a> {
 
 impl fmt::Debug for HandoffTx<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HandoffTx").field("max_state_bytes", &self.max_state_bytes).finish_non_exhaustive()
+        f.debug_struct("HandoffTx")
+            .field("max_state_bytes", &self.max_state_bytes)
+            .finish_non_exhaustive()
     }
 }

@@ -69,7 +69,8 @@ fn two_first(first: &[u8], second: &[u8], rest: &[u8]) -> Vec<u8> {
     key
 }
 
-/// Writes the room at `from`, which nobody has open, as a file of version 0 to `to`, half of it still in the log.
+/// Writes the room at `from`, which nobody has open, as a file of version 0 to `to`, half of it
+/// still in the log.
 ///
 /// # Errors
 /// Those of opening the one and creating the other.

@@ -24,7 +24,9 @@ impl RateLimitConfig {
     /// Refuses a window of zero.
     pub(crate) fn check(&self) -> Result<()> {
         if self.window.is_zero() {
-            return Err(Error::InvalidConfig("the window of a rate limit is zero; it must be longer".into()));
+            return Err(Error::InvalidConfig(
+                "the window of a rate limit is zero; it must be longer".into(),
+            ));
         }
         Ok(())
     }
@@ -40,8 +42,8 @@ impl Default for RateLimitConfig {
     }
 }
 
-/// A span in whole milliseconds. Rounded up, so that a short one does not vanish; one over 584 million years is one of
-/// that.
+/// A span in whole milliseconds. Rounded up, so that a short one does not vanish; one over 584
+/// million years is one of that.
 pub(crate) fn span_ms(span: Duration) -> u64 {
     u64::try_from(span.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }

@@ -35,7 +35,8 @@ impl RateLimit {
         Self { durability, ..self }
     }
 
-    /// Up to `limit` resources with counted requests behind `cursor` (from the first without one), in byte order.
+    /// Up to `limit` resources with counted requests behind `cursor` (from the first without one),
+    /// in byte order.
     ///
     /// # Errors
     /// [`InvalidConfig`](crate::Error::InvalidConfig) for a limit outside 1 to
@@ -44,7 +45,8 @@ impl RateLimit {
         self.engine.read(self.durability, |rows| ops::list(rows, &self.limiter(), cursor, limit))
     }
 
-    /// Counts every resource of this limiter, by looking at every one of them; other callers do not wait meanwhile.
+    /// Counts every resource of this limiter, by looking at every one of them; other callers do not
+    /// wait meanwhile.
     pub fn stats(&self) -> Pending<RateLimitStats> {
         self.engine.read(self.durability, |rows| ops::stats(rows, &self.limiter()))
     }
@@ -54,7 +56,11 @@ impl RateLimit {
     }
 
     /// Runs an operation that writes the window of `resource`.
-    fn write<R>(&self, resource: &str, operation: impl FnOnce(&mut Tx<'_>) -> Result<R>) -> Pending<R> {
+    fn write<R>(
+        &self,
+        resource: &str,
+        operation: impl FnOnce(&mut Tx<'_>) -> Result<R>,
+    ) -> Pending<R> {
         let limiter = self.limiter();
         match (limiter.resource_key(resource), limiter.store_key()) {
             (Ok(key), Ok(store_key)) => {
@@ -70,9 +76,17 @@ impl RateLimit {
     }
 
     /// Runs an operation that writes the cooldown of `origin`.
-    fn note<R>(&self, origin: &str, operation: impl FnOnce(&mut Tx<'_>) -> Result<R>) -> Pending<R> {
+    fn note<R>(
+        &self,
+        origin: &str,
+        operation: impl FnOnce(&mut Tx<'_>) -> Result<R>,
+    ) -> Pending<R> {
         match self.limiter().origin_key(origin) {
-            Ok(key) => self.engine.transact(self.durability, &[(Table::RateLimitCooldown, &key)], operation),
+            Ok(key) => self.engine.transact(
+                self.durability,
+                &[(Table::RateLimitCooldown, &key)],
+                operation,
+            ),
             Err(error) => Pending::ready(Err(error)),
         }
     }
@@ -118,7 +132,8 @@ impl RateLimitStore for RateLimit {
     }
 
     fn resource_config(&self, resource: &str) -> Pending<RateLimitConfig> {
-        self.engine.read(self.durability, |rows| ops::resource_config(rows, &self.limiter(), resource))
+        self.engine
+            .read(self.durability, |rows| ops::resource_config(rows, &self.limiter(), resource))
     }
 
     fn set_cooldown(&self, origin: &str, until: u64) -> Pending<()> {

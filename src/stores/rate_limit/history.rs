@@ -1,17 +1,20 @@
-//! When the requests of a window were made, so that they can be counted exactly at a cost that does not grow with
-//! their number.
+//! When the requests of a window were made, so that they can be counted exactly at a cost that does
+//! not grow with their number.
 //!
-//! Requests are numbered from 0. For each millisecond in which there was a request, one row tells the number of the
-//! first one in it; it never changes. How many requests were made after some time is then the number of the next
-//! request minus that of the first row behind that time: one seek, however many there are.
+//! Requests are numbered from 0. For each millisecond in which there was a request, one row tells
+//! the number of the first one in it; it never changes. How many requests were made after some time
+//! is then the number of the next request minus that of the first row behind that time: one seek,
+//! however many there are.
 //!
 //! Invariants:
 //!
-//! 1. Times never fall: a request that is made while the clock is behind the last one counts as made with the last
-//!    one. So the rows of a history are in the order of their numbers, and a window never opens twice.
-//! 2. What counts is in the current epoch, at or behind `first`. Everything before is garbage, and a record removes
-//!    more of it than it can add.
-//! 3. Rows before `swept_to` are gone. Removing begins there, so that it does not walk over what was removed before.
+//! 1. Times never fall: a request that is made while the clock is behind the last one counts as
+//!    made with the last one. So the rows of a history are in the order of their numbers, and a
+//!    window never opens twice.
+//! 2. What counts is in the current epoch, at or behind `first`. Everything before is garbage, and
+//!    a record removes more of it than it can add.
+//! 3. Rows before `swept_to` are gone. Removing begins there, so that it does not walk over what
+//!    was removed before.
 
 mod logical;
 
@@ -119,11 +122,12 @@ impl History {
     }
 
     /// The key of a row that the history needs and that is missing or says something else.
-    pub(crate) fn lost<R: Reader + ?Sized>(&self, rows: &mut R, place: Place) -> Result<Option<Vec<u8>>> {
+    pub(crate) fn lost(&self, rows: &mut dyn Reader, place: Place) -> Result<Option<Vec<u8>>> {
         let Some(first) = self.first else { return Ok(None) };
         let key = row_key(place, self.epoch, first.ms);
         let number = rows.get(Table::RateLimitRequest, &key)?;
-        let number = number.map(|number| codec::decode_row::<u64>(Table::RateLimitRequest.name(), &number));
+        let number =
+            number.map(|number| codec::decode_row::<u64>(Table::RateLimitRequest.name(), &number));
         if number.transpose()? != Some(first.number) {
             return Ok(Some(key));
         }
@@ -133,13 +137,17 @@ impl History {
 
     /// Forgets every request.
     pub(crate) fn reset(&mut self) {
-        *self = Self { epoch: self.epoch.saturating_add(1), swept_to: self.swept_to, ..Self::default() };
+        *self = Self {
+            epoch: self.epoch.saturating_add(1),
+            swept_to: self.swept_to,
+            ..Self::default()
+        };
     }
 
     /// The requests with a time after `now_ms - window_ms`.
-    pub(crate) fn count<R: Reader + ?Sized>(
+    pub(crate) fn count(
         &self,
-        rows: &mut R,
+        rows: &mut dyn Reader,
         place: Place,
         now_ms: u64,
         window_ms: u64,
@@ -152,9 +160,9 @@ impl History {
     }
 
     /// Forgets the requests that are not within `keep_ms`.
-    pub(crate) fn forget<R: Reader + ?Sized>(
+    pub(crate) fn forget(
         &mut self,
-        rows: &mut R,
+        rows: &mut dyn Reader,
         place: Place,
         now_ms: u64,
         keep_ms: u64,
@@ -164,7 +172,7 @@ impl History {
     }
 
     /// Adds a request, and removes some of what was forgotten.
-    pub(crate) fn record<W: Writer + ?Sized>(&mut self, tx: &mut W, place: Place, now_ms: u64) -> Result<()> {
+    pub(crate) fn record(&mut self, tx: &mut dyn Writer, place: Place, now_ms: u64) -> Result<()> {
         let value = codec::encode(&self.next)?;
         self.remove_garbage(tx, place, REMOVED_PER_RECORD)?;
         // A row before `swept_to` would never be removed.
@@ -184,10 +192,11 @@ impl History {
         self.swept_to < self.garbage_end()
     }
 
-    /// Removes up to `limit` rows that nobody counts any more, and answers how many there were. `limit` is not zero.
-    pub(crate) fn remove_garbage<W: Writer + ?Sized>(
+    /// Removes up to `limit` rows that nobody counts any more, and answers how many there were.
+    /// `limit` is not zero.
+    pub(crate) fn remove_garbage(
         &mut self,
-        tx: &mut W,
+        tx: &mut dyn Writer,
         place: Place,
         limit: usize,
     ) -> Result<usize> {
@@ -197,7 +206,8 @@ impl History {
         let end = self.garbage_end();
         let from = row_key(place, self.swept_to.0, self.swept_to.1);
         let to = row_key(place, end.0, end.1);
-        let found = tx.scan(Table::RateLimitRequest, Bound::Included(&from), Bound::Excluded(&to), limit)?;
+        let found =
+            tx.scan(Table::RateLimitRequest, Bound::Included(&from), Bound::Excluded(&to), limit)?;
         self.swept_to = match found.last() {
             Some((key, _)) if found.len() == limit => {
                 let (epoch, ms) = decode_row_key(key)?;
@@ -221,15 +231,17 @@ impl History {
     }
 
     /// The first request with a time after `now_ms - window_ms`.
-    fn first_within<R: Reader + ?Sized>(
+    fn first_within(
         &self,
-        rows: &mut R,
+        rows: &mut dyn Reader,
         place: Place,
         now_ms: u64,
         window_ms: u64,
     ) -> Result<Option<Mark>> {
         let Some(first) = self.first else { return Ok(None) };
-        let Some(gone_ms) = now_ms.max(self.last_ms).checked_sub(window_ms) else { return Ok(Some(first)) };
+        let Some(gone_ms) = now_ms.max(self.last_ms).checked_sub(window_ms) else {
+            return Ok(Some(first));
+        };
         if gone_ms < first.ms {
             return Ok(Some(first));
         }
@@ -238,7 +250,8 @@ impl History {
         }
         let from = row_key(place, self.epoch, gone_ms);
         let to = row_key(place, self.epoch, self.last_ms);
-        let found = rows.scan(Table::RateLimitRequest, Bound::Excluded(&from), Bound::Included(&to), 1)?;
+        let found =
+            rows.scan(Table::RateLimitRequest, Bound::Excluded(&from), Bound::Included(&to), 1)?;
         let Some((key, value)) = found.first() else {
             return Err(damaged("the row of a window's last request is missing"));
         };

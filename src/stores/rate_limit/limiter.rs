@@ -1,12 +1,12 @@
-//! What plain and adaptive limiters have in common: their keys, configurations and cooldowns, and how all of one
-//! limiter is forgotten at once.
+//! What plain and adaptive limiters have in common: their keys, configurations and cooldowns, and
+//! how all of one limiter is forgotten at once.
 
 use super::config::RateLimitConfig;
 use crate::codec::{self, key};
 use crate::engine::access::{Reader, Writer};
 use crate::error::{Error, Result};
 use crate::stores::expiry;
-use crate::stores::text::check_len;
+use crate::stores::length::check_len;
 use crate::tables::Table;
 use std::time::Duration;
 
@@ -30,8 +30,8 @@ pub(crate) struct Limiter<'a> {
     pub(crate) config: RateLimitConfig,
 }
 
-/// A row of [`Table::RateLimitStore`]: how often the limiter was cleared. What was written before the last time is
-/// absent, so that clearing costs the same however much there is.
+/// A row of [`Table::RateLimitStore`]: how often the limiter was cleared. What was written before
+/// the last time is absent, so that clearing costs the same however much there is.
 #[derive(Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub(crate) struct StoreRow {
     pub(crate) clears: u64,
@@ -88,17 +88,19 @@ impl Limiter<'_> {
     }
 
     /// How often the limiter was cleared.
-    pub(crate) fn clears<R: Reader + ?Sized>(&self, rows: &mut R) -> Result<u64> {
+    pub(crate) fn clears(&self, rows: &mut dyn Reader) -> Result<u64> {
         clears_at(rows, &self.store_key()?)
     }
 
     /// The configuration of a resource: its own, or else the limiter's.
-    pub(crate) fn config_of<R: Reader + ?Sized>(
+    pub(crate) fn config_of(
         &self,
-        rows: &mut R,
+        rows: &mut dyn Reader,
         resource_key: &[u8],
     ) -> Result<RateLimitConfig> {
-        let Some(value) = rows.get(Table::RateLimitConfig, resource_key)? else { return Ok(self.config) };
+        let Some(value) = rows.get(Table::RateLimitConfig, resource_key)? else {
+            return Ok(self.config);
+        };
         let row: ConfigRow = codec::decode_row(Table::RateLimitConfig.name(), &value)?;
         if row.window_nanos >= 1_000_000_000 {
             return Err(Error::corrupted(
@@ -111,8 +113,8 @@ impl Limiter<'_> {
     }
 
     /// Gives a resource a configuration of its own.
-    pub(crate) fn put_config<W: Writer + ?Sized>(
-        tx: &mut W,
+    pub(crate) fn put_config(
+        tx: &mut dyn Writer,
         resource_key: &[u8],
         config: RateLimitConfig,
     ) -> Result<()> {
@@ -127,7 +129,7 @@ impl Limiter<'_> {
     }
 
     /// A number that no window of this file had before.
-    pub(crate) fn new_id<W: Writer + ?Sized>(tx: &mut W) -> Result<u64> {
+    pub(crate) fn new_id(tx: &mut dyn Writer) -> Result<u64> {
         let last: u64 = match tx.get(Table::RateLimitStore, LAST_ID_KEY)? {
             Some(value) => codec::decode_row(Table::RateLimitStore.name(), &value)?,
             None => 0,
@@ -139,28 +141,29 @@ impl Limiter<'_> {
     }
 
     /// Forgets the windows and cooldowns of the limiter.
-    pub(crate) fn clear<W: Writer + ?Sized>(&self, tx: &mut W) -> Result<()> {
+    pub(crate) fn clear(&self, tx: &mut dyn Writer) -> Result<()> {
         let key = self.store_key()?;
         let clears = self.clears(tx)?.saturating_add(1);
         let value = codec::encode(&StoreRow { clears })?;
         tx.put(Table::RateLimitStore, &key, value);
         if self.kind == Kind::Adaptive {
             // Resources without requests stand nowhere else in the index.
-            expiry::put(tx, tx.now_ms(), Table::RateLimitStore, &key);
+            let now_ms = tx.now_ms();
+            expiry::put(tx, now_ms, Table::RateLimitStore, &key);
         }
         Ok(())
     }
 
     /// The cooldown at a key, with what it was filed under: that of an ended or forgotten one too.
-    fn load_cooldown<R: Reader + ?Sized>(&self, rows: &mut R, key: &[u8]) -> Result<Option<CooldownRow>> {
+    fn load_cooldown(&self, rows: &mut dyn Reader, key: &[u8]) -> Result<Option<CooldownRow>> {
         let Some(value) = rows.get(Table::RateLimitCooldown, key)? else { return Ok(None) };
         codec::decode_row(Table::RateLimitCooldown.name(), &value).map(Some)
     }
 
     /// Notes that `origin` is to be left alone until `until_ms`.
-    pub(crate) fn set_cooldown<W: Writer + ?Sized>(
+    pub(crate) fn set_cooldown(
         &self,
-        tx: &mut W,
+        tx: &mut dyn Writer,
         origin: &str,
         until_ms: u64,
     ) -> Result<()> {
@@ -168,15 +171,15 @@ impl Limiter<'_> {
             return self.clear_cooldown(tx, origin);
         }
         let key = self.origin_key(origin)?;
-        let filed_at_ms = self.load_cooldown(tx, &key)?.map(|row| row.until_ms);
+        let indexed_at_ms = self.load_cooldown(tx, &key)?.map(|row| row.until_ms);
         let value = codec::encode(&CooldownRow { clears: self.clears(tx)?, until_ms })?;
         tx.put(Table::RateLimitCooldown, &key, value);
-        expiry::move_to(tx, filed_at_ms, until_ms, Table::RateLimitCooldown, &key);
+        expiry::move_to(tx, indexed_at_ms, until_ms, Table::RateLimitCooldown, &key);
         Ok(())
     }
 
     /// Until when `origin` is to be left alone.
-    pub(crate) fn cooldown<R: Reader + ?Sized>(&self, rows: &mut R, origin: &str) -> Result<Option<u64>> {
+    pub(crate) fn cooldown(&self, rows: &mut dyn Reader, origin: &str) -> Result<Option<u64>> {
         let key = self.origin_key(origin)?;
         let Some(row) = self.load_cooldown(rows, &key)? else { return Ok(None) };
         let is_live = rows.now_ms() < row.until_ms && row.clears == self.clears(rows)?;
@@ -184,7 +187,7 @@ impl Limiter<'_> {
     }
 
     /// Ends the cooldown of `origin`.
-    pub(crate) fn clear_cooldown<W: Writer + ?Sized>(&self, tx: &mut W, origin: &str) -> Result<()> {
+    pub(crate) fn clear_cooldown(&self, tx: &mut dyn Writer, origin: &str) -> Result<()> {
         let key = self.origin_key(origin)?;
         if let Some(row) = self.load_cooldown(tx, &key)? {
             tx.delete(Table::RateLimitCooldown, &key);
@@ -195,19 +198,20 @@ impl Limiter<'_> {
 }
 
 /// How often the limiter at `store_key` was cleared.
-fn clears_at<R: Reader + ?Sized>(rows: &mut R, store_key: &[u8]) -> Result<u64> {
+fn clears_at(rows: &mut dyn Reader, store_key: &[u8]) -> Result<u64> {
     let Some(value) = rows.get(Table::RateLimitStore, store_key)? else { return Ok(0) };
     let row: StoreRow = codec::decode_row(Table::RateLimitStore.name(), &value)?;
     Ok(row.clears)
 }
 
 /// How often the limiter was cleared that the row at `key` of `table` belongs to.
-pub(crate) fn clears_around<R: Reader + ?Sized>(rows: &mut R, table: Table, key: &[u8]) -> Result<u64> {
+pub(crate) fn clears_around(rows: &mut dyn Reader, table: Table, key: &[u8]) -> Result<u64> {
     let store_key = key.split_first().and_then(|(&kind, mut rest)| {
         let name = key::take_bytes(&mut rest)?;
         Some([&[kind], &*name].concat())
     });
-    let damaged = || Error::corrupted(format!("a key of table {}", table.name()), "it names no limiter");
+    let damaged =
+        || Error::corrupted(format!("a key of table {}", table.name()), "it names no limiter");
     clears_at(rows, &store_key.ok_or_else(damaged)?)
 }
 
@@ -216,18 +220,23 @@ pub(crate) fn text_behind(table: Table, prefix: &[u8], key: &[u8]) -> Result<Str
     key.strip_prefix(prefix)
         .and_then(|text| std::str::from_utf8(text).ok())
         .map(Into::into)
-        .ok_or_else(|| Error::corrupted(format!("a key of table {}", table.name()), "no text in its limiter"))
+        .ok_or_else(|| {
+            Error::corrupted(format!("a key of table {}", table.name()), "no text in its limiter")
+        })
 }
 
-/// Where the expiry index should have a row that ends at `ends_at_ms`, and is under `filed_at_ms` now.
+/// Where the expiry index should have a row that ends at `ends_at_ms`, and is under `indexed_at_ms`
+/// now.
 ///
-/// A window's end moves with every request. The index row follows only when it is behind by more than a quarter of
-/// what is kept, so that most requests leave it alone; a sweeper that comes early finds the window live and files it
-/// anew.
-pub(crate) fn file_at(filed_at_ms: Option<u64>, ends_at_ms: u64, keep_ms: u64) -> u64 {
-    match filed_at_ms {
-        Some(filed_at_ms) if filed_at_ms <= ends_at_ms && ends_at_ms - filed_at_ms <= keep_ms / 4 => {
-            filed_at_ms
+/// A window's end moves with every request. The index row follows only when it is behind by more
+/// than a quarter of what is kept, so that most requests leave it alone; a sweeper that comes early
+/// finds the window live and files it anew.
+pub(crate) fn file_at(indexed_at_ms: Option<u64>, ends_at_ms: u64, keep_ms: u64) -> u64 {
+    match indexed_at_ms {
+        Some(indexed_at_ms)
+            if indexed_at_ms <= ends_at_ms && ends_at_ms - indexed_at_ms <= keep_ms / 4 =>
+        {
+            indexed_at_ms
         }
         _ => ends_at_ms,
     }

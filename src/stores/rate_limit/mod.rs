@@ -19,21 +19,21 @@ use std::time::Duration;
 
 /// A limiter of how often something is asked of each of many resources.
 ///
-/// A request counts while its time is after `now - window`: an exact sliding window. Times are those of the store's
-/// clock; while that is behind the last request of a resource, time stands still for it. A request that has left the
-/// longest window that was configured since its resource last had none is gone: one that is longer still and configured
-/// later does not count it again.
+/// A request counts while its time is after `now - window`: an exact sliding window. Times are
+/// those of the store's clock; while that is behind the last request of a resource, time stands
+/// still for it. A request that has left the longest window that was configured since its resource
+/// last had none is gone: one that is longer still and configured later does not count it again.
 ///
-/// Every method has taken its effect, in order, when it returns; the [`Pending`] is the wait for its durability.
-/// Points in time are milliseconds since the Unix epoch.
+/// Every method has taken its effect, in order, when it returns; the [`Pending`] is the wait for
+/// its durability. Points in time are milliseconds since the Unix epoch.
 ///
 /// # Errors
-/// Of every method: [`TooLarge`](crate::Error::TooLarge) when a string (the name of the limiter too) is over
-/// [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN), and what the log did to the write; nothing was applied, unless the
-/// error is [`OutcomeUnknown`](crate::Error::OutcomeUnknown).
+/// Of every method: [`TooLarge`](crate::Error::TooLarge) when a string (the name of the limiter
+/// too) is over [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN), and what the log did to the write;
+/// nothing was applied, unless the error is [`OutcomeUnknown`](crate::Error::OutcomeUnknown).
 pub trait RateLimitStore: Send + Sync {
-    /// Records a request if there is room for it, and says whether there was. Of any number of concurrent callers no
-    /// more than the limit are admitted within a window.
+    /// Records a request if there is room for it, and says whether there was. Of any number of
+    /// concurrent callers no more than the limit are admitted within a window.
     fn acquire(&self, resource: &str) -> Pending<bool>;
 
     /// Whether [`acquire`](Self::acquire) would admit a request.
@@ -48,28 +48,32 @@ pub trait RateLimitStore: Send + Sync {
     /// Forgets the requests of a resource. Its configuration stays.
     fn reset(&self, resource: &str) -> Pending<()>;
 
-    /// How long to wait: zero when a request may go, the window when the limit is 0, else the time until the oldest
-    /// counted request leaves the window.
+    /// How long to wait: zero when a request may go, the window when the limit is 0, else the time
+    /// until the oldest counted request leaves the window.
     fn wait_time(&self, resource: &str) -> Pending<Duration>;
 
-    /// Gives a resource a configuration of its own, which is kept with the store. The requests in its window stay.
-    /// [`InvalidConfig`](crate::Error::InvalidConfig) for a window of zero: nothing changed.
+    /// Gives a resource a configuration of its own, which is kept with the store. The requests in
+    /// its window stay. [`InvalidConfig`](crate::Error::InvalidConfig) for a window of zero:
+    /// nothing changed.
     fn set_resource_config(&self, resource: &str, config: RateLimitConfig) -> Pending<()>;
 
     /// The configuration of a resource: its own, or else the limiter's.
     fn resource_config(&self, resource: &str) -> Pending<RateLimitConfig>;
 
-    /// Notes that `origin` is to be left alone until `until`, in milliseconds since the Unix epoch. The last one that
-    /// is set holds. A cooldown is a note for the caller, and does not change what [`acquire`](Self::acquire) answers.
+    /// Notes that `origin` is to be left alone until `until`, in milliseconds since the Unix epoch.
+    /// The last one that is set holds. A cooldown is a note for the caller, and does not change
+    /// what [`acquire`](Self::acquire) answers.
     fn set_cooldown(&self, origin: &str, until: u64) -> Pending<()>;
 
-    /// Until when `origin` is to be left alone, in milliseconds since the Unix epoch. `None` from that time on.
+    /// Until when `origin` is to be left alone, in milliseconds since the Unix epoch. `None` from
+    /// that time on.
     fn cooldown(&self, origin: &str) -> Pending<Option<u64>>;
 
     /// Ends the cooldown of `origin`.
     fn clear_cooldown(&self, origin: &str) -> Pending<()>;
 
-    /// Forgets the requests of every resource, and every cooldown, of this limiter. Configurations stay.
+    /// Forgets the requests of every resource, and every cooldown, of this limiter. Configurations
+    /// stay.
     fn clear(&self) -> Pending<()>;
 }
 
@@ -107,7 +111,8 @@ pub struct RateLimitStats {
     pub requests: u64,
     /// Resources whose requests have all left the window, and which were not swept yet.
     pub expired: u64,
-    /// Bytes of keys and values of the windows; rows of single requests and index rows are not counted.
+    /// Bytes of keys and values of the windows; rows of single requests and index rows are not
+    /// counted.
     pub bytes: u64,
 }
 

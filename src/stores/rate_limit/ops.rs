@@ -2,8 +2,9 @@
 //!
 //! Invariants, which the operations keep:
 //!
-//! 1. What is in a window depends on the calls and their times alone: a request is remembered for the longest window
-//!    that applied while there were requests, and then gone, also when a longer one is configured afterwards.
+//! 1. What is in a window depends on the calls and their times alone: a request is remembered for
+//!    the longest window that applied while there were requests, and then gone, also when a longer
+//!    one is configured afterwards.
 //! 2. A window has at most one row in the expiry index: the one that its own row names.
 
 use super::config::RateLimitConfig;
@@ -34,7 +35,7 @@ pub(crate) struct WindowRow {
     /// How long requests are remembered.
     pub(crate) keep_ms: u64,
     /// Where the expiry index has the window.
-    pub(crate) filed_at_ms: Option<u64>,
+    pub(crate) indexed_at_ms: Option<u64>,
     pub(crate) history: History,
 }
 
@@ -52,18 +53,20 @@ impl WindowRow {
     }
 
     /// The requests that count for a limit over `window_ms`.
-    fn count<R: Reader + ?Sized>(&self, rows: &mut R, window_ms: u64) -> Result<Counted> {
+    fn count(&self, rows: &mut dyn Reader, window_ms: u64) -> Result<Counted> {
         let now_ms = rows.now_ms();
         self.history.count(rows, self.place(), now_ms, window_ms.min(self.keep_ms))
     }
 
-    /// Forgets what is out of the window, and remembers from now on for at least `window_ms`. A window without requests
-    /// remembers for `window_ms`, as one does whose row the sweeper has removed.
-    fn forget<R: Reader + ?Sized>(&mut self, rows: &mut R, window_ms: u64) -> Result<()> {
+    /// Forgets what is out of the window, and remembers from now on for at least `window_ms`. A
+    /// window without requests remembers for `window_ms`, as one does whose row the sweeper has
+    /// removed.
+    fn forget(&mut self, rows: &mut dyn Reader, window_ms: u64) -> Result<()> {
         let place = self.place();
         let now_ms = rows.now_ms();
         self.history.forget(rows, place, now_ms, self.keep_ms)?;
-        self.keep_ms = if self.history.is_empty() { window_ms } else { self.keep_ms.max(window_ms) };
+        self.keep_ms =
+            if self.history.is_empty() { window_ms } else { self.keep_ms.max(window_ms) };
         Ok(())
     }
 
@@ -73,20 +76,20 @@ impl WindowRow {
     }
 
     /// Stages the row, and its index row where that has to move.
-    fn store<W: Writer + ?Sized>(&mut self, tx: &mut W, key: &[u8]) -> Result<()> {
-        let filed_at_ms = self.filed_at_ms;
+    fn store(&mut self, tx: &mut dyn Writer, key: &[u8]) -> Result<()> {
+        let indexed_at_ms = self.indexed_at_ms;
         let ends_at_ms = self.ends_at_ms(tx.now_ms());
-        let file_at_ms = file_at(filed_at_ms, ends_at_ms, self.keep_ms);
-        self.filed_at_ms = Some(file_at_ms);
+        let file_at_ms = file_at(indexed_at_ms, ends_at_ms, self.keep_ms);
+        self.indexed_at_ms = Some(file_at_ms);
         let value = self.encode()?;
         tx.put(Table::RateLimit, key, value);
-        expiry::move_to(tx, filed_at_ms, file_at_ms, Table::RateLimit, key);
+        expiry::move_to(tx, indexed_at_ms, file_at_ms, Table::RateLimit, key);
         Ok(())
     }
 }
 
 /// The window at `key`, empty when the limiter was cleared after it was written.
-fn load<R: Reader + ?Sized>(rows: &mut R, limiter: &Limiter<'_>, key: &[u8]) -> Result<Option<WindowRow>> {
+fn load(rows: &mut dyn Reader, limiter: &Limiter<'_>, key: &[u8]) -> Result<Option<WindowRow>> {
     let Some(value) = rows.get(Table::RateLimit, key)? else { return Ok(None) };
     let mut row = WindowRow::decode(&value)?;
     let clears = limiter.clears(rows)?;
@@ -105,7 +108,7 @@ struct Seen {
     counted: Counted,
 }
 
-fn look<R: Reader + ?Sized>(rows: &mut R, limiter: &Limiter<'_>, resource: &str) -> Result<Seen> {
+fn look(rows: &mut dyn Reader, limiter: &Limiter<'_>, resource: &str) -> Result<Seen> {
     let key = limiter.resource_key(resource)?;
     let config = limiter.config_of(rows, &key)?;
     let window = load(rows, limiter, &key)?;
@@ -116,7 +119,7 @@ fn look<R: Reader + ?Sized>(rows: &mut R, limiter: &Limiter<'_>, resource: &str)
     Ok(Seen { key, config, window, counted })
 }
 
-fn add<W: Writer + ?Sized>(tx: &mut W, limiter: &Limiter<'_>, seen: Seen) -> Result<()> {
+fn add(tx: &mut dyn Writer, limiter: &Limiter<'_>, seen: Seen) -> Result<()> {
     let window_ms = seen.config.window_ms();
     let mut window = match seen.window {
         Some(window) => window,
@@ -124,7 +127,7 @@ fn add<W: Writer + ?Sized>(tx: &mut W, limiter: &Limiter<'_>, seen: Seen) -> Res
             clears: limiter.clears(tx)?,
             id: Limiter::new_id(tx)?,
             keep_ms: window_ms,
-            filed_at_ms: None,
+            indexed_at_ms: None,
             history: History::default(),
         },
     };
@@ -135,7 +138,7 @@ fn add<W: Writer + ?Sized>(tx: &mut W, limiter: &Limiter<'_>, seen: Seen) -> Res
 }
 
 /// Records a request if there is room for it.
-pub(crate) fn acquire<W: Writer + ?Sized>(tx: &mut W, limiter: &Limiter<'_>, resource: &str) -> Result<bool> {
+pub(crate) fn acquire(tx: &mut dyn Writer, limiter: &Limiter<'_>, resource: &str) -> Result<bool> {
     let seen = look(tx, limiter, resource)?;
     if seen.counted.count >= seen.config.limit {
         return Ok(false);
@@ -145,8 +148,8 @@ pub(crate) fn acquire<W: Writer + ?Sized>(tx: &mut W, limiter: &Limiter<'_>, res
 }
 
 /// Whether there is room for a request.
-pub(crate) fn can_proceed<R: Reader + ?Sized>(
-    rows: &mut R,
+pub(crate) fn can_proceed(
+    rows: &mut dyn Reader,
     limiter: &Limiter<'_>,
     resource: &str,
 ) -> Result<bool> {
@@ -155,14 +158,14 @@ pub(crate) fn can_proceed<R: Reader + ?Sized>(
 }
 
 /// Records a request, whether or not there is room for it.
-pub(crate) fn record<W: Writer + ?Sized>(tx: &mut W, limiter: &Limiter<'_>, resource: &str) -> Result<()> {
+pub(crate) fn record(tx: &mut dyn Writer, limiter: &Limiter<'_>, resource: &str) -> Result<()> {
     let seen = look(tx, limiter, resource)?;
     add(tx, limiter, seen)
 }
 
 /// What is left of the limit.
-pub(crate) fn status<R: Reader + ?Sized>(
-    rows: &mut R,
+pub(crate) fn status(
+    rows: &mut dyn Reader,
     limiter: &Limiter<'_>,
     resource: &str,
 ) -> Result<RateLimitStatus> {
@@ -175,8 +178,8 @@ pub(crate) fn status<R: Reader + ?Sized>(
 }
 
 /// How long until there may be room.
-pub(crate) fn wait_time<R: Reader + ?Sized>(
-    rows: &mut R,
+pub(crate) fn wait_time(
+    rows: &mut dyn Reader,
     limiter: &Limiter<'_>,
     resource: &str,
 ) -> Result<Duration> {
@@ -195,7 +198,7 @@ pub(crate) fn wait_time<R: Reader + ?Sized>(
 }
 
 /// Forgets the requests of a resource.
-pub(crate) fn reset<W: Writer + ?Sized>(tx: &mut W, limiter: &Limiter<'_>, resource: &str) -> Result<()> {
+pub(crate) fn reset(tx: &mut dyn Writer, limiter: &Limiter<'_>, resource: &str) -> Result<()> {
     let key = limiter.resource_key(resource)?;
     if let Some(mut window) = load(tx, limiter, &key)? {
         window.history.reset();
@@ -205,8 +208,8 @@ pub(crate) fn reset<W: Writer + ?Sized>(tx: &mut W, limiter: &Limiter<'_>, resou
 }
 
 /// Gives a resource a configuration of its own.
-pub(crate) fn set_resource_config<W: Writer + ?Sized>(
-    tx: &mut W,
+pub(crate) fn set_resource_config(
+    tx: &mut dyn Writer,
     limiter: &Limiter<'_>,
     resource: &str,
     config: RateLimitConfig,
@@ -221,8 +224,8 @@ pub(crate) fn set_resource_config<W: Writer + ?Sized>(
 }
 
 /// The configuration of a resource.
-pub(crate) fn resource_config<R: Reader + ?Sized>(
-    rows: &mut R,
+pub(crate) fn resource_config(
+    rows: &mut dyn Reader,
     limiter: &Limiter<'_>,
     resource: &str,
 ) -> Result<RateLimitConfig> {
@@ -231,18 +234,19 @@ pub(crate) fn resource_config<R: Reader + ?Sized>(
 }
 
 /// Shows `each` the window of every resource behind the key `after`, until it answers `false`.
-fn visit<R: Reader + ?Sized>(
-    rows: &mut R,
+fn visit(
+    rows: &mut dyn Reader,
     limiter: &Limiter<'_>,
     after: Option<Vec<u8>>,
-    mut each: impl FnMut(&mut R, &[u8], usize, Seen) -> Result<bool>,
+    mut each: impl FnMut(&mut dyn Reader, &[u8], usize, Seen) -> Result<bool>,
 ) -> Result<()> {
     let prefix = limiter.prefix()?;
     let end = key::prefix_end(&prefix);
     let mut from = after.map_or(Bound::Included(prefix.clone()), Bound::Excluded);
     loop {
         let to = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let found = rows.scan(Table::RateLimit, from.as_ref().map(Vec::as_slice), to, SCAN_SLICE)?;
+        let found =
+            rows.scan(Table::RateLimit, from.as_ref().map(Vec::as_slice), to, SCAN_SLICE)?;
         for (key, value) in &found {
             let resource = text_behind(Table::RateLimit, &prefix, key)?;
             let seen = look(rows, limiter, &resource)?;
@@ -260,8 +264,8 @@ fn visit<R: Reader + ?Sized>(
 }
 
 /// A page of the resources with counted requests, behind `cursor`.
-pub(crate) fn list<R: Reader + ?Sized>(
-    rows: &mut R,
+pub(crate) fn list(
+    rows: &mut dyn Reader,
     limiter: &Limiter<'_>,
     cursor: Option<&Cursor>,
     limit: usize,
@@ -296,7 +300,7 @@ pub(crate) fn list<R: Reader + ?Sized>(
 }
 
 /// Counts every window.
-pub(crate) fn stats<R: Reader + ?Sized>(rows: &mut R, limiter: &Limiter<'_>) -> Result<RateLimitStats> {
+pub(crate) fn stats(rows: &mut dyn Reader, limiter: &Limiter<'_>) -> Result<RateLimitStats> {
     let mut stats = RateLimitStats::default();
     visit(rows, limiter, None, |_, _, bytes, seen| {
         stats.bytes += bytes as u64;

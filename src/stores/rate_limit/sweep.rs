@@ -1,7 +1,7 @@
 //! What a sweeper does to windows and cooldowns.
 //!
-//! A window without requests may go: one that begins anew is the same. What was written before its limiter was cleared
-//! last is forgotten, and goes whatever its time.
+//! A window without requests may go: one that begins anew is the same. What was written before its
+//! limiter was cleared last is forgotten, and goes whatever its time.
 
 use super::limiter::{CooldownRow, clears_around};
 use super::ops::WindowRow;
@@ -11,12 +11,12 @@ use crate::error::Result;
 use crate::stores::sweep::{Budget, Due, Verdict};
 use crate::tables::Table;
 
-/// Removes the window that is due when no request counts any more, with the rows of its requests, as many at a time as
-/// the budget has room for. One that goes on is filed under its end.
-pub(crate) fn sweep_window<W: Writer + ?Sized>(tx: &mut W, due: &Due<'_>, budget: Budget) -> Result<Verdict> {
+/// Removes the window that is due when no request counts any more, with the rows of its requests,
+/// as many at a time as the budget has room for. One that goes on is filed under its end.
+pub(crate) fn sweep_window(tx: &mut dyn Writer, due: &Due<'_>, budget: Budget) -> Result<Verdict> {
     let Some(bytes) = tx.get(Table::RateLimit, due.key)? else { return Ok(Verdict::Stale) };
     let mut row = WindowRow::decode(&bytes)?;
-    if row.filed_at_ms.is_some_and(|filed_at_ms| filed_at_ms != due.at_ms) {
+    if row.indexed_at_ms.is_some_and(|indexed_at_ms| indexed_at_ms != due.at_ms) {
         return Ok(Verdict::Stale);
     }
     let clears = clears_around(tx, due.table, due.key)?;
@@ -28,7 +28,7 @@ pub(crate) fn sweep_window<W: Writer + ?Sized>(tx: &mut W, due: &Due<'_>, budget
     row.history.forget(tx, place, now_ms, row.keep_ms)?;
     if !row.history.is_empty() {
         let until_ms = row.ends_at_ms(now_ms);
-        row.filed_at_ms = Some(until_ms);
+        row.indexed_at_ms = Some(until_ms);
         tx.put(Table::RateLimit, due.key, row.encode()?);
         return Ok(Verdict::Keep { until_ms });
     }
@@ -42,7 +42,7 @@ pub(crate) fn sweep_window<W: Writer + ?Sized>(tx: &mut W, due: &Due<'_>, budget
 }
 
 /// Removes the cooldown that is due when it is over.
-pub(crate) fn sweep_cooldown<W: Writer + ?Sized>(tx: &mut W, due: &Due<'_>) -> Result<Verdict> {
+pub(crate) fn sweep_cooldown(tx: &mut dyn Writer, due: &Due<'_>) -> Result<Verdict> {
     let table = Table::RateLimitCooldown;
     let Some(bytes) = tx.get(table, due.key)? else { return Ok(Verdict::Stale) };
     let row: CooldownRow = codec::decode_row(table.name(), &bytes)?;
@@ -50,7 +50,7 @@ pub(crate) fn sweep_cooldown<W: Writer + ?Sized>(tx: &mut W, due: &Due<'_>) -> R
         return Ok(Verdict::Keep { until_ms: row.until_ms });
     }
     tx.delete(table, due.key);
-    due.unfile(tx, row.until_ms);
+    due.unindex(tx, row.until_ms);
     Ok(Verdict::Removed)
 }
 
@@ -85,10 +85,13 @@ mod tests {
         }
         tx.now_ms = 1_150;
         let report = sweep_all(&mut tx);
-        assert_eq!((report.total(), report.refiled), (0, 1));
+        assert_eq!((report.total(), report.rescheduled), (0, 1));
         assert_eq!(status(&mut tx, &LIMITER, "r").unwrap().remaining, 999);
         let resource_key = LIMITER.resource_key("r").unwrap();
-        assert_eq!(tx.keys(Table::Expiry), [expiry::encode_key(1_200, Table::RateLimit, &resource_key)]);
+        assert_eq!(
+            tx.keys(Table::Expiry),
+            [expiry::encode_key(1_200, Table::RateLimit, &resource_key)]
+        );
         tx.now_ms = 1_200;
         assert_eq!(sweep_all(&mut tx).rate_limit, 1);
         assert!(is_clean(&tx));
@@ -150,7 +153,7 @@ mod tests {
         LIMITER.set_cooldown(&mut tx, "p", 20_000).unwrap();
         tx.now_ms = 2_000;
         let report = sweep_all(&mut tx);
-        assert_eq!((report.rate_limit, report.cooldowns, report.refiled), (2, 1, 0));
+        assert_eq!((report.rate_limit, report.cooldowns, report.rescheduled), (2, 1, 0));
         assert_eq!(tx.keys(Table::RateLimitRequest).len(), 0);
         assert_eq!(LIMITER.cooldown(&mut tx, "p").unwrap(), Some(20_000));
         tx.now_ms = 20_000;

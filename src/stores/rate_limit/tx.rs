@@ -8,8 +8,9 @@ use crate::error::Result;
 use std::fmt;
 use std::time::Duration;
 
-/// A limiter inside a transaction: the operations of [`RateLimitStore`](super::RateLimitStore), answering at once and
-/// seeing what the transaction has done so far. What they change is kept or lost with the transaction.
+/// A limiter inside a transaction: the operations of [`RateLimitStore`](super::RateLimitStore),
+/// answering at once and seeing what the transaction has done so far. What they change is kept or
+/// lost with the transaction.
 ///
 /// An operation that answers an error has changed nothing; the transaction can go on.
 pub struct RateLimitTx<'a> {
@@ -19,7 +20,11 @@ pub struct RateLimitTx<'a> {
 
 impl<'a> RateLimitTx<'a> {
     /// The limiter called `name` in `tx`.
-    pub(crate) fn new(tx: &'a mut dyn Writer, name: &'a str, config: RateLimitConfig) -> Result<Self> {
+    pub(crate) fn new(
+        tx: &'a mut dyn Writer,
+        name: &'a str,
+        config: RateLimitConfig,
+    ) -> Result<Self> {
         config.check()?;
         Ok(Self { tx, limiter: Limiter { kind: Kind::Plain, name, config } })
     }

@@ -5,7 +5,7 @@ use super::record::{
     validate_identity, validate_kind_prefix, validate_record, validate_slot,
 };
 use super::{MAX_IDENTITY_LIST_LIMIT, MAX_SCAN_LIMIT, StateError};
-use crate::stores::text::check_len;
+use crate::stores::length::check_len;
 use std::collections::HashSet;
 
 type Slot<'a> = (&'a Identity, &'a str);
@@ -72,7 +72,9 @@ pub(crate) fn list_for_identity(
     match limit {
         None => Ok(usize::MAX),
         Some(limit) if (1..=MAX_IDENTITY_LIST_LIMIT).contains(&limit) => Ok(limit),
-        Some(limit) => Err(invalid(format!("a limit of {limit}; it must be 1 to {MAX_IDENTITY_LIST_LIMIT}"))),
+        Some(limit) => {
+            Err(invalid(format!("a limit of {limit}; it must be 1 to {MAX_IDENTITY_LIST_LIMIT}")))
+        }
     }
 }
 

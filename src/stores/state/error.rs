@@ -4,9 +4,10 @@ use crate::error::Error;
 use crate::stores::page::CursorParseError;
 use std::sync::Arc;
 
-/// An error of a [`StateStore`](super::StateStore). Nothing was applied, unless it is a [`Store`](Self::Store) error
-/// that says otherwise ([`Error::OutcomeUnknown`]), or the answer of a
-/// [`delete_scope`](super::StateStore::delete_scope) in several steps, of which those before the error stay.
+/// An error of a [`StateStore`](super::StateStore). Nothing was applied, unless it is a
+/// [`Store`](Self::Store) error that says otherwise ([`Error::OutcomeUnknown`]), or the answer of a
+/// [`delete_scope`](super::StateStore::delete_scope) in several steps, of which those before the
+/// error stay.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum StateError {
@@ -22,7 +23,8 @@ pub enum StateError {
     #[error("no such state")]
     NotFound,
 
-    /// The event id was saved before with other bytes, another version or another slot. That state is untouched.
+    /// The event id was saved before with other bytes, another version or another slot. That state
+    /// is untouched.
     #[error(
         "this event id was saved before with other bytes, another version or another slot; mint a new id for a new \
          event"
@@ -54,8 +56,8 @@ pub enum StateError {
         known: Vec<String>,
     },
 
-    /// What the engine says: a string or record is too large, the disk failed, bytes are damaged. The inner error says
-    /// what is left behind.
+    /// What the engine says: a string or record is too large, the disk failed, bytes are damaged.
+    /// The inner error says what is left behind.
     #[error(transparent)]
     Store(Error),
 }
@@ -107,7 +109,8 @@ mod tests {
 
     #[test]
     fn an_unknown_driver_names_the_known_ones() {
-        let error = StateError::UnknownDriver { name: "x".into(), known: vec!["a".into(), "b".into()] };
+        let error =
+            StateError::UnknownDriver { name: "x".into(), known: vec!["a".into(), "b".into()] };
         assert_eq!(error.to_string(), "no state driver is called \"x\"; the known ones are: a, b");
     }
 }

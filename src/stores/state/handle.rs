@@ -13,8 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The agent states of a room: a [`StateStore`]. A cheap clone.
 ///
-/// [`close`](StateStore::close) closes this handle and its clones, not the room. A record that does not fit a segment of
-/// the log, together with its keys (of which the log takes four copies), is [`TooLarge`](crate::Error::TooLarge).
+/// [`close`](StateStore::close) closes this handle and its clones, not the room. A record that does
+/// not fit a segment of the log, together with its keys (of which the log takes four copies), is
+/// [`TooLarge`](crate::Error::TooLarge).
 #[derive(Clone)]
 pub struct State {
     engine: Engine,
@@ -40,20 +41,24 @@ impl State {
         Self { durability, ..self }
     }
 
-    /// Up to `limit` states behind `cursor` (from the first without one), in byte order of tenant, user, session, run
-    /// and kind.
+    /// Up to `limit` states behind `cursor` (from the first without one), in byte order of tenant,
+    /// user, session, run and kind.
     ///
     /// # Errors
     /// [`InvalidConfig`](crate::Error::InvalidConfig) for a limit outside 1 to
     /// [`MAX_LIST_LIMIT`](crate::limits::MAX_LIST_LIMIT), or a cursor of another listing.
-    pub fn list(&self, cursor: Option<&Cursor>, limit: usize) -> Pending<Page<StateEntry>, StateError> {
+    pub fn list(
+        &self,
+        cursor: Option<&Cursor>,
+        limit: usize,
+    ) -> Pending<Page<StateEntry>, StateError> {
         self.read(|rows| scan::list(rows, cursor, limit))
     }
 
-    /// Counts every state, by reading every one of them: the cost grows with what is stored, and other callers do
-    /// not wait meanwhile.
+    /// Counts every state, by reading every one of them: the cost grows with what is stored, and
+    /// other callers do not wait meanwhile.
     pub fn stats(&self) -> Pending<StateStats, StateError> {
-        self.read(scan::stats)
+        self.read(|rows| scan::stats(rows))
     }
 
     fn is_closed(&self) -> bool {
@@ -70,7 +75,8 @@ impl State {
         self.engine.read(self.durability, operation)
     }
 
-    /// Runs `operation`, which will probably read the states in `slots` and those that `events` wrote.
+    /// Runs `operation`, which will probably read the states in `slots` and those that `events`
+    /// wrote.
     fn transact<R>(
         &self,
         slots: &[Vec<u8>],
@@ -125,7 +131,11 @@ impl StateStore for State {
         self.transact(&[row::slot_key(identity, kind)], &[], |tx| ops::delete(tx, identity, kind))
     }
 
-    fn list_kind(&self, scope: ListScope, kind_prefix: &str) -> Pending<Vec<StateRecord>, StateError> {
+    fn list_kind(
+        &self,
+        scope: ListScope,
+        kind_prefix: &str,
+    ) -> Pending<Vec<StateRecord>, StateError> {
         self.read(|rows| scan::list_kind(rows, scope, kind_prefix))
     }
 
@@ -137,7 +147,11 @@ impl StateStore for State {
         self.engine.flush()
     }
 
-    fn save_if(&self, expectations: &[SlotExpectation], next: StateRecord) -> Pending<(), StateError> {
+    fn save_if(
+        &self,
+        expectations: &[SlotExpectation],
+        next: StateRecord,
+    ) -> Pending<(), StateError> {
         self.save_all_if(expectations, &[next])
     }
 
@@ -154,8 +168,9 @@ impl StateStore for State {
         self.transact(&[key], &[], |tx| ops::delete_if(tx, expectation))
     }
 
-    /// A session whose rows do not fit one frame of the log is removed by several transactions, each whole by itself;
-    /// after a crash or an error in between, the rest is there and the call can be made again.
+    /// A session whose rows do not fit one frame of the log is removed by several transactions,
+    /// each whole by itself; after a crash or an error in between, the rest is there and the call
+    /// can be made again.
     fn delete_scope(&self, tenant: &str, user: &str, session: &str) -> Pending<u64, StateError> {
         let budget = self.engine.max_row_bytes();
         let mut removed = 0;
@@ -197,6 +212,8 @@ impl StateStore for State {
         limit: usize,
         cursor: Option<&Cursor>,
     ) -> Pending<Page<StateRecord>, StateError> {
-        self.read(|rows| scan::scan_kind_for_tenant(rows, scope, (tenant, kind_prefix), limit, cursor))
+        self.read(|rows| {
+            scan::scan_kind_for_tenant(rows, scope, (tenant, kind_prefix), limit, cursor)
+        })
     }
 }

@@ -12,8 +12,8 @@ mod tx;
 pub use error::StateError;
 pub use handle::State;
 pub use record::{
-    EventId, Identity, ListScope, SlotExpectation, StateRecord, validate_identity, validate_list_kind,
-    validate_record,
+    EventId, Identity, ListScope, SlotExpectation, StateRecord, validate_identity,
+    validate_list_kind, validate_record,
 };
 pub(crate) use record::{validate_event_id, validate_session, validate_slot};
 pub use tx::StateTx;
@@ -30,51 +30,68 @@ pub const MAX_SCAN_LIMIT: usize = 256;
 
 /// A store of agent states: one per slot, which is an [`Identity`] and a kind.
 ///
-/// Every method has taken its effect, in order, when it returns; the [`Pending`] is the wait for its durability.
+/// Every method has taken its effect, in order, when it returns; the [`Pending`] is the wait for
+/// its durability.
 ///
 /// # Errors
-/// After an error nothing was applied, unless it is [`OutcomeUnknown`](crate::Error::OutcomeUnknown), inside
-/// [`StateError::Store`], or the answer of a [`delete_scope`](Self::delete_scope) that took several steps. Every method that takes an identity answers [`IdentityRequired`](StateError::IdentityRequired)
-/// when its tenant, user or session is empty, every one that takes a kind, a kind's prefix or an event id
+/// After an error nothing was applied, unless it is
+/// [`OutcomeUnknown`](crate::Error::OutcomeUnknown), inside [`StateError::Store`], or the answer of
+/// a [`delete_scope`](Self::delete_scope) that took several steps. Every method that takes an
+/// identity answers [`IdentityRequired`](StateError::IdentityRequired) when its tenant, user or
+/// session is empty, every one that takes a kind, a kind's prefix or an event id
 /// [`InvalidRecord`](StateError::InvalidRecord) when that is empty, and
-/// [`TooLarge`](crate::Error::TooLarge) for a string over [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN).
-/// After [`close`](Self::close) every method answers [`StoreClosed`](StateError::StoreClosed).
+/// [`TooLarge`](crate::Error::TooLarge) for a string over
+/// [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN). After [`close`](Self::close) every method answers
+/// [`StoreClosed`](StateError::StoreClosed).
 pub trait StateStore: Send + Sync {
     /// Saves a state, replacing the one in its slot, whose event id is then no longer found.
     ///
-    /// An event is saved once: the same record again (its time does not count) is fine and writes nothing; the same
-    /// event id with other bytes, another version or another slot is
+    /// An event is saved once: the same record again (its time does not count) is fine and writes
+    /// nothing; the same event id with other bytes, another version or another slot is
     /// [`IdempotencyConflict`](StateError::IdempotencyConflict).
     fn save(&self, record: StateRecord) -> Pending<(), StateError>;
 
     /// The state in a slot. [`NotFound`](StateError::NotFound) when there is none.
     fn load(&self, identity: &Identity, kind: &str) -> Pending<StateRecord, StateError>;
 
-    /// The state that an event wrote. [`NotFound`](StateError::NotFound) when there is none, or it has been replaced.
+    /// The state that an event wrote. [`NotFound`](StateError::NotFound) when there is none, or it
+    /// has been replaced.
     fn load_by_event_id(&self, event_id: &EventId) -> Pending<StateRecord, StateError>;
 
     /// Removes the state in a slot, and its event id. Fine when there is none.
     fn delete(&self, identity: &Identity, kind: &str) -> Pending<(), StateError>;
 
-    /// Every state of every tenant whose kind begins with `kind_prefix`, literally; by kind, then identity.
+    /// Every state of every tenant whose kind begins with `kind_prefix`, literally; by kind, then
+    /// identity.
     ///
     /// [`MaintenanceScopeRequired`](StateError::MaintenanceScopeRequired) unless the scope is
     /// [`ListScope::maintenance`].
-    fn list_kind(&self, scope: ListScope, kind_prefix: &str) -> Pending<Vec<StateRecord>, StateError>;
+    fn list_kind(
+        &self,
+        scope: ListScope,
+        kind_prefix: &str,
+    ) -> Pending<Vec<StateRecord>, StateError>;
 
-    /// Makes durable what was called before, and closes this store and its clones. Closing twice is fine.
+    /// Makes durable what was called before, and closes this store and its clones. Closing twice is
+    /// fine.
     fn close(&self) -> Pending<(), StateError>;
 
     /// Saves `next` if every expectation holds; one of them has to be of its slot. As
     /// [`save_batch_if`](Self::save_batch_if) with one write.
-    fn save_if(&self, expectations: &[SlotExpectation], next: StateRecord) -> Pending<(), StateError>;
+    fn save_if(
+        &self,
+        expectations: &[SlotExpectation],
+        next: StateRecord,
+    ) -> Pending<(), StateError>;
 
     /// Saves all `writes` if every expectation holds; else nothing changes, and the answer is
-    /// [`ConditionFailed`](StateError::ConditionFailed), also when the events were saved before. Only then the event ids
-    /// are looked at, as [`save`](Self::save) does, each against what was there before the batch.
+    /// [`ConditionFailed`](StateError::ConditionFailed), also when the events were saved before.
+    /// Only then the event ids are looked at, as [`save`](Self::save) does, each against what was
+    /// there before the batch.
     ///
-    /// [`InvalidRecord`](StateError::InvalidRecord) for no expectation, no write, two expectations of or two writes to
-    /// one slot, one event id in two writes, and a write to a slot that no expectation covers.
+    /// [`InvalidRecord`](StateError::InvalidRecord) for no expectation, no write, two expectations
+    /// of or two writes to one slot, one event id in two writes, and a write to a slot that no
+    /// expectation covers.
     fn save_batch_if(
         &self,
         expectations: &[SlotExpectation],
@@ -87,13 +104,14 @@ pub trait StateStore: Send + Sync {
 
     /// Removes every state of a session, of all its runs and kinds, and says how many they were.
     ///
-    /// A driver may remove a session that is too large for one step in several, each whole by itself. Then others may
-    /// see it half removed meanwhile, and after an error in between the rest is still there; the call can be made again.
+    /// A driver may remove a session that is too large for one step in several, each whole by
+    /// itself. Then others may see it half removed meanwhile, and after an error in between the
+    /// rest is still there; the call can be made again.
     fn delete_scope(&self, tenant: &str, user: &str, session: &str) -> Pending<u64, StateError>;
 
-    /// The first states (up to `limit`, 1 to [`MAX_IDENTITY_LIST_LIMIT`]; all without one) of exactly this identity whose
-    /// kind begins with `kind_prefix`, literally; by kind. [`InvalidRecord`](StateError::InvalidRecord) for another
-    /// limit.
+    /// The first states (up to `limit`, 1 to [`MAX_IDENTITY_LIST_LIMIT`]; all without one) of
+    /// exactly this identity whose kind begins with `kind_prefix`, literally; by kind.
+    /// [`InvalidRecord`](StateError::InvalidRecord) for another limit.
     fn list_kind_for_identity(
         &self,
         identity: &Identity,
@@ -101,12 +119,14 @@ pub trait StateStore: Send + Sync {
         limit: Option<usize>,
     ) -> Pending<Vec<StateRecord>, StateError>;
 
-    /// A page of a tenant's states whose kind begins with `kind_prefix`, literally, in byte order of (user, session, run,
-    /// kind), going on behind `cursor`. A page is a moment's picture; the pages together are not.
+    /// A page of a tenant's states whose kind begins with `kind_prefix`, literally, in byte order
+    /// of (user, session, run, kind), going on behind `cursor`. A page is a moment's picture; the
+    /// pages together are not.
     ///
     /// [`MaintenanceScopeRequired`](StateError::MaintenanceScopeRequired) unless the scope is
-    /// [`ListScope::maintenance`]; [`InvalidScan`](StateError::InvalidScan) for an empty tenant or prefix, a limit
-    /// outside 1 to [`MAX_SCAN_LIMIT`], and a cursor that is not of a page of this tenant and prefix.
+    /// [`ListScope::maintenance`]; [`InvalidScan`](StateError::InvalidScan) for an empty tenant or
+    /// prefix, a limit outside 1 to [`MAX_SCAN_LIMIT`], and a cursor that is not of a page of this
+    /// tenant and prefix.
     fn scan_kind_for_tenant(
         &self,
         scope: ListScope,
@@ -163,7 +183,11 @@ impl<S: StateStore + ?Sized> StateStore for Arc<S> {
         (**self).delete(identity, kind)
     }
 
-    fn list_kind(&self, scope: ListScope, kind_prefix: &str) -> Pending<Vec<StateRecord>, StateError> {
+    fn list_kind(
+        &self,
+        scope: ListScope,
+        kind_prefix: &str,
+    ) -> Pending<Vec<StateRecord>, StateError> {
         (**self).list_kind(scope, kind_prefix)
     }
 
@@ -171,7 +195,11 @@ impl<S: StateStore + ?Sized> StateStore for Arc<S> {
         (**self).close()
     }
 
-    fn save_if(&self, expectations: &[SlotExpectation], next: StateRecord) -> Pending<(), StateError> {
+    fn save_if(
+        &self,
+        expectations: &[SlotExpectation],
+        next: StateRecord,
+    ) -> Pending<(), StateError> {
         (**self).save_if(expectations, next)
     }
 

@@ -2,14 +2,15 @@
 //!
 //! Invariants, which the operations keep:
 //!
-//! 1. A slot with a state has one row in each table by kind, and the event id of its state one row that names it.
+//! 1. A slot with a state has one row in each table by kind, and the event id of its state one row
+//!    that names it.
 //! 2. An event row names a slot whose state has that event id.
 
 use super::StateError;
 use super::check;
 use super::record::{
-    EventId, Identity, SlotExpectation, StateRecord, validate_event_id, validate_record, validate_session,
-    validate_slot,
+    EventId, Identity, SlotExpectation, StateRecord, validate_event_id, validate_record,
+    validate_session, validate_slot,
 };
 use super::row::{self, Slot, StateRow};
 use crate::engine::access::{Reader, Value, Writer};
@@ -17,19 +18,20 @@ use crate::error::Error;
 use crate::tables::Table;
 use std::ops::Bound;
 
-/// How many rows one step of a walk over states reads. Fewer than of small rows, because these may have megabytes.
+/// How many rows one step of a walk over states reads. Fewer than of small rows, because these may
+/// have megabytes.
 pub(super) const SCAN_SLICE: usize = 32;
 
 /// What the rows of one state cost a transaction that deletes them, beside their keys.
 const DELETE_OVERHEAD: usize = 64;
 
 /// Shows `each` every row whose key begins with `prefix`, in key order, until it answers `false`.
-pub(super) fn walk<R: Reader + ?Sized>(
-    rows: &mut R,
+pub(super) fn walk(
+    rows: &mut dyn Reader,
     table: Table,
     prefix: &[u8],
     slice: usize,
-    mut each: impl FnMut(&mut R, &[u8], &Value) -> Result<bool, StateError>,
+    mut each: impl FnMut(&mut dyn Reader, &[u8], &Value) -> Result<bool, StateError>,
 ) -> Result<(), StateError> {
     let end = row::end_of(prefix);
     let end = end.as_ref().map(Vec::as_slice);
@@ -50,8 +52,8 @@ pub(super) fn walk<R: Reader + ?Sized>(
 }
 
 /// The state in the slot under `key`, which an index row says is there.
-pub(super) fn indexed<R: Reader + ?Sized>(
-    rows: &mut R,
+pub(super) fn indexed(
+    rows: &mut dyn Reader,
     index: Table,
     key: &[u8],
 ) -> Result<Value, StateError> {
@@ -63,8 +65,10 @@ pub(super) fn indexed<R: Reader + ?Sized>(
 }
 
 /// Whether the event of `record` has been saved, as exactly this record.
-fn is_saved<R: Reader + ?Sized>(rows: &mut R, key: &[u8], record: &StateRecord) -> Result<bool, StateError> {
-    let Some(holder) = rows.get(Table::StateEvent, record.id.as_str().as_bytes())? else { return Ok(false) };
+fn is_saved(rows: &mut dyn Reader, key: &[u8], record: &StateRecord) -> Result<bool, StateError> {
+    let Some(holder) = rows.get(Table::StateEvent, record.id.as_str().as_bytes())? else {
+        return Ok(false);
+    };
     let state = indexed(rows, Table::StateEvent, &holder)?;
     let state = StateRow::decode(&state)?;
     let same = *holder == *key && state.version == record.version && state.bytes == record.bytes;
@@ -72,7 +76,7 @@ fn is_saved<R: Reader + ?Sized>(rows: &mut R, key: &[u8], record: &StateRecord) 
 }
 
 /// Stages a record whose event is new.
-fn put<W: Writer + ?Sized>(tx: &mut W, key: &[u8], record: &StateRecord) -> Result<(), StateError> {
+fn put(tx: &mut dyn Writer, key: &[u8], record: &StateRecord) -> Result<(), StateError> {
     let row = StateRow {
         event_id: record.id.as_str(),
         version: record.version,
@@ -84,7 +88,11 @@ fn put<W: Writer + ?Sized>(tx: &mut W, key: &[u8], record: &StateRecord) -> Resu
         Some(old) => tx.delete(Table::StateEvent, StateRow::decode(&old)?.event_id.as_bytes()),
         None => {
             tx.put(Table::StateKind, &row::kind_key(&record.identity, &record.kind), Vec::new());
-            tx.put(Table::StateTenantKind, &row::tenant_kind_key(&record.identity, &record.kind), Vec::new());
+            tx.put(
+                Table::StateTenantKind,
+                &row::tenant_kind_key(&record.identity, &record.kind),
+                Vec::new(),
+            );
         }
     }
     tx.put(Table::State, key, value);
@@ -93,7 +101,7 @@ fn put<W: Writer + ?Sized>(tx: &mut W, key: &[u8], record: &StateRecord) -> Resu
 }
 
 /// Stages the absence of a state.
-fn remove<W: Writer + ?Sized>(tx: &mut W, key: &[u8], identity: &Identity, kind: &str, event_id: &str) {
+fn remove(tx: &mut dyn Writer, key: &[u8], identity: &Identity, kind: &str, event_id: &str) {
     tx.delete(Table::State, key);
     tx.delete(Table::StateEvent, event_id.as_bytes());
     tx.delete(Table::StateKind, &row::kind_key(identity, kind));
@@ -101,7 +109,7 @@ fn remove<W: Writer + ?Sized>(tx: &mut W, key: &[u8], identity: &Identity, kind:
 }
 
 /// Saves a record.
-pub(crate) fn save<W: Writer + ?Sized>(tx: &mut W, record: &StateRecord) -> Result<(), StateError> {
+pub(crate) fn save(tx: &mut dyn Writer, record: &StateRecord) -> Result<(), StateError> {
     validate_record(record)?;
     let key = row::slot_key(&record.identity, &record.kind);
     if !is_saved(tx, &key, record)? {
@@ -111,17 +119,17 @@ pub(crate) fn save<W: Writer + ?Sized>(tx: &mut W, record: &StateRecord) -> Resu
 }
 
 /// Whether the slot holds what is expected.
-fn holds<R: Reader + ?Sized>(rows: &mut R, expectation: &SlotExpectation) -> Result<bool, StateError> {
+fn holds(rows: &mut dyn Reader, expectation: &SlotExpectation) -> Result<bool, StateError> {
     let key = row::slot_key(&expectation.identity, &expectation.kind);
     let state = rows.get(Table::State, &key)?;
     let current = state.as_deref().map(StateRow::decode).transpose()?.map(|row| row.event_id);
     Ok(current == expectation.expected.as_ref().map(EventId::as_str))
 }
 
-/// Saves all `writes` if all `expectations` hold. Every event is compared with what was there before the batch, so
-/// that the order of the writes does not matter.
-pub(crate) fn save_batch_if<W: Writer + ?Sized>(
-    tx: &mut W,
+/// Saves all `writes` if all `expectations` hold. Every event is compared with what was there
+/// before the batch, so that the order of the writes does not matter.
+pub(crate) fn save_batch_if(
+    tx: &mut dyn Writer,
     expectations: &[SlotExpectation],
     writes: &[StateRecord],
 ) -> Result<(), StateError> {
@@ -144,30 +152,32 @@ pub(crate) fn save_batch_if<W: Writer + ?Sized>(
 }
 
 /// The state in a slot.
-pub(crate) fn load<R: Reader + ?Sized>(
-    rows: &mut R,
+pub(crate) fn load(
+    rows: &mut dyn Reader,
     identity: &Identity,
     kind: &str,
 ) -> Result<StateRecord, StateError> {
     validate_slot(identity, kind)?;
-    let state = rows.get(Table::State, &row::slot_key(identity, kind))?.ok_or(StateError::NotFound)?;
+    let state =
+        rows.get(Table::State, &row::slot_key(identity, kind))?.ok_or(StateError::NotFound)?;
     Ok(StateRow::decode(&state)?.record(Slot { identity: identity.clone(), kind: kind.to_owned() }))
 }
 
 /// The state that an event wrote.
-pub(crate) fn load_by_event_id<R: Reader + ?Sized>(
-    rows: &mut R,
+pub(crate) fn load_by_event_id(
+    rows: &mut dyn Reader,
     event_id: &EventId,
 ) -> Result<StateRecord, StateError> {
     validate_event_id(event_id)?;
-    let key = rows.get(Table::StateEvent, event_id.as_str().as_bytes())?.ok_or(StateError::NotFound)?;
+    let key =
+        rows.get(Table::StateEvent, event_id.as_str().as_bytes())?.ok_or(StateError::NotFound)?;
     let state = indexed(rows, Table::StateEvent, &key)?;
     Ok(StateRow::decode(&state)?.record(row::decode_slot_key(&key)?))
 }
 
 /// Removes the state in a slot, if there is one.
-pub(crate) fn delete<W: Writer + ?Sized>(
-    tx: &mut W,
+pub(crate) fn delete(
+    tx: &mut dyn Writer,
     identity: &Identity,
     kind: &str,
 ) -> Result<(), StateError> {
@@ -180,8 +190,8 @@ pub(crate) fn delete<W: Writer + ?Sized>(
 }
 
 /// Removes the state in a slot if it is the expected one.
-pub(crate) fn delete_if<W: Writer + ?Sized>(
-    tx: &mut W,
+pub(crate) fn delete_if(
+    tx: &mut dyn Writer,
     expectation: &SlotExpectation,
 ) -> Result<bool, StateError> {
     check::conditional_delete(expectation)?;
@@ -192,10 +202,10 @@ pub(crate) fn delete_if<W: Writer + ?Sized>(
     Ok(held)
 }
 
-/// Removes the states of a session: as many as fit into about `budget` bytes of a transaction, and at least one. How
-/// many they were, and whether that was all.
-pub(crate) fn delete_scope<W: Writer + ?Sized>(
-    tx: &mut W,
+/// Removes the states of a session: as many as fit into about `budget` bytes of a transaction, and
+/// at least one. How many they were, and whether that was all.
+pub(crate) fn delete_scope(
+    tx: &mut dyn Writer,
     (tenant, user, session): (&str, &str, &str),
     budget: usize,
 ) -> Result<(u64, bool), StateError> {
@@ -203,15 +213,21 @@ pub(crate) fn delete_scope<W: Writer + ?Sized>(
     let mut found = Vec::new();
     let mut cost = 0_usize;
     let mut all = true;
-    walk(tx, Table::State, &row::session_prefix(tenant, user, session), SCAN_SLICE, |_, key, state| {
-        let event_id = StateRow::decode(state)?.event_id.to_owned();
-        cost = cost.saturating_add(3 * key.len() + event_id.len() + DELETE_OVERHEAD);
-        all = cost <= budget || found.is_empty();
-        if all {
-            found.push((key.to_vec(), row::decode_slot_key(key)?, event_id));
-        }
-        Ok(all)
-    })?;
+    walk(
+        tx,
+        Table::State,
+        &row::session_prefix(tenant, user, session),
+        SCAN_SLICE,
+        |_, key, state| {
+            let event_id = StateRow::decode(state)?.event_id.to_owned();
+            cost = cost.saturating_add(3 * key.len() + event_id.len() + DELETE_OVERHEAD);
+            all = cost <= budget || found.is_empty();
+            if all {
+                found.push((key.to_vec(), row::decode_slot_key(key)?, event_id));
+            }
+            Ok(all)
+        },
+    )?;
     for (key, slot, event_id) in &found {
         remove(tx, key, &slot.identity, &slot.kind, event_id);
     }

@@ -1,7 +1,7 @@
 //! What a store of agent state keeps, and what may be asked of it.
 
 use super::error::StateError;
-use crate::stores::text::check_len;
+use crate::stores::length::check_len;
 use parking_lot::Mutex;
 use std::convert::Infallible;
 use std::fmt;
@@ -22,12 +22,17 @@ pub struct EventId(String);
 impl EventId {
     /// Mints a ULID. Within a process each is greater than the one before, also as a string.
     #[must_use]
-    #[expect(clippy::new_without_default, reason = "a default that is another one each time would surprise")]
+    #[expect(
+        clippy::new_without_default,
+        reason = "a default that is another one each time would surprise"
+    )]
     pub fn new() -> Self {
-        static GENERATOR: LazyLock<Mutex<Generator>> = LazyLock::new(|| Mutex::new(Generator::new()));
+        static GENERATOR: LazyLock<Mutex<Generator>> =
+            LazyLock::new(|| Mutex::new(Generator::new()));
         let mut generator = GENERATOR.lock();
         // After 2^80 ids in one millisecond it goes on in the next one.
-        let ulid = generator.generate().unwrap_or_else(|overflow| overflow.commit_overflow_increment());
+        let ulid =
+            generator.generate().unwrap_or_else(|overflow| overflow.commit_overflow_increment());
         Self(ulid.to_string())
     }
 
@@ -64,7 +69,8 @@ impl fmt::Display for EventId {
     }
 }
 
-/// Whose state it is. Tenant, user and session must not be empty; a state with an empty run is the session's.
+/// Whose state it is. Tenant, user and session must not be empty; a state with an empty run is the
+/// session's.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Identity {
     /// The tenant.
@@ -102,8 +108,8 @@ pub struct StateRecord {
     pub version: i64,
     /// The state itself.
     pub bytes: Vec<u8>,
-    /// When it was saved, in milliseconds since the Unix epoch. The store sets it when it is absent, so a record that
-    /// was loaded always has it.
+    /// When it was saved, in milliseconds since the Unix epoch. The store sets it when it is
+    /// absent, so a record that was loaded always has it.
     pub updated_at: Option<u64>,
 }
 
@@ -138,8 +144,8 @@ impl SlotExpectation {
     }
 }
 
-/// How far a listing may reach. The default reaches nowhere: listings over all identities are for maintenance, and
-/// have to say so.
+/// How far a listing may reach. The default reaches nowhere: listings over all identities are for
+/// maintenance, and have to say so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct ListScope {
     maintenance: bool,
@@ -163,7 +169,8 @@ impl ListScope {
 ///
 /// # Errors
 /// [`IdentityRequired`](StateError::IdentityRequired) when tenant, user or session is empty;
-/// [`TooLarge`](crate::Error::TooLarge) when a part is over [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN).
+/// [`TooLarge`](crate::Error::TooLarge) when a part is over
+/// [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN).
 pub fn validate_identity(identity: &Identity) -> Result<(), StateError> {
     validate_session(&identity.tenant, &identity.user, &identity.session)?;
     Ok(check_len("the run", &identity.run)?)
@@ -172,8 +179,9 @@ pub fn validate_identity(identity: &Identity) -> Result<(), StateError> {
 /// Whether a record can be saved.
 ///
 /// # Errors
-/// As [`validate_identity`]; [`InvalidRecord`](StateError::InvalidRecord) when the kind or the event id is empty;
-/// [`TooLarge`](crate::Error::TooLarge) when one of them is over [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN).
+/// As [`validate_identity`]; [`InvalidRecord`](StateError::InvalidRecord) when the kind or the
+/// event id is empty; [`TooLarge`](crate::Error::TooLarge) when one of them is over
+/// [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN).
 pub fn validate_record(record: &StateRecord) -> Result<(), StateError> {
     validate_slot(&record.identity, &record.kind)?;
     validate_event_id(&record.id)
@@ -182,9 +190,10 @@ pub fn validate_record(record: &StateRecord) -> Result<(), StateError> {
 /// Whether all states whose kind starts with `kind_prefix` may be listed.
 ///
 /// # Errors
-/// [`MaintenanceScopeRequired`](StateError::MaintenanceScopeRequired) unless `scope` is that of maintenance;
-/// [`InvalidRecord`](StateError::InvalidRecord) when the prefix is empty;
-/// [`TooLarge`](crate::Error::TooLarge) when it is over [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN).
+/// [`MaintenanceScopeRequired`](StateError::MaintenanceScopeRequired) unless `scope` is that of
+/// maintenance; [`InvalidRecord`](StateError::InvalidRecord) when the prefix is empty;
+/// [`TooLarge`](crate::Error::TooLarge) when it is over
+/// [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN).
 pub fn validate_list_kind(scope: ListScope, kind_prefix: &str) -> Result<(), StateError> {
     if !scope.is_maintenance() {
         return Err(StateError::MaintenanceScopeRequired);
@@ -255,7 +264,8 @@ mod tests {
         let good = StateRecord::new(Identity::new("t", "u", "s", ""), "k", *b"b");
         assert!(validate_record(&good).is_ok());
         for (tenant, user, session) in [("", "u", "s"), ("t", "", "s"), ("t", "u", "")] {
-            let bad = StateRecord { identity: Identity::new(tenant, user, session, "r"), ..good.clone() };
+            let bad =
+                StateRecord { identity: Identity::new(tenant, user, session, "r"), ..good.clone() };
             assert!(matches!(validate_record(&bad), Err(StateError::IdentityRequired(_))));
         }
         for bad in [
@@ -272,15 +282,24 @@ mod tests {
             StateRecord { kind: long.clone(), ..good.clone() },
             StateRecord { id: long.clone().into(), ..good.clone() },
         ] {
-            assert!(matches!(validate_record(&bad), Err(StateError::Store(Error::TooLarge { .. }))));
+            assert!(matches!(
+                validate_record(&bad),
+                Err(StateError::Store(Error::TooLarge { .. }))
+            ));
         }
     }
 
     #[test]
     fn a_listing_fails_closed() {
         use StateError::{InvalidRecord, MaintenanceScopeRequired};
-        assert!(matches!(validate_list_kind(ListScope::default(), "k"), Err(MaintenanceScopeRequired)));
-        assert!(matches!(validate_list_kind(ListScope::default(), ""), Err(MaintenanceScopeRequired)));
+        assert!(matches!(
+            validate_list_kind(ListScope::default(), "k"),
+            Err(MaintenanceScopeRequired)
+        ));
+        assert!(matches!(
+            validate_list_kind(ListScope::default(), ""),
+            Err(MaintenanceScopeRequired)
+        ));
         assert!(matches!(validate_list_kind(ListScope::maintenance(), ""), Err(InvalidRecord(_))));
         assert!(validate_list_kind(ListScope::maintenance(), "k").is_ok());
     }

@@ -1,7 +1,8 @@
 //! The rows of agent states: their keys and their bytes.
 //!
-//! Every key names a slot, in an order of its own. The rows by kind are empty, because their keys say everything; so
-//! they change only when a slot comes or goes, and not when its state is replaced.
+//! Every key names a slot, in an order of its own. The rows by kind are empty, because their keys
+//! say everything; so they change only when a slot comes or goes, and not when its state is
+//! replaced.
 
 use super::StateError;
 use super::record::{Identity, StateRecord};
@@ -65,7 +66,8 @@ fn prefix<const N: usize>(parts: [&str; N]) -> Vec<u8> {
     key
 }
 
-/// What all keys begin with whose part behind `parts` begins with `start`, when other parts follow it.
+/// What all keys begin with whose part behind `parts` begins with `start`, when other parts follow
+/// it.
 fn open_prefix<const N: usize>(parts: [&str; N], start: &str) -> Vec<u8> {
     let mut key = prefix(parts);
     push_bytes(&mut key, start.as_bytes());
@@ -112,7 +114,8 @@ pub(crate) fn kinds_prefix(kind_prefix: &str) -> Vec<u8> {
     open_prefix([], kind_prefix)
 }
 
-/// What all keys of [`Table::StateTenantKind`] of a tenant begin with whose kind begins with `kind_prefix`.
+/// What all keys of [`Table::StateTenantKind`] of a tenant begin with whose kind begins with
+/// `kind_prefix`.
 pub(crate) fn tenant_kinds_prefix(tenant: &str, kind_prefix: &str) -> Vec<u8> {
     open_prefix([tenant], kind_prefix)
 }
@@ -160,8 +163,8 @@ pub(crate) fn decode_tenant_kind_key(key: &[u8]) -> Result<Slot> {
     Ok(Slot { identity: Identity { tenant, user, session, run }, kind })
 }
 
-/// A place in the scan of a tenant's kinds, behind this slot. It carries what was asked, so that it is good for no
-/// other question.
+/// A place in the scan of a tenant's kinds, behind this slot. It carries what was asked, so that it
+/// is good for no other question.
 pub(crate) fn scan_cursor(tenant: &str, kind_prefix: &str, slot_key: &[u8]) -> Cursor {
     let mut key = prefix([tenant, kind_prefix]);
     key.extend_from_slice(slot_key);
@@ -169,9 +172,14 @@ pub(crate) fn scan_cursor(tenant: &str, kind_prefix: &str, slot_key: &[u8]) -> C
 }
 
 /// The slot key that the scan of these kinds goes on behind.
-pub(crate) fn scan_position(cursor: &Cursor, tenant: &str, kind_prefix: &str) -> Result<Vec<u8>, StateError> {
-    let refuse =
-        |why: &str| StateError::InvalidScan(format!("the cursor {why}; pass the one of the last page"));
+pub(crate) fn scan_position(
+    cursor: &Cursor,
+    tenant: &str,
+    kind_prefix: &str,
+) -> Result<Vec<u8>, StateError> {
+    let refuse = |why: &str| {
+        StateError::InvalidScan(format!("the cursor {why}; pass the one of the last page"))
+    };
     let key = cursor.key_in(Table::StateTenantKind).map_err(|_| refuse("is of another listing"))?;
     let position = key
         .strip_prefix(prefix([tenant, kind_prefix]).as_slice())
@@ -189,7 +197,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const ROW: StateRow<'_> = StateRow { event_id: "e1", version: -3, updated_at_ms: 300, bytes: b"\0\xff" };
+    const ROW: StateRow<'_> =
+        StateRow { event_id: "e1", version: -3, updated_at_ms: 300, bytes: b"\0\xff" };
 
     fn identity() -> Identity {
         Identity::new("t", "u\0", "s", "")
@@ -210,7 +219,9 @@ mod tests {
             bad[at] ^= 0x40;
             match StateRow::decode(&bad) {
                 Ok(row) => assert_ne!(row, ROW, "byte {at}"),
-                Err(error) => assert!(matches!(error, Error::Corrupted { .. }), "byte {at}: {error}"),
+                Err(error) => {
+                    assert!(matches!(error, Error::Corrupted { .. }), "byte {at}: {error}")
+                }
             }
             assert!(StateRow::decode(&bytes[..at]).is_err());
         }
@@ -227,7 +238,9 @@ mod tests {
 
     #[test]
     fn keys_of_fewer_parts_or_no_text_are_corruption() {
-        for bad in [&b""[..], b"t\0\0u\0\0s\0\0", b"t\0\0u\0\0s\0\0r\0\0\xff", b"\xff\0\0u\0\0s\0\0r\0\0k"] {
+        for bad in
+            [&b""[..], b"t\0\0u\0\0s\0\0", b"t\0\0u\0\0s\0\0r\0\0\xff", b"\xff\0\0u\0\0s\0\0r\0\0k"]
+        {
             assert!(matches!(decode_slot_key(bad), Err(Error::Corrupted { .. })), "{bad:?}");
         }
     }
@@ -238,7 +251,8 @@ mod tests {
         let cursor = scan_cursor("t", "ki", &key);
         assert_eq!(scan_position(&cursor, "t", "ki").unwrap(), key);
         let foreign = Cursor::new(Table::State, key.clone());
-        let elsewhere = scan_cursor("t", "ki", &slot_key(&Identity::new("other", "u", "s", ""), "kind"));
+        let elsewhere =
+            scan_cursor("t", "ki", &slot_key(&Identity::new("other", "u", "s", ""), "kind"));
         for (cursor, tenant, kind_prefix) in [
             (&cursor, "t", "k"),
             (&cursor, "t", "kin"),

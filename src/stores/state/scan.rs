@@ -18,10 +18,10 @@ const MERGE_SLICE: usize = 16;
 /// How many rows of other kinds a page of a tenant's scan passes before it asks the index by kind.
 const MAX_PASSED: usize = 256;
 
-/// Every state whose kind begins with `kind_prefix`, by kind and then identity. Reads the rows that it answers, and no
-/// others.
-pub(crate) fn list_kind<R: Reader + ?Sized>(
-    rows: &mut R,
+/// Every state whose kind begins with `kind_prefix`, by kind and then identity. Reads the rows that
+/// it answers, and no others.
+pub(crate) fn list_kind(
+    rows: &mut dyn Reader,
     scope: ListScope,
     kind_prefix: &str,
 ) -> Result<Vec<StateRecord>, StateError> {
@@ -37,8 +37,8 @@ pub(crate) fn list_kind<R: Reader + ?Sized>(
 }
 
 /// Up to `limit` states of an identity whose kind begins with `kind_prefix`, by kind.
-pub(crate) fn list_kind_for_identity<R: Reader + ?Sized>(
-    rows: &mut R,
+pub(crate) fn list_kind_for_identity(
+    rows: &mut dyn Reader,
     identity: &Identity,
     kind_prefix: &str,
     limit: Option<usize>,
@@ -54,13 +54,15 @@ pub(crate) fn list_kind_for_identity<R: Reader + ?Sized>(
     Ok(items)
 }
 
-/// A page of a tenant's states whose kind begins with `kind_prefix`, by user, session, run and kind.
+/// A page of a tenant's states whose kind begins with `kind_prefix`, by user, session, run and
+/// kind.
 ///
-/// A page walks the slots of the tenant, leaping over kinds that do not match. Where matches are rare it gives that up
-/// for the index by kind: the first slots of each matching kind, merged. So its cost is bounded by the size of the page
-/// and the number of different matching kinds, whatever else the tenant holds.
-pub(crate) fn scan_kind_for_tenant<R: Reader + ?Sized>(
-    rows: &mut R,
+/// A page walks the slots of the tenant, leaping over kinds that do not match. Where matches are
+/// rare it gives that up for the index by kind: the first slots of each matching kind, merged. So
+/// its cost is bounded by the size of the page and the number of different matching kinds, whatever
+/// else the tenant holds.
+pub(crate) fn scan_kind_for_tenant(
+    rows: &mut dyn Reader,
     scope: ListScope,
     (tenant, kind_prefix): (&str, &str),
     limit: usize,
@@ -92,9 +94,10 @@ pub(crate) fn scan_kind_for_tenant<R: Reader + ?Sized>(
 /// Slot keys, and where the walk gave up: `Some` of the place behind which nothing was looked at.
 type Walked = (Vec<Vec<u8>>, Option<Option<Vec<u8>>>);
 
-/// Up to `wanted` keys of matching slots behind `after`, by leaping through the slots of the tenant.
-fn walk_slots<R: Reader + ?Sized>(
-    rows: &mut R,
+/// Up to `wanted` keys of matching slots behind `after`, by leaping through the slots of the
+/// tenant.
+fn walk_slots(
+    rows: &mut dyn Reader,
     tenant: &str,
     kind_prefix: &str,
     after: Option<Vec<u8>>,
@@ -133,8 +136,8 @@ fn walk_slots<R: Reader + ?Sized>(
 }
 
 /// The least `wanted` keys of matching slots behind `after`, from the index by kind.
-fn merge_kinds<R: Reader + ?Sized>(
-    rows: &mut R,
+fn merge_kinds(
+    rows: &mut dyn Reader,
     tenant: &str,
     kind_prefix: &str,
     after: Option<&[u8]>,
@@ -154,12 +157,16 @@ fn merge_kinds<R: Reader + ?Sized>(
         let end_of_kind = row::end_of(&of_kind);
         let mut from = match &after {
             None => Bound::Included(of_kind),
-            // Of the identity where the walk stopped, only the kinds behind that place are still to come.
-            Some(slot) if kind > slot.kind => Bound::Included(row::tenant_kind_key(&slot.identity, &kind)),
+            // Of the identity where the walk stopped, only the kinds behind that place are still to
+            // come.
+            Some(slot) if kind > slot.kind => {
+                Bound::Included(row::tenant_kind_key(&slot.identity, &kind))
+            }
             Some(slot) => Bound::Excluded(row::tenant_kind_key(&slot.identity, &kind)),
         };
         'kind: loop {
-            let (start, end) = (from.as_ref().map(Vec::as_slice), end_of_kind.as_ref().map(Vec::as_slice));
+            let (start, end) =
+                (from.as_ref().map(Vec::as_slice), end_of_kind.as_ref().map(Vec::as_slice));
             let found = rows.scan(Table::StateTenantKind, start, end, MERGE_SLICE)?;
             for (key, _) in &found {
                 let slot = row::decode_tenant_kind_key(key)?;
@@ -187,8 +194,8 @@ fn merge_kinds<R: Reader + ?Sized>(
 }
 
 /// A page of all states behind `cursor`.
-pub(crate) fn list<R: Reader + ?Sized>(
-    rows: &mut R,
+pub(crate) fn list(
+    rows: &mut dyn Reader,
     cursor: Option<&Cursor>,
     limit: usize,
 ) -> Result<Page<StateEntry>, StateError> {
@@ -225,7 +232,7 @@ pub(crate) fn list<R: Reader + ?Sized>(
 }
 
 /// Counts every state.
-pub(crate) fn stats<R: Reader + ?Sized>(rows: &mut R) -> Result<StateStats, StateError> {
+pub(crate) fn stats(rows: &mut dyn Reader) -> Result<StateStats, StateError> {
     let mut stats = StateStats::default();
     walk(rows, Table::State, &[], SCAN_SLICE, |_, key, state| {
         stats.states += 1;

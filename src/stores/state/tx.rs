@@ -6,11 +6,13 @@ use crate::engine::access::Writer;
 use crate::stores::page::{Cursor, Page};
 use std::fmt;
 
-/// The agent states inside a transaction: the operations of [`StateStore`](super::StateStore), answering at once and
-/// seeing what the transaction has done so far. What they change is kept or lost with the transaction.
+/// The agent states inside a transaction: the operations of [`StateStore`](super::StateStore),
+/// answering at once and seeing what the transaction has done so far. What they change is kept or
+/// lost with the transaction.
 ///
-/// An operation that answers an error has changed nothing; the transaction can go on. A [`StateError`] turns into an
-/// [`Error`](crate::Error) and back, so that operations on several stores may share either.
+/// An operation that answers an error has changed nothing; the transaction can go on. A
+/// [`StateError`] turns into an [`Error`](crate::Error) and back, so that operations on several
+/// stores may share either.
 pub struct StateTx<'a> {
     tx: &'a mut dyn Writer,
 }
@@ -42,12 +44,20 @@ impl<'a> StateTx<'a> {
     }
 
     /// See [`StateStore::list_kind`](super::StateStore::list_kind).
-    pub fn list_kind(&mut self, scope: ListScope, kind_prefix: &str) -> Result<Vec<StateRecord>, StateError> {
+    pub fn list_kind(
+        &mut self,
+        scope: ListScope,
+        kind_prefix: &str,
+    ) -> Result<Vec<StateRecord>, StateError> {
         scan::list_kind(self.tx, scope, kind_prefix)
     }
 
     /// See [`StateStore::save_if`](super::StateStore::save_if).
-    pub fn save_if(&mut self, expectations: &[SlotExpectation], next: StateRecord) -> Result<(), StateError> {
+    pub fn save_if(
+        &mut self,
+        expectations: &[SlotExpectation],
+        next: StateRecord,
+    ) -> Result<(), StateError> {
         ops::save_batch_if(self.tx, expectations, &[next])
     }
 
@@ -65,9 +75,15 @@ impl<'a> StateTx<'a> {
         ops::delete_if(self.tx, expectation)
     }
 
-    /// See [`StateStore::delete_scope`](super::StateStore::delete_scope). All of it belongs to this transaction, which is
-    /// [`TooLarge`](crate::Error::TooLarge) when it does not fit a frame of the log.
-    pub fn delete_scope(&mut self, tenant: &str, user: &str, session: &str) -> Result<u64, StateError> {
+    /// See [`StateStore::delete_scope`](super::StateStore::delete_scope). All of it belongs to this
+    /// transaction, which is [`TooLarge`](crate::Error::TooLarge) when it does not fit a frame of
+    /// the log.
+    pub fn delete_scope(
+        &mut self,
+        tenant: &str,
+        user: &str,
+        session: &str,
+    ) -> Result<u64, StateError> {
         ops::delete_scope(self.tx, (tenant, user, session), usize::MAX).map(|(count, _)| count)
     }
 

@@ -1,5 +1,5 @@
-//! What becomes of the rows that an index row leads to: decided over a reader or a transaction, without a clock, a lock or
-//! a file of its own.
+//! What becomes of the rows that an index row leads to: decided over a reader or a transaction,
+//! without a clock, a lock or a file of its own.
 
 use super::SweepReport;
 use crate::engine::access::Writer;
@@ -37,8 +37,9 @@ pub(crate) struct Due<'a> {
 }
 
 impl Due<'_> {
-    /// Takes the entry from where the index has it, unless that is this very row, which goes anyway.
-    pub(crate) fn unfile<W: Writer + ?Sized>(&self, tx: &mut W, at_ms: u64) {
+    /// Takes the entry from where the index has it, unless that is this very row, which goes
+    /// anyway.
+    pub(crate) fn unindex(&self, tx: &mut dyn Writer, at_ms: u64) {
         if at_ms != self.at_ms {
             expiry::delete(tx, at_ms, self.table, self.key);
         }
@@ -63,19 +64,19 @@ pub(crate) enum Verdict {
     Partly,
 }
 
-/// Sweeps what stands at a key of a table that the stores do not know. Answers whether an entry was removed; if not, the
-/// index row is stale.
+/// Sweeps what stands at a key of a table that the stores do not know. Answers whether an entry was
+/// removed; if not, the index row is stale.
 pub(crate) type Foreign = fn(&mut dyn Writer, Table, &[u8]) -> Result<bool>;
 
 /// Where a sweep goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct SweepPosition {
     pub(super) from: Bound<Vec<u8>>,
     /// How far the first entry has been walked through, if it is a limiter that was cleared.
     walked: Option<Vec<u8>>,
 }
 
-impl Place {
+impl SweepPosition {
     /// The first index row of a time.
     pub(super) fn at(time_ms: u64) -> Self {
         Self { from: Bound::Included(expiry::first_key(time_ms).to_vec()), walked: None }
@@ -88,7 +89,7 @@ impl Place {
 }
 
 /// What became of one index row.
-enum Step {
+enum RowStep {
     Done,
     /// It leads to more, which is the next thing to do.
     More {
@@ -96,46 +97,46 @@ enum Step {
     },
 }
 
-/// Does what the index rows at `keys` suggest, the first of which is at `place`. Answers where to go on, which is before
-/// the last of them when an entry goes in parts.
-pub(super) fn sweep_rows<W: Writer>(
-    tx: &mut W,
+/// Does what the index rows at `keys` suggest, the first of which is at `place`. Answers where to
+/// go on, which is before the last of them when an entry goes in parts.
+pub(super) fn sweep_rows(
+    tx: &mut dyn Writer,
     keys: &[Vec<u8>],
-    mut place: Place,
+    mut place: SweepPosition,
     budget: Budget,
     foreign: Option<Foreign>,
-) -> Result<(Place, SweepReport)> {
+) -> Result<(SweepPosition, SweepReport)> {
     let mut report = SweepReport::default();
     for key in keys {
         match sweep_row(tx, key, place.walked.take(), budget, foreign, &mut report) {
-            Ok(Step::Done) => {}
-            Ok(Step::More { walked }) => {
-                return Ok((Place { from: Bound::Included(key.clone()), walked }, report));
+            Ok(RowStep::Done) => {}
+            Ok(RowStep::More { walked }) => {
+                return Ok((SweepPosition { from: Bound::Included(key.clone()), walked }, report));
             }
             // Damage stops nobody from removing what is behind it.
             Err(Error::Corrupted { .. }) => report.stepped_over += 1,
             Err(error) => return Err(error),
         }
-        place = Place::behind(key.clone());
+        place = SweepPosition::behind(key.clone());
     }
     Ok((place, report))
 }
 
-fn sweep_row<W: Writer>(
-    tx: &mut W,
+fn sweep_row(
+    tx: &mut dyn Writer,
     index_key: &[u8],
     walked: Option<Vec<u8>>,
     budget: Budget,
     foreign: Option<Foreign>,
     report: &mut SweepReport,
-) -> Result<Step> {
+) -> Result<RowStep> {
     if tx.get(Table::Expiry, index_key)?.is_none() {
         // It was refreshed or removed since the index was read.
-        return Ok(Step::Done);
+        return Ok(RowStep::Done);
     }
     let Some((at_ms, table, key)) = expiry::decode_key(index_key) else {
         report.stepped_over += 1;
-        return Ok(Step::Done);
+        return Ok(RowStep::Done);
     };
     let due = Due { at_ms, table, key };
     let verdict = match table {
@@ -147,10 +148,11 @@ fn sweep_row<W: Writer>(
         Table::RateLimitCooldown => rate_limit::sweep::sweep_cooldown(tx, &due)?,
         Table::AdaptiveRateLimit => adaptive_rate_limit::sweep::sweep(tx, &due, budget)?,
         Table::RateLimitStore => {
-            let walk = adaptive_rate_limit::sweep::sweep_cleared(tx, key, walked.as_deref(), budget)?;
+            let walk =
+                adaptive_rate_limit::sweep::sweep_cleared(tx, key, walked.as_deref(), budget)?;
             report.removed(table, walk.removed);
             if walk.after.is_some() {
-                return Ok(Step::More { walked: walk.after });
+                return Ok(RowStep::More { walked: walk.after });
             }
             Verdict::Stale
         }
@@ -159,27 +161,27 @@ fn sweep_row<W: Writer>(
             Some(_) => Verdict::Stale,
             None => {
                 report.stepped_over += 1;
-                return Ok(Step::Done);
+                return Ok(RowStep::Done);
             }
         },
         _ => {
             report.stepped_over += 1;
-            return Ok(Step::Done);
+            return Ok(RowStep::Done);
         }
     };
     match verdict {
-        Verdict::Partly => return Ok(Step::More { walked: None }),
+        Verdict::Partly => return Ok(RowStep::More { walked: None }),
         // It would be met again at once. There is no later time than the last one.
-        Verdict::Keep { until_ms } if until_ms <= at_ms => return Ok(Step::Done),
+        Verdict::Keep { until_ms } if until_ms <= at_ms => return Ok(RowStep::Done),
         Verdict::Keep { until_ms } => {
             expiry::put(tx, until_ms, table, key);
-            report.refiled += 1;
+            report.rescheduled += 1;
         }
         Verdict::Removed | Verdict::Emptied => report.removed(table, 1),
         Verdict::Stale => {}
     }
     tx.delete(Table::Expiry, index_key);
-    Ok(Step::Done)
+    Ok(RowStep::Done)
 }
 
 /// Sweeps everything that is due in `tx`, one index row after the other.
@@ -196,7 +198,7 @@ pub(crate) fn sweep_all_within(
     mut look: impl FnMut(&mut crate::stores::map_tx::MapTx),
 ) -> SweepReport {
     use crate::engine::access::Reader;
-    let (mut place, mut report) = (Place::at(0), SweepReport::default());
+    let (mut place, mut report) = (SweepPosition::at(0), SweepReport::default());
     let horizon = tx.now_ms.checked_add(1).map(expiry::first_key);
     loop {
         let to = horizon.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(end.as_slice()));

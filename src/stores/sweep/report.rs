@@ -16,16 +16,18 @@ pub struct SweepReport {
     pub dedupe: u64,
     /// Windows of rate limits without requests, with the rows of their requests.
     pub rate_limit: u64,
-    /// Resources of adaptive rate limits whose requests are gone. What else is remembered of them stays.
+    /// Resources of adaptive rate limits whose requests are gone. What else is remembered of them
+    /// stays.
     pub adaptive_rate_limit: u64,
     /// Cooldowns, of both kinds of rate limits.
     pub cooldowns: u64,
     /// Codes, sessions and counted failures of the adapter for `codlet`.
     pub codlet: u64,
-    /// Entries that go on and were filed under another time: consumed form tokens until the end of their grace, and
-    /// windows that were used since.
-    pub refiled: u64,
-    /// Rows that were due and left alone: they are damaged, or of a feature that this program was built without.
+    /// Entries that go on and were filed under another time: consumed form tokens until the end of
+    /// their grace, and windows that were used since.
+    pub rescheduled: u64,
+    /// Rows that were due and left alone: they are damaged, or of a feature that this program was
+    /// built without.
     pub stepped_over: u64,
 }
 
@@ -42,10 +44,17 @@ impl SweepReport {
             adaptive_rate_limit,
             cooldowns,
             codlet,
-            refiled: _,
+            rescheduled: _,
             stepped_over: _,
         } = self;
-        form_tokens + handoff + cache + dedupe + rate_limit + adaptive_rate_limit + cooldowns + codlet
+        form_tokens
+            + handoff
+            + cache
+            + dedupe
+            + rate_limit
+            + adaptive_rate_limit
+            + cooldowns
+            + codlet
     }
 
     /// Counts entries that were removed through an index row of `table`.
@@ -73,7 +82,7 @@ impl SweepReport {
         self.adaptive_rate_limit += other.adaptive_rate_limit;
         self.cooldowns += other.cooldowns;
         self.codlet += other.codlet;
-        self.refiled += other.refiled;
+        self.rescheduled += other.rescheduled;
         self.stepped_over += other.stepped_over;
     }
 }

@@ -1,9 +1,9 @@
-//! Slice after slice, by the upkeep thread or by hand.
+//! Slice after slice, by the maintenance thread or by hand.
 
 use super::SweepReport;
-use super::decide::{Budget, Foreign, Place, sweep_rows};
+use super::decide::{Budget, Foreign, SweepPosition, sweep_rows};
 use crate::engine::access::Reader;
-use crate::engine::{Cost, Job, Keeper, Rehearsal, Tick};
+use crate::engine::{Cost, DryRun, Job, MaintenanceHandle, Tick};
 use crate::error::{Error, Result};
 use crate::observe;
 use crate::stores::expiry;
@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 /// How many index rows one slice looks at.
 pub(super) const SLICE_ROWS: usize = 128;
 
-/// How many bytes of rows one slice reads at the most, beside its first entry: what was read before the lock is held in
-/// memory until the slice is over.
+/// How many bytes of rows one slice reads at the most, beside its first entry: what was read before
+/// the lock is held in memory until the slice is over.
 const SLICE_READ_BYTES: usize = 1 << 20;
 
 /// How many rows a count of the backlog reads at once.
@@ -30,14 +30,14 @@ const MANY_TOMBSTONES: u64 = 10_000;
 #[derive(Debug, Default)]
 pub(crate) struct Sweeper {
     round: Mutex<Round>,
-    counters: Counters,
+    counters: SweepCounters,
 }
 
 /// What the sweeper did since the room was opened.
 #[derive(Debug, Default)]
-struct Counters {
+struct SweepCounters {
     swept: AtomicU64,
-    refiled: AtomicU64,
+    rescheduled: AtomicU64,
     rounds: AtomicU64,
     slices: AtomicU64,
     /// The most index rows, and the most changes, that one slice had.
@@ -51,7 +51,7 @@ pub(crate) struct SweepCounts {
     /// Entries removed, over all stores.
     pub(crate) swept: u64,
     /// Entries that were filed under another time.
-    pub(crate) refiled: u64,
+    pub(crate) rescheduled: u64,
     /// How often it went through everything that was due.
     pub(crate) rounds: u64,
     /// Transactions, each of which held the serial lock once.
@@ -65,7 +65,7 @@ pub(crate) struct SweepCounts {
 /// How far the thread has come.
 #[derive(Debug, Default)]
 struct Round {
-    under_way: Option<(Place, u64)>,
+    under_way: Option<(SweepPosition, u64)>,
     /// When the last one began that began at the beginning.
     last_whole: Option<Instant>,
     /// Everything before this time has been looked at since then.
@@ -76,7 +76,7 @@ struct Round {
 }
 
 /// What a slice is going to do.
-struct Plan {
+struct SlicePlan {
     keys: Vec<Vec<u8>>,
     /// Whether these are the last index rows that are due.
     is_last: bool,
@@ -84,72 +84,86 @@ struct Plan {
 
 impl Sweeper {
     /// Sweeps everything that is due now.
-    pub(crate) fn sweep(&self, keeper: &Keeper<'_>, foreign: Option<Foreign>) -> Result<SweepReport> {
+    pub(crate) fn sweep(
+        &self,
+        maintenance: &MaintenanceHandle<'_>,
+        foreign: Option<Foreign>,
+    ) -> Result<SweepReport> {
         // Whoever sweeps at the same time waits, and then finds little to do.
         let mut round = self.round.lock();
-        let horizon_ms = keeper.now_ms();
-        let (mut place, mut report) = (Place::at(0), SweepReport::default());
-        while self.slice(keeper, horizon_ms, &mut place, foreign, &mut report)? {}
-        round.tombstones += report.total() + report.refiled;
+        let horizon_ms = maintenance.now_ms();
+        let (mut place, mut report) = (SweepPosition::at(0), SweepReport::default());
+        while self.slice(maintenance, horizon_ms, &mut place, foreign, &mut report)? {}
+        round.tombstones += report.total() + report.rescheduled;
         self.counters.rounds.fetch_add(1, Ordering::Relaxed);
         Ok(report)
     }
 
     /// One slice of a round. What a round has met is not met again before the next one.
-    fn step(&self, keeper: &Keeper<'_>, foreign: Option<Foreign>, every: Duration) -> Result<Tick> {
+    fn step(
+        &self,
+        maintenance: &MaintenanceHandle<'_>,
+        foreign: Option<Foreign>,
+        every: Duration,
+    ) -> Result<Tick> {
         let mut round = self.round.lock();
         let (mut place, horizon_ms) = match round.under_way.take() {
             Some(under_way) => under_way,
-            None => (round.begin(keeper.checkpoint_lsn(), every), keeper.now_ms()),
+            None => (round.begin(maintenance.checkpoint_lsn(), every), maintenance.now_ms()),
         };
         let mut report = SweepReport::default();
-        let more = self.slice(keeper, horizon_ms, &mut place, foreign, &mut report)?;
-        round.tombstones += report.total() + report.refiled;
+        let more = self.slice(maintenance, horizon_ms, &mut place, foreign, &mut report)?;
+        round.tombstones += report.total() + report.rescheduled;
         if more {
             round.under_way = Some((place, horizon_ms));
             return Ok(Tick::Again);
         }
         round.looked_at_to_ms = horizon_ms.saturating_add(1);
         self.counters.rounds.fetch_add(1, Ordering::Relaxed);
-        Ok(Tick::IdleUntil(first_due_from(keeper, horizon_ms.saturating_add(1))?))
+        Ok(Tick::IdleUntil(first_due_from(maintenance, horizon_ms.saturating_add(1))?))
     }
 
     /// One transaction. Answers whether there may be more to do up to `horizon_ms`.
     fn slice(
         &self,
-        keeper: &Keeper<'_>,
+        maintenance: &MaintenanceHandle<'_>,
         horizon_ms: u64,
-        place: &mut Place,
+        place: &mut SweepPosition,
         foreign: Option<Foreign>,
         report: &mut SweepReport,
     ) -> Result<bool> {
-        let budget = Budget::of_frame(keeper.max_frame_bytes());
+        let budget = Budget::of_frame(maintenance.max_frame_bytes());
         let mut most_rows = SLICE_ROWS;
         loop {
-            let (Plan { mut keys, is_last }, prefetched) =
-                keeper.rehearse(|rows| plan(rows, horizon_ms, place, budget, most_rows, foreign))?;
+            let (SlicePlan { mut keys, is_last }, prefetched) = maintenance
+                .dry_run(|rows| plan(rows, horizon_ms, place, budget, most_rows, foreign))?;
             if keys.is_empty() {
                 return Ok(false);
             }
             let started = Instant::now();
-            let done = keeper.transact(&prefetched, |tx| {
+            let done = maintenance.transact(&prefetched, |tx| {
                 let (next, swept) = sweep_rows(tx, &keys, place.clone(), budget, foreign)?;
                 Ok((next, swept, tx.staged_rows()))
             });
             match done {
                 Ok(Some((next, swept, changes))) => {
                     self.counters.count(&swept, keys.len(), changes);
-                    observe::swept(swept.total(), swept.refiled, changes as u64, started.elapsed());
+                    observe::swept(
+                        swept.total(),
+                        swept.rescheduled,
+                        changes as u64,
+                        started.elapsed(),
+                    );
                     report.add(&swept);
                     *place = next;
                     // An entry that goes in parts is there still.
                     return Ok(!is_last || !matches!(place.from, Bound::Excluded(_)));
                 }
-                Ok(None) => keeper.wait_for_headroom()?,
+                Ok(None) => maintenance.wait_for_headroom()?,
                 Err(Error::TooLarge { .. }) if keys.len() > 1 => most_rows = 1,
                 Err(Error::TooLarge { .. }) => {
                     report.stepped_over += 1;
-                    *place = Place::behind(keys.swap_remove(0));
+                    *place = SweepPosition::behind(keys.swap_remove(0));
                     return Ok(true);
                 }
                 Err(error) => return Err(error),
@@ -160,10 +174,11 @@ impl Sweeper {
     /// What was done since the room was opened.
     pub(crate) fn counts(&self) -> SweepCounts {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let Counters { swept, refiled, rounds, slices, most_rows, most_changes } = &self.counters;
+        let SweepCounters { swept, rescheduled, rounds, slices, most_rows, most_changes } =
+            &self.counters;
         SweepCounts {
             swept: load(swept),
-            refiled: load(refiled),
+            rescheduled: load(rescheduled),
             rounds: load(rounds),
             slices: load(slices),
             most_rows: load(most_rows),
@@ -172,10 +187,10 @@ impl Sweeper {
     }
 }
 
-impl Counters {
+impl SweepCounters {
     fn count(&self, swept: &SweepReport, rows: usize, changes: usize) {
         self.swept.fetch_add(swept.total(), Ordering::Relaxed);
-        self.refiled.fetch_add(swept.refiled, Ordering::Relaxed);
+        self.rescheduled.fetch_add(swept.rescheduled, Ordering::Relaxed);
         self.slices.fetch_add(1, Ordering::Relaxed);
         self.most_rows.fetch_max(rows as u64, Ordering::Relaxed);
         self.most_changes.fetch_max(changes as u64, Ordering::Relaxed);
@@ -183,31 +198,32 @@ impl Counters {
 }
 
 impl Round {
-    /// Where the next round begins. At the beginning, as a rule, because a row may be filed under a time that has passed.
-    /// After many removals the beginning is full of tombstones until the next checkpoint, and is looked at only now and
-    /// then.
-    fn begin(&mut self, checkpoint_lsn: u64, every: Duration) -> Place {
+    /// Where the next round begins. At the beginning, as a rule, because a row may be filed under a
+    /// time that has passed. After many removals the beginning is full of tombstones until the next
+    /// checkpoint, and is looked at only now and then.
+    fn begin(&mut self, checkpoint_lsn: u64, every: Duration) -> SweepPosition {
         if self.checkpoint_lsn != checkpoint_lsn {
             (self.checkpoint_lsn, self.tombstones) = (checkpoint_lsn, 0);
         }
         let is_fresh = self.last_whole.is_some_and(|last| last.elapsed() < every);
         if is_fresh && self.tombstones >= MANY_TOMBSTONES {
-            return Place::at(self.looked_at_to_ms);
+            return SweepPosition::at(self.looked_at_to_ms);
         }
         self.last_whole = Some(Instant::now());
-        Place::at(0)
+        SweepPosition::at(0)
     }
 }
 
-/// Rehearses what is due from `place` on, and takes as much of it as a slice may do, at least one index row.
+/// Rehearses what is due from `place` on, and takes as much of it as a slice may do, at least one
+/// index row.
 fn plan(
-    rows: &mut Rehearsal,
+    rows: &mut DryRun,
     horizon_ms: u64,
-    place: &Place,
+    place: &SweepPosition,
     budget: Budget,
     most_rows: usize,
     foreign: Option<Foreign>,
-) -> Result<Plan> {
+) -> Result<SlicePlan> {
     let end = horizon_ms.checked_add(1).map(expiry::first_key);
     let to = end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(end.as_slice()));
     let found = rows.scan(Table::Expiry, place.from.as_ref().map(Vec::as_slice), to, most_rows)?;
@@ -228,7 +244,7 @@ fn plan(
         }
         place = next;
     }
-    Ok(Plan { keys, is_last })
+    Ok(SlicePlan { keys, is_last })
 }
 
 fn exceeds(cost: Cost, before: Cost, budget: Budget) -> bool {
@@ -238,20 +254,22 @@ fn exceeds(cost: Cost, before: Cost, budget: Budget) -> bool {
 }
 
 /// When the first row is due that is due at `from_ms` or later.
-fn first_due_from(keeper: &Keeper<'_>, from_ms: u64) -> Result<Option<u64>> {
+fn first_due_from(maintenance: &MaintenanceHandle<'_>, from_ms: u64) -> Result<Option<u64>> {
     let from = expiry::first_key(from_ms);
-    let found = keeper.read(|rows| rows.scan(Table::Expiry, Bound::Included(&from), Bound::Unbounded, 1))?;
+    let found = maintenance
+        .read(|rows| rows.scan(Table::Expiry, Bound::Included(&from), Bound::Unbounded, 1))?;
     Ok(found.first().and_then(|(key, _)| expiry::decode_key(key)).map(|(at_ms, ..)| at_ms))
 }
 
 /// How many index rows are due now, counted up to `most`.
-pub(crate) fn backlog(keeper: &Keeper<'_>, most: u64) -> Result<u64> {
-    let end = keeper.now_ms().checked_add(1).map(expiry::first_key);
-    keeper.read(|rows| {
+pub(crate) fn backlog(maintenance: &MaintenanceHandle<'_>, most: u64) -> Result<u64> {
+    let end = maintenance.now_ms().checked_add(1).map(expiry::first_key);
+    maintenance.read(|rows| {
         let (mut count, mut from) = (0, Bound::Unbounded);
         while count < most {
             let to = end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(end.as_slice()));
-            let found = rows.scan(Table::Expiry, from.as_ref().map(Vec::as_slice), to, COUNT_ROWS)?;
+            let found =
+                rows.scan(Table::Expiry, from.as_ref().map(Vec::as_slice), to, COUNT_ROWS)?;
             count += found.len() as u64;
             match found.into_iter().next_back() {
                 Some((key, _)) => from = Bound::Excluded(key),
@@ -262,7 +280,7 @@ pub(crate) fn backlog(keeper: &Keeper<'_>, most: u64) -> Result<u64> {
     })
 }
 
-/// What the upkeep thread does for the sweeper.
+/// What the maintenance thread does for the sweeper.
 #[derive(Debug)]
 pub(crate) struct SweepJob {
     every: Duration,
@@ -277,8 +295,8 @@ impl SweepJob {
 }
 
 impl Job for SweepJob {
-    fn tick(&self, keeper: &Keeper<'_>) -> Result<Tick> {
-        keeper.shared::<Sweeper>().step(keeper, self.foreign, self.every)
+    fn tick(&self, maintenance: &MaintenanceHandle<'_>) -> Result<Tick> {
+        maintenance.shared::<Sweeper>().step(maintenance, self.foreign, self.every)
     }
 
     fn every(&self) -> Duration {

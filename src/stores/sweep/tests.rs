@@ -9,9 +9,9 @@ use crate::limits::MIN_LOG_CAPACITY;
 use crate::stores::expiry;
 use crate::tables::Table;
 use crate::{
-    AdaptiveConfig, AdaptiveRateLimitStore, Builder, CacheStore, Cloakroom, Clock, DedupeStore, Error,
-    FormTokenRecord, FormTokenStore, HandoffStateStore, JsonObject, LookupKey, ManualClock, Priority,
-    RateLimitConfig, RateLimitStore, TokenConsumeOutcome, TokenSubject,
+    AdaptiveConfig, AdaptiveRateLimitStore, Builder, CacheStore, Cloakroom, Clock, DedupeStore,
+    Error, FormTokenRecord, FormTokenStore, HandoffStateStore, JsonObject, LookupKey, ManualClock,
+    Priority, RateLimitConfig, RateLimitStore, TokenConsumeOutcome, TokenSubject,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -49,8 +49,13 @@ fn token(key: &str) -> FormTokenRecord {
 
 fn consume(room: &Cloakroom, key: &str) -> TokenConsumeOutcome {
     let tokens = room.form_tokens();
-    let consumed =
-        tokens.consume_form_token(&LookupKey::new(key), &TokenSubject::Anonymous, "pay", None, 1_000);
+    let consumed = tokens.consume_form_token(
+        &LookupKey::new(key),
+        &TokenSubject::Anonymous,
+        "pay",
+        None,
+        1_000,
+    );
     consumed.wait().unwrap().0
 }
 
@@ -60,7 +65,7 @@ fn left(room: &Cloakroom) -> BTreeMap<&'static str, usize> {
 }
 
 fn counts(room: &Cloakroom) -> SweepCounts {
-    room.engine().keeper().unwrap().shared::<Sweeper>().counts()
+    room.engine().maintenance().unwrap().shared::<Sweeper>().counts()
 }
 
 fn rate() -> RateLimitConfig {
@@ -70,7 +75,8 @@ fn rate() -> RateLimitConfig {
 /// Leaves something in every store.
 fn fill(room: &Cloakroom, names: std::ops::Range<u32>) {
     let os = Durability::Os;
-    let (tokens, handoff) = (room.form_tokens().with_durability(os), room.handoff().with_durability(os));
+    let (tokens, handoff) =
+        (room.form_tokens().with_durability(os), room.handoff().with_durability(os));
     let (cache, jobs) = (room.cache::<u32>("c").with_durability(os), room.dedupe::<u32>("d"));
     let rates = room.rate_limit("r", rate()).unwrap().with_durability(os);
     let adaptive = room.adaptive_rate_limit("a", rate(), AdaptiveConfig::default()).unwrap();
@@ -104,11 +110,15 @@ fn nothing_is_left_of_what_has_ended_but_what_must_stay() {
     let report = room.sweep().unwrap();
     assert_eq!((report.form_tokens, report.handoff, report.cache), (40, 80, 80), "{report:?}");
     assert_eq!((report.dedupe, report.rate_limit, report.cooldowns), (0, 80, 80), "{report:?}");
-    assert_eq!(report.refiled, 40);
+    assert_eq!(report.rescheduled, 40);
     clock.advance(Duration::from_secs(24 * 3_600));
     let report = room.sweep().unwrap();
-    assert_eq!((report.form_tokens, report.dedupe, report.adaptive_rate_limit), (40, 80, 80), "{report:?}");
-    assert_eq!((report.refiled, report.stepped_over), (0, 0));
+    assert_eq!(
+        (report.form_tokens, report.dedupe, report.adaptive_rate_limit),
+        (40, 80, 80),
+        "{report:?}"
+    );
+    assert_eq!((report.rescheduled, report.stepped_over), (0, 0));
     let stays = [
         ("adaptive_rate_limit", 80),
         ("cache", 1),
@@ -119,7 +129,11 @@ fn nothing_is_left_of_what_has_ended_but_what_must_stay() {
     ];
     assert_eq!(left(&room), BTreeMap::from(stays));
     assert_eq!(room.sweep().unwrap(), super::SweepReport::default());
-    room.adaptive_rate_limit("a", rate(), AdaptiveConfig::default()).unwrap().clear().wait().unwrap();
+    room.adaptive_rate_limit("a", rate(), AdaptiveConfig::default())
+        .unwrap()
+        .clear()
+        .wait()
+        .unwrap();
     assert_eq!(room.sweep().unwrap().adaptive_rate_limit, 80);
     assert_eq!(left(&room).get("adaptive_rate_limit"), None);
     room.checkpoint().unwrap();
@@ -159,7 +173,10 @@ fn a_great_many_rows_at_once_are_removed_in_small_slices_that_stall_nobody() {
     assert!(counts.most_rows <= SLICE_ROWS as u64, "{counts:?}");
     assert!(counts.most_changes <= Budget::SLICE.changes as u64, "{counts:?}");
     assert!(counts.slices >= 7 * u64::from(NAMES) / SLICE_ROWS as u64, "{counts:?}");
-    assert!(room.engine_stats().unwrap().checkpoints > before.checkpoints, "the sweep was to fill the log");
+    assert!(
+        room.engine_stats().unwrap().checkpoints > before.checkpoints,
+        "the sweep was to fill the log"
+    );
 }
 
 #[test]
@@ -179,7 +196,8 @@ fn a_sweep_alone_never_finds_the_log_full() {
 #[test]
 fn long_keys_are_swept_through_a_small_log() {
     let clock = clock();
-    let room = options(&clock).without_threads().log_capacity(MIN_LOG_CAPACITY).open_in_memory().unwrap();
+    let room =
+        options(&clock).without_threads().log_capacity(MIN_LOG_CAPACITY).open_in_memory().unwrap();
     let key = |number: u32| format!("{number} {}", "x".repeat(4_000));
     for number in 0..40 {
         room.form_tokens().insert_form_token(token(&key(number))).wait().unwrap();
@@ -287,7 +305,7 @@ fn a_room_whose_last_handle_is_dropped_closes_at_once_although_it_sweeps() {
         let room = builder.open_on(Arc::new(storage.clone())).unwrap();
         fill(&room, round * 20..round * 20 + 20);
         clock.advance(Duration::from_secs(48 * 3_600));
-        let weak = Arc::downgrade(&room.engine().keeper().unwrap().shared::<Sweeper>());
+        let weak = Arc::downgrade(&room.engine().maintenance().unwrap().shared::<Sweeper>());
         drop(room);
         assert_eq!(weak.strong_count(), 0, "the thread still holds the engine");
     }
@@ -303,7 +321,11 @@ fn rows_of_a_feature_that_is_not_built_in_are_stepped_over() {
                 for number in 0..count {
                     let key = number.to_be_bytes();
                     expiry::put(tx, NOW_MS, Table::CodletFailures, &key);
-                    tx.put(Table::Expiry, &[&NOW_MS.to_be_bytes()[..], &[250], &key].concat(), Vec::new());
+                    tx.put(
+                        Table::Expiry,
+                        &[&NOW_MS.to_be_bytes()[..], &[250], &key].concat(),
+                        Vec::new(),
+                    );
                 }
                 Ok(())
             })
@@ -313,30 +335,43 @@ fn rows_of_a_feature_that_is_not_built_in_are_stepped_over() {
     put(300);
     room.form_tokens().insert_form_token(token("behind")).wait().unwrap();
     clock.advance(Duration::from_secs(TTL));
-    let keeper = room.engine().keeper().unwrap();
-    let sweeper = keeper.shared::<Sweeper>();
+    let maintenance = room.engine().maintenance().unwrap();
+    let sweeper = maintenance.shared::<Sweeper>();
     for removed in [1, 0] {
-        let report = sweeper.sweep(&keeper, None).unwrap();
-        assert_eq!((report.form_tokens, report.total(), report.stepped_over), (removed, removed, 600));
+        let report = sweeper.sweep(&maintenance, None).unwrap();
+        assert_eq!(
+            (report.form_tokens, report.total(), report.stepped_over),
+            (removed, removed, 600)
+        );
     }
     let job = SweepJob::new(Duration::from_secs(1), None);
-    let ticks = (0..100).map(|_| job.tick(&keeper).unwrap()).take_while(|tick| *tick == Tick::Again).count();
+    let ticks = (0..100)
+        .map(|_| job.tick(&maintenance).unwrap())
+        .take_while(|tick| *tick == Tick::Again)
+        .count();
     assert!((4..=5).contains(&ticks), "{ticks}");
     assert_eq!(left(&room), BTreeMap::from([("expiry", 600)]));
     #[cfg(feature = "codlet")]
-    assert_eq!((room.sweep().unwrap().stepped_over, left(&room)), (300, BTreeMap::from([("expiry", 300)])));
+    assert_eq!(
+        (room.sweep().unwrap().stepped_over, left(&room)),
+        (300, BTreeMap::from([("expiry", 300)]))
+    );
 }
 
 #[test]
 fn damage_stops_nobody_from_removing_what_is_behind_it() {
     let (room, clock) = room();
     fill(&room, 0..10);
-    let damaged = [Table::FormToken, Table::Handoff, Table::Cache, Table::DedupeJob, Table::RateLimit];
+    let damaged =
+        [Table::FormToken, Table::Handoff, Table::Cache, Table::DedupeJob, Table::RateLimit];
     let written: Result<(), Error> = room
         .engine()
         .transact(Durability::Sync, &[], |tx| {
-            for table in damaged.into_iter().chain([Table::RateLimitCooldown, Table::AdaptiveRateLimit]) {
-                let row = tx.scan(table, std::ops::Bound::Unbounded, std::ops::Bound::Unbounded, 1)?;
+            for table in
+                damaged.into_iter().chain([Table::RateLimitCooldown, Table::AdaptiveRateLimit])
+            {
+                let row =
+                    tx.scan(table, std::ops::Bound::Unbounded, std::ops::Bound::Unbounded, 1)?;
                 tx.put(table, &row[0].0, vec![255; 3]);
             }
             Ok(())
@@ -359,26 +394,26 @@ fn the_backlog_is_counted_up_to_a_limit() {
             TTL,
         ));
     }
-    let keeper = room.engine().keeper().unwrap();
-    assert_eq!(backlog(&keeper, 10_000).unwrap(), 0);
+    let maintenance = room.engine().maintenance().unwrap();
+    assert_eq!(backlog(&maintenance, 10_000).unwrap(), 0);
     clock.advance(Duration::from_secs(TTL));
-    assert_eq!(backlog(&keeper, 10_000).unwrap(), 2_000);
-    assert_eq!(backlog(&keeper, 700).unwrap(), 700);
+    assert_eq!(backlog(&maintenance, 10_000).unwrap(), 2_000);
+    assert_eq!(backlog(&maintenance, 700).unwrap(), 700);
     room.sweep().unwrap();
-    assert_eq!((backlog(&keeper, 10_000).unwrap(), counts(&room).swept), (0, 2_000));
+    assert_eq!((backlog(&maintenance, 10_000).unwrap(), counts(&room).swept), (0, 2_000));
 }
 
 #[test]
 fn the_thread_is_told_when_to_look_again() {
     let (room, clock) = room();
     let job = SweepJob::new(Duration::from_secs(30), None);
-    let keeper = room.engine().keeper().unwrap();
-    assert_eq!(job.tick(&keeper).unwrap(), Tick::IdleUntil(None));
+    let maintenance = room.engine().maintenance().unwrap();
+    assert_eq!(job.tick(&maintenance).unwrap(), Tick::IdleUntil(None));
     room.handoff().set("a", &JsonObject::new(), TTL).wait().unwrap();
     room.handoff().set("b", &JsonObject::new(), 2 * TTL).wait().unwrap();
-    assert_eq!(job.tick(&keeper).unwrap(), Tick::IdleUntil(Some(NOW_MS + TTL * 1_000)));
+    assert_eq!(job.tick(&maintenance).unwrap(), Tick::IdleUntil(Some(NOW_MS + TTL * 1_000)));
     clock.advance(Duration::from_secs(TTL));
-    assert_eq!(job.tick(&keeper).unwrap(), Tick::IdleUntil(Some(NOW_MS + 2 * TTL * 1_000)));
+    assert_eq!(job.tick(&maintenance).unwrap(), Tick::IdleUntil(Some(NOW_MS + 2 * TTL * 1_000)));
     assert_eq!(counts(&room).swept, 1);
 }
 
@@ -420,9 +455,10 @@ fn a_run_of_tombstones_hides_what_it_is_over_and_nothing_else() {
     change(&[3_000], true);
     let expected: Vec<_> = [0, 1_500, 1_501, 2_999, 3_000].into_iter().map(key).collect();
     for limit in [1, 2, 3, 4, 5, 6, 700, 5_000] {
-        let keeper = engine.keeper().unwrap();
+        let maintenance = engine.maintenance().unwrap();
         let unbounded = std::ops::Bound::Unbounded;
-        let found = keeper.read(|rows| rows.scan(Table::Expiry, unbounded, unbounded, limit)).unwrap();
+        let found =
+            maintenance.read(|rows| rows.scan(Table::Expiry, unbounded, unbounded, limit)).unwrap();
         let found: Vec<_> = found.into_iter().map(|(key, _)| key).collect();
         assert_eq!(found, expected[..limit.min(5)], "{limit}");
     }
@@ -441,7 +477,8 @@ impl Clock for SilentClock {
 #[test]
 fn whoever_waits_for_a_job_that_is_swept_gets_nothing_as_at_its_timeout() {
     let clock = Arc::new(SilentClock::default());
-    let room = Cloakroom::builder().clock(clock.clone()).without_threads().open_in_memory().unwrap();
+    let room =
+        Cloakroom::builder().clock(clock.clone()).without_threads().open_in_memory().unwrap();
     let jobs = room.dedupe::<u32>("d");
     jobs.register("timed out").wait().unwrap();
     jobs.register("done").wait().unwrap();
@@ -465,7 +502,9 @@ fn a_full_disk_stops_a_sweep_and_the_next_one_goes_on() {
     // What never ends takes the room that is left, in the B-tree and then in the log.
     let filler = JsonObject::from_iter([("x".to_owned(), "x".repeat(2_000).into())]);
     let kept = (0_u32..100_000)
-        .find(|number| room.handoff().set(&format!("kept {number}"), &filler, u64::MAX).wait().is_err())
+        .find(|number| {
+            room.handoff().set(&format!("kept {number}"), &filler, u64::MAX).wait().is_err()
+        })
         .expect("the disk never became full");
     for _ in 0..3 {
         let swept = room.sweep();

@@ -4,30 +4,32 @@ use super::WatchFilter;
 use crate::engine::{CommittedRows, Selector};
 use crate::stores::expiry;
 use crate::stores::form_token::row::{UseRow, decode_key};
-use crate::stores::place::{Place, StoreKind};
+use crate::stores::owner::{Owner, StoreKind};
 use crate::stores::state::Identity;
 use crate::stores::state::row::decode_slot_key;
 use crate::tables::{Table, Value};
 use std::cell::OnceCell;
 use std::collections::HashSet;
 
-/// Something that a transaction did to one entry of a store. It says that it happened and to what, and carries no
-/// content: whoever wants that asks the store, which may have gone on since.
+/// Something that a transaction did to one entry of a store. It says that it happened and to what,
+/// and carries no content: whoever wants that asks the store, which may have gone on since.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Change {
-    /// The position of the transaction. Changes of one transaction have the same, and those of a later one a greater one.
+    /// The position of the transaction. Changes of one transaction have the same, and those of a
+    /// later one a greater one.
     pub lsn: u64,
-    /// Whether this is the last change of its transaction that passes the filter. The changes of one transaction come
-    /// right behind one another.
+    /// Whether this is the last change of its transaction that passes the filter. The changes of
+    /// one transaction come right behind one another.
     pub last_of_transaction: bool,
     /// The kind of store.
     pub store: StoreKind,
     /// The name of the store, for caches, stores of jobs and limiters.
     pub name: Option<String>,
-    /// The key of the entry: the lookup key of a token, the id of a claim-check state, the hash of a cached value or a
-    /// job, the resource of a window, the origin of a cooldown, the kind of an agent state, and of what the adapter for
-    /// `codlet` keeps the id or the caller's key. Empty for [`Cleared`](ChangeKind::Cleared).
+    /// The key of the entry: the lookup key of a token, the id of a claim-check state, the hash of
+    /// a cached value or a job, the resource of a window, the origin of a cooldown, the kind of an
+    /// agent state, and of what the adapter for `codlet` keeps the id or the caller's key. Empty
+    /// for [`Cleared`](ChangeKind::Cleared).
     pub key: String,
     /// Whose an agent state is; `None` for every other store.
     pub identity: Option<Identity>,
@@ -39,8 +41,8 @@ pub struct Change {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ChangeKind {
-    /// It was stored, new or over an earlier one: a token inserted, a state or value set, a job registered or ended, a
-    /// request recorded in a window.
+    /// It was stored, new or over an earlier one: a token inserted, a state or value set, a job
+    /// registered or ended, a request recorded in a window.
     Put,
     /// A form token was consumed.
     Consumed,
@@ -48,8 +50,8 @@ pub enum ChangeKind {
     ResultSet,
     /// A claim-check state was claimed.
     Claimed,
-    /// A claim on a state was released, and the state can be seen again. (A claim that is acknowledged removes the
-    /// state, and one whose lease ends changes nothing.)
+    /// A claim on a state was released, and the state can be seen again. (A claim that is
+    /// acknowledged removes the state, and one whose lease ends changes nothing.)
     Released,
     /// A resource of a limiter got a configuration of its own.
     Configured,
@@ -57,10 +59,11 @@ pub enum ChangeKind {
     Paused,
     /// The cooldown of an origin was taken back, or swept.
     Resumed,
-    /// It was removed by somebody: taken, deleted, evicted, invalidated. Also when it was made in the same transaction.
+    /// It was removed by somebody: taken, deleted, evicted, invalidated. Also when it was made in
+    /// the same transaction.
     Removed,
-    /// It was removed when its time had passed already, by the sweeper or by whoever came across it. That an entry
-    /// becomes absent by the passing of time alone is no change.
+    /// It was removed when its time had passed already, by the sweeper or by whoever came across
+    /// it. That an entry becomes absent by the passing of time alone is no change.
     Expired,
     /// All windows and cooldowns of a limiter were forgotten at once.
     Cleared,
@@ -74,8 +77,8 @@ impl Selector for WatchFilter {
         let mut changes: Vec<Change> = Vec::new();
         for (table, key, value) in rows.iter() {
             let Some(kind) = kind(rows, (table, key, value), &ended) else { continue };
-            let Some(place) = Place::of(table, key) else { continue };
-            changes.extend(self.change(rows.lsn, &place, table, kind));
+            let Some(owner) = Owner::of(table, key) else { continue };
+            changes.extend(self.change(rows.lsn, &owner, table, kind));
         }
         if let Some(last) = changes.last_mut() {
             last.last_of_transaction = true;
@@ -86,17 +89,23 @@ impl Selector for WatchFilter {
 
 impl WatchFilter {
     /// The change, if it passes.
-    fn change(&self, lsn: u64, place: &Place<'_>, table: Table, kind: ChangeKind) -> Option<Change> {
-        let store = place.store;
-        if !self.admits_store(store, place.name.as_deref()) {
+    fn change(
+        &self,
+        lsn: u64,
+        owner: &Owner<'_>,
+        table: Table,
+        kind: ChangeKind,
+    ) -> Option<Change> {
+        let store = owner.store;
+        if !self.admits_store(store, owner.name.as_deref()) {
             return None;
         }
-        let (key, identity) = key_of(table, place.key);
+        let (key, identity) = key_of(table, owner.key);
         let every_key = kind == ChangeKind::Cleared;
         if !self.admits_identity(identity.as_ref()) || !(every_key || self.admits_key(&key)) {
             return None;
         }
-        let name = place.name.as_deref().map(str::to_owned);
+        let name = owner.name.as_deref().map(str::to_owned);
         Some(Change { lsn, last_of_transaction: false, store, name, key, identity, kind })
     }
 }
@@ -136,7 +145,9 @@ fn kind<'a>(
         },
         (Table::HandoffClaim, Some(_)) => ChangeKind::Claimed,
         // It goes with the state when that is removed or replaced.
-        (Table::HandoffClaim, None) if rows.get(Table::Handoff, key).is_none() => ChangeKind::Released,
+        (Table::HandoffClaim, None) if rows.get(Table::Handoff, key).is_none() => {
+            ChangeKind::Released
+        }
         (Table::RateLimitConfig, _) => ChangeKind::Configured,
         (Table::RateLimitCooldown, Some(_)) => ChangeKind::Paused,
         (Table::RateLimitCooldown, None) => ChangeKind::Resumed,

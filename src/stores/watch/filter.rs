@@ -1,10 +1,11 @@
 //! What a watcher wants to see.
 
 use crate::limits::DEFAULT_WATCH_BUFFER;
-use crate::stores::place::StoreKind;
+use crate::stores::owner::StoreKind;
 use crate::stores::state::Identity;
 
-/// What a [`Watch`](super::Watch) shows, and how much it keeps. Every condition that is given must hold.
+/// What a [`Watch`](super::Watch) shows, and how much it keeps. Every condition that is given must
+/// hold.
 ///
 /// ```
 /// use cloakroom::{CacheStore, ChangeKind, Cloakroom, WatchFilter};
@@ -34,7 +35,13 @@ impl WatchFilter {
     /// Every change of the room.
     #[must_use]
     pub fn all() -> Self {
-        Self { store: None, name: None, prefix: String::new(), tenant: None, buffer: DEFAULT_WATCH_BUFFER }
+        Self {
+            store: None,
+            name: None,
+            prefix: String::new(),
+            tenant: None,
+            buffer: DEFAULT_WATCH_BUFFER,
+        }
     }
 
     /// Changes of all stores of this kind, whatever their names.
@@ -92,9 +99,9 @@ impl WatchFilter {
         self
     }
 
-    /// Only those whose [`key`](super::Change::key) begins with `prefix`, literally: no character of it has a meaning of
-    /// its own. For agent states this is the kind. A [`Cleared`](super::ChangeKind::Cleared) concerns every key, and
-    /// passes whatever the prefix.
+    /// Only those whose [`key`](super::Change::key) begins with `prefix`, literally: no character
+    /// of it has a meaning of its own. For agent states this is the kind. A
+    /// [`Cleared`](super::ChangeKind::Cleared) concerns every key, and passes whatever the prefix.
     #[must_use]
     pub fn prefix(mut self, prefix: &str) -> Self {
         prefix.clone_into(&mut self.prefix);

@@ -20,21 +20,26 @@ use std::time::{Duration, Instant};
 
 /// The changes of a room, from the call of [`Cloakroom::watch`](crate::Cloakroom::watch) on.
 ///
-/// - *What*: every change that passes the [`WatchFilter`], once, in the order of the log. A transaction is shown as what
-///   it came to: one change for each entry and thing that happened to it, in the order of the stores and their keys,
-///   and what was overwritten within it is not shown.
-/// - *When*: when it is durable, whatever the durability of the store. What a crash can take away is never shown. A watch
-///   that waits has the log flushed as a [`Sync`](crate::Durability::Sync) caller does, also for changes of
-///   [`Os`](crate::Durability::Os) stores, whose callers do not wait for it.
-/// - *Slow watchers*: the changes that it has not taken are kept up to the [buffer](WatchFilter::buffer), and no writer
-///   ever waits for it. When they are more, it is first given what was kept, then
-///   [`WatchError::Overtaken`] once, which says what it missed, and then what comes after that.
-/// - *The end*: after the room is closed, it is given the rest and then [`WatchError::Closed`]. It does not keep the room
-///   open.
+/// - *What*: every change that passes the [`WatchFilter`], once, in the order of the log. A
+///   transaction is shown as what it came to: one change for each entry and thing that happened to
+///   it, in the order of the stores and their keys, and what was overwritten within it is not
+///   shown.
+/// - *When*: when it is durable, whatever the durability of the store. What a crash can take away
+///   is never shown. A watch that waits has the log flushed as a [`Sync`](crate::Durability::Sync)
+///   caller does, also for changes of [`Os`](crate::Durability::Os) stores, whose callers do not
+///   wait for it.
+/// - *Slow watchers*: the changes that it has not taken are kept up to the
+///   [buffer](WatchFilter::buffer), and no writer ever waits for it. When they are more, it is
+///   first given what was kept, then [`WatchError::Overtaken`] once, which says what it missed, and
+///   then what comes after that.
+/// - *The end*: after the room is closed, it is given the rest and then [`WatchError::Closed`]. It
+///   does not keep the room open.
 ///
-/// It is an iterator that blocks, and ends with the room. Nothing polls while it waits. Dropping it frees what was kept.
+/// It is an iterator that blocks, and ends with the room. Nothing polls while it waits. Dropping it
+/// frees what was kept.
 ///
-/// It must not be waited for inside a transaction of the same room, which everybody else waits for then.
+/// It must not be waited for inside a transaction of the same room, which everybody else waits for
+/// then.
 pub struct Watch {
     changes: Subscription<WatchFilter>,
     /// The rest of the transaction that was taken last.
@@ -45,18 +50,21 @@ pub struct Watch {
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum WatchError {
-    /// The watcher was too slow: changes were committed and will not be shown, at least those of the transactions at both
-    /// ends of the range. It is told this once; the watch goes on with what comes at or after `resumes_at_lsn`.
-    /// Whoever keeps a copy of the entries should read them again now.
-    #[error("overtaken: the changes from LSN {missed_from_lsn} to before LSN {resumes_at_lsn} were missed")]
+    /// The watcher was too slow: changes were committed and will not be shown, at least those of
+    /// the transactions at both ends of the range. It is told this once; the watch goes on with
+    /// what comes at or after `resumes_at_lsn`. Whoever keeps a copy of the entries should read
+    /// them again now.
+    #[error(
+        "overtaken: the changes from LSN {missed_from_lsn} to before LSN {resumes_at_lsn} were missed"
+    )]
     Overtaken {
         /// The position of the first transaction that was missed.
         missed_from_lsn: u64,
         /// The position behind the last one.
         resumes_at_lsn: u64,
     },
-    /// The log failed. Everything that was durable has been shown; what was not may or may not survive, and there will
-    /// be nothing more.
+    /// The log failed. Everything that was durable has been shown; what was not may or may not
+    /// survive, and there will be nothing more.
     #[error("poisoned: the log failed ({source}); reopen the file to recover")]
     Poisoned {
         /// The failure that poisoned the room.
@@ -80,7 +88,7 @@ impl From<NoMore> for WatchError {
 }
 
 impl Watch {
-    /// Watches what `filter` lets pass of the room that `engine` runs.
+    /// RowWaits what `filter` lets pass of the room that `engine` runs.
     pub(crate) fn new(engine: &Engine, filter: WatchFilter) -> Result<Self> {
         let capacity = filter.capacity();
         Ok(Self { changes: engine.subscribe(filter, capacity)?, rest: VecDeque::new() })
@@ -110,8 +118,9 @@ impl Watch {
         }
     }
 
-    /// The next change that is durable already; `None` when there is none. It does not have the log flushed, so changes
-    /// that nobody else has flushed stay undelivered however often this is called.
+    /// The next change that is durable already; `None` when there is none. It does not have the log
+    /// flushed, so changes that nobody else has flushed stay undelivered however often this is
+    /// called.
     ///
     /// # Errors
     /// As [`recv`](Self::recv).
@@ -133,8 +142,8 @@ impl Watch {
         poll_fn(|context| self.poll_recv(context))
     }
 
-    /// The next change, for whoever writes a stream or future around this: when it is pending, the context's waker is
-    /// called when it should be asked again, and no earlier one.
+    /// The next change, for whoever writes a stream or future around this: when it is pending, the
+    /// context's waker is called when it should be asked again, and no earlier one.
     ///
     /// # Errors
     /// As [`recv`](Self::recv).
@@ -150,7 +159,9 @@ impl Watch {
         let Selected { items, lsn } = selected?;
         self.rest = items.into();
         // The engine keeps no transaction of which nothing passed.
-        self.rest.pop_front().ok_or(WatchError::Overtaken { missed_from_lsn: lsn, resumes_at_lsn: lsn + 1 })
+        self.rest
+            .pop_front()
+            .ok_or(WatchError::Overtaken { missed_from_lsn: lsn, resumes_at_lsn: lsn + 1 })
     }
 
     fn recv_until(&mut self, deadline: Option<Instant>) -> Option<Result<Change, WatchError>> {
@@ -158,7 +169,8 @@ impl Watch {
             Ok(None) => {}
             answer => return answer.transpose(),
         }
-        let sleeper = Arc::new(Sleeper { thread: thread::current(), woken: AtomicBool::new(false) });
+        let sleeper =
+            Arc::new(Sleeper { thread: thread::current(), woken: AtomicBool::new(false) });
         let waker = Waker::from(Arc::clone(&sleeper));
         loop {
             if let Poll::Ready(answer) = self.poll_recv(&mut Context::from_waker(&waker)) {

@@ -1,5 +1,5 @@
-//! fjall: a lock around reading and writing, then `PersistMode::SyncData` outside of it, so that callers may share
-//! a flush as far as fjall lets them.
+//! fjall: a lock around reading and writing, then `PersistMode::SyncData` outside of it, so that
+//! callers may share a flush as far as fjall lets them.
 
 use super::{Batch, OneByOne, Store};
 use crate::contest::Session;

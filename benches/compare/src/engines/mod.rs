@@ -1,5 +1,5 @@
-//! What is compared. Each engine flushes before it answers, keeps its defaults otherwise, and makes the same
-//! decision about a token: not consumed, not expired, subject and purpose as expected.
+//! What is compared. Each engine flushes before it answers, keeps its defaults otherwise, and makes
+//! the same decision about a token: not consumed, not expired, subject and purpose as expected.
 
 pub mod canopy;
 pub mod cloakroom;

@@ -1,5 +1,5 @@
-//! Redis over loopback, `appendfsync always`, one script per consume. Its server is a process of its own, which
-//! shares one flush among whatever the connections sent meanwhile.
+//! Redis over loopback, `appendfsync always`, one script per consume. Its server is a process of
+//! its own, which shares one flush among whatever the connections sent meanwhile.
 
 use super::{Batch, OneByOne, Store};
 use crate::contest::Session;

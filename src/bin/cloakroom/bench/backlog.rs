@@ -1,5 +1,5 @@
-//! A few live tokens behind millions that have expired: how long it takes to open the file and to sweep it, and how long
-//! others wait meanwhile.
+//! A few live tokens behind millions that have expired: how long it takes to open the file and to
+//! sweep it, and how long others wait meanwhile.
 
 use super::target::Target;
 use super::{BEGIN_MS, key, ms, quantile};
@@ -10,8 +10,8 @@ use crate::units;
 use clap::Args;
 use cloakroom::limits::DEFAULT_LOG_CAPACITY;
 use cloakroom::{
-    Cloakroom, Error, FormTokenRecord, FormTokenStore, LookupKey, ManualClock, Pending, TokenConsumeOutcome,
-    TokenSubject,
+    Cloakroom, Error, FormTokenRecord, FormTokenStore, LookupKey, ManualClock, Pending,
+    TokenConsumeOutcome, TokenSubject,
 };
 use serde_json::json;
 use std::collections::VecDeque;
@@ -31,18 +31,20 @@ const READY: &str = "ready";
 const EXPIRED_LIFE_SECONDS: u64 = 3_600;
 const LIVE_LIFE_SECONDS: u64 = 365 * 24 * 3_600;
 
-/// Sweep millions of expired tokens while others insert and consume, and check that no live one is harmed.
+/// Sweep millions of expired tokens while others insert and consume, and check that no live one is
+/// harmed.
 ///
-/// Another process hands the tokens in and is killed. This one opens the file when all but a few have expired, notes how
-/// long that took, and lets the background sweep while threads insert and consume tokens, each waiting for the disk.
-/// At the end every live token must be there, and no other.
+/// Another process hands the tokens in and is killed. This one opens the file when all but a few
+/// have expired, notes how long that took, and lets the background sweep while threads insert and
+/// consume tokens, each waiting for the disk. At the end every live token must be there, and no
+/// other.
 ///
-/// Exit codes: 0 every live token is there, no other is, and the file verifies; 1 not so; 2 the benchmark could not be
-/// carried out.
+/// Exit codes: 0 every live token is there, no other is, and the file verifies; 1 not so; 2 the
+/// benchmark could not be carried out.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// A new file to work on, which is kept; without it a temporary file in the current directory is used and
-    /// deleted.
+    /// A new file to work on, which is kept; without it a temporary file in the current directory
+    /// is used and deleted.
     #[arg(long, value_name = "PATH")]
     file: Option<PathBuf>,
     /// Tokens that will have expired.
@@ -104,7 +106,8 @@ pub fn run(options: &Options, out: &mut Output) -> Result<Verdict, Problem> {
     }
     let target = Target::new(options.file.as_deref())?;
     let mut result = measure(options, target.path())?;
-    let holds = result.live_found == options.live && result.swept >= options.expired && result.verified;
+    let holds =
+        result.live_found == options.live && result.swept >= options.expired && result.verified;
     if out.is_json() {
         out.object(&json!({
             "workload": "backlog", "expired": options.expired, "live": options.live, "threads": options.threads,
@@ -119,15 +122,26 @@ pub fn run(options: &Options, out: &mut Output) -> Result<Verdict, Problem> {
         out.lines(units::pairs(&[
             (
                 "tokens",
-                format!("{} expired, {} live", units::count(options.expired), units::count(options.live)),
+                format!(
+                    "{} expired, {} live",
+                    units::count(options.expired),
+                    units::count(options.live)
+                ),
             ),
             ("filled in", seconds(result.fill)),
             ("opened after a kill in", format!("{:.1} ms", ms(result.open))),
-            ("swept in", format!("{} ({} removed)", seconds(result.sweep), units::count(result.swept))),
+            (
+                "swept in",
+                format!("{} ({} removed)", seconds(result.sweep), units::count(result.swept)),
+            ),
             ("given back by hand in", seconds(result.compact)),
             (
                 "file",
-                format!("{} -> {}", units::bytes(result.bytes_before), units::bytes(result.bytes_after)),
+                format!(
+                    "{} -> {}",
+                    units::bytes(result.bytes_before),
+                    units::bytes(result.bytes_after)
+                ),
             ),
             ("p50 / p99 / longest before", result.quiet.words()),
             ("p50 / p99 / longest meanwhile", result.sweeping.words()),
@@ -199,11 +213,13 @@ fn measure(options: &Options, path: &Path) -> Result<Measured, Problem> {
     })
 }
 
-/// How many of the tokens that were handed in to stay can be found. Those of the foreground have another purpose.
+/// How many of the tokens that were handed in to stay can be found. Those of the foreground have
+/// another purpose.
 fn count_live(room: &Cloakroom) -> Result<u64, Error> {
     let (mut found, mut cursor) = (0, None);
     loop {
-        let page = room.form_tokens().list(cursor.as_ref(), cloakroom::limits::MAX_LIST_LIMIT).wait()?;
+        let page =
+            room.form_tokens().list(cursor.as_ref(), cloakroom::limits::MAX_LIST_LIMIT).wait()?;
         found += page.items.iter().filter(|token| token.record.purpose == "stay").count() as u64;
         cursor = page.next;
         if cursor.is_none() {
@@ -235,7 +251,9 @@ impl Filler {
         let mut line = String::new();
         if let Some(out) = self.child.stdout.take() {
             let read = BufReader::new(out).read_line(&mut line);
-            read.map_err(|error| Problem::system("waiting for the process that fills the file", error))?;
+            read.map_err(|error| {
+                Problem::system("waiting for the process that fills the file", error)
+            })?;
         }
         if line.trim_end() == READY {
             return Ok(());
@@ -252,7 +270,9 @@ impl Drop for Filler {
 }
 
 fn fill(options: &Options) -> Result<Verdict, Problem> {
-    let Some(path) = &options.file else { return Err(Problem::new(Kind::Invalid, "--fill needs --file")) };
+    let Some(path) = &options.file else {
+        return Err(Problem::new(Kind::Invalid, "--fill needs --file"));
+    };
     let failed = |error: Error| Problem::of(&error, path);
     let clock = Arc::new(ManualClock::new(BEGIN_MS));
     let builder = Cloakroom::builder().clock(clock).log_capacity(options.log_capacity);
@@ -319,16 +339,17 @@ impl<'a> Foreground<'a> {
 
     fn during(&self, work: impl FnOnce() -> Result<(), Error>) -> Result<Latencies, Error> {
         std::thread::scope(|scope| {
-            let threads: Vec<_> =
-                (0..self.options.threads).map(|thread| scope.spawn(move || self.work(thread))).collect();
+            let threads: Vec<_> = (0..self.options.threads)
+                .map(|thread| scope.spawn(move || self.work(thread)))
+                .collect();
             let worked = work();
             self.stop.store(true, Ordering::SeqCst);
             let mut latencies = Latencies::default();
             for thread in threads {
                 // A panic of a worker is one of the benchmark.
-                latencies
-                    .times
-                    .extend(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+                latencies.times.extend(
+                    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?,
+                );
             }
             worked.map(|()| latencies)
         })
@@ -348,7 +369,8 @@ impl<'a> Foreground<'a> {
             latencies.push(called.elapsed());
             let called = Instant::now();
             let now = BEGIN_MS / 1_000;
-            let (outcome, _) = tokens.consume_form_token(&key, &subject, "meanwhile", None, now).wait()?;
+            let (outcome, _) =
+                tokens.consume_form_token(&key, &subject, "meanwhile", None, now).wait()?;
             latencies.push(called.elapsed());
             assert_eq!(outcome, TokenConsumeOutcome::Proceed);
         }

@@ -1,4 +1,5 @@
-//! Backups under load: each is opened and verified, and must hold everything that was acknowledged before it.
+//! Backups under load: each is opened and verified, and must hold everything that was acknowledged
+//! before it.
 
 use super::target::Target;
 use super::{ms, quantile};
@@ -17,15 +18,16 @@ const LIFE_SECONDS: u64 = 24 * 3_600;
 
 /// Take a backup every second while threads write, and check each of them.
 ///
-/// Every thread counts: with each count it hands in a state of that number and takes the one before, in one transaction that is
-/// acknowledged by the disk. A backup must hold each thread's last acknowledged count or a later one, with the state of
-/// that number and neither the one before it nor the one after; and every byte of it must verify.
+/// Every thread counts: with each count it hands in a state of that number and takes the one
+/// before, in one transaction that is acknowledged by the disk. A backup must hold each thread's
+/// last acknowledged count or a later one, with the state of that number and neither the one before
+/// it nor the one after; and every byte of it must verify.
 ///
 /// Exit codes: 0 every backup is right; 1 one is not; 2 the benchmark could not be carried out.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// A new file to work on, which is kept; without it a temporary file in the current directory is used and
-    /// deleted.
+    /// A new file to work on, which is kept; without it a temporary file in the current directory
+    /// is used and deleted.
     #[arg(long, value_name = "PATH")]
     file: Option<PathBuf>,
     /// Backups to take, one a second.
@@ -50,7 +52,8 @@ struct Measured {
 
 pub fn run(options: &Options, out: &mut Output) -> Result<Verdict, Problem> {
     let target = Target::new(options.file.as_deref())?;
-    let mut measured = measure(options, target.path()).map_err(|error| Problem::of(&error, target.path()))?;
+    let mut measured =
+        measure(options, target.path()).map_err(|error| Problem::of(&error, target.path()))?;
     let holds = measured.wrong.is_empty();
     let [p50, longest] = [500, 1_000].map(|permille| ms(quantile(&mut measured.took, permille)));
     if out.is_json() {
@@ -62,11 +65,17 @@ pub fn run(options: &Options, out: &mut Output) -> Result<Verdict, Problem> {
     } else {
         let rows = units::counted(measured.rows, "row", "rows");
         out.lines(units::pairs(&[
-            ("backups", format!("{}, one a second, under {} threads", options.backups, options.threads)),
+            (
+                "backups",
+                format!("{}, one a second, under {} threads", options.backups, options.threads),
+            ),
             ("transactions meanwhile", units::count(measured.counts)),
             ("a backup takes p50 / longest", format!("{p50:.0} / {longest:.0} ms")),
             ("the last one has", format!("{rows} in {}", units::bytes(measured.bytes))),
-            ("verdict", if holds { "every backup is right".into() } else { measured.wrong.join("; ") }),
+            (
+                "verdict",
+                if holds { "every backup is right".into() } else { measured.wrong.join("; ") },
+            ),
         ]))?;
     }
     Ok(if holds { Verdict::Fine } else { Verdict::Wrong })
@@ -95,7 +104,8 @@ fn measure(options: &Options, path: &Path) -> Result<Measured, Error> {
         let bar = progress::bar(options.backups, "backups");
         let taken = (0..options.backups).try_for_each(|_| {
             let began = Instant::now();
-            let before: Vec<_> = acknowledged.iter().map(|count| count.load(Ordering::SeqCst)).collect();
+            let before: Vec<_> =
+                acknowledged.iter().map(|count| count.load(Ordering::SeqCst)).collect();
             let report = room.backup(&copy)?;
             measured.took.push(began.elapsed());
             (measured.rows, measured.bytes) = (report.rows, report.bytes);
@@ -108,14 +118,20 @@ fn measure(options: &Options, path: &Path) -> Result<Measured, Error> {
         stop.store(true, Ordering::SeqCst);
         for thread in threads {
             // A panic of a worker is one of the benchmark.
-            measured.counts += thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            measured.counts +=
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         }
         let _ = std::fs::remove_file(&copy);
         taken.and_then(|()| room.close()).map(|()| measured)
     })
 }
 
-fn write(room: &Cloakroom, thread: usize, acknowledged: &AtomicU64, stop: &AtomicBool) -> Result<u64, Error> {
+fn write(
+    room: &Cloakroom,
+    thread: usize,
+    acknowledged: &AtomicU64,
+    stop: &AtomicBool,
+) -> Result<u64, Error> {
     let mut count = 0;
     while !stop.load(Ordering::SeqCst) {
         count += 1;
@@ -140,12 +156,15 @@ fn check(copy: &Path, acknowledged: &[u64]) -> Result<Vec<String>, Error> {
     let room = Cloakroom::builder().sweep_interval(None).open(copy)?;
     for (thread, &acknowledged) in acknowledged.iter().enumerate() {
         let state = room.handoff().get(&thread.to_string()).wait()?;
-        let count =
-            state.and_then(|state| state.get("count").and_then(serde_json::Value::as_u64)).unwrap_or(0);
+        let count = state
+            .and_then(|state| state.get("count").and_then(serde_json::Value::as_u64))
+            .unwrap_or(0);
         if count < acknowledged {
             wrong.push(format!("thread {thread} was at {acknowledged} and is at {count}"));
         }
-        for (number, expected) in [(count.wrapping_sub(1), false), (count, count > 0), (count + 1, false)] {
+        for (number, expected) in
+            [(count.wrapping_sub(1), false), (count, count > 0), (count + 1, false)]
+        {
             let is_there = room.handoff().get(&format!("{thread} at {number}")).wait()?.is_some();
             if is_there != expected {
                 wrong.push(format!("state {number} of thread {thread} at {count}: {is_there}"));

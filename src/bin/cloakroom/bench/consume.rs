@@ -29,8 +29,8 @@ const PURPOSE: &str = "pay";
 /// Options of the consume benchmark.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// A new file to work on, which is kept; without it a temporary file in the current directory is used and
-    /// deleted.
+    /// A new file to work on, which is kept; without it a temporary file in the current directory
+    /// is used and deleted.
     #[arg(long, value_name = "PATH")]
     file: Option<PathBuf>,
     /// Tokens to hand in before the clock starts.
@@ -163,9 +163,9 @@ fn measure(options: &Options, target: &Target) -> Result<Report, Failure> {
         raw_flush_p50_us: raw_flush.as_secs_f64() * 1e6,
         checkpoints: at_end.checkpoints - before.checkpoints,
         log_bytes: settled.log_bytes_written - before.log_bytes_written,
-        bytes_written: settled.log_bytes_written + settled.base_bytes_written
+        bytes_written: settled.log_bytes_written + settled.btree_bytes_written
             - before.log_bytes_written
-            - before.base_bytes_written,
+            - before.btree_bytes_written,
         proceeds: acknowledged.iter().map(|&count| u64::from(count)).sum(),
         replays: run.replays,
         double_consumes: acknowledged.iter().filter(|&&count| count > 1).count() as u64,
@@ -268,7 +268,14 @@ impl<'a> Contest<'a> {
         let mut order: Vec<u32> = (0..).take(keys.len()).collect();
         fastrand::Rng::with_seed(7).shuffle(&mut order);
         let acknowledged = keys.iter().map(|_| AtomicU8::new(0)).collect();
-        Self { options, keys, order, next: AtomicUsize::new(0), acknowledged, stop: AtomicBool::new(false) }
+        Self {
+            options,
+            keys,
+            order,
+            next: AtomicUsize::new(0),
+            acknowledged,
+            stop: AtomicBool::new(false),
+        }
     }
 
     fn acknowledged(&self) -> Vec<u8> {
@@ -281,16 +288,18 @@ impl<'a> Contest<'a> {
         let (gate, finished) = (RwLock::new(()), AtomicUsize::new(0));
         let deadline = Duration::from_secs_f64(self.options.seconds);
         std::thread::scope(|scope| {
-            // Nobody starts before all are there; when one cannot be started, the others end at once.
+            // Nobody starts before all are there; when one cannot be started, the others end at
+            // once.
             let closed = gate.write();
             let mut workers = Vec::with_capacity(threads);
             for _ in 0..threads {
-                let worker = std::thread::Builder::new().stack_size(256 << 10).spawn_scoped(scope, || {
-                    drop(gate.read());
-                    let result = self.consume(&room.form_tokens());
-                    finished.fetch_add(1, Ordering::Release);
-                    result
-                });
+                let worker =
+                    std::thread::Builder::new().stack_size(256 << 10).spawn_scoped(scope, || {
+                        drop(gate.read());
+                        let result = self.consume(&room.form_tokens());
+                        finished.fetch_add(1, Ordering::Release);
+                        result
+                    });
                 workers.push(worker.map_err(|error| {
                     self.stop.store(true, Ordering::Release);
                     Failure::Io(format!("starting {threads} threads"), error)
@@ -300,7 +309,9 @@ impl<'a> Contest<'a> {
             let started = Instant::now();
             while started.elapsed() < deadline && finished.load(Ordering::Acquire) < threads {
                 bar.set_position(self.next.load(Ordering::Relaxed).min(self.keys.len()) as u64);
-                std::thread::sleep(Duration::from_millis(20).min(deadline.saturating_sub(started.elapsed())));
+                std::thread::sleep(
+                    Duration::from_millis(20).min(deadline.saturating_sub(started.elapsed())),
+                );
             }
             self.stop.store(true, Ordering::Release);
             let mut run = Run { elapsed: Duration::ZERO, latencies: Vec::new(), replays: 0 };
@@ -335,7 +346,8 @@ impl<'a> Contest<'a> {
             };
             let Some(token) = self.order.get(index).map(|&token| token as usize) else { break };
             let called = Instant::now();
-            let answer = store.consume_form_token(&self.keys[token], &subject, PURPOSE, None, now_seconds());
+            let answer =
+                store.consume_form_token(&self.keys[token], &subject, PURPOSE, None, now_seconds());
             in_flight.push_back(InFlight { token, called, answer });
             if in_flight.len() >= self.options.pipeline {
                 self.finish(in_flight.pop_front(), &mut worker)?;
@@ -370,7 +382,11 @@ struct Worker {
 }
 
 /// Opens the file again and asks of each token whether it is consumed.
-fn consumed_after_reopen(options: &Options, path: &Path, keys: &[LookupKey]) -> Result<Vec<bool>, Error> {
+fn consumed_after_reopen(
+    options: &Options,
+    path: &Path,
+    keys: &[LookupKey],
+) -> Result<Vec<bool>, Error> {
     let room = open(options, path)?;
     let bar = progress(keys.len() as u64, "checking");
     let numbers: std::collections::HashMap<&str, usize> =

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 const MEASURE_FOR: Duration = Duration::from_millis(700);
 const MAX_ROUNDS: usize = 5_000;
 
-/// The median time of overwriting 4 KiB and flushing the data, by one thread, in a file in `dir` that is deleted
-/// afterwards.
+/// The median time of overwriting 4 KiB and flushing the data, by one thread, in a file in `dir`
+/// that is deleted afterwards.
 pub fn raw_flush_p50(dir: &Path) -> io::Result<Duration> {
     let path = dir.join(format!(".cloakroom-raw-flush-{}", std::process::id()));
     let file = OpenOptions::new().write(true).create_new(true).open(&path)?;

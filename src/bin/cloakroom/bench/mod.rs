@@ -10,7 +10,8 @@ pub mod year;
 
 use std::time::Duration;
 
-/// Where the manual clocks of benchmarks begin, in milliseconds since the Unix epoch: the first of January 2027.
+/// Where the manual clocks of benchmarks begin, in milliseconds since the Unix epoch: the first of
+/// January 2027.
 pub const BEGIN_MS: u64 = 1_798_761_600_000;
 
 /// The memory that this process occupies, in bytes, where the system tells.

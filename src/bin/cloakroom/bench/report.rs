@@ -24,7 +24,8 @@ pub struct Report {
     pub replays: u64,
     pub double_consumes: u64,
     pub consumed_after_reopen: u64,
-    /// Tokens that were acknowledged as consumed and are not after reopening, or the other way round.
+    /// Tokens that were acknowledged as consumed and are not after reopening, or the other way
+    /// round.
     pub changed_by_reopen: u64,
 }
 
@@ -80,7 +81,8 @@ impl Report {
             ("double_consumes", json!(self.double_consumes)),
             ("consumed_after_reopen", json!(self.consumed_after_reopen)),
         ];
-        let fields: Vec<_> = fields.iter().map(|(key, value)| format!("\"{key}\":{value}")).collect();
+        let fields: Vec<_> =
+            fields.iter().map(|(key, value)| format!("\"{key}\":{value}")).collect();
         format!("{{{}}}", fields.join(","))
     }
 
@@ -88,7 +90,9 @@ impl Report {
         let raw_per_s = if self.raw_flush_p50_us > 0.0 { 1e6 / self.raw_flush_p50_us } else { 0.0 };
         let how = match self.race {
             0 => format!("{} threads, {} in flight each", self.threads, self.pipeline),
-            race => format!("{race} threads race for every token, {} in flight each", self.pipeline),
+            race => {
+                format!("{race} threads race for every token, {} in flight each", self.pipeline)
+            }
         };
         let rows = [
             ("tokens", self.tokens.to_string()),
@@ -105,7 +109,10 @@ impl Report {
             ("proceed / replay", format!("{} / {}", self.proceeds, self.replays)),
             ("consumed twice", self.double_consumes.to_string()),
             ("consumed after reopen", self.consumed_after_reopen.to_string()),
-            ("verdict", if self.holds() { "every token at most once".into() } else { self.failure() }),
+            (
+                "verdict",
+                if self.holds() { "every token at most once".into() } else { self.failure() },
+            ),
         ];
         rows.iter().map(|(name, value)| format!("{name:<22} {value}\n")).collect()
     }

@@ -17,7 +17,8 @@ impl Target {
             None => (PathBuf::from(format!("cloakroom-bench-{}.cloak", std::process::id())), false),
         };
         if path.exists() {
-            let exists = format!("{}: exists already; the benchmark works on a new file", path.display());
+            let exists =
+                format!("{}: exists already; the benchmark works on a new file", path.display());
             return Err(Problem::new(Kind::Exists, exists));
         }
         Ok(Self { path, keep })

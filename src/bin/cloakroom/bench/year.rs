@@ -26,22 +26,24 @@ const SAMPLES: u64 = 24;
 /// A year is flat when its second half needs at most this much more than its first, in percent.
 const FLAT_PERCENT: u64 = 110;
 
-/// The background may be this far behind a clock that runs a million times too fast before the year waits for it.
+/// The background may be this far behind a clock that runs a million times too fast before the year
+/// waits for it.
 const CATCH_UP_FOR: Duration = Duration::from_secs(60);
 
 /// Simulate a year of churn over every store, and check that the file stays small.
 ///
-/// Every simulated hour hands in form tokens, claim checks, cached responses, jobs, requests and agent states, takes
-/// and completes most of them, and lets the clock run: all of them expire within a day. Nothing is swept or compacted
-/// by hand. From time to time the length of the file and the memory of the process are noted, and how long it takes
-/// to open what a kill at that moment would have left.
+/// Every simulated hour hands in form tokens, claim checks, cached responses, jobs, requests and
+/// agent states, takes and completes most of them, and lets the clock run: all of them expire
+/// within a day. Nothing is swept or compacted by hand. From time to time the length of the file
+/// and the memory of the process are noted, and how long it takes to open what a kill at that
+/// moment would have left.
 ///
-/// Exit codes: 0 the file stayed flat and every byte of it verifies; 1 it did not; 2 the benchmark could not be carried
-/// out.
+/// Exit codes: 0 the file stayed flat and every byte of it verifies; 1 it did not; 2 the benchmark
+/// could not be carried out.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// A new file to work on, which is kept; without it a temporary file in the current directory is used and
-    /// deleted.
+    /// A new file to work on, which is kept; without it a temporary file in the current directory
+    /// is used and deleted.
     #[arg(long, value_name = "PATH")]
     file: Option<PathBuf>,
     /// Days to simulate.
@@ -69,12 +71,19 @@ pub fn run(options: &Options, out: &mut Output) -> Result<Verdict, Problem> {
     let clock = Arc::new(ManualClock::new(BEGIN_MS));
     let room = Cloakroom::builder().clock(clock.clone()).open(target.path());
     let room = room.map_err(|error| Problem::of(&error, target.path()))?;
-    let mut year =
-        Year { options, room, clock, random: fastrand::Rng::with_seed(1), taken: Vec::new(), hour: 0 };
+    let mut year = Year {
+        options,
+        room,
+        clock,
+        random: fastrand::Rng::with_seed(1),
+        taken: Vec::new(),
+        hour: 0,
+    };
     let samples = year.simulate(&target).map_err(|failure| failure.problem(target.path()))?;
     let stats = year.room.engine_stats().map_err(|error| Problem::of(&error, target.path()))?;
     year.room.close().map_err(|error| Problem::of(&error, target.path()))?;
-    let verified = cloakroom::verify(target.path()).map_err(|error| Problem::of(&error, target.path()))?;
+    let verified =
+        cloakroom::verify(target.path()).map_err(|error| Problem::of(&error, target.path()))?;
 
     let flat = is_flat(samples.iter().map(|sample| sample.file_bytes));
     if out.is_json() {
@@ -88,11 +97,12 @@ pub fn run(options: &Options, out: &mut Output) -> Result<Verdict, Problem> {
             "workload": "year", "days": options.days, "per_hour": options.per_hour, "states": options.states,
             "flat": flat, "verified": verified.is_ok(), "swept": stats.swept,
             "checkpoints": stats.checkpoints, "log_bytes_written": stats.log_bytes_written,
-            "base_bytes_written": stats.base_bytes_written,
+            "btree_bytes_written": stats.btree_bytes_written,
         }))?;
     } else {
         out.lines(table(&samples))?;
-        let verdict = if flat { "flat" } else { "NOT flat: the second half needs more than the first" };
+        let verdict =
+            if flat { "flat" } else { "NOT flat: the second half needs more than the first" };
         let intact = if verified.is_ok() { "every byte verifies" } else { "it does NOT verify" };
         out.line(&format!("{} entries swept; {verdict}; {intact}", units::count(stats.swept)))?;
     }
@@ -114,8 +124,8 @@ fn table(samples: &[Sample]) -> Vec<String> {
     units::table(&rows)
 }
 
-/// Whether the second half needs about as much as the first. The first sample is of an empty room and counts as its
-/// neighbours do.
+/// Whether the second half needs about as much as the first. The first sample is of an empty room
+/// and counts as its neighbours do.
 fn is_flat(lengths: impl Iterator<Item = u64>) -> bool {
     let lengths: Vec<_> = lengths.collect();
     let (first, second) = lengths.split_at(lengths.len() / 2);
@@ -150,7 +160,9 @@ impl Failure {
             Failure::Room(error) => Problem::of(&error, path),
             Failure::State(error) => Problem::new(Kind::Failed, error.to_string()),
             Failure::System(doing, error) => Problem::system(doing, error),
-            Failure::Behind => Problem::new(Kind::Failed, "the background does not catch up with the clock"),
+            Failure::Behind => {
+                Problem::new(Kind::Failed, "the background does not catch up with the clock")
+            }
         }
     }
 }
@@ -193,8 +205,8 @@ impl Year<'_> {
         let room = &self.room;
         let (tokens, states) = (room.form_tokens(), room.handoff());
         let (cache, jobs) = (room.cache::<JsonObject>("http"), room.dedupe::<JsonObject>("http"));
-        let limiter =
-            room.rate_limit("api", RateLimitConfig { limit: 600, window: Duration::from_secs(60) })?;
+        let limiter = room
+            .rate_limit("api", RateLimitConfig { limit: 600, window: Duration::from_secs(60) })?;
         let subject = TokenSubject::Authenticated("user-4711".into());
         let body = JsonObject::from_iter([("body".to_owned(), json!("x".repeat(300)))]);
 
@@ -267,17 +279,20 @@ impl Year<'_> {
 
     /// Looks at the file, and opens a copy of it, which is what a kill would have left.
     fn sample(&self, day: u64, target: &Target) -> Result<Sample, Failure> {
-        // A background that was woken has at least looked at whether there is something to give back.
+        // A background that was woken has at least looked at whether there is something to give
+        // back.
         std::thread::sleep(Duration::from_millis(50));
         let live = self.room.stats()?.stores.iter().map(|store| store.live).sum();
         let image = target.path().with_extension("killed");
         let copied = std::fs::copy(target.path(), &image);
         let file_bytes = copied.map_err(|error| Failure::System("copying the file", error))?;
         let began = Instant::now();
-        let opened = Cloakroom::builder().clock(self.clock.clone()).sweep_interval(None).open(&image);
+        let opened =
+            Cloakroom::builder().clock(self.clock.clone()).sweep_interval(None).open(&image);
         let open = began.elapsed();
         let closed = opened.and_then(|room| room.close());
-        std::fs::remove_file(&image).map_err(|error| Failure::System("deleting the copy", error))?;
+        std::fs::remove_file(&image)
+            .map_err(|error| Failure::System("deleting the copy", error))?;
         closed?;
         Ok(Sample { day, file_bytes, resident_bytes: resident_bytes(), live, open })
     }

@@ -8,7 +8,14 @@ fn spec() -> Spec {
     Spec::of_state("c", Arc::default(), 1 << 20)
 }
 
-fn put(tx: &mut MapTx, spec: &Spec, hash: &str, json: &str, ttl_seconds: i64, tags: Option<&[&str]>) {
+fn put(
+    tx: &mut MapTx,
+    spec: &Spec,
+    hash: &str,
+    json: &str,
+    ttl_seconds: i64,
+    tags: Option<&[&str]>,
+) {
     set(tx, spec, Turn::alone(), hash, New { json: json.as_bytes(), ttl_seconds, tags }).unwrap();
 }
 
@@ -17,7 +24,8 @@ fn value(tx: &mut MapTx, spec: &Spec, hash: &str) -> Option<u64> {
 }
 
 fn rows(tx: &MapTx) -> [usize; 4] {
-    [Table::Cache, Table::CacheTags, Table::CacheByTag, Table::Expiry].map(|table| tx.keys(table).len())
+    [Table::Cache, Table::CacheTags, Table::CacheByTag, Table::Expiry]
+        .map(|table| tx.keys(table).len())
 }
 
 #[test]
@@ -45,14 +53,17 @@ fn clearing_invalidating_eviction_and_damage_leave_no_rows() {
     let ends: [End; 5] = [
         |tx, spec| assert_eq!(clear(tx, spec, Turn::alone(), "h", None, usize::MAX).unwrap(), None),
         |tx, spec| {
-            assert_eq!(invalidate(tx, spec, Turn::alone(), &["b", "a"], usize::MAX).unwrap().removed, 1)
+            assert_eq!(
+                invalidate(tx, spec, Turn::alone(), &["b", "a"], usize::MAX).unwrap().removed,
+                1
+            )
         },
         |tx, spec| {
             let mut none = spec.clone();
             none.max_entries = Some(0);
             put(tx, &none, "other", "1", 5, Some(&["a"]));
         },
-        |tx, spec| assert_eq!(get::<String, _>(tx, spec, Turn::alone(), "h").unwrap(), None),
+        |tx, spec| assert_eq!(get::<String>(tx, spec, Turn::alone(), "h").unwrap(), None),
         |tx, spec| put(tx, spec, "h", "1", -1, Some(&["a"])),
     ];
     for end in ends {
@@ -108,7 +119,12 @@ fn a_transaction_that_was_lost_evicts_nothing() {
     put(&mut tx, &spec, "b", "1", 0, None);
     let mut lost = MapTx::at(NOW);
     for (key, bytes) in [("a", "1"), ("b", "1")] {
-        let row = CacheRow { expires_at_ms: NEVER, stored_at_ms: NOW, tagged: false, json: bytes.as_bytes() };
+        let row = CacheRow {
+            expires_at_ms: NEVER,
+            stored_at_ms: NOW,
+            tagged: false,
+            json: bytes.as_bytes(),
+        };
         lost.put(Table::Cache, &spec.key(key).unwrap(), row.encode().unwrap());
     }
     let turn = Turn::shared();
@@ -237,7 +253,7 @@ fn a_cursor_of_another_cache_is_refused() {
 
 #[test]
 fn entries_have_the_rows_that_are_derived() {
-    crate::stores::secondary::tests::histories(|tx, random| {
+    crate::stores::derived::tests::histories(|tx, random| {
         let name = ["", "c", "c\0"][random.usize(0..3)];
         let spec = Spec::of_state(name, Arc::default(), 1 << 20);
         let hash = ["", "h", "h\0", "hh"][random.usize(0..4)];

@@ -4,7 +4,8 @@ use crate::stores::map_tx::MapTx;
 const TERMS: Terms = Terms { opening_id: 1, timeout_ms: Some(100) };
 
 fn registered(tx: &mut MapTx, hash: &str) -> Registration {
-    register_or_join(tx, &key_of("s", hash).unwrap(), TERMS, 7 + tx.writes as u128).unwrap()
+    let id = 7 + tx.writes as u128;
+    register_or_join(tx, &key_of("s", hash).unwrap(), TERMS, id).unwrap()
 }
 
 fn complete(tx: &mut MapTx, hash: &str, job: Option<&JobId>) -> bool {
@@ -66,7 +67,8 @@ fn a_job_times_out_at_its_end_and_can_be_taken_over() {
 fn a_job_of_another_opening_has_failed() {
     let mut tx = MapTx::at(0);
     let key = key_of("s", "h").unwrap();
-    let old = register_or_join(&mut tx, &key, Terms { opening_id: 9, timeout_ms: None }, 1).unwrap();
+    let old =
+        register_or_join(&mut tx, &key, Terms { opening_id: 9, timeout_ms: None }, 1).unwrap();
     assert!(!is_in_progress(&mut tx, &key, 1).unwrap());
     assert!(!complete(&mut tx, "h", Some(&old.job_id)));
     assert_eq!(value(&mut tx, "h"), None);
@@ -139,7 +141,9 @@ fn the_judge_waits_for_the_end_of_its_own_job() {
         let row = tx.get(TABLE, &key).unwrap();
         judge(row.as_ref()).map(|left| left.is_some())
     };
-    let Ok(Found::<Option<u64>>::Later(judge, Some(100))) = look(&mut tx, &key, 1) else { panic!() };
+    let Ok(Found::<Option<u64>>::Later(judge, Some(100))) = look(&mut tx, &key, 1) else {
+        panic!()
+    };
     assert_eq!(judged(&mut tx, &judge), None);
     let pending = tx.snapshot();
     complete(&mut tx, "h", None);
@@ -159,8 +163,10 @@ fn a_long_error_is_cut_between_characters() {
 
 #[test]
 fn jobs_have_the_rows_that_are_derived() {
-    crate::stores::secondary::tests::histories(|tx, random| {
-        let key = key_of(["", "s", "s\0"][random.usize(0..3)], ["", "h", "h\0"][random.usize(0..3)]).unwrap();
+    crate::stores::derived::tests::histories(|tx, random| {
+        let key =
+            key_of(["", "s", "s\0"][random.usize(0..3)], ["", "h", "h\0"][random.usize(0..3)])
+                .unwrap();
         let timeout_ms = random.bool().then(|| random.u64(0..5_000));
         let terms = Terms { opening_id: random.u64(0..2), timeout_ms };
         match random.u8(0..6) {

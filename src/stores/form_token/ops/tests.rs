@@ -46,7 +46,11 @@ fn consume_as(
         .unwrap()
 }
 
-fn consume(tx: &mut MapTx, record: &FormTokenRecord, now: u64) -> (TokenConsumeOutcome, Option<String>) {
+fn consume(
+    tx: &mut MapTx,
+    record: &FormTokenRecord,
+    now: u64,
+) -> (TokenConsumeOutcome, Option<String>) {
     consume_as(tx, record, &[record.lookup_key.as_str()], now)
 }
 
@@ -111,8 +115,13 @@ fn the_grace_is_that_of_the_handle_that_consumed() {
     insert(&mut tx, &record);
     consume(&mut tx, &record, START);
     let mut other = FormTokensTx::new(&mut tx).with_replay_grace(Duration::MAX);
-    let answer =
-        other.consume_form_token(&record.lookup_key, &record.subject, &record.purpose, None, END + GRACE);
+    let answer = other.consume_form_token(
+        &record.lookup_key,
+        &record.subject,
+        &record.purpose,
+        None,
+        END + GRACE,
+    );
     assert_eq!(answer.unwrap(), (Invalid, None));
 }
 
@@ -146,8 +155,8 @@ fn a_live_key_exists_and_keeps_its_record() {
     let record = token("aa");
     insert(&mut tx, &record);
     let before = tx.snapshot();
-    let answer =
-        tokens(&mut tx).insert_form_token(FormTokenRecord { purpose: "refund".into(), ..token("aa") });
+    let answer = tokens(&mut tx)
+        .insert_form_token(FormTokenRecord { purpose: "refund".into(), ..token("aa") });
     assert!(matches!(answer, Err(Error::AlreadyExists)));
     assert_eq!(tx.snapshot(), before);
 
@@ -169,13 +178,13 @@ fn an_expired_token_is_replaced_with_its_index_row() {
 
 #[test]
 fn a_token_past_its_grace_is_replaced_with_use_and_index_rows_whether_refiled_or_not() {
-    for refiled in [false, true] {
+    for rescheduled in [false, true] {
         for expires_at in [END, END + GRACE, END + 3 * GRACE] {
             let mut tx = room();
             let record = token("aa");
             insert(&mut tx, &record);
             consume(&mut tx, &record, START);
-            if refiled {
+            if rescheduled {
                 tx.delete(Table::Expiry, &expiry_key(END * 1_000, "aa"));
                 tx.put(Table::Expiry, &expiry_key((END + GRACE) * 1_000, "aa"), Vec::new());
             }
@@ -262,7 +271,13 @@ fn a_string_over_the_limit_is_too_large_and_stages_nothing() {
         store.consume_form_token(&key, &TokenSubject::Flow(long.clone()), "pay", None, START),
         store.consume_form_token(&key, &subject, &long, None, START),
         store.consume_form_token(&key, &subject, "pay", Some(&long), START),
-        store.consume_form_token_any(&[key.clone(), long_key.clone()], &subject, "pay", None, START),
+        store.consume_form_token_any(
+            &[key.clone(), long_key.clone()],
+            &subject,
+            "pay",
+            None,
+            START,
+        ),
     ] {
         assert!(matches!(answer, Err(Error::TooLarge { .. })));
     }
@@ -275,7 +290,8 @@ fn a_string_over_the_limit_is_too_large_and_stages_nothing() {
 fn a_listing_has_the_live_tokens_in_pages_and_a_count_has_them_all() {
     let mut tx = room();
     for index in 0..600_u64 {
-        // Every third has ended by the time of the listing; of those, every other was consumed and has its grace.
+        // Every third has ended by the time of the listing; of those, every other was consumed and
+        // has its grace.
         let ends = if index % 3 == 0 { START + 1 } else { END };
         let record = FormTokenRecord { expires_at: ends, ..token(&format!("{index:04x}")) };
         insert(&mut tx, &record);
@@ -315,9 +331,11 @@ fn a_listing_has_the_live_tokens_in_pages_and_a_count_has_them_all() {
 fn a_listing_refuses_limits_and_cursors_that_are_not_its_own() {
     let mut tx = room();
     let foreign = Cursor::new(Table::Handoff, Vec::new());
-    for answer in
-        [list(&mut tx, None, 0), list(&mut tx, None, MAX_LIST_LIMIT + 1), list(&mut tx, Some(&foreign), 1)]
-    {
+    for answer in [
+        list(&mut tx, None, 0),
+        list(&mut tx, None, MAX_LIST_LIMIT + 1),
+        list(&mut tx, Some(&foreign), 1),
+    ] {
         assert!(matches!(answer, Err(Error::InvalidConfig(_))));
     }
 }

@@ -216,7 +216,10 @@ fn a_state_of_the_maximum_fits_and_one_byte_more_leaves_the_old_one() {
     assert!(matches!(store.set("id", &state(10), 0), Err(Error::TooLarge { .. })));
     assert_eq!(get(&mut tx, "id"), Some(state(1)));
     assert!(matches!(states(&mut tx).with_max_state_bytes(0), Err(Error::InvalidConfig(_))));
-    assert!(matches!(states(&mut tx).with_max_state_bytes(MAX_ROW_BYTES), Err(Error::InvalidConfig(_))));
+    assert!(matches!(
+        states(&mut tx).with_max_state_bytes(MAX_ROW_BYTES),
+        Err(Error::InvalidConfig(_))
+    ));
 }
 
 #[test]
@@ -287,9 +290,11 @@ fn a_listing_has_the_live_states_in_pages_and_a_count_has_them_all() {
 fn a_listing_refuses_limits_and_cursors_that_are_not_its_own() {
     let mut tx = room();
     let foreign = Cursor::new(Table::FormToken, Vec::new());
-    for answer in
-        [list(&mut tx, None, 0), list(&mut tx, None, MAX_LIST_LIMIT + 1), list(&mut tx, Some(&foreign), 1)]
-    {
+    for answer in [
+        list(&mut tx, None, 0),
+        list(&mut tx, None, MAX_LIST_LIMIT + 1),
+        list(&mut tx, Some(&foreign), 1),
+    ] {
         assert!(matches!(answer, Err(Error::InvalidConfig(_))));
     }
 }
@@ -299,7 +304,8 @@ fn a_damaged_state_is_corruption_and_nothing_takes_it_away() {
     let mut tx = room();
     let claim = claimed(&mut tx, "id");
     tx.now_ms = START_MS + LEASE_MS;
-    let damaged_json = StateRow { expires_at_ms: u64::MAX, json: b"{\"number\":" }.encode().unwrap();
+    let damaged_json =
+        StateRow { expires_at_ms: u64::MAX, json: b"{\"number\":" }.encode().unwrap();
     tx.put(Table::Handoff, b"id", damaged_json);
     let writes = tx.writes;
     let mut store = states(&mut tx);

@@ -24,8 +24,9 @@ impl History {
 
     /// Every part of it, for who looks at rows.
     pub(crate) fn to_json(self) -> serde_json::Value {
-        let first =
-            self.first.map(|first| serde_json::json!({ "time_ms": first.ms, "number": first.number }));
+        let first = self
+            .first
+            .map(|first| serde_json::json!({ "time_ms": first.ms, "number": first.number }));
         let (epoch, time_ms) = self.swept_to;
         serde_json::json!({
             "epoch": self.epoch, "next": self.next, "last_ms": self.last_ms, "first": first,
@@ -33,19 +34,24 @@ impl History {
         })
     }
 
-    /// A history without requests that may still count. The last one was made at `since_ms`, if there was any.
+    /// A history without requests that may still count. The last one was made at `since_ms`, if
+    /// there was any.
     pub(crate) fn idle(since_ms: Option<u64>) -> Self {
-        let mut idle =
-            since_ms.map_or_else(Self::default, |last_ms| Self { next: 1, last_ms, ..Self::default() });
+        let mut idle = since_ms.map_or_else(Self::default, |last_ms| Self {
+            next: 1,
+            last_ms,
+            ..Self::default()
+        });
         // It has no rows, so there is nothing to remove.
         idle.swept_to = idle.garbage_end();
         idle
     }
 
-    /// The requests that may still count, from the first one behind `after_ms` on, up to `limit` milliseconds of them.
-    pub(crate) fn requests<R: Reader + ?Sized>(
+    /// The requests that may still count, from the first one behind `after_ms` on, up to `limit`
+    /// milliseconds of them.
+    pub(crate) fn requests(
         &self,
-        rows: &mut R,
+        rows: &mut dyn Reader,
         place: Place,
         after_ms: Option<u64>,
         limit: usize,
@@ -59,8 +65,12 @@ impl History {
         };
         let to = row_key(place, self.epoch, self.last_ms);
         // One more, because a row tells how many requests came before it.
-        let found =
-            rows.scan(Table::RateLimitRequest, from, Bound::Included(&to), limit.saturating_add(1))?;
+        let found = rows.scan(
+            Table::RateLimitRequest,
+            from,
+            Bound::Included(&to),
+            limit.saturating_add(1),
+        )?;
         let marks = found.iter().map(|(key, value)| {
             let number = codec::decode_row(Table::RateLimitRequest.name(), value)?;
             Ok(Mark { ms: decode_row_key(key)?.1, number })
@@ -72,14 +82,15 @@ impl History {
         let ends = marks.iter().skip(1).map(|mark| mark.number).chain([self.next]);
         let counted = marks.iter().zip(ends).take(limit).map(|(mark, end)| {
             let count = end.checked_sub(mark.number).filter(|count| *count > 0);
-            let count = count.ok_or_else(|| damaged("requests that are not numbered in their order"))?;
+            let count =
+                count.ok_or_else(|| damaged("requests that are not numbered in their order"))?;
             Ok(Requests { at_ms: mark.ms, count })
         });
         counted.collect()
     }
 
-    /// Adds requests behind all others of a history that [`idle`](Self::idle) made, and answers the row for them. An error
-    /// says what is wrong with them, and leaves the history as it was.
+    /// Adds requests behind all others of a history that [`idle`](Self::idle) made, and answers the
+    /// row for them. An error says what is wrong with them, and leaves the history as it was.
     pub(crate) fn append(
         &mut self,
         place: Place,
@@ -95,7 +106,8 @@ impl History {
         if !self.is_empty() && at_ms <= self.last_ms {
             return Err("the times do not rise");
         }
-        let next = self.next.checked_add(count).ok_or("there are more requests than can be counted")?;
+        let next =
+            self.next.checked_add(count).ok_or("there are more requests than can be counted")?;
         let value = codec::encode(&self.next).map_err(|_| "a count cannot be encoded")?;
         let first = *self.first.get_or_insert(Mark { ms: at_ms, number: self.next });
         self.swept_to = (self.epoch, first.ms);

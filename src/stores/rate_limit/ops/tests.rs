@@ -10,7 +10,7 @@ fn config(limit: u64, window_ms: u64) -> RateLimitConfig {
     RateLimitConfig { limit, window: Duration::from_millis(window_ms) }
 }
 
-fn api<W: Writer>(tx: &mut W, limit: u64, window_ms: u64) -> RateLimitTx<'_> {
+fn api(tx: &mut dyn Writer, limit: u64, window_ms: u64) -> RateLimitTx<'_> {
     RateLimitTx::new(tx, "api", config(limit, window_ms)).unwrap()
 }
 
@@ -51,9 +51,9 @@ fn the_index_row_follows_only_now_and_then_and_never_falls_far_behind() {
         api(&mut tx, 5_000, 1_000).record("r").unwrap();
         let filed = tx.keys(Table::Expiry);
         moves += usize::from(filed != last);
-        let (filed_at_ms, table, _) = expiry::decode_key(&filed[0]).unwrap();
+        let (indexed_at_ms, table, _) = expiry::decode_key(&filed[0]).unwrap();
         assert_eq!(table, Table::RateLimit);
-        assert!(filed_at_ms + 250 >= tx.now_ms + 1_000 && filed_at_ms <= tx.now_ms + 1_000);
+        assert!(indexed_at_ms + 250 >= tx.now_ms + 1_000 && indexed_at_ms <= tx.now_ms + 1_000);
         last = filed;
     }
     assert!(moves <= 5, "{moves}");
@@ -75,7 +75,13 @@ impl Reader for Counting {
         self.inner.get(table, key)
     }
 
-    fn scan(&mut self, table: Table, from: Bound<&[u8]>, to: Bound<&[u8]>, limit: usize) -> Result<Vec<Row>> {
+    fn scan(
+        &mut self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Row>> {
         let rows = self.inner.scan(table, from, to, limit)?;
         self.touched += 1 + rows.len();
         Ok(rows)
@@ -119,8 +125,14 @@ fn most_touched(limit: u64) -> usize {
 
 #[test]
 fn an_acquire_touches_as_many_rows_at_a_limit_of_2_000_as_at_10() {
-    // A map is scanned whole to find a row, so the limit here is not greater; the rows touched are what counts.
-    assert!(most_touched(2_000) <= most_touched(10), "{} {}", most_touched(2_000), most_touched(10));
+    // A map is scanned whole to find a row, so the limit here is not greater; the rows touched are
+    // what counts.
+    assert!(
+        most_touched(2_000) <= most_touched(10),
+        "{} {}",
+        most_touched(2_000),
+        most_touched(10)
+    );
     assert!(most_touched(10) <= 20, "{}", most_touched(10));
 }
 
@@ -128,8 +140,11 @@ fn an_acquire_touches_as_many_rows_at_a_limit_of_2_000_as_at_10() {
 fn rows_round_trip_in_frozen_bytes() {
     let mut tx = MapTx::at(300);
     api(&mut tx, 5, 1_000).record("r").unwrap();
-    let rows: Vec<_> =
-        tx.snapshot().into_iter().map(|((table, key), value)| (table, key, value.to_vec())).collect();
+    let rows: Vec<_> = tx
+        .snapshot()
+        .into_iter()
+        .map(|((table, key), value)| (table, key, value.to_vec()))
+        .collect();
     let key = b"\x01api\0\0r".to_vec();
     let request = [&[0_u8; 7][..], &[1, 0], &[0; 8], &[0; 6], &[1, 44]].concat();
     assert_eq!(
@@ -139,8 +154,11 @@ fn rows_round_trip_in_frozen_bytes() {
             (
                 Table::RateLimit,
                 key,
-                [&[0, 1, 251, 232, 3, 1, 251, 20, 5][..], &[0, 1, 251, 44, 1, 1, 251, 44, 1, 0, 0, 0],]
-                    .concat()
+                [
+                    &[0, 1, 251, 232, 3, 1, 251, 20, 5][..],
+                    &[0, 1, 251, 44, 1, 1, 251, 44, 1, 0, 0, 0],
+                ]
+                .concat()
             ),
             (Table::RateLimitRequest, request, vec![0]),
             (Table::RateLimitStore, vec![], vec![1]),

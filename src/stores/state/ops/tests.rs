@@ -56,7 +56,8 @@ impl Writer for Counting {
     }
 }
 
-const TABLES: [Table; 4] = [Table::State, Table::StateEvent, Table::StateKind, Table::StateTenantKind];
+const TABLES: [Table; 4] =
+    [Table::State, Table::StateEvent, Table::StateKind, Table::StateTenantKind];
 
 fn of(user: &str, id: &str, kind: &str) -> StateRecord {
     StateRecord { id: id.into(), ..StateRecord::new(Identity::new("t", user, "s", ""), kind, id) }
@@ -146,7 +147,8 @@ fn a_session_is_removed_by_pieces_that_fit() {
     assert_eq!(counts(&tx), [1; 4]);
 }
 
-/// A hundred states of the kind `hit`, and `others` of other kinds around them in the same tenant and in another.
+/// A hundred states of the kind `hit`, and `others` of other kinds around them in the same tenant
+/// and in another.
 fn hundred_among(others: usize) -> Counting {
     let mut tx = Counting::new();
     for number in 0..100 {
@@ -154,7 +156,8 @@ fn hundred_among(others: usize) -> Counting {
     }
     for number in 0..others {
         let kind = ["h", "hi", "hj", "miss", "a"][number % 5];
-        save(&mut tx, &of(&format!("{:03}x{number}", number % 100), &format!("o{number}"), kind)).unwrap();
+        save(&mut tx, &of(&format!("{:03}x{number}", number % 100), &format!("o{number}"), kind))
+            .unwrap();
         let elsewhere = Identity::new("t2", format!("{number}"), "s", "");
         let other = StateRecord { identity: elsewhere, ..of("", &format!("p{number}"), kind) };
         save(&mut tx, &other).unwrap();
@@ -166,8 +169,8 @@ fn hundred_among(others: usize) -> Counting {
 fn list_kind_reads_the_rows_it_answers_whatever_else_there_is() {
     let mut costs = Vec::new();
     for others in [0, 10, 1_000] {
-        let (found, cost) =
-            hundred_among(others).reads(|tx| scan::list_kind(tx, ListScope::maintenance(), "hit").unwrap());
+        let (found, cost) = hundred_among(others)
+            .reads(|tx| scan::list_kind(tx, ListScope::maintenance(), "hit").unwrap());
         assert_eq!(found.len(), 100);
         costs.push(cost);
     }

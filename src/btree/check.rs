@@ -1,0 +1,412 @@
+//! Whether the window holds what was written to it: both copies of the header, every block against
+//! its checksum, and the tree as redb itself judges it. Nothing is written, and what is damaged is
+//! told instead of stopping the walk.
+
+use super::checksums::Checksums;
+use super::fault::guarded;
+use super::layout::{
+    BLOCK, GROUP_BLOCKS, HeaderCopy, SECTOR, checksums_position, copy_position, data_position,
+    physical_len, to_usize,
+};
+use super::pages::{Depth, Pages, Roots, Tables, Tree, Visit};
+use super::window::{Mode, Window};
+use super::{Btree, opening};
+use crate::error::{Error, Result};
+use crate::limits::BLOCK_SIZE;
+use crate::storage::Storage;
+use parking_lot::Mutex;
+use redb::{BackendError, Database, StorageBackend};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::ops::{Bound, Range};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Something in the window that is not as it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fault {
+    /// Where in the file it begins.
+    pub(crate) offset: u64,
+    /// What it is.
+    pub(crate) kind: FaultKind,
+    /// What is wrong with it.
+    pub(crate) detail: String,
+}
+
+/// What a [`Fault`] is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FaultKind {
+    /// The window cannot be used: no header is left, or the file ends inside it.
+    Whole,
+    /// One of the two copies of the header.
+    HeaderCopy,
+    /// Nothing is wrong: a crash leaves it so, or nobody reads it.
+    Harmless,
+    /// This block of redb's.
+    Block(u64),
+}
+
+/// What was looked at.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Checked {
+    /// How many blocks were compared with their checksums.
+    pub(crate) blocks: u64,
+    /// The parts of the file that nothing depends on.
+    pub(crate) unused: Vec<Range<u64>>,
+}
+
+/// Checks the window that begins at `offset` of a storage that nobody writes to.
+pub(crate) fn check_window(
+    storage: &Arc<dyn Storage>,
+    offset: u64,
+    report: &mut dyn FnMut(Fault),
+) -> Result<Checked> {
+    let available = length(storage.as_ref())?.saturating_sub(offset);
+    let Some(present) = check_header(storage.as_ref(), offset, report) else {
+        return Ok(Checked::default());
+    };
+    let mut checked = Checked::default();
+    let needed = physical_len(present);
+    if available < needed {
+        let detail = format!("the file ends {} bytes too early", needed - available);
+        report(Fault { offset: offset + available, kind: FaultKind::Whole, detail });
+    } else if available > needed {
+        checked.unused.push(offset + needed..offset + available);
+    }
+    let checksums = Checksums::new(Arc::clone(storage), offset);
+    for group in 0..groups(present) {
+        checked.blocks += check_group(storage.as_ref(), offset, &checksums, group, present, report);
+    }
+    // Checksums of blocks that there are not.
+    let data_blocks = (present / BLOCK).saturating_sub(1);
+    if let Some(last) = groups(present).checked_sub(1) {
+        let from = checksums_position(last) + (data_blocks - last * GROUP_BLOCKS) * 4;
+        let range = offset + from..offset + checksums_position(last) + BLOCK;
+        if !range.is_empty() {
+            checked.unused.push(range);
+        }
+    }
+    Ok(checked)
+}
+
+fn length(storage: &dyn Storage) -> Result<u64> {
+    storage.len().map_err(|error| Error::io("asking for the length of the file", error))
+}
+
+/// How many groups there are of the first `present` bytes of redb's storage.
+fn groups(present: u64) -> u64 {
+    (present / BLOCK).saturating_sub(1).div_ceil(GROUP_BLOCKS)
+}
+
+/// Checks both copies of the header. Returns how much of redb's storage the file has room for by
+/// the newer one.
+fn check_header(storage: &dyn Storage, offset: u64, report: &mut dyn FnMut(Fault)) -> Option<u64> {
+    let mut copies = Vec::new();
+    for (slot, name) in [(0, "A"), (1, "B")] {
+        let at = offset + copy_position(slot);
+        let mut block = vec![0; BLOCK_SIZE];
+        if let Err(error) = storage.read_at(at, &mut block) {
+            let detail = format!("copy {name} of the header cannot be read: {error}");
+            report(Fault { offset: at, kind: FaultKind::HeaderCopy, detail });
+            continue;
+        }
+        let Some(copy) = HeaderCopy::decode(&block) else {
+            let detail = format!("copy {name} of the header is not what was written there");
+            report(Fault { offset: at, kind: FaultKind::HeaderCopy, detail });
+            continue;
+        };
+        if let Some(place) = block.iter().skip(SECTOR).position(|&byte| byte != 0) {
+            let offset = at + (SECTOR + place) as u64;
+            let detail = "a byte is set behind a copy of the header, where nobody looks".to_owned();
+            report(Fault { offset, kind: FaultKind::Harmless, detail });
+        }
+        copies.push(copy);
+    }
+    if let [a, b] = copies.as_slice()
+        && a != b
+    {
+        let detail = format!(
+            "the two copies of the header are of different commits ({} and {}), as a crash leaves them; the newer counts",
+            a.sequence, b.sequence
+        );
+        report(Fault { offset, kind: FaultKind::Harmless, detail });
+    }
+    let newest = copies.into_iter().max_by_key(|copy| copy.sequence).map(|copy| copy.present);
+    if newest.is_none() {
+        let detail = "neither copy of the header is intact".to_owned();
+        report(Fault { offset, kind: FaultKind::Whole, detail });
+    }
+    newest
+}
+
+/// Checks the blocks of one group. Returns how many there were.
+fn check_group(
+    storage: &dyn Storage,
+    offset: u64,
+    checksums: &Checksums,
+    group: u64,
+    present: u64,
+    report: &mut dyn FnMut(Fault),
+) -> u64 {
+    let first = 1 + group * GROUP_BLOCKS;
+    let count = (present / BLOCK).saturating_sub(first).min(GROUP_BLOCKS);
+    let entries = match checksums.group(group, present) {
+        Ok(entries) => entries,
+        Err(error) => {
+            for block in first..first + count {
+                let detail = format!("its checksum cannot be read: {error}");
+                report(Fault {
+                    offset: offset + data_position(block),
+                    kind: FaultKind::Block(block),
+                    detail,
+                });
+            }
+            return count;
+        }
+    };
+    let at = offset + data_position(first);
+    let mut bytes = vec![0; to_usize(count) * BLOCK_SIZE];
+    let whole = storage.read_at(at, &mut bytes).is_ok();
+    for (block, data) in (first..).zip(bytes.chunks_exact_mut(BLOCK_SIZE)) {
+        let at = offset + data_position(block);
+        // One by one, so that a sector that the disk cannot read costs no other block.
+        let found = match if whole { Ok(()) } else { storage.read_at(at, data) } {
+            Ok(()) => entries.verify(block, data),
+            Err(error) => Err(format!("it cannot be read: {error}")),
+        };
+        if let Err(detail) = found {
+            report(Fault { offset: at, kind: FaultKind::Block(block), detail });
+        }
+    }
+    count
+}
+
+impl Btree {
+    /// Compares every block with its checksum while the B-tree is in use, group by group. An apply
+    /// waits for the group that is looked at and for nothing else.
+    pub(crate) fn check_blocks(&self, report: &mut dyn FnMut(Fault)) -> u64 {
+        let mut blocks = 0;
+        for group in 0.. {
+            let _no_apply = self.shared.writer.lock();
+            let window = self.shared.current_generation().window.clone();
+            if group >= groups(window.present_len()) {
+                break;
+            }
+            blocks += window.check_group(group, report);
+        }
+        blocks
+    }
+}
+
+impl Window {
+    fn check_group(&self, group: u64, report: &mut dyn FnMut(Fault)) -> u64 {
+        let (storage, offset, checksums) = self.parts();
+        check_group(storage, offset, checksums, group, self.present_len(), report)
+    }
+}
+
+/// Which of these blocks the newest commit needs. All of them, when it cannot be told.
+pub(crate) fn in_use(
+    storage: &Arc<dyn Storage>,
+    offset: u64,
+    blocks: BTreeSet<u64>,
+) -> Result<BTreeSet<u64>> {
+    match Tree::open(storage, offset)?.first() {
+        Some(tree) => reached(&tree.pages(), blocks),
+        None => Ok(blocks),
+    }
+}
+
+impl Btree {
+    /// Which of these blocks the newest commit needs. No row is applied meanwhile.
+    pub(crate) fn in_use(&self, blocks: BTreeSet<u64>) -> Result<BTreeSet<u64>> {
+        let _no_apply = self.shared.writer.lock();
+        let window = self.shared.current_generation().window.clone();
+        reached(&Pages::new(&window, Roots::of(&window.header())?), blocks)
+    }
+}
+
+/// Which of these blocks the walk over all pages meets.
+fn reached(pages: &Pages<'_>, blocks: BTreeSet<u64>) -> Result<BTreeSet<u64>> {
+    let mut met = BTreeSet::new();
+    let mut visitor = |visit: Visit<'_>| {
+        let place = match visit {
+            Visit::Page { place, .. } => Some(place),
+            Visit::Lost { place, .. } => place,
+            Visit::Row { .. } => None,
+        };
+        if let Some(place) = place {
+            met.extend(blocks.range(place.block..place.end()));
+        }
+        Ok(())
+    };
+    for of in [Tables::User, Tables::System] {
+        for table in pages.tables(of, &mut visitor)? {
+            pages.visit(&table, Depth::LeafNumbers, &mut visitor)?;
+        }
+    }
+    Ok(met)
+}
+
+/// Lets redb check the tree in the window at `offset` of a storage that nobody writes to: every
+/// page against redb's own checksums, and which pages are in use. An error says what it found.
+pub(crate) fn check_tree(storage: Arc<dyn Storage>, offset: u64, cache_size: usize) -> Result<()> {
+    let window = Window::open(storage, offset, Arc::default(), Mode::Frozen).map_err(opening)?;
+    let overlay = Overlay::new(window.clone());
+    let sound = guarded(&window, || {
+        let mut db = Database::builder().set_cache_size(cache_size).create_with_backend(overlay)?;
+        let sound = db.check_integrity()?;
+        Ok(sound)
+    });
+    match sound {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Error::corrupted("B-tree", "its own check found something to repair")),
+        Err(failure) => Err(failure.into_error()),
+    }
+}
+
+/// A window to which nothing is written: what redb writes stays in memory and is what it reads
+/// afterwards.
+#[derive(Debug)]
+struct Overlay {
+    window: Window,
+    len: AtomicU64,
+    written: Mutex<BTreeMap<u64, Vec<u8>>>,
+}
+
+impl Overlay {
+    fn new(window: Window) -> Self {
+        Self { len: AtomicU64::new(window.data_len()), window, written: Mutex::default() }
+    }
+
+    /// The block as redb left it.
+    fn block(&self, written: &BTreeMap<u64, Vec<u8>>, block: u64) -> io::Result<Vec<u8>> {
+        if let Some(bytes) = written.get(&block) {
+            return Ok(bytes.clone());
+        }
+        let mut bytes = vec![0; BLOCK_SIZE];
+        if (block + 1) * BLOCK <= self.window.data_len() {
+            self.window.read(block * BLOCK, &mut bytes)?;
+        }
+        Ok(bytes)
+    }
+
+    fn check(&self, offset: u64, len: usize) -> io::Result<()> {
+        let end = offset.checked_add(len as u64);
+        if end.is_none_or(|end| end > self.len.load(Ordering::SeqCst)) {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "past the end of the B-tree"));
+        }
+        Ok(())
+    }
+}
+
+/// The blocks that `len` bytes from `offset` on touch, and of each the part that is touched.
+fn parts(offset: u64, len: usize) -> impl Iterator<Item = (u64, Range<usize>)> {
+    let end = offset + len as u64;
+    (offset / BLOCK..end.div_ceil(BLOCK)).map(move |block| {
+        let from = offset.saturating_sub(block * BLOCK).min(BLOCK);
+        let to = (end - block * BLOCK).min(BLOCK);
+        (block, to_usize(from)..to_usize(to))
+    })
+}
+
+impl StorageBackend for Overlay {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.len.load(Ordering::SeqCst))
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.check(offset, out.len())?;
+        let written = self.written.lock();
+        if written.is_empty() && offset + out.len() as u64 <= self.window.data_len() {
+            return self.window.read(offset, out);
+        }
+        let mut rest = out;
+        for (block, part) in parts(offset, rest.len()) {
+            let (now, later) = rest.split_at_mut(part.len());
+            let bytes = self.block(&written, block)?;
+            now.copy_from_slice(bytes.get(part).unwrap_or_default());
+            rest = later;
+        }
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.written.lock().retain(|block, _| block * BLOCK < len);
+        self.len.store(len, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.check(offset, data.len())?;
+        let mut written = self.written.lock();
+        let mut rest = data;
+        for (block, part) in parts(offset, rest.len()) {
+            let (now, later) = rest.split_at(part.len());
+            // A block that is written whole need not be readable.
+            let mut bytes = if part.len() == BLOCK_SIZE {
+                vec![0; BLOCK_SIZE]
+            } else {
+                self.block(&written, block)?
+            };
+            if let Some(place) = bytes.get_mut(part) {
+                place.copy_from_slice(now);
+            }
+            written.insert(block, bytes);
+            rest = later;
+        }
+        Ok(())
+    }
+
+    fn try_lock_range(
+        &self,
+        _start: Bound<u64>,
+        _end: Bound<u64>,
+    ) -> std::result::Result<bool, BackendError> {
+        Ok(true)
+    }
+
+    fn try_lock_shared_range(
+        &self,
+        _start: Bound<u64>,
+        _end: Bound<u64>,
+    ) -> std::result::Result<bool, BackendError> {
+        Ok(true)
+    }
+
+    fn lock_range(
+        &self,
+        _start: Bound<u64>,
+        _end: Bound<u64>,
+    ) -> std::result::Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn lock_shared_range(
+        &self,
+        _start: Bound<u64>,
+        _end: Bound<u64>,
+    ) -> std::result::Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn unlock_range(
+        &self,
+        _start: Bound<u64>,
+        _end: Bound<u64>,
+    ) -> std::result::Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn query_lock_range(
+        &self,
+        _start: Bound<u64>,
+        _end: Bound<u64>,
+    ) -> std::result::Result<bool, BackendError> {
+        Ok(false)
+    }
+}

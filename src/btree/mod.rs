@@ -1,0 +1,411 @@
+//! The base: the sorted tables at rest, in a B-tree (redb) at the end of the file.
+//!
+//! One writer, the checkpointer, applies the rows of a frozen log segment in one durable
+//! transaction together with the LSN reached; any number of readers read through the view that the
+//! last such transaction left. What this folder promises:
+//!
+//! 1. A view never changes, and a crash leaves the content of the last transaction that was
+//!    applied, or of the one that was being applied, whole, with the LSN that belongs to it.
+//! 2. Every block is checked when it is read. A damaged one is an error for those who need it and
+//!    for nobody else.
+//! 3. Readers do not see that an apply failed. redb refuses everything after an I/O error; it is
+//!    then opened afresh, on what is known to be durable, and the views go on there.
+//! 4. Readers write nothing, and after a failed flush nobody does.
+//!
+//! [`window`] is the storage that redb works on, [`layout`] and [`checksums`] its bytes, [`view`]
+//! the read side.
+
+pub(crate) mod check;
+mod checksums;
+mod compact;
+mod fault;
+mod layout;
+pub(crate) mod pages;
+mod view;
+mod window;
+
+#[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "the numbers of these tests are small")]
+mod crash_tests;
+#[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "the numbers of these tests are small")]
+mod testing;
+#[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "the numbers of these tests are small")]
+mod tests;
+
+pub(crate) use compact::{Plan, Space};
+pub(crate) use view::BtreeView;
+
+use crate::error::{Error, Result};
+use crate::observe;
+use crate::storage::Storage;
+use crate::tables::{Table, Value};
+use fault::{WindowFailure, from_io, from_panic, from_redb};
+use parking_lot::{Mutex, RwLock};
+use redb::{Database, TableDefinition};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use view::{Generation, Snapshot};
+use window::{Gauges, Mode, Window};
+
+/// What is known about the tables as a whole.
+const META: TableDefinition<'static, &str, u64> = TableDefinition::new("meta");
+
+/// The LSN reached: every frame up to it is in the tables.
+const LSN_KEY: &str = "lsn";
+
+/// How often an apply opens another database because readers meet damage in each.
+const MAX_ATTEMPTS: usize = 8;
+
+fn definition(table: Table) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
+    TableDefinition::new(table.name())
+}
+
+/// The sorted tables at rest: one writer, many readers.
+pub(crate) struct Btree {
+    shared: Arc<Shared>,
+}
+
+/// What views need to go on when their database fails.
+struct Shared {
+    cache_size: usize,
+    gauges: Arc<Gauges>,
+    /// The newest view. Its snapshot is of the newest database.
+    current: RwLock<Arc<BtreeView>>,
+    /// Held by whoever applies rows or opens another database.
+    writer: Mutex<Writer>,
+    /// The snapshots that views were made with and that may still be read.
+    snapshots: Mutex<Vec<Weak<Snapshot>>>,
+    /// What the last survey found.
+    last_space: Mutex<Option<Space>>,
+}
+
+#[derive(Default)]
+struct Writer {
+    /// The failed flush after which nothing is written any more.
+    flush_failure: Option<Error>,
+}
+
+/// Why rows were not applied.
+#[derive(Debug, Clone)]
+pub(crate) struct ApplyError {
+    /// What went wrong.
+    pub(crate) error: Error,
+    /// A flush of the storage failed: nothing is known about what it covered (the log's writes
+    /// included), and it must not be retried.
+    pub(crate) flush_failed: bool,
+}
+
+/// Figures of the B-tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BtreeStats {
+    /// Bytes written to the storage since the B-tree was opened, checksums and headers included.
+    pub(crate) bytes_written: u64,
+    /// The bytes of the B-tree that the file has room for, free pages included, checksums not.
+    pub(crate) len: u64,
+    /// What was used for what when somebody looked last, if anybody did.
+    pub(crate) space: Option<Space>,
+}
+
+impl Btree {
+    /// Creates an empty base on a storage whose length is `offset`. No row, with its key, will be
+    /// larger than `max_row_bytes`.
+    pub(crate) fn create(
+        storage: Arc<dyn Storage>,
+        offset: u64,
+        cache_size: usize,
+        max_row_bytes: u64,
+    ) -> Result<Btree> {
+        let gauges = Arc::new(Gauges::default());
+        let region_blocks = compact::region_blocks(max_row_bytes);
+        let window =
+            Window::create(storage, offset, gauges.clone(), region_blocks).map_err(opening)?;
+        let generation = Generation::open(window, cache_size).map_err(WindowFailure::into_error)?;
+        write_rows(&generation, 0, std::iter::empty::<Result<(Table, &[u8], Option<Value>)>>())
+            .map_err(WindowFailure::into_error)?;
+        Self::on(generation, cache_size, gauges)
+    }
+
+    /// Opens the B-tree that begins at `offset` of the storage.
+    pub(crate) fn open(storage: Arc<dyn Storage>, offset: u64, cache_size: usize) -> Result<Btree> {
+        Self::open_as(storage, offset, cache_size, Mode::Writable)
+    }
+
+    /// Opens the B-tree that begins at `offset` of the storage, to which nothing is written: not
+    /// when it is opened and not later. An apply, which nobody may ask for, would be the only
+    /// exception.
+    pub(crate) fn open_read_only(
+        storage: Arc<dyn Storage>,
+        offset: u64,
+        cache_size: usize,
+    ) -> Result<Btree> {
+        Self::open_as(storage, offset, cache_size, Mode::Frozen)
+    }
+
+    fn open_as(
+        storage: Arc<dyn Storage>,
+        offset: u64,
+        cache_size: usize,
+        mode: Mode,
+    ) -> Result<Btree> {
+        let gauges = Arc::new(Gauges::default());
+        let window = Window::open(storage, offset, gauges.clone(), mode).map_err(opening)?;
+        if window.data_len() == 0 {
+            return Err(Error::corrupted(
+                format!("B-tree (file offset {offset})"),
+                "it was never written",
+            ));
+        }
+        let generation = Generation::open(window, cache_size).map_err(WindowFailure::into_error)?;
+        Self::on(generation, cache_size, gauges)
+    }
+
+    fn on(generation: Generation, cache_size: usize, gauges: Arc<Gauges>) -> Result<Btree> {
+        let snapshot = Snapshot::first(&Arc::new(generation)).map_err(WindowFailure::into_error)?;
+        let shared = Arc::new_cyclic(|shared| Shared {
+            cache_size,
+            gauges,
+            current: RwLock::new(BtreeView::new(snapshot, shared.clone())),
+            writer: Mutex::default(),
+            snapshots: Mutex::default(),
+            last_space: Mutex::default(),
+        });
+        Ok(Btree { shared })
+    }
+
+    /// The tables as the last apply left them.
+    pub(crate) fn view(&self) -> Arc<BtreeView> {
+        self.shared.current.read().clone()
+    }
+
+    /// Applies rows, sorted by table and key, in one durable transaction that also records that
+    /// `lsn` was reached; `None` deletes a row. Returns the view that shows them.
+    ///
+    /// After an error the tables are as before, and so is the current view, unless `flush_failed`
+    /// says that nobody knows. Not to be called while `rows` itself reads from a view.
+    pub(crate) fn apply<K: AsRef<[u8]>>(
+        &self,
+        lsn: u64,
+        rows: impl Iterator<Item = Result<(Table, K, Option<Value>)>>,
+    ) -> Result<Arc<BtreeView>, ApplyError> {
+        self.write(Some(lsn), |generation| write_rows(generation, lsn, rows))
+    }
+
+    /// Has `commit` write to a database that can be written, and shows what it wrote. `lsn` is the
+    /// one that it records, if it does.
+    fn write(
+        &self,
+        lsn: Option<u64>,
+        commit: impl FnOnce(&Generation) -> Result<(), WindowFailure>,
+    ) -> Result<Arc<BtreeView>, ApplyError> {
+        let shared = &self.shared;
+        let mut writer = shared.writer.lock();
+        if let Some(error) = &writer.flush_failure {
+            return Err(ApplyError { error: error.clone(), flush_failed: true });
+        }
+        let mut attempts = 0;
+        let (generation, applied) = loop {
+            let generation = match shared.writable() {
+                Ok(generation) => generation,
+                Err(failure) => return Err(shared.give_up(&mut writer, failure)),
+            };
+            let turn = generation.window.take_turn();
+            if generation.window.is_tainted() && attempts < MAX_ATTEMPTS {
+                // A reader met damage just before the turn began. After too many of these the flush
+                // refuses.
+                attempts += 1;
+                continue;
+            }
+            let applied = commit(&generation);
+            drop(turn);
+            break (generation, applied);
+        };
+        match applied.and_then(|()| Snapshot::take(&generation)) {
+            Ok(snapshot) => Ok(shared.install(snapshot)),
+            Err(failure) => {
+                let before = self.view().lsn();
+                let refused = shared.give_up(&mut writer, failure);
+                let view = self.view();
+                // What failed may have come after the commit, which is then durable.
+                if lsn.is_some_and(|lsn| view.lsn() == lsn && before != lsn) {
+                    Ok(view)
+                } else {
+                    Err(refused)
+                }
+            }
+        }
+    }
+
+    /// Figures for dashboards.
+    pub(crate) fn stats(&self) -> BtreeStats {
+        BtreeStats {
+            bytes_written: self.shared.gauges.written.load(Ordering::Relaxed),
+            len: self.view().snapshot().generation.window.present_len(),
+            space: *self.shared.last_space.lock(),
+        }
+    }
+}
+
+impl Btree {
+    /// Ends all writing. Views that are still held can be read, but nothing is written for them.
+    pub(crate) fn close(&self) {
+        self.view().snapshot().generation.window.seal();
+    }
+}
+
+impl Drop for Btree {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl std::fmt::Debug for Btree {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Btree").field("view", &self.view()).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn current_generation(&self) -> Arc<Generation> {
+        self.current.read().snapshot().generation.clone()
+    }
+
+    fn install(self: &Arc<Self>, snapshot: Snapshot) -> Arc<BtreeView> {
+        let view = BtreeView::new(snapshot, Arc::downgrade(self));
+        let mut snapshots = self.snapshots.lock();
+        snapshots.retain(|snapshot| snapshot.strong_count() > 0);
+        let replaced = std::mem::replace(&mut *self.current.write(), view.clone());
+        snapshots.push(Arc::downgrade(replaced.snapshot()));
+        drop(snapshots);
+        drop(replaced);
+        view
+    }
+
+    /// Whether another snapshot than this one is still read.
+    fn older_views_live(&self, newest: &Arc<Snapshot>) -> bool {
+        let is_other = |snapshot: &Weak<Snapshot>| {
+            snapshot.strong_count() > 0 && !std::ptr::eq(snapshot.as_ptr(), Arc::as_ptr(newest))
+        };
+        self.snapshots.lock().iter().any(is_other)
+    }
+
+    /// Opens redb afresh on what is durable. The caller holds the writer lock.
+    fn reopen(self: &Arc<Self>, mode: Mode) -> Result<Arc<Generation>, WindowFailure> {
+        let window = self.current_generation().window.succeed(mode).map_err(from_io)?;
+        let generation = Arc::new(Generation::open(window, self.cache_size)?);
+        let view = self.install(Snapshot::first(&generation)?);
+        observe::base_reopened(view.lsn());
+        Ok(generation)
+    }
+
+    /// A database that can be written. The caller holds the writer lock.
+    fn writable(self: &Arc<Self>) -> Result<Arc<Generation>, WindowFailure> {
+        let current = self.current_generation();
+        if is_healthy(&current) { Ok(current) } else { self.reopen(Mode::Writable) }
+    }
+
+    /// Leaves a database that readers can go on with, and says why rows were not applied.
+    fn give_up(self: &Arc<Self>, writer: &mut Writer, failure: WindowFailure) -> ApplyError {
+        let error = failure.into_error();
+        let flush_failed = self.gauges.flush_failed.load(Ordering::SeqCst);
+        if flush_failed {
+            writer.flush_failure = Some(error.clone());
+        }
+        if flush_failed || !is_healthy(&self.current_generation()) {
+            // When this fails too, readers try again when they need it.
+            let _ = self.reopen(Mode::Frozen);
+        }
+        ApplyError { error, flush_failed }
+    }
+
+    /// Another database in place of one that failed under a reader. It is opened for reading only,
+    /// so that readers write nothing; the next apply opens one that can be written.
+    fn recover(self: &Arc<Self>, lost: &Arc<Generation>) -> Result<Arc<Snapshot>> {
+        let newest = || {
+            let current = self.current.read();
+            let snapshot = current.snapshot();
+            (!Arc::ptr_eq(&snapshot.generation, lost)).then(|| snapshot.clone())
+        };
+        if let Some(snapshot) = newest() {
+            return Ok(snapshot);
+        }
+        let _writer = self.writer.lock();
+        if let Some(snapshot) = newest() {
+            return Ok(snapshot);
+        }
+        self.reopen(Mode::Frozen).map_err(WindowFailure::into_error)?;
+        Ok(self.current.read().snapshot().clone())
+    }
+}
+
+/// Whether rows can be applied to this database.
+fn is_healthy(generation: &Generation) -> bool {
+    let begins =
+        |db: &Database| db.begin_write().is_ok_and(|transaction| transaction.abort().is_ok());
+    generation.window.accepts_writes() && generation.db().is_ok_and(begins)
+}
+
+/// Writes rows and the LSN in one durable transaction, in two phases and with the state of the
+/// allocator, so that the last commit can be trusted and used at once after a crash.
+fn write_rows<K: AsRef<[u8]>>(
+    generation: &Generation,
+    lsn: u64,
+    rows: impl Iterator<Item = Result<(Table, K, Option<Value>)>>,
+) -> Result<(), WindowFailure> {
+    let window = &generation.window;
+    let db = generation.db()?;
+    let call = AssertUnwindSafe(|| stage_and_commit(window, db, lsn, rows));
+    catch_unwind(call).unwrap_or_else(|panic| {
+        // What a panic left inside redb is never committed.
+        window.seal();
+        Err(from_panic(window, panic.as_ref()))
+    })
+}
+
+fn stage_and_commit<K: AsRef<[u8]>>(
+    window: &Window,
+    db: &Database,
+    lsn: u64,
+    rows: impl Iterator<Item = Result<(Table, K, Option<Value>)>>,
+) -> Result<(), WindowFailure> {
+    let redb = |error: redb::Error| from_redb(window, error);
+    let mut transaction = db.begin_write().map_err(|error| redb(error.into()))?;
+    transaction.set_two_phase_commit(true);
+    transaction.set_quick_repair(true);
+    transaction
+        .open_table(META)
+        .and_then(|mut meta| Ok(meta.insert(LSN_KEY, lsn).map(drop)?))
+        .map_err(|error| redb(error.into()))?;
+    for &table in Table::ALL {
+        transaction.open_table(definition(table)).map_err(|error| redb(error.into()))?;
+    }
+    {
+        let mut rows = rows.peekable();
+        while let Some(first) = rows.next() {
+            let (table, key, value) = first?;
+            let mut open =
+                transaction.open_table(definition(table)).map_err(|error| redb(error.into()))?;
+            let mut next = Some((key, value));
+            while let Some((key, value)) = next.take() {
+                let changed = match &value {
+                    Some(value) => open.insert(key.as_ref(), value.as_ref()).map(drop),
+                    None => open.remove(key.as_ref()).map(drop),
+                };
+                changed.map_err(|error| redb(error.into()))?;
+                if let Some(row) =
+                    rows.next_if(|row| matches!(row, Ok((other, _, _)) if *other == table))
+                {
+                    let (_, key, value) = row?;
+                    next = Some((key, value));
+                }
+            }
+        }
+    }
+    transaction.commit().map_err(|error| redb(error.into()))
+}
+
+fn opening(error: std::io::Error) -> Error {
+    from_io(error).into_error()
+}

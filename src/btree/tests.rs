@@ -1,0 +1,422 @@
+//! What the B-tree promises, one promise at a time.
+
+use super::layout::{BLOCK, checksums_position, physical_len};
+use super::testing::TestStorage;
+use super::*;
+use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Included, Unbounded};
+
+pub(super) const OFFSET: u64 = 8192;
+pub(super) const CACHE: usize = 1 << 20;
+
+pub(super) type Rows = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
+
+/// Puts, and deletes where there is no value.
+pub(super) type Changes = BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>;
+
+pub(super) fn create() -> (Arc<TestStorage>, Btree) {
+    let storage = TestStorage::with(vec![0xAB; OFFSET as usize]);
+    let btree = Btree::create(storage.clone(), OFFSET, CACHE, 1 << 20).unwrap();
+    (storage, btree)
+}
+
+pub(super) fn open(bytes: Vec<u8>) -> Result<Btree> {
+    Btree::open(TestStorage::with(bytes), OFFSET, CACHE)
+}
+
+/// Applies puts and deletes.
+pub(super) fn apply(
+    btree: &Btree,
+    lsn: u64,
+    changes: &Changes,
+) -> Result<Arc<BtreeView>, ApplyError> {
+    btree.apply(
+        lsn,
+        changes.iter().map(|((table, key), value)| {
+            Ok((*table, key.clone(), value.as_ref().map(|value| Value::from(value.as_slice()))))
+        }),
+    )
+}
+
+pub(super) fn puts(rows: &Rows) -> Changes {
+    rows.iter().map(|(key, value)| (key.clone(), Some(value.clone()))).collect()
+}
+
+pub(super) fn all_rows(view: &BtreeView) -> Result<Rows> {
+    let mut rows = Rows::new();
+    for &table in Table::ALL {
+        for (key, value) in view.scan(table, Unbounded, Unbounded, usize::MAX)? {
+            rows.insert((table, key), value.to_vec());
+        }
+    }
+    Ok(rows)
+}
+
+/// Rows in a fixed few of the tables, so that what the tests see does not change with the number of
+/// tables.
+pub(super) fn some_rows(count: usize, len: usize, fill: u8) -> Rows {
+    (0..count)
+        .map(|index| {
+            let table = Table::ALL[index % 5];
+            ((table, format!("key {index:05}").into_bytes()), vec![fill ^ index as u8; len])
+        })
+        .collect()
+}
+
+fn key(index: usize) -> (Table, Vec<u8>) {
+    some_rows(index + 1, 0, 0).into_keys().max_by_key(|(_, key)| key.clone()).unwrap()
+}
+
+#[test]
+fn an_empty_base_has_every_table_and_reached_nothing() {
+    let (storage, btree) = create();
+    assert_eq!(btree.view().lsn(), 0);
+    assert_eq!(all_rows(&btree.view()).unwrap(), Rows::new());
+    assert_eq!(&storage.bytes()[..OFFSET as usize], &[0xAB; OFFSET as usize]);
+}
+
+#[test]
+fn rows_and_the_lsn_come_back_after_reopening() {
+    let (storage, btree) = create();
+    let mut rows = some_rows(500, 50, 1);
+    assert_eq!(apply(&btree, 7, &puts(&rows)).unwrap().lsn(), 7);
+    drop(btree);
+    let btree = open(storage.bytes()).unwrap();
+    assert_eq!((btree.view().lsn(), all_rows(&btree.view()).unwrap()), (7, rows.clone()));
+    let gone = key(41);
+    rows.remove(&gone);
+    apply(&btree, 9, &BTreeMap::from([(gone.clone(), None)])).unwrap();
+    assert_eq!(btree.view().get(gone.0, &gone.1).unwrap(), None);
+    assert_eq!(
+        btree.view().get(key(42).0, &key(42).1).unwrap().as_deref(),
+        rows.get(&key(42)).map(|v| &v[..])
+    );
+    assert_eq!((btree.view().lsn(), all_rows(&btree.view()).unwrap()), (9, rows));
+}
+
+#[test]
+fn a_scan_keeps_to_its_bounds_and_limit() {
+    let (_, btree) = create();
+    let rows: Rows = (b'a'..=b'f').map(|key| ((Table::Expiry, vec![key]), vec![])).collect();
+    apply(&btree, 1, &puts(&rows)).unwrap();
+    let view = btree.view();
+    let scan = |from, to, limit| -> Vec<u8> {
+        view.scan(Table::Expiry, from, to, limit)
+            .unwrap()
+            .into_iter()
+            .map(|(key, _)| key[0])
+            .collect()
+    };
+    assert_eq!(scan(Included(b"b".as_slice()), Excluded(b"e".as_slice()), 10), b"bcd");
+    assert_eq!(scan(Excluded(b"b".as_slice()), Included(b"e".as_slice()), 10), b"cde");
+    assert_eq!(scan(Unbounded, Unbounded, 2), b"ab");
+    assert_eq!(scan(Included(b"e".as_slice()), Excluded(b"b".as_slice()), 10), b"");
+}
+
+#[test]
+fn a_view_shows_what_it_did_when_it_was_made() {
+    let (_, btree) = create();
+    let first = some_rows(200, 100, 1);
+    apply(&btree, 1, &puts(&first)).unwrap();
+    let view = btree.view();
+    for lsn in 2..8 {
+        apply(&btree, lsn, &puts(&some_rows(200, 100, lsn as u8))).unwrap();
+    }
+    assert_eq!((view.lsn(), all_rows(&view).unwrap()), (1, first));
+}
+
+#[test]
+fn values_of_many_pages_come_back_and_free_pages_are_used_again() {
+    let (storage, btree) = create();
+    let big = Rows::from([(
+        (Table::Handoff, b"big".to_vec()),
+        (0..1 << 20).map(|i| (i / 7) as u8).collect(),
+    )]);
+    apply(&btree, 1, &puts(&big)).unwrap();
+    assert_eq!(all_rows(&open(storage.bytes()).unwrap().view()).unwrap(), big);
+    let mut lengths = Vec::new();
+    for lsn in 2..12 {
+        apply(&btree, lsn, &puts(&big)).unwrap();
+        lengths.push(btree.stats().len);
+    }
+    let longest = |of: &[u64]| of.iter().copied().max();
+    assert!(
+        longest(&lengths[5..]) <= longest(&lengths[..5]),
+        "the file grows with every overwrite: {lengths:?}"
+    );
+}
+
+#[test]
+fn the_window_grows_over_several_groups_and_shrinks_again() {
+    let (storage, btree) = create();
+    let rows = some_rows(60, 300_000, 3);
+    apply(&btree, 1, &puts(&rows)).unwrap();
+    let grown = btree.stats().len;
+    assert!(grown > 4 * 1024 * BLOCK, "{grown} bytes are not enough groups");
+    assert_eq!(all_rows(&open(storage.bytes()).unwrap().view()).unwrap(), rows);
+    let nothing = rows.keys().map(|key| (key.clone(), None)).collect();
+    for lsn in 2..30 {
+        apply(&btree, lsn, if lsn == 2 { &nothing } else { const { &BTreeMap::new() } }).unwrap();
+    }
+    // The B-tree cuts off what is free at its end; how much that is depends on where the pages of
+    // the tables lie.
+    assert!(btree.stats().len < grown / 2);
+    assert_eq!(storage.len().unwrap(), OFFSET + physical_len(btree.stats().len));
+    let fewer = some_rows(20, 300_000, 9);
+    apply(&btree, 30, &puts(&fewer)).unwrap();
+    assert_eq!(all_rows(&open(storage.bytes()).unwrap().view()).unwrap(), fewer);
+}
+
+#[test]
+fn a_file_that_was_cut_is_refused() {
+    let (storage, btree) = create();
+    apply(&btree, 1, &puts(&some_rows(10, 10, 1))).unwrap();
+    let mut bytes = storage.bytes();
+    bytes.truncate(bytes.len() - 1);
+    assert!(matches!(open(bytes), Err(Error::Corrupted { .. })));
+    assert!(matches!(open(vec![0; OFFSET as usize]), Err(Error::Corrupted { .. })));
+}
+
+#[test]
+fn a_row_that_fails_leaves_everything_as_it_was() {
+    let (_, btree) = create();
+    let rows = some_rows(10, 10, 1);
+    apply(&btree, 1, &puts(&rows)).unwrap();
+    let bad = [Ok((Table::Handoff, b"x".to_vec(), Some(Value::from(*b"y")))), Err(Error::Closed)];
+    let refused = btree.apply(2, bad.into_iter()).unwrap_err();
+    assert!(matches!(refused, ApplyError { error: Error::Closed, flush_failed: false }));
+    assert_eq!((btree.view().lsn(), all_rows(&btree.view()).unwrap()), (1, rows));
+    assert_eq!(apply(&btree, 2, &BTreeMap::new()).unwrap().lsn(), 2);
+}
+
+#[test]
+fn a_panic_while_applying_leaves_everything_as_it_was() {
+    let (storage, btree) = create();
+    let rows = some_rows(100, 100, 1);
+    apply(&btree, 1, &puts(&rows)).unwrap();
+    let changes = puts(&some_rows(100, 100, 2));
+    let rows_then_panic = changes.iter().enumerate().map(|(index, ((table, key), _))| {
+        assert!(index < 70, "a panic on request");
+        Ok((*table, key.clone(), None))
+    });
+    assert!(btree.apply(2, rows_then_panic).is_err());
+    assert_eq!((btree.view().lsn(), all_rows(&btree.view()).unwrap()), (1, rows.clone()));
+    apply(&btree, 3, &BTreeMap::new()).unwrap();
+    assert_eq!(all_rows(&open(storage.bytes()).unwrap().view()).unwrap(), rows);
+}
+
+#[test]
+fn a_full_disk_is_said_changes_nothing_and_heals() {
+    let (storage, btree) = create();
+    let rows = some_rows(100, 1000, 1);
+    apply(&btree, 1, &puts(&rows)).unwrap();
+    let view = btree.view();
+    storage.limit(Some(storage.len().unwrap()));
+    let more = puts(&some_rows(100, 100_000, 2));
+    for _ in 0..3 {
+        let refused = apply(&btree, 2, &more).unwrap_err();
+        assert!(matches!(
+            refused,
+            ApplyError { error: Error::DiskFull { .. }, flush_failed: false }
+        ));
+        for view in [&view, &btree.view()] {
+            assert_eq!((view.lsn(), all_rows(view).unwrap()), (1, rows.clone()));
+        }
+    }
+    assert_eq!(all_rows(&open(storage.bytes()).unwrap().view()).unwrap(), rows);
+    storage.limit(None);
+    assert_eq!(apply(&btree, 2, &more).unwrap().lsn(), 2);
+    assert_eq!(puts(&all_rows(&btree.view()).unwrap()), more);
+    assert_eq!(all_rows(&open(storage.bytes()).unwrap().view()).unwrap().len(), more.len());
+}
+
+#[test]
+fn after_a_failed_flush_nothing_is_written_and_reads_go_on() {
+    let (storage, btree) = create();
+    let rows = some_rows(100, 1000, 1);
+    apply(&btree, 1, &puts(&rows)).unwrap();
+    let view = btree.view();
+    storage.fail_syncs();
+    let refused = apply(&btree, 2, &puts(&some_rows(100, 1000, 2))).unwrap_err();
+    assert!(refused.flush_failed);
+    storage.take_journal();
+    assert!(apply(&btree, 3, &BTreeMap::new()).unwrap_err().flush_failed);
+    for view in [&view, &btree.view()] {
+        assert_eq!((view.lsn(), all_rows(view).unwrap()), (1, rows.clone()));
+    }
+    drop((view, btree));
+    assert!(storage.take_journal().is_empty());
+}
+
+#[test]
+fn a_read_that_failed_fails_nobody_else() {
+    let (storage, btree) = create();
+    let rows = some_rows(3000, 100, 1);
+    apply(&btree, 1, &puts(&rows)).unwrap();
+    let btree = Btree::open(storage.clone(), OFFSET, CACHE).unwrap();
+    let view = btree.view();
+    storage.take_journal();
+    storage.fail_reads(1);
+    assert!(matches!(all_rows(&view), Err(Error::Io { .. })));
+    assert_eq!(all_rows(&view).unwrap(), rows);
+    assert_eq!(all_rows(&btree.view()).unwrap(), rows);
+    assert!(storage.take_journal().is_empty(), "a reader wrote");
+    assert_eq!(apply(&btree, 2, &BTreeMap::new()).unwrap().lsn(), 2);
+}
+
+#[test]
+fn closing_writes_nothing() {
+    let (storage, btree) = create();
+    apply(&btree, 1, &puts(&some_rows(100, 100, 1))).unwrap();
+    storage.take_journal();
+    let view = btree.view();
+    drop(btree);
+    drop(view);
+    assert!(storage.take_journal().is_empty());
+}
+
+/// Reads every row of the model by itself; `Err` counts rows that answered `Corrupted`.
+fn read_each(btree: &Btree, rows: &Rows) -> (usize, usize) {
+    let view = btree.view();
+    let (mut right, mut corrupted) = (0, 0);
+    for ((table, key), value) in rows {
+        match view.get(*table, key) {
+            Ok(found) => {
+                assert_eq!(found.as_deref(), Some(&value[..]), "{table:?} {key:?}");
+                right += 1;
+            }
+            Err(Error::Corrupted { .. }) => corrupted += 1,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    (right, corrupted)
+}
+
+#[test]
+fn a_damaged_block_fails_its_rows_only_and_the_writer_goes_on_elsewhere() {
+    let (storage, btree) = create();
+    let mut rows = some_rows(3000, 100, 1);
+    apply(&btree, 1, &puts(&rows)).unwrap();
+    drop(btree);
+    let needle = rows[&key(1234)].clone();
+    let mut partly = 0;
+    let bytes = storage.bytes();
+    for position in
+        (0..bytes.len() - needle.len()).filter(|&start| bytes[start..].starts_with(&needle))
+    {
+        let storage = TestStorage::with(bytes.clone());
+        storage.flip(position);
+        let btree = Btree::open(storage.clone(), OFFSET, CACHE).unwrap();
+        let (right, corrupted) = read_each(&btree, &rows);
+        if corrupted == 0 {
+            continue;
+        }
+        partly += 1;
+        assert!(right > 2000 && corrupted < 100, "{right} right, {corrupted} corrupted");
+        let error = rows.iter().find_map(|((table, key), _)| btree.view().get(*table, key).err());
+        let Some(Error::Corrupted { location, .. }) = &error else { panic!("{error:?}") };
+        assert!(location.contains("B-tree block"), "{location}");
+        // Another table can be written, and stays so with a reader in between; the damaged rows
+        // stay damaged.
+        for lsn in 2..5 {
+            let key = (Table::Expiry, b"zz".to_vec());
+            rows.insert(key.clone(), vec![lsn as u8]);
+            let applied = apply(&btree, lsn, &BTreeMap::from([(key, Some(vec![lsn as u8]))]));
+            assert_eq!(applied.unwrap().lsn(), lsn);
+            assert_eq!(read_each(&btree, &rows).1, corrupted);
+        }
+        rows.remove(&(Table::Expiry, b"zz".to_vec()));
+    }
+    assert!(partly > 0);
+}
+
+#[test]
+fn a_writer_never_builds_on_a_damaged_block() {
+    let (storage, btree) = create();
+    let rows = some_rows(3000, 100, 1);
+    apply(&btree, 1, &puts(&rows)).unwrap();
+    drop(btree);
+    let bytes = storage.bytes();
+    for position in (OFFSET as usize + 3 * BLOCK as usize..bytes.len()).step_by(BLOCK as usize) {
+        let storage = TestStorage::with(bytes.clone());
+        storage.flip(position + 77);
+        let Ok(btree) = Btree::open(storage.clone(), OFFSET, CACHE) else { continue };
+        let before = read_each(&btree, &rows).1;
+        // Removing nearly everything makes redb merge the pages that are left.
+        let removed: Changes = rows
+            .keys()
+            .enumerate()
+            .filter(|(i, _)| i % 50 != 0)
+            .map(|(_, key)| (key.clone(), None))
+            .collect();
+        let left: Rows = rows
+            .iter()
+            .filter(|(key, _)| !removed.contains_key(*key))
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect();
+        match apply(&btree, 2, &removed) {
+            Ok(_) => {
+                let (right, corrupted) = read_each(&btree, &left);
+                assert_eq!(right + corrupted, left.len());
+            }
+            Err(refused) => {
+                assert!(matches!(refused.error, Error::Corrupted { .. }), "{}", refused.error);
+                assert_eq!(read_each(&btree, &rows).1, before);
+            }
+        }
+    }
+}
+
+#[test]
+fn any_flipped_byte_gives_the_right_rows_or_corrupted() {
+    let (storage, btree) = create();
+    let rows = some_rows(200, 100, 1);
+    apply(&btree, 1, &puts(&some_rows(200, 100, 5))).unwrap();
+    apply(&btree, 2, &puts(&rows)).unwrap();
+    drop(btree);
+    let bytes = storage.bytes();
+    let window = OFFSET as usize;
+    let first_data = window + (checksums_position(0) + BLOCK) as usize;
+    let used = (first_data..bytes.len()).filter(|&position| bytes[position] != 0);
+    let headers =
+        (window..first_data).filter(|&position| bytes[position] != 0 || position % 61 == 0);
+    let mut refused = 0;
+    for position in headers.chain(used.step_by(131)) {
+        let mut damaged = bytes.clone();
+        damaged[position] ^= 0x04;
+        match open(damaged) {
+            Ok(btree) => {
+                assert_eq!(btree.view().lsn(), 2, "byte {position}");
+                read_each(&btree, &rows);
+            }
+            Err(Error::Corrupted { .. }) => refused += 1,
+            Err(other) => panic!("byte {position}: {other}"),
+        }
+    }
+    assert!(refused > 0);
+}
+
+#[test]
+fn readers_and_the_writer_share_a_small_cache() {
+    let (storage, btree) = create();
+    drop(btree);
+    let btree = Btree::open(storage, OFFSET, 64 << 10).unwrap();
+    apply(&btree, 1, &puts(&some_rows(2000, 200, 1))).unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let (done, btree) = (&done, &btree);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(move || {
+                while !done.load(Ordering::Relaxed) {
+                    let view = btree.view();
+                    let rows = all_rows(&view).unwrap();
+                    assert_eq!(rows, some_rows(2000, 200, view.lsn() as u8));
+                }
+            });
+        }
+        for lsn in 2..20 {
+            apply(btree, lsn, &puts(&some_rows(2000, 200, lsn as u8))).unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+}

@@ -1,0 +1,278 @@
+//! Read views: the tables as the last checkpoint left them.
+
+use super::fault::{WindowFailure, guarded};
+use super::window::Window;
+use super::{LSN_KEY, META, Shared, definition};
+use crate::error::{Error, Result};
+use crate::tables::{Row, Table, Value};
+use parking_lot::RwLock;
+use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTableMetadata, TableError};
+use std::io;
+use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+type Rows = ReadOnlyTable<&'static [u8], &'static [u8]>;
+
+/// An open redb database and its window.
+pub(super) struct Generation {
+    /// `None` only while it is dropped.
+    db: Option<Database>,
+    pub(super) window: Window,
+}
+
+impl Generation {
+    /// Opens redb on the window; creates it when the window is empty.
+    pub(super) fn open(window: Window, cache_size: usize) -> Result<Generation, WindowFailure> {
+        let db = guarded(&window, || {
+            Ok(Database::builder()
+                .set_cache_size(cache_size)
+                .create_with_backend(window.clone())?)
+        })?;
+        Ok(Generation { db: Some(db), window })
+    }
+
+    /// Has redb move its pages together and close. Nobody has begun to read from this database.
+    /// What it leaves is in the window that succeeds this one's.
+    pub(super) fn compact(mut self) -> Result<(), WindowFailure> {
+        let mut db = self.db.take().ok_or(Error::Closed)?;
+        guarded(&self.window, move || {
+            let compacted = match db.compact() {
+                Ok(_) => Ok(()),
+                Err(redb::CompactionError::Storage(error)) => Err(error.into()),
+                Err(other) => Err(redb::Error::Corrupted(other.to_string())),
+            };
+            // Closing trims the file once more and records what is free.
+            drop(db);
+            compacted
+        })
+    }
+
+    /// The database.
+    pub(super) fn db(&self) -> Result<&Database> {
+        self.db.as_ref().ok_or(Error::Closed)
+    }
+}
+
+impl Drop for Generation {
+    /// redb tidies up when it closes: it trims the file, in a commit of its own. Every commit here
+    /// is complete as it is, so closing writes nothing, and a close and a kill leave the same file.
+    fn drop(&mut self) {
+        self.window.seal();
+        let db = self.db.take();
+        let _ = catch_unwind(AssertUnwindSafe(move || drop(db)));
+    }
+}
+
+/// A table of a snapshot.
+enum Slot {
+    Open(Rows),
+    /// The file has no such table yet, which is the same as an empty one.
+    Missing,
+    /// Its root is damaged. The other tables can be read.
+    Damaged(Error),
+}
+
+/// The tables at one commit of one database.
+pub(super) struct Snapshot {
+    lsn: u64,
+    // Before the database, so that it is dropped before it.
+    slots: Vec<Slot>,
+    pub(super) generation: Arc<Generation>,
+}
+
+impl Snapshot {
+    /// The first snapshot of a database that was just opened. Others may read it from then on.
+    pub(super) fn first(generation: &Arc<Generation>) -> Result<Snapshot, WindowFailure> {
+        generation.window.admit_first_view();
+        let snapshot = Self::take(generation)?;
+        generation.window.admit_readers();
+        Ok(snapshot)
+    }
+
+    /// The tables as the last commit left them.
+    pub(super) fn take(generation: &Arc<Generation>) -> Result<Snapshot, WindowFailure> {
+        let window = &generation.window;
+        let db = generation.db()?;
+        let transaction = guarded(window, || Ok(db.begin_read()?))?;
+        let lsn = guarded(window, || {
+            let meta = transaction.open_table(META)?;
+            Ok(meta.get(LSN_KEY)?.map(|lsn| lsn.value()))
+        })?;
+        let Some(lsn) = lsn else {
+            return Err(
+                Error::corrupted("B-tree", "the position it was written at is missing").into()
+            );
+        };
+        let mut slots = Vec::new();
+        for &table in Table::ALL {
+            let opened = guarded(window, || match transaction.open_table(definition(table)) {
+                Ok(rows) => Ok(Slot::Open(rows)),
+                Err(TableError::TableDoesNotExist(_)) => Ok(Slot::Missing),
+                Err(error) => Err(error.into()),
+            });
+            // Numbers that no table has leave gaps.
+            slots.resize_with(slot(table), || Slot::Missing);
+            slots.push(match opened {
+                Err(WindowFailure::Failed(error @ Error::Corrupted { .. })) => Slot::Damaged(error),
+                other => other?,
+            });
+        }
+        Ok(Snapshot { lsn, slots, generation: generation.clone() })
+    }
+
+    /// Reads from a table; `None` when it is missing.
+    fn read<T>(
+        &self,
+        table: Table,
+        call: &impl Fn(&Rows) -> std::result::Result<T, redb::Error>,
+    ) -> Result<Option<T>, WindowFailure> {
+        match self.slots.get(slot(table)) {
+            Some(Slot::Open(rows)) => guarded(&self.generation.window, || call(rows)).map(Some),
+            Some(Slot::Damaged(error)) => Err(WindowFailure::Failed(error.clone())),
+            Some(Slot::Missing) | None => Ok(None),
+        }
+    }
+}
+
+/// How often a read goes on with another database before it gives up.
+const MAX_RECOVERIES: usize = 4;
+
+/// The place of a table among the slots.
+fn slot(table: Table) -> usize {
+    usize::from(table.number()).saturating_sub(1)
+}
+
+/// The sorted tables at rest, as one checkpoint left them. Stays readable, at the same position,
+/// for as long as it is held, whatever is applied meanwhile.
+pub(crate) struct BtreeView {
+    snapshot: Arc<Snapshot>,
+    /// The snapshot of another database with the same content, after the first one failed.
+    successor: RwLock<Option<Arc<Snapshot>>>,
+    /// Whether there is one, so that reads need not take the lock.
+    succeeded: AtomicBool,
+    shared: Weak<Shared>,
+}
+
+impl std::fmt::Debug for BtreeView {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BtreeView").field("lsn", &self.lsn()).finish_non_exhaustive()
+    }
+}
+
+impl BtreeView {
+    pub(super) fn new(snapshot: Snapshot, shared: Weak<Shared>) -> Arc<BtreeView> {
+        Arc::new(BtreeView {
+            snapshot: Arc::new(snapshot),
+            successor: RwLock::new(None),
+            succeeded: AtomicBool::new(false),
+            shared,
+        })
+    }
+
+    /// The LSN that was reached when this view was made: every frame up to it is in the view, none
+    /// after it.
+    pub(crate) fn lsn(&self) -> u64 {
+        self.snapshot.lsn
+    }
+
+    /// The row at `key`.
+    pub(crate) fn get(&self, table: Table, key: &[u8]) -> Result<Option<Value>> {
+        self.read(table, |rows| Ok(rows.get(key)?.map(|row| Value::from(row.value()))))
+            .map(Option::flatten)
+    }
+
+    /// Up to `limit` rows of the range, in key order.
+    pub(crate) fn scan(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Row>> {
+        self.read(table, |rows| {
+            rows.range::<&[u8]>((from, to))?
+                .take(limit)
+                .map(|row| {
+                    let (key, value) = row?;
+                    Ok((key.value().to_vec(), Value::from(value.value())))
+                })
+                .collect()
+        })
+        .map(Option::unwrap_or_default)
+    }
+
+    /// How many rows a table has, as redb counted them.
+    pub(crate) fn row_count(&self, table: Table) -> Result<u64> {
+        self.read(table, |rows| Ok(rows.len()?)).map(Option::unwrap_or_default)
+    }
+
+    /// The rows behind `from`, in key order, up to `max_rows` or until they have `max_bytes`, and
+    /// whether these are the last ones.
+    pub(crate) fn page(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        max_rows: usize,
+        max_bytes: usize,
+    ) -> Result<(Vec<Row>, bool)> {
+        let page = self.read(table, |rows| {
+            let (mut page, mut bytes) = (Vec::new(), 0);
+            for row in rows.range::<&[u8]>((from, Bound::Unbounded))? {
+                if page.len() >= max_rows || bytes >= max_bytes {
+                    return Ok((page, false));
+                }
+                let (key, value) = row?;
+                let (key, value) = (key.value().to_vec(), Value::from(value.value()));
+                bytes += key.len() + value.len();
+                page.push((key, value));
+            }
+            Ok((page, true))
+        })?;
+        Ok(page.unwrap_or((Vec::new(), true)))
+    }
+
+    pub(super) fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
+    /// Reads from the database this view was made on, or from one with the same content when that
+    /// one failed because of what another call met.
+    fn read<T>(
+        &self,
+        table: Table,
+        call: impl Fn(&Rows) -> std::result::Result<T, redb::Error>,
+    ) -> Result<Option<T>> {
+        if !self.succeeded.load(Ordering::Acquire) {
+            match self.snapshot.read(table, &call) {
+                Ok(answer) => return Ok(answer),
+                Err(WindowFailure::Failed(error)) => return Err(error),
+                Err(WindowFailure::Lost(_)) => {}
+            }
+        }
+        let mut snapshot = self.successor.read().as_ref().unwrap_or(&self.snapshot).clone();
+        for _ in 0..MAX_RECOVERIES {
+            match snapshot.read(table, &call) {
+                Ok(answer) => return Ok(answer),
+                Err(WindowFailure::Failed(error)) => return Err(error),
+                Err(WindowFailure::Lost(_)) => snapshot = self.succeed(&snapshot)?,
+            }
+        }
+        Err(Error::io("reading the B-tree", io::Error::other("it fails again and again")))
+    }
+
+    /// Goes on with another database, which must hold what this view does.
+    fn succeed(&self, lost: &Snapshot) -> Result<Arc<Snapshot>> {
+        let shared = self.shared.upgrade().ok_or(Error::Closed)?;
+        let successor = shared.recover(&lost.generation)?;
+        if successor.lsn != self.lsn() {
+            let detail =
+                "a fault ended this read view after a checkpoint had replaced it; read again";
+            return Err(Error::io("reading the B-tree", io::Error::other(detail)));
+        }
+        *self.successor.write() = Some(successor.clone());
+        self.succeeded.store(true, Ordering::Release);
+        Ok(successor)
+    }
+}

@@ -1,0 +1,289 @@
+//! Reading everything: one durable position, table by table, in pages of bounded size, while
+//! writing goes on.
+//!
+//! The position is made durable before the first row is read, so what is copied from it is never
+//! something that a crash takes away. Between two pages nothing is held but the view: writers,
+//! checkpoints and closing go on. Rows that are replaced meanwhile keep their space until the view
+//! is dropped.
+
+use super::access::{Reader, Row, Value};
+use super::pages::Pages;
+use super::view::{self, View};
+use super::{Core, Engine};
+use crate::durability::Durability;
+use crate::error::{Error, Result};
+use crate::tables::Table;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::Ordering as Atomic;
+
+/// Every row of one durable position.
+#[derive(Debug)]
+pub(crate) struct DurableSnapshot {
+    core: Arc<Core>,
+    view: Arc<View>,
+    lsn: u64,
+}
+
+impl Engine {
+    /// Everything as of a durable position that is not before anything acknowledged so far. What
+    /// was appended is flushed first, whatever durability it was appended with. When the log has
+    /// failed, the position is the last that is known to be durable.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub(crate) fn durable_snapshot(&self) -> Result<DurableSnapshot> {
+        let core = &self.core;
+        let (view, mut lsn) = {
+            let _open = core.open_for_reading()?;
+            // The position is read while the view cannot be replaced, so every row up to it is in
+            // this view.
+            let view = core.view.read();
+            (Arc::clone(&view), core.published.load(Atomic::Acquire))
+        };
+        if let Err(error) = core.log.wait(lsn, Durability::Sync) {
+            if core.log.failure().is_none() {
+                return Err(error);
+            }
+            // The B-tree of the view was made of durable frames, so this position is not before it.
+            lsn = core.log.durable().min(lsn);
+        }
+        Ok(DurableSnapshot { core: Arc::clone(core), view, lsn })
+    }
+}
+
+impl Core {
+    /// Keeps closing away while something is read.
+    fn open_for_reading(&self) -> Result<parking_lot::RwLockReadGuard<'_, ()>> {
+        let open = self.reads.read();
+        if self.closed.load(Atomic::Acquire) { Err(Error::Closed) } else { Ok(open) }
+    }
+}
+
+impl DurableSnapshot {
+    /// The position: every frame up to it is in what is read, and none after it.
+    pub(crate) fn lsn(&self) -> u64 {
+        self.lsn
+    }
+
+    /// About how many rows there are in all tables. Rows of which a newer version is in memory are
+    /// counted twice.
+    ///
+    /// # Errors
+    /// As [`Rows::next_page`].
+    pub(crate) fn estimate(&self) -> Result<u64> {
+        let _open = self.core.open_for_reading()?;
+        let View { active, frozen, btree } = &*self.view;
+        let in_memory = active.len() + frozen.as_ref().map_or(0, |frozen| frozen.len());
+        Table::ALL
+            .iter()
+            .try_fold(in_memory as u64, |rows, &table| Ok(rows + btree.row_count(table)?))
+    }
+
+    /// The rows of `table`, in key order.
+    pub(crate) fn rows(&self, table: Table) -> Rows<'_> {
+        Rows { read: self, pages: Pages::of(table) }
+    }
+
+    /// Gives every row of every table, in order, to `each`.
+    ///
+    /// # Errors
+    /// Those of `each`, of [`Rows::next_page`].
+    pub(crate) fn for_each(
+        &self,
+        mut each: impl FnMut(Table, &[u8], &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        for &table in Table::ALL {
+            let mut rows = self.rows(table);
+            while let Some(page) = rows.next_page()? {
+                page.iter().try_for_each(|(key, value)| each(table, key, value))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Looks at rows by key and by range, for whoever needs more than all of them in order. The time is
+/// that of each look, and [`Error::Closed`] the answer when the room was closed meanwhile.
+impl Reader for DurableSnapshot {
+    fn now_ms(&self) -> u64 {
+        self.core.clock.now_ms()
+    }
+
+    fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<Value>> {
+        let _open = self.core.open_for_reading()?;
+        match self.view.in_memory(table, key, self.lsn) {
+            Some(found) => Ok(found.value),
+            None => self.view.btree.get(table, key),
+        }
+    }
+
+    fn scan(
+        &mut self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Row>> {
+        let _open = self.core.open_for_reading()?;
+        view::scan(&self.view, self.lsn, (table, from, to), limit, &mut 0)
+    }
+}
+
+/// The rows of one table, page by page.
+#[derive(Debug)]
+pub(crate) struct Rows<'a> {
+    read: &'a DurableSnapshot,
+    pages: Pages,
+}
+
+impl Rows<'_> {
+    /// The next page, of at most a thousand rows or so and a megabyte and one row. It may be empty;
+    /// `None` is behind the last one.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] when the room was closed meanwhile, [`Error::Corrupted`] for a damaged
+    /// block, and [`Error::Io`].
+    pub(crate) fn next_page(&mut self) -> Result<Option<Vec<Row>>> {
+        let _open = self.read.core.open_for_reading()?;
+        self.pages.next(&self.read.view, self.read.lsn)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::engine::access::Writer;
+    use crate::engine::{EngineOptions, Threads};
+    use crate::storage::MemoryStorage;
+    use crate::storage::sim::{CallKind, Fault, SimStorage};
+    use std::collections::BTreeMap;
+
+    type Rows = BTreeMap<(u8, Vec<u8>), Vec<u8>>;
+
+    fn options() -> EngineOptions {
+        EngineOptions {
+            log_capacity: 1 << 20,
+            cache_size: 1 << 20,
+            clock: Arc::new(SystemClock::new()),
+            threads: Threads::None,
+            maintenance: None,
+            read_only: false,
+            migrations: &[],
+        }
+    }
+
+    fn write(engine: &Engine, durability: Durability, rows: &[(Table, u32, Option<Vec<u8>>)]) {
+        let staged = engine.transact(durability, &[], |tx| {
+            for (table, key, value) in rows {
+                match value {
+                    Some(value) => tx.put(*table, &key.to_be_bytes(), value.clone()),
+                    None => tx.delete(*table, &key.to_be_bytes()),
+                }
+            }
+            Ok::<_, Error>(())
+        });
+        staged.wait().unwrap();
+    }
+
+    fn all(read: &DurableSnapshot) -> Result<Rows> {
+        let mut rows = Rows::new();
+        read.for_each(|table, key, value| {
+            assert!(rows.insert((table.number(), key.to_vec()), value.to_vec()).is_none(), "twice");
+            Ok(())
+        })?;
+        Ok(rows)
+    }
+
+    #[test]
+    fn it_merges_memory_over_the_tree_at_one_position_whatever_is_written_meanwhile() {
+        for seed in 0..20 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let engine = Engine::create_on(Arc::new(MemoryStorage::new()), options()).unwrap();
+            let mut model = Rows::new();
+            for _ in 0..random.usize(0..60) {
+                let rows: Vec<_> = (0..random.usize(1..100))
+                    .map(|_| {
+                        let table =
+                            random.choice([Table::Handoff, Table::Cache, Table::State]).unwrap();
+                        let value =
+                            random.bool().then(|| vec![random.u8(..); random.usize(0..200)]);
+                        (table, random.u32(0..3_000), value)
+                    })
+                    .collect();
+                write(&engine, Durability::Sync, &rows);
+                for (table, key, value) in rows {
+                    let key = (table.number(), key.to_be_bytes().to_vec());
+                    match value {
+                        Some(value) => drop(model.insert(key, value)),
+                        None => drop(model.remove(&key)),
+                    }
+                }
+                if random.u8(..) < 20 {
+                    engine.checkpoint().unwrap();
+                }
+            }
+            let read = engine.durable_snapshot().unwrap();
+            let later: Vec<_> = (0..3_000).map(|key| (Table::Cache, key, None)).collect();
+            write(&engine, Durability::Sync, &later);
+            if random.bool() {
+                engine.checkpoint().unwrap();
+            }
+            assert_eq!(all(&read).unwrap(), model, "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn pages_are_bounded_by_bytes_and_large_rows_come_one_by_one() {
+        let engine = Engine::create_on(
+            Arc::new(MemoryStorage::new()),
+            EngineOptions { log_capacity: 16 << 20, ..options() },
+        )
+        .unwrap();
+        for key in 0..12 {
+            write(&engine, Durability::Sync, &[(Table::Cache, key, Some(vec![1; 2 << 20]))]);
+        }
+        let read = engine.durable_snapshot().unwrap();
+        let (mut rows, mut seen) = (read.rows(Table::Cache), 0);
+        while let Some(page) = rows.next_page().unwrap() {
+            assert!(page.len() <= 1, "{} rows of 2 MiB in one page", page.len());
+            seen += page.len();
+        }
+        assert_eq!(seen, 12);
+    }
+
+    #[test]
+    fn what_is_read_is_durable_even_when_nobody_asked_for_that() {
+        let storage = Arc::new(SimStorage::new(1));
+        let engine = Engine::create_on(storage.clone(), options()).unwrap();
+        write(&engine, Durability::Os, &[(Table::Cache, 1, Some(b"value".to_vec()))]);
+        assert_eq!(engine.core.log.durable(), 0);
+        let read = engine.durable_snapshot().unwrap();
+        assert_eq!((read.lsn(), engine.core.log.durable()), (1, 1));
+        assert_eq!(all(&read).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn of_a_poisoned_room_it_reads_what_is_durable() {
+        let storage = Arc::new(SimStorage::new(1));
+        let engine = Engine::create_on(storage.clone(), options()).unwrap();
+        write(&engine, Durability::Sync, &[(Table::Cache, 1, Some(b"kept".to_vec()))]);
+        write(&engine, Durability::Os, &[(Table::Cache, 1, Some(b"lost".to_vec()))]);
+        storage.fail_call(CallKind::Sync, 0, Fault::Eio);
+        storage.fail_call(CallKind::DurableWrite, 0, Fault::Eio);
+        let read = engine.durable_snapshot().unwrap();
+        assert!(engine.core.log.failure().is_some(), "the flush was to fail");
+        assert_eq!(read.lsn(), 1);
+        assert_eq!(all(&read).unwrap().into_values().collect::<Vec<_>>(), [b"kept".to_vec()]);
+    }
+
+    #[test]
+    fn a_room_that_closes_meanwhile_ends_it() {
+        let engine = Engine::create_on(Arc::new(MemoryStorage::new()), options()).unwrap();
+        let read = engine.durable_snapshot().unwrap();
+        engine.close().unwrap();
+        assert!(matches!(all(&read), Err(Error::Closed)));
+        assert!(matches!(engine.durable_snapshot(), Err(Error::Closed)));
+    }
+}

@@ -1,0 +1,78 @@
+//! A room that is only looked at: recovered in memory, row by row, with nothing written to it.
+//!
+//! This is how a new file is checked before it gets its name, and how the file of an older version
+//! is read.
+
+use super::format::layout_of;
+use super::open::recover;
+use super::pages::Pages;
+use super::view::View;
+use crate::btree::Btree;
+use crate::error::Result;
+use crate::storage::{Storage, Superblock};
+use crate::tables::Table;
+use std::sync::Arc;
+
+/// The content of a room, as an opening would find it.
+#[derive(Debug)]
+pub(super) struct RecoveredImage {
+    view: View,
+    lsn: u64,
+    /// Whether recovery would have nothing to do: no frames to replay, nothing to erase.
+    is_settled: bool,
+    // Kept because the view reads through it.
+    _base: Btree,
+}
+
+impl RecoveredImage {
+    /// Reads what an opening of the room with this superblock would recover.
+    ///
+    /// # Errors
+    /// As those of an opening: [`Corrupted`](crate::Error::Corrupted) and [`Io`](crate::Error::Io).
+    pub(super) fn open(
+        storage: &Arc<dyn Storage>,
+        superblock: &Superblock,
+        cache_size: usize,
+    ) -> Result<Self> {
+        let btree =
+            Btree::open_read_only(Arc::clone(storage), superblock.btree_offset, cache_size)?;
+        let recovered = recover(storage.as_ref(), &layout_of(superblock), btree.view().lsn())?;
+        let plan = &recovered.plan;
+        let is_settled = plan.replay.is_empty() && plan.erase.is_empty() && plan.recycle.is_empty();
+        let lsn = plan.next_lsn - 1;
+        let view = View {
+            active: Arc::new(recovered.active),
+            frozen: recovered.frozen.map(Arc::new),
+            btree: btree.view(),
+        };
+        Ok(Self { view, lsn, is_settled, _base: btree })
+    }
+
+    /// The position of its last frame.
+    pub(super) fn lsn(&self) -> u64 {
+        self.lsn
+    }
+
+    /// Whether the B-tree has everything, and the log nothing.
+    pub(super) fn is_settled(&self) -> bool {
+        self.is_settled
+    }
+
+    /// Gives every row of every table, in order, to `each`.
+    ///
+    /// # Errors
+    /// Those of `each`, [`Corrupted`](crate::Error::Corrupted) for a damaged block, and
+    /// [`Io`](crate::Error::Io).
+    pub(super) fn for_each(
+        &self,
+        mut each: impl FnMut(Table, &[u8], &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        for &table in Table::ALL {
+            let mut pages = Pages::of(table);
+            while let Some(page) = pages.next(&self.view, self.lsn)? {
+                page.iter().try_for_each(|(key, value)| each(table, key, value))?;
+            }
+        }
+        Ok(())
+    }
+}

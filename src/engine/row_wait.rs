@@ -1,0 +1,271 @@
+//! Who waits for a row to change.
+//!
+//! # Why nobody misses a change
+//! A watcher looks at the row and is listed at one place of the serial order, under the serial
+//! lock. Every transaction after it tells the list of each change it made to the row, in order,
+//! also of one that it overwrote itself.
+//!
+//! # Why every watcher sees the same order
+//! Watchers are told of a change, and of a deadline that has passed, under the serial lock. So what
+//! ends the wait is what came first in the serial order.
+
+use super::timer::{Due, TimerEntry};
+use super::{Engine, Snapshot, Turn};
+use crate::durability::Durability;
+use crate::error::{Error, Result};
+use crate::pending::{Event, EventOutcome, Listed, Pending};
+use crate::tables::{Table, Value};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Decides about the row as it is now: `None` when the wait goes on, or else what is left to the
+/// waiter.
+pub(crate) type Judge = Arc<dyn Fn(Option<&Value>) -> Option<Option<Value>> + Send + Sync>;
+
+/// What a read that may have to wait found.
+pub(crate) enum Found<R> {
+    /// The answer.
+    Now(R),
+    /// No answer before the row changes in the eyes of the judge, or the deadline (in milliseconds
+    /// since the Unix epoch) passes, which leaves no row.
+    Later(Judge, Option<u64>),
+}
+
+/// The lists of all watchers, by the row they wait for.
+#[derive(Default)]
+pub(super) struct RowWaits {
+    lists: Mutex<Lists>,
+}
+
+#[derive(Default)]
+struct Lists {
+    by_row: BTreeMap<(Table, Vec<u8>), Vec<RowWait>>,
+    next_id: u64,
+    closed: bool,
+}
+
+struct RowWait {
+    id: u64,
+    judge: Judge,
+    event: Arc<Event>,
+}
+
+/// The changes of one transaction that somebody may wait for.
+pub(super) type Changes = Vec<((Table, Vec<u8>), Option<Value>)>;
+
+impl RowWaits {
+    /// Lists a watcher; after closing, its event is over instead.
+    fn add(&self, row: (Table, Vec<u8>), judge: Judge) -> (Arc<Event>, u64) {
+        let event = Arc::new(Event::default());
+        let mut lists = self.lists.lock();
+        let id = lists.next_id;
+        lists.next_id += 1;
+        if lists.closed {
+            event.settle(EventOutcome::default());
+        } else {
+            let watch = RowWait { id, judge, event: Arc::clone(&event) };
+            lists.by_row.entry(row).or_default().push(watch);
+        }
+        (event, id)
+    }
+
+    fn remove(&self, row: &(Table, Vec<u8>), id: u64) {
+        let mut lists = self.lists.lock();
+        let Some(watches) = lists.by_row.get_mut(row) else { return };
+        let removed =
+            watches.iter().position(|watch| watch.id == id).map(|at| watches.swap_remove(at));
+        if watches.is_empty() {
+            lists.by_row.remove(row);
+        }
+        drop(lists);
+        drop(removed);
+    }
+
+    /// Settles the events that `changes`, the rows of the frame at `lsn`, end. The caller holds the
+    /// serial lock, and announces them when it holds no lock.
+    pub(super) fn settle(&self, changes: Changes, lsn: u64) -> Vec<Arc<Event>> {
+        let mut ended = Vec::new();
+        if changes.is_empty() {
+            return ended;
+        }
+        let mut lists = self.lists.lock();
+        for (at, row) in changes {
+            let Some(watches) = lists.by_row.get_mut(&at) else { continue };
+            watches.retain(|watch| {
+                let Some(left) = (watch.judge)(row.as_ref()) else { return true };
+                watch.event.settle(EventOutcome { row: left, lsn });
+                ended.push(Arc::clone(&watch.event));
+                false
+            });
+            if watches.is_empty() {
+                lists.by_row.remove(&at);
+            }
+        }
+        ended
+    }
+
+    /// Settles every event with nothing, because nobody will end it any more. The caller announces
+    /// them.
+    pub(super) fn close(&self) -> Vec<Arc<Event>> {
+        let by_row = {
+            let mut lists = self.lists.lock();
+            lists.closed = true;
+            std::mem::take(&mut lists.by_row)
+        };
+        let events: Vec<_> = by_row.into_values().flatten().map(|watch| watch.event).collect();
+        events.iter().for_each(|event| event.settle(EventOutcome::default()));
+        events
+    }
+
+    /// How many watchers wait for rows of `table` from `from` to `to`.
+    fn count(&self, table: Table, from: &[u8], to: Option<&[u8]>) -> usize {
+        let from = Bound::Included((table, from.to_vec()));
+        let lists = self.lists.lock();
+        let rows = lists.by_row.range((from, Bound::Unbounded));
+        rows.take_while(|((of, key), _)| *of == table && to.is_none_or(|to| key.as_slice() < to))
+            .map(|(_, watches)| watches.len())
+            .sum()
+    }
+}
+
+impl std::fmt::Debug for RowWaits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RowWaits").field("rows", &self.lists.lock().by_row.len()).finish()
+    }
+}
+
+/// Keeps a watcher on its lists.
+struct Watching {
+    watches: Arc<RowWaits>,
+    row: (Table, Vec<u8>),
+    id: u64,
+    _deadline: Option<TimerEntry>,
+}
+
+impl Listed for Watching {}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.watches.remove(&self.row, self.id);
+    }
+}
+
+/// Ends a wait whose deadline has passed.
+struct Deadline {
+    event: Arc<Event>,
+    /// The position of the row that set the deadline.
+    lsn: u64,
+}
+
+impl Due for Deadline {
+    fn decide(&self) {
+        self.event.settle(EventOutcome { row: None, lsn: self.lsn });
+    }
+
+    fn announce(&self) {
+        self.event.announce();
+    }
+}
+
+/// A look without an answer, and the position it rests on.
+struct Later {
+    judge: Judge,
+    deadline_ms: Option<u64>,
+    lsn: u64,
+}
+
+enum Looked<R, E> {
+    Now(Pending<R, E>),
+    Later(Later),
+}
+
+enum Listing<R, E> {
+    Now(Pending<R, E>),
+    Later(Arc<Event>, Watching),
+}
+
+impl Engine {
+    /// Reads the row at `key` of `table` through `look`, and when it finds no answer yet, waits
+    /// until there is one, which `finish` makes of what the judge leaves.
+    pub(crate) fn await_row<R, E: From<Error>>(
+        &self,
+        durability: Durability,
+        table: Table,
+        key: &[u8],
+        look: impl Fn(&mut Snapshot) -> Result<Found<R>, E>,
+        finish: fn(Option<Value>) -> Result<R, E>,
+    ) -> Pending<R, E> {
+        assert!(table.is_waited_for(), "transactions do not tell of rows of this table");
+        // Most calls find an answer, and take no lock for it.
+        match self.look(&look, durability) {
+            Ok(Looked::Now(answer)) => return answer,
+            Ok(Looked::Later(_)) => {}
+            Err(error) => return Pending::ready(Err(error.into())),
+        }
+        match self.look_and_list(&look, durability, (table, key.to_vec())) {
+            Ok(Listing::Now(answer)) => answer,
+            Ok(Listing::Later(event, watching)) => {
+                Pending::on_event(event, Box::new(watching), finish, &self.core.log, durability)
+            }
+            Err(error) => Pending::ready(Err(error.into())),
+        }
+    }
+
+    fn look<R, E: From<Error>>(
+        &self,
+        look: &impl Fn(&mut Snapshot) -> Result<Found<R>, E>,
+        durability: Durability,
+    ) -> Result<Looked<R, E>> {
+        let (found, lsn) = {
+            let _open = self.core.reads.read();
+            if self.core.closed.load(Ordering::Acquire) {
+                return Err(Error::Closed);
+            }
+            let mut rows = self.core.snapshot();
+            (look(&mut rows), rows.depends_on_lsn())
+        };
+        Ok(match found {
+            Ok(Found::Later(judge, deadline_ms)) => {
+                Looked::Later(Later { judge, deadline_ms, lsn })
+            }
+            Ok(Found::Now(answer)) => Looked::Now(self.answer_of_read(Ok(answer), lsn, durability)),
+            Err(error) => Looked::Now(self.answer_of_read(Err(error), lsn, durability)),
+        })
+    }
+
+    /// Looks again at one place of the serial order, and lists a watcher there if there is still no
+    /// answer.
+    fn look_and_list<R, E: From<Error>>(
+        &self,
+        look: &impl Fn(&mut Snapshot) -> Result<Found<R>, E>,
+        durability: Durability,
+        row: (Table, Vec<u8>),
+    ) -> Result<Listing<R, E>> {
+        let core = &self.core;
+        let (event, mut watching, deadline) = {
+            let _turn = Turn::take(core)?;
+            let _serial = core.serial.lock();
+            let later = match self.look(look, durability)? {
+                Looked::Now(answer) => return Ok(Listing::Now(answer)),
+                Looked::Later(later) => later,
+            };
+            let (event, id) = core.watches.add(row.clone(), later.judge);
+            let watching =
+                Watching { watches: Arc::clone(&core.watches), row, id, _deadline: None };
+            let due = Deadline { event: Arc::clone(&event), lsn: later.lsn };
+            (event, watching, later.deadline_ms.map(|at_ms| (at_ms, due)))
+        };
+        if let Some((at_ms, due)) = deadline {
+            watching._deadline = Some(super::timer::add(core, at_ms, Arc::new(due))?);
+        }
+        Ok(Listing::Later(event, watching))
+    }
+
+    /// How many wait for a row of `table` from `from` to `to`.
+    pub(crate) fn waiters(&self, table: Table, from: &[u8], to: Option<&[u8]>) -> usize {
+        self.core.watches.count(table, from, to)
+    }
+}
