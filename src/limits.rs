@@ -1,4 +1,4 @@
-//! Every limit, with the reasoning beside it.
+//! Every limit, with its reason.
 
 use std::time::Duration;
 
@@ -16,16 +16,16 @@ pub const MAX_KEY_LEN: usize = 64 * 1024;
 pub const DEFAULT_LOG_CAPACITY: u64 = 16 << 20;
 
 /// The smallest log. A transaction that does not fit one of its two segments is
-/// [`Error::TooLarge`](crate::Error::TooLarge), and limits of values that were not asked for shrink
+/// [`Error::TooLarge`](crate::Error::TooLarge). Limits of values that the caller did not set shrink
 /// to what fits.
 pub const MIN_LOG_CAPACITY: u64 = 64 << 10;
 
 /// The smallest log in which every operation on one row works on keys of [`MAX_KEY_LEN`], whatever
 /// their bytes.
 ///
-/// The largest is the save of an agent state: its slot has five strings and is written four times,
-/// and a byte of zero takes two in a key. That is 2.7 MiB, and leaves the state itself more than a
-/// megabyte.
+/// The largest operation is the save of an agent state: its slot has five strings and is written
+/// four times, and a zero byte takes two bytes in a key. That is 2.7 MiB, and leaves more than a
+/// megabyte for the state itself.
 pub const LONGEST_KEYS_LOG_CAPACITY: u64 = 8 << 20;
 
 /// The largest log. A recovery replays at most this much, and holds its rows in memory.
@@ -54,21 +54,21 @@ pub const DEFAULT_JOB_TIMEOUT: Duration = Duration::from_secs(300);
 pub const MAX_LIST_LIMIT: usize = 1_000;
 
 /// How many changes are kept for a watcher that does not take them in time, unless its filter says
-/// otherwise: about a megabyte with short keys, and several groups of the busiest room.
+/// otherwise: about a megabyte with short keys, and several commit groups of the busiest room.
 pub const DEFAULT_WATCH_BUFFER: usize = 8_192;
 
-/// How long a writer waits for a checkpoint when both log segments are full, before it answers
+/// How long a writer waits for a checkpoint when both log segments are full, before it returns
 /// [`Error::LogFull`](crate::Error::LogFull).
 pub const MAX_LOG_STALL: Duration = Duration::from_secs(30);
 
-/// How often the background looks for what has ended, at least, unless the builder says otherwise.
-/// Long enough to cost nothing on a device that does nothing, short enough that what has ended
-/// takes up little room.
+/// The longest interval between two sweeps for expired rows, unless the builder says otherwise.
+/// Long enough to cost nothing on an idle device, short enough that expired rows take up little
+/// space.
 pub const DEFAULT_SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Four copies of a slot of five strings, each at twice its length because every byte of zero is
-/// escaped, and three event ids (the one that is saved as a key and in the state, the one that it
-/// replaces), and a megabyte of state.
+/// Four copies of a slot of five strings, each at twice its length because every zero byte is
+/// escaped; three event ids (the saved one as a key and in the state, and the one that it replaces);
+/// and a megabyte of state.
 const _: () =
     assert!(LONGEST_KEYS_LOG_CAPACITY / 2 >= (4 * 5 * 2 + 3) * MAX_KEY_LEN as u64 + (1 << 20));
 const _: () = assert!(DEFAULT_LOG_CAPACITY >= LONGEST_KEYS_LOG_CAPACITY);
@@ -77,3 +77,68 @@ const _: () =
 const _: () =
     assert!(DEFAULT_LOG_CAPACITY / 2 > DEFAULT_MAX_ENTRY_BYTES as u64 + 9 * MAX_KEY_LEN as u64);
 const _: () = assert!(MIN_LOG_CAPACITY.is_multiple_of(2 * BLOCK_SIZE as u64));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A limit as docs/tables/limits.md writes it.
+    enum Shown {
+        Bytes(u64),
+        Count(usize),
+        Time(Duration),
+    }
+
+    impl std::fmt::Display for Shown {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            match *self {
+                Shown::Bytes(bytes) => {
+                    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
+                    let fits = |unit: &&(&str, u32)| bytes.is_multiple_of(1 << unit.1);
+                    let (unit, shift) = units.iter().find(fits).unwrap();
+                    write!(f, "{} {unit}", bytes >> shift)
+                }
+                Shown::Count(count) => f.write_str(&grouped(count as u64)),
+                Shown::Time(time) => write!(f, "{} s", grouped(time.as_secs())),
+            }
+        }
+    }
+
+    fn grouped(number: u64) -> String {
+        match number {
+            0..1_000 => number.to_string(),
+            _ => format!("{},{:03}", number / 1_000, number % 1_000),
+        }
+    }
+
+    #[test]
+    fn the_table_of_limits_lists_every_constant_with_its_value() {
+        macro_rules! limits {
+            ($($kind:ident: $($name:ident)+;)+) => {
+                vec![$($((stringify!($name), Shown::$kind($name.try_into().unwrap()).to_string()),)+)+]
+            };
+        }
+        let mut found = limits! {
+            Bytes: BLOCK_SIZE MAX_KEY_LEN DEFAULT_LOG_CAPACITY MIN_LOG_CAPACITY
+                LONGEST_KEYS_LOG_CAPACITY MAX_LOG_CAPACITY DEFAULT_CACHE_SIZE
+                DEFAULT_MAX_STATE_BYTES DEFAULT_MAX_ENTRY_BYTES;
+            Count: MAX_LIST_LIMIT DEFAULT_WATCH_BUFFER;
+            Time: DEFAULT_REPLAY_GRACE DEFAULT_JOB_TIMEOUT MAX_LOG_STALL DEFAULT_SWEEP_INTERVAL;
+        };
+        let declared =
+            include_str!("limits.rs").lines().filter(|line| line.starts_with("pub const "));
+        assert_eq!(declared.count(), found.len(), "a limit is missing from the list in this test");
+
+        let rows = include_str!("../docs/tables/limits.md").lines().skip(2);
+        let mut listed: Vec<_> = rows
+            .map(|row| {
+                let mut cells = row.trim_matches('|').split('|').map(str::trim);
+                let mut cell = || cells.next().unwrap_or_default();
+                (cell().trim_matches('`'), cell().to_owned())
+            })
+            .collect();
+        found.sort_unstable();
+        listed.sort_unstable();
+        assert_eq!(listed, found, "docs/tables/limits.md (left) and src/limits.rs (right) differ");
+    }
+}

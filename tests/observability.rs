@@ -281,10 +281,10 @@ fn a_torn_tail_that_is_cut_off_is_told() {
     let torn = (2..100).any(|seed| {
         let image = SimStorage::from_image(sim.crash_image(seed), seed);
         drop(small().without_threads().open_on(Arc::new(image)).unwrap());
-        !told("cut off a torn tail of the log").is_empty()
+        !told("erased a torn tail of the log").is_empty()
     });
     assert!(torn, "no crash tore the tail");
-    let cut = &told("cut off a torn tail of the log")[0];
+    let cut = &told("erased a torn tail of the log")[0];
     assert!(cut.level == Level::WARN && cut.number("bytes") > 0 && cut.number("lsn") > 0);
     assert_eq!(cut.inside, ["open"]);
 }
@@ -294,7 +294,7 @@ fn a_file_that_does_not_open_says_why() {
     let _turn = turn();
     let nothing = SimStorage::from_image(vec![7; 1 << 16], 0);
     assert!(small().without_threads().open_on(Arc::new(nothing)).is_err());
-    let failed = once("not opened");
+    let failed = once("open failed");
     assert!(
         failed.level == Level::ERROR && failed.fields["error"].contains("not a cloakroom file")
     );
@@ -337,7 +337,7 @@ fn a_checkpoint_is_a_span_that_ends_with_its_figures() {
     assert_eq!((done.number("lsn"), done.number("rows")), (2, 4));
     assert_eq!((done.level, &done.inside[..]), (Level::INFO, &["checkpoint"][..]));
     assert_eq!(told("checkpoint")[0].number("lsn"), 2);
-    assert_eq!(once("the log goes on in its other segment").number("lsn"), 2);
+    assert_eq!(once("log switched to its other segment").number("lsn"), 2);
     let stats = room.engine_stats().unwrap();
     assert_eq!(done.number("bytes"), stats.btree_bytes_written - before);
     is(sum("cloakroom_checkpoints_total"), 1);
@@ -355,12 +355,12 @@ fn a_full_disk_stalls_and_a_reopened_tree_are_told() {
         |number: u64| room.handoff().set(&format!("{number}"), &state_of(60_000), 600).wait();
     assert!((0..10_000).any(|number| matches!(full(number), Err(Error::DiskFull { .. }))));
     let stats = room.engine_stats().unwrap();
-    assert!(told("the disk is full").iter().all(|told| told.level == Level::ERROR));
+    assert!(told("disk full").iter().all(|told| told.level == Level::ERROR));
     for (what, count) in [
-        ("the disk is full", stats.checkpoint_failures),
-        ("a checkpoint failed and is tried again", stats.checkpoint_failures),
-        ("a writer waits because both segments of the log are full", stats.stalls),
-        ("a writer waits no longer", stats.stalls),
+        ("disk full", stats.checkpoint_failures),
+        ("checkpoint failed, will be retried", stats.checkpoint_failures),
+        ("writer waits: both log segments are full", stats.stalls),
+        ("writer stopped waiting for a log segment", stats.stalls),
     ] {
         assert_eq!(told(what).len() as u64, count, "{what}");
         assert!(count > 0, "{what}");
@@ -369,7 +369,7 @@ fn a_full_disk_stalls_and_a_reopened_tree_are_told() {
     is(sum("cloakroom_checkpoint_failures_total"), stats.checkpoint_failures);
     is(sum("cloakroom_stalls_total"), stats.stalls);
     is(sum("cloakroom_stall_seconds") * 1e9, u64::try_from(stats.stall_time.as_nanos()).unwrap());
-    assert!(!told("the B-tree was opened afresh after a fault").is_empty());
+    assert!(!told("B-tree reopened after a fault").is_empty());
     assert!(sum("cloakroom_btree_reopens_total") > 0.5);
 }
 
@@ -382,7 +382,7 @@ fn a_failed_flush_is_told_once_and_so_is_the_end_that_it_makes() {
         assert!(room.handoff().set(id, &state(1), 600).wait().is_err());
     }
     assert!(room.close().is_err());
-    let poisoned = once("the log failed: nothing is written until the file is opened again");
+    let poisoned = once("log failed: nothing is written until the file is reopened");
     assert!(poisoned.level == Level::ERROR && poisoned.fields.contains_key("error"));
     is(sum("cloakroom_poisonings_total"), 1);
     assert_eq!(once("closed after a failure").level, Level::ERROR);
@@ -405,7 +405,7 @@ fn damage_is_told_to_whoever_listens_too() {
     let room = small().without_threads().open_on(Arc::new(sim)).unwrap();
     let damaged = |number: u64| room.handoff().get(&format!("{number}")).wait().is_err();
     assert!((0..200).any(damaged), "nobody met the damage");
-    let damage = &told("damage was met")[0];
+    let damage = &told("damage found")[0];
     assert!(damage.level == Level::ERROR && !damage.fields["location"].is_empty());
     assert!(damage.fields["detail"].contains("checksum"), "{damage:?}");
     assert!(sum("cloakroom_corruptions_total") > 0.5);
@@ -424,7 +424,7 @@ fn consumes_are_counted_by_outcome_and_nothing_else_is_told_of_them() {
     is(sum("cloakroom_consumes_total{outcome=proceed}"), 1);
     is(sum("cloakroom_consumes_total{outcome=replay}"), 2);
     is(sum("cloakroom_consumes_total{outcome=invalid}"), 1);
-    assert_eq!(told("a form token was presented").len(), 4);
+    assert_eq!(told("form token presented").len(), 4);
     assert!(journal(|journal| journal.told.iter().all(|told| told.level == Level::TRACE)));
 }
 
@@ -488,7 +488,7 @@ fn a_watcher_that_is_overtaken_is_told_of() {
     }
     watch.recv().unwrap();
     assert!(watch.recv().is_err());
-    let overtaken = once("a watcher was overtaken");
+    let overtaken = once("watcher overtaken");
     assert_eq!((overtaken.number("missed_from_lsn"), overtaken.number("resumes_at_lsn")), (2, 4));
     is(sum("cloakroom_watch_overtaken_total"), 1);
 }

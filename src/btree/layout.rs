@@ -2,11 +2,7 @@
 //!
 //! Blocks are [`BLOCK_SIZE`] bytes. Physical blocks count from the start of the window:
 //!
-//! | physical block | holds |
-//! |---|---|
-//! | 0, 1 | copies A and B of redb's header (redb's logical block 0) |
-//! | 2 + 1025 g | checksums of group g: 1,024 little-endian `u32` |
-//! | 2 + 1025 g + 1 + j | redb's logical block 1 + 1024 g + j, for j in 0..1024 |
+#![doc = include_str!("../../docs/tables/window.md")]
 //!
 //! redb aligns a page of 2^k blocks to 2^k blocks from its logical block 1 on, and 1,024 is a power
 //! of two, so a page of up to 4 MiB lies in one group, in one piece.
@@ -14,14 +10,7 @@
 //! A copy of the header is one 512-byte sector, so that a disk that writes sectors whole cannot
 //! tear it; the rest of its block is zero:
 //!
-//! | offset | bytes | field |
-//! |---|---|---|
-//! | 0 | 8 | magic `cloakbt1`, which carries the version of this layout |
-//! | 8 | 8 | sequence: the copy with the greater one is newer |
-//! | 16 | 8 | length of redb's storage in bytes |
-//! | 24 | 8 | how many of those bytes the file has room for; what is past them was never written |
-//! | 32 | 476 | the first bytes of redb's block 0 (it uses 320 of them) |
-//! | 508 | 4 | CRC-32 of bytes 0..508 |
+#![doc = include_str!("../../docs/tables/window-header.md")]
 
 use crate::limits::BLOCK_SIZE;
 use crc32fast::Hasher;

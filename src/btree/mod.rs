@@ -296,7 +296,7 @@ impl Shared {
         let window = self.current_generation().window.succeed(mode).map_err(from_io)?;
         let generation = Arc::new(Generation::open(window, self.cache_size)?);
         let view = self.install(Snapshot::first(&generation)?);
-        observe::base_reopened(view.lsn());
+        observe::btree_reopened(view.lsn());
         Ok(generation)
     }
 

@@ -8,12 +8,7 @@
 //! source](https://github.com/cberner/redb) have them; a test compares what is read here with what
 //! redb answers.
 //!
-//! | page | bytes |
-//! |---|---|
-//! | leaf | type 1 u8, 0 u8, number of rows n u16, n ends of keys u32, n ends of values u32, keys, values |
-//! | branch | type 2 u8, 0 u8, number of keys n u16, 0 u32, n + 1 checksums u128, n + 1 page numbers u64, n ends of keys u32, keys |
-//! | page number | index 20 bits, region 20 bits, reserved 19 bits, order 5 bits: a page has 2^order blocks |
-//! | table | type u8 (3), number of rows u64, has a root u8, root: page number u64, checksum u128, rows u64; keys have one width u8, that width u32, values likewise; then the names of the types |
+#![doc = include_str!("../../docs/tables/redb-pages.md")]
 //!
 //! Ends are offsets in the page, and are left out where all keys or values have one width. A
 //! branch's key i is an upper bound, inclusive, of what is below child i.

@@ -1,13 +1,6 @@
 //! Frames: one atomic batch each, as it lies in a log segment.
 //!
-//! | bytes | content |
-//! |---|---|
-//! | 0..4 | length of the payload, u32 |
-//! | 4..8 | CRC-32 over bytes 0..4 and 8..(32 + length) |
-//! | 8..16 | LSN, u64 |
-//! | 16..24 | generation of the segment, u64 |
-//! | 24..32 | the durable LSN known when the frame was written, u64 |
-//! | 32.. | the payload, then zeros up to a multiple of 8 (not covered by the CRC) |
+#![doc = include_str!("../../docs/tables/frame.md")]
 //!
 //! All integers are little-endian. The generation makes frames of an earlier use of the segment
 //! invalid. The durable LSN lets a later frame testify that an earlier one had been promised, so

@@ -17,23 +17,7 @@
 //! B-tree and the unbroken run of frames above it reach. *Promised* is the greatest durable LSN in
 //! any valid frame or mark, wherever it lies.
 //!
-//! | found | decision |
-//! |---|---|
-//! | a segment without a valid header | corrupted |
-//! | generations that are not neighbours | corrupted: a header was lost |
-//! | a frame of a later generation than its segment's header | corrupted: a header was lost |
-//! | a header with a B-tree LSN above the B-tree's | corrupted: the B-tree fell back |
-//! | a frame that calls itself durable | corrupted |
-//! | too many false candidates beyond the valid frames | corrupted: damage cannot be excluded |
-//! | frames above the B-tree's LSN do not begin at the next one | corrupted |
-//! | the older segment ends before the newer one begins, and the B-tree does not cover the gap | corrupted |
-//! | the newer segment begins before the older one ends | corrupted |
-//! | promised > recovered | corrupted: acknowledged frames are gone |
-//! | valid frames beyond a bad place, promised <= recovered | torn tail: cut there, erase |
-//! | nothing valid beyond the last frame | clean end |
-//! | the newer segment has a frame or a mark | append there; the older is frozen, or free once recycled |
-//! | the newer segment has none | append to the older; the newer is free |
-//! | the B-tree is ahead of the last frame where one would append | append to a segment without frames |
+#![doc = include_str!("../../docs/tables/recovery.md")]
 //!
 //! A mark is a witness and not an operation: it has no place in the run of LSNs, and the next frame
 //! takes its LSN and, in the same segment, its place.

@@ -1,17 +1,13 @@
-//! The header of a log segment: which use of it this is.
+//! The header of a log segment, which tells one use of the segment from another.
 //!
-//! A segment begins with two slots of 4 KiB, written in turn, so that a torn write leaves the one
-//! before. Frames follow from [`DATA_START`] on. A slot:
+//! A segment of S bytes begins with two header slots of 4 KiB, written alternately, so that a torn
+//! write leaves the previous header. Frames follow from [`DATA_START`] on:
 //!
-//! | bytes | content |
-//! |---|---|
-//! | 0..8 | `CLKSEG\0\0` |
-//! | 8..24 | id of the file |
-//! | 24..32 | generation, u64 |
-//! | 32..40 | index of the segment, u64 |
-//! | 40..48 | B-tree LSN: what the B-tree had durably reached when this was written, u64 |
-//! | 48..52 | CRC-32 over bytes 0..48 |
-//! | 52..4096 | zeros (not covered by the CRC) |
+#![doc = include_str!("../../docs/tables/segment.md")]
+//!
+//! A header slot:
+//!
+#![doc = include_str!("../../docs/tables/segment-header.md")]
 //!
 //! Generations are global: recycling a segment gives it the greatest generation plus one. With two
 //! segments, the uses of one segment have generations `g, g + 2, ...`, and `generation / 2 % 2`

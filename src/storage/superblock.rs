@@ -1,23 +1,15 @@
-//! The first two blocks of a file: what it is, and where its parts lie.
+//! The superblock: what the file is, and where its parts are.
 //!
-//! Two equal copies, at offsets 0 and 4096, so that one may be torn or decay. They are written
-//! once, when the file is created, and again only to repair a copy.
+//! A file with log segments of S bytes has these parts:
 //!
-//! | bytes | content |
-//! |---|---|
-//! | 0..8 | magic `CLOAKRM\0` |
-//! | 8..12 | format version, u32: 1 |
-//! | 12..16 | block size, u32: 4096 |
-//! | 16..32 | file id |
-//! | 32..40 | offset of the log, u64: 8192 |
-//! | 40..48 | size of a log segment, u64 |
-//! | 48..56 | number of log segments, u64: 2 |
-//! | 56..64 | offset of the B-tree, u64: the end of the log |
-//! | 64..72 | time of creation, u64, milliseconds since the Unix epoch |
-//! | 72..4092 | zeros |
-//! | 4092..4096 | CRC-32 of bytes 0..4092 |
+#![doc = include_str!("../../docs/tables/file-layout.md")]
 //!
-//! Integers are little-endian. The places of the magic, the version and the CRC never move between
+//! The superblock is stored in two equal copies, at offsets 0 and 4096, so that one may be torn or
+//! damaged. They are written once, when the file is created, and again only to repair a copy.
+//!
+#![doc = include_str!("../../docs/tables/superblock.md")]
+//!
+//! Integers are little-endian. The offsets of the magic, the version and the CRC never change between
 //! versions, so that every version can tell a newer file from a damaged one.
 
 use super::Storage;
@@ -124,17 +116,7 @@ impl Superblock {
     /// # Errors
     /// The first row that applies decides:
     ///
-    /// | copies | outcome |
-    /// |---|---|
-    /// | the file is empty | [`Error::NotCloakroom`] |
-    /// | one is intact and newer | [`Error::UnsupportedVersion`] |
-    /// | one is intact and too old | [`Error::VersionTooOld`] |
-    /// | neither has the magic | [`Error::NotCloakroom`] |
-    /// | one is intact but contradicts itself | [`Error::Corrupted`] |
-    /// | both are intact and differ | [`Error::Corrupted`] |
-    /// | one or both are intact, but the file ends before the B-tree | [`Error::Corrupted`] |
-    /// | one or both are intact | that superblock |
-    /// | none is intact | [`Error::Corrupted`] |
+    #[doc = include_str!("../../docs/tables/superblock-decisions.md")]
     pub(crate) fn read_any(storage: &dyn Storage, path: &Path) -> Result<Superblock> {
         let failed =
             |error| Error::io(format!("reading the superblock of {}", path.display()), error);
