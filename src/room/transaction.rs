@@ -1,0 +1,101 @@
+//! The view of every store that a transaction of several stores gives.
+
+use crate::engine::Engine;
+use crate::engine::access::Writer;
+#[cfg(doc)]
+use crate::error::Error;
+use crate::error::Result;
+use crate::stores::adaptive_rate_limit::{AdaptiveConfig, AdaptiveRateLimitTx};
+use crate::stores::cache::{CacheTx, Turn};
+use crate::stores::dedupe::DedupeTx;
+use crate::stores::form_token::FormTokensTx;
+use crate::stores::handoff::HandoffTx;
+use crate::stores::rate_limit::{RateLimitConfig, RateLimitTx};
+use crate::stores::state::StateTx;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fmt;
+
+/// The transaction that [`Cloakroom::atomically`](super::Cloakroom::atomically) gives its closure:
+/// every store of the room, each with the operations of its trait. They answer at once and see what
+/// the transaction has done so far; all of it is kept, or nothing.
+pub struct Transaction<'a> {
+    tx: &'a mut dyn Writer,
+    engine: &'a Engine,
+    cache_turn: Turn,
+}
+
+impl<'a> Transaction<'a> {
+    /// The view of `tx`, a transaction of `engine`.
+    pub(super) fn new(tx: &'a mut dyn Writer, engine: &'a Engine) -> Self {
+        Self { tx, engine, cache_turn: Turn::shared() }
+    }
+}
+
+impl Transaction<'_> {
+    /// The form tokens.
+    pub fn form_tokens(&mut self) -> FormTokensTx<'_> {
+        FormTokensTx::new(self.tx)
+    }
+
+    /// The claim-check states.
+    pub fn handoff(&mut self) -> HandoffTx<'_> {
+        HandoffTx::new(self.tx, self.engine.max_row_bytes())
+    }
+
+    /// The jobs of the deduplicating store called `name`.
+    pub fn dedupe<'b, T: Serialize + DeserializeOwned>(
+        &'b mut self,
+        name: &'b str,
+    ) -> DedupeTx<'b, T> {
+        DedupeTx::new(self.tx, self.engine, name)
+    }
+
+    /// The cache called `name`.
+    pub fn cache<T>(&mut self, name: &str) -> CacheTx<'_, T> {
+        CacheTx::new(self.tx, self.engine, name, self.cache_turn)
+    }
+
+    /// The agent states.
+    pub fn state(&mut self) -> StateTx<'_> {
+        StateTx::new(self.tx)
+    }
+
+    /// The transaction, for the views of stores that are built on a room.
+    #[cfg(feature = "codlet")]
+    pub(crate) fn writer(&mut self) -> &mut dyn Writer {
+        self.tx
+    }
+
+    /// The rate limiter called `name`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] for a window of zero.
+    pub fn rate_limit<'b>(
+        &'b mut self,
+        name: &'b str,
+        config: RateLimitConfig,
+    ) -> Result<RateLimitTx<'b>> {
+        RateLimitTx::new(self.tx, name, config)
+    }
+
+    /// The adaptive rate limiter called `name`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] for a window of zero, and for an adaptive configuration that
+    /// contradicts itself.
+    pub fn adaptive_rate_limit<'b>(
+        &'b mut self,
+        name: &'b str,
+        config: RateLimitConfig,
+        adaptive: AdaptiveConfig,
+    ) -> Result<AdaptiveRateLimitTx<'b>> {
+        AdaptiveRateLimitTx::new(self.tx, name, config, adaptive)
+    }
+}
+
+impl fmt::Debug for Transaction<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transaction").finish_non_exhaustive()
+    }
+}
