@@ -106,11 +106,6 @@ impl Table {
         self == Table::DedupeJob
     }
 
-    /// Whether its rows have no value to speak of, so that many are read as fast as few.
-    pub(crate) fn has_small_rows(self) -> bool {
-        matches!(self, Table::Expiry | Table::RateLimitRequest)
-    }
-
     /// The number that stands for the table in keys and frames.
     pub(crate) fn number(self) -> u8 {
         self as u8

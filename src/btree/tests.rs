@@ -45,7 +45,7 @@ pub(super) fn puts(rows: &Rows) -> Changes {
 pub(super) fn all_rows(view: &BtreeView) -> Result<Rows> {
     let mut rows = Rows::new();
     for &table in Table::ALL {
-        for (key, value) in view.scan(table, Unbounded, Unbounded, usize::MAX)? {
+        for (key, value) in view.page(table, Unbounded, Unbounded, usize::MAX, usize::MAX)?.0 {
             rows.insert((table, key), value.to_vec());
         }
     }
@@ -101,8 +101,9 @@ fn a_scan_keeps_to_its_bounds_and_limit() {
     apply(&btree, 1, &puts(&rows)).unwrap();
     let view = btree.view();
     let scan = |from, to, limit| -> Vec<u8> {
-        view.scan(Table::Expiry, from, to, limit)
+        view.page(Table::Expiry, from, to, limit, usize::MAX)
             .unwrap()
+            .0
             .into_iter()
             .map(|(key, _)| key[0])
             .collect()

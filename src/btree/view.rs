@@ -183,50 +183,32 @@ impl BtreeView {
             .map(Option::flatten)
     }
 
-    /// Up to `limit` rows of the range, in key order.
-    pub(crate) fn scan(
-        &self,
-        table: Table,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Row>> {
-        self.read(table, |rows| {
-            rows.range::<&[u8]>((from, to))?
-                .take(limit)
-                .map(|row| {
-                    let (key, value) = row?;
-                    Ok((key.value().to_vec(), Value::from(value.value())))
-                })
-                .collect()
-        })
-        .map(Option::unwrap_or_default)
-    }
-
     /// How many rows a table has, as redb counted them.
     pub(crate) fn row_count(&self, table: Table) -> Result<u64> {
         self.read(table, |rows| Ok(rows.len()?)).map(Option::unwrap_or_default)
     }
 
-    /// The rows behind `from`, in key order, up to `max_rows` or until they have `max_bytes`, and
-    /// whether these are the last ones.
+    /// The first rows of the range, in key order, up to `max_rows` or until they have `max_bytes`,
+    /// and whether these are the last ones. Reads no row behind them, so it may say that more rows
+    /// follow when none does.
     pub(crate) fn page(
         &self,
         table: Table,
         from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
         max_rows: usize,
         max_bytes: usize,
     ) -> Result<(Vec<Row>, bool)> {
         let page = self.read(table, |rows| {
             let (mut page, mut bytes) = (Vec::new(), 0);
-            for row in rows.range::<&[u8]>((from, Bound::Unbounded))? {
-                if page.len() >= max_rows || bytes >= max_bytes {
-                    return Ok((page, false));
-                }
+            for row in rows.range::<&[u8]>((from, to))? {
                 let (key, value) = row?;
                 let (key, value) = (key.value().to_vec(), Value::from(value.value()));
                 bytes += key.len() + value.len();
                 page.push((key, value));
+                if page.len() >= max_rows || bytes >= max_bytes {
+                    return Ok((page, false));
+                }
             }
             Ok((page, true))
         })?;

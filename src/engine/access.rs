@@ -14,14 +14,34 @@ pub(crate) trait Reader {
     /// The row at `key`.
     fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<Value>>;
 
-    /// Up to `limit` rows of the range, in key order.
+    /// The first rows of the range, in key order, as many as `size` allows. To read a range, use
+    /// [`RowCursor`](super::cursor::RowCursor), which reads page after page.
+    fn page(&mut self, range: RowRange<'_>, size: PageSize) -> Result<RowPage>;
+
+    /// Up to `limit` rows of the range, in key order, all in memory. Being replaced by the cursor.
     fn scan(
         &mut self,
         table: Table,
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
         limit: usize,
-    ) -> Result<Vec<Row>>;
+    ) -> Result<Vec<Row>> {
+        let (mut found, mut from) = (Vec::new(), from.map(<[u8]>::to_vec));
+        while found.len() < limit {
+            let range = RowRange { table, from: from.as_ref().map(Vec::as_slice), to };
+            let page = self.page(range, PageSize::of_rows(limit - found.len()))?;
+            found.extend(page.rows);
+            match page.rest {
+                RestOfRange::Empty => break,
+                RestOfRange::Behind(key) => from = Bound::Excluded(key),
+                RestOfRange::BehindLastRow => {
+                    let last = found.last().map(|(key, _)| key.clone());
+                    from = last.map_or(from, Bound::Excluded);
+                }
+            }
+        }
+        Ok(found)
+    }
 }
 
 /// A transaction: what it stages becomes one frame of the log when it ends well, and nothing when
@@ -32,4 +52,80 @@ pub(crate) trait Writer: Reader {
 
     /// Stages the absence of a row.
     fn delete(&mut self, table: Table, key: &[u8]);
+}
+
+/// The rows of a table whose keys lie between two bounds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RowRange<'k> {
+    pub(crate) table: Table,
+    pub(crate) from: Bound<&'k [u8]>,
+    pub(crate) to: Bound<&'k [u8]>,
+}
+
+impl RowRange<'_> {
+    /// Whether a key that is not before the range lies in it.
+    pub(crate) fn ends_behind(&self, key: &[u8]) -> bool {
+        match self.to {
+            Bound::Included(end) => key <= end,
+            Bound::Excluded(end) => key < end,
+            Bound::Unbounded => true,
+        }
+    }
+}
+
+/// The most rows of a page.
+const MAX_PAGE_ROWS: usize = 1_024;
+
+/// How many bytes of keys and values a page has for each row that it may hold. A page ends with the
+/// row that uses them up, so the largest page has a megabyte and one row.
+const PAGE_BYTES_PER_ROW: usize = 1_024;
+
+/// How much one page may hold: a number of rows, and a KiB for each of them.
+///
+/// Rows that are hidden by a tombstone or a newer version count too, so that the work for a page is
+/// bounded as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PageSize {
+    rows: usize,
+}
+
+impl PageSize {
+    /// Room for `rows` rows, at least one and at most 1,024.
+    pub(crate) fn of_rows(rows: usize) -> Self {
+        Self { rows: rows.clamp(1, MAX_PAGE_ROWS) }
+    }
+
+    /// Twice as large, up to the largest page.
+    pub(crate) fn doubled(self) -> Self {
+        Self::of_rows(self.rows.saturating_mul(2))
+    }
+
+    /// The most rows.
+    pub(crate) fn rows(self) -> usize {
+        self.rows
+    }
+
+    /// How many bytes of keys and values end a page.
+    pub(crate) fn bytes(self) -> usize {
+        self.rows * PAGE_BYTES_PER_ROW
+    }
+}
+
+/// Some rows of a range, in key order.
+#[derive(Debug)]
+pub(crate) struct RowPage {
+    /// May be empty although more rows follow, when all that was looked at is hidden.
+    pub(crate) rows: Vec<Row>,
+    pub(crate) rest: RestOfRange,
+}
+
+/// Where the rows that a page does not hold begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum RestOfRange {
+    /// There are none.
+    Empty,
+    /// Behind the last row of the page.
+    BehindLastRow,
+    /// Behind this key, which has no row that can be seen.
+    Behind(Vec<u8>),
 }

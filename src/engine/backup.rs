@@ -53,7 +53,7 @@ impl Engine {
         let _span = observe::backing_up(path);
         let started = Instant::now();
         let replace = self.replaceable(path)?;
-        let read = self.durable_snapshot()?;
+        let mut read = self.durable_snapshot()?;
         let expected = read.estimate()?;
         let mut new =
             NewFile::create(path, Geometry::of(&self.core.superblock, read.lsn()), CACHE_SIZE)?;

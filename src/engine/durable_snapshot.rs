@@ -6,14 +6,14 @@
 //! checkpoints and closing go on. Rows that are replaced meanwhile keep their space until the view
 //! is dropped.
 
-use super::access::{Reader, Row, Value};
-use super::pages::Pages;
-use super::view::{self, View};
+use super::access::{PageSize, Reader, RowPage, RowRange, Value};
+use super::cursor::RowCursor;
+use super::merge;
+use super::view::View;
 use super::{Core, Engine};
 use crate::durability::Durability;
 use crate::error::{Error, Result};
 use crate::tables::Table;
-use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::Ordering as Atomic;
 
@@ -70,7 +70,7 @@ impl DurableSnapshot {
     /// counted twice.
     ///
     /// # Errors
-    /// As [`Rows::next_page`].
+    /// [`Error::Closed`] and [`Error::Io`].
     pub(crate) fn estimate(&self) -> Result<u64> {
         let _open = self.core.open_for_reading()?;
         let View { active, frozen, btree } = &*self.view;
@@ -80,23 +80,19 @@ impl DurableSnapshot {
             .try_fold(in_memory as u64, |rows, &table| Ok(rows + btree.row_count(table)?))
     }
 
-    /// The rows of `table`, in key order.
-    pub(crate) fn rows(&self, table: Table) -> Rows<'_> {
-        Rows { read: self, pages: Pages::of(table) }
-    }
-
     /// Gives every row of every table, in order, to `each`.
     ///
     /// # Errors
-    /// Those of `each`, of [`Rows::next_page`].
+    /// Those of `each`, [`Error::Closed`] when the room was closed meanwhile, [`Error::Corrupted`]
+    /// for a damaged block, and [`Error::Io`].
     pub(crate) fn for_each(
-        &self,
+        &mut self,
         mut each: impl FnMut(Table, &[u8], &[u8]) -> Result<()>,
     ) -> Result<()> {
         for &table in Table::ALL {
-            let mut rows = self.rows(table);
-            while let Some(page) = rows.next_page()? {
-                page.iter().try_for_each(|(key, value)| each(table, key, value))?;
+            let mut cursor = RowCursor::all(table);
+            while let Some((key, value)) = cursor.next(self)? {
+                each(table, &key, &value)?;
             }
         }
         Ok(())
@@ -118,35 +114,9 @@ impl Reader for DurableSnapshot {
         }
     }
 
-    fn scan(
-        &mut self,
-        table: Table,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Row>> {
+    fn page(&mut self, range: RowRange<'_>, size: PageSize) -> Result<RowPage> {
         let _open = self.core.open_for_reading()?;
-        view::scan(&self.view, self.lsn, (table, from, to), limit, &mut 0)
-    }
-}
-
-/// The rows of one table, page by page.
-#[derive(Debug)]
-pub(crate) struct Rows<'a> {
-    read: &'a DurableSnapshot,
-    pages: Pages,
-}
-
-impl Rows<'_> {
-    /// The next page, of at most a thousand rows or so and a megabyte and one row. It may be empty;
-    /// `None` is behind the last one.
-    ///
-    /// # Errors
-    /// [`Error::Closed`] when the room was closed meanwhile, [`Error::Corrupted`] for a damaged
-    /// block, and [`Error::Io`].
-    pub(crate) fn next_page(&mut self) -> Result<Option<Vec<Row>>> {
-        let _open = self.read.core.open_for_reading()?;
-        self.pages.next(&self.read.view, self.read.lsn)
+        merge::read_page(&self.view, self.lsn, None, range, size, &mut 0)
     }
 }
 
@@ -154,11 +124,12 @@ impl Rows<'_> {
 mod tests {
     use super::*;
     use crate::clock::SystemClock;
-    use crate::engine::access::Writer;
+    use crate::engine::access::{RestOfRange, Writer};
     use crate::engine::{EngineOptions, Threads};
     use crate::storage::MemoryStorage;
     use crate::storage::sim::{CallKind, Fault, SimStorage};
     use std::collections::BTreeMap;
+    use std::ops::Bound;
 
     type Rows = BTreeMap<(u8, Vec<u8>), Vec<u8>>;
 
@@ -187,7 +158,7 @@ mod tests {
         staged.wait().unwrap();
     }
 
-    fn all(read: &DurableSnapshot) -> Result<Rows> {
+    fn all(read: &mut DurableSnapshot) -> Result<Rows> {
         let mut rows = Rows::new();
         read.for_each(|table, key, value| {
             assert!(rows.insert((table.number(), key.to_vec()), value.to_vec()).is_none(), "twice");
@@ -224,13 +195,13 @@ mod tests {
                     engine.checkpoint().unwrap();
                 }
             }
-            let read = engine.durable_snapshot().unwrap();
+            let mut read = engine.durable_snapshot().unwrap();
             let later: Vec<_> = (0..3_000).map(|key| (Table::Cache, key, None)).collect();
             write(&engine, Durability::Sync, &later);
             if random.bool() {
                 engine.checkpoint().unwrap();
             }
-            assert_eq!(all(&read).unwrap(), model, "seed {seed}");
+            assert_eq!(all(&mut read).unwrap(), model, "seed {seed}");
         }
     }
 
@@ -244,11 +215,19 @@ mod tests {
         for key in 0..12 {
             write(&engine, Durability::Sync, &[(Table::Cache, key, Some(vec![1; 2 << 20]))]);
         }
-        let read = engine.durable_snapshot().unwrap();
-        let (mut rows, mut seen) = (read.rows(Table::Cache), 0);
-        while let Some(page) = rows.next_page().unwrap() {
-            assert!(page.len() <= 1, "{} rows of 2 MiB in one page", page.len());
-            seen += page.len();
+        let mut read = engine.durable_snapshot().unwrap();
+        let (mut from, mut seen) = (Bound::Unbounded, 0);
+        loop {
+            let to = Bound::Unbounded;
+            let range =
+                RowRange { table: Table::Cache, from: from.as_ref().map(Vec::as_slice), to };
+            let page = read.page(range, PageSize::of_rows(usize::MAX)).unwrap();
+            assert!(page.rows.len() <= 1, "{} rows of 2 MiB in one page", page.rows.len());
+            seen += page.rows.len();
+            if page.rest == RestOfRange::Empty {
+                break;
+            }
+            from = page.rows.into_iter().next_back().map_or(from, |(key, _)| Bound::Excluded(key));
         }
         assert_eq!(seen, 12);
     }
@@ -259,9 +238,9 @@ mod tests {
         let engine = Engine::create_on(storage.clone(), options()).unwrap();
         write(&engine, Durability::Os, &[(Table::Cache, 1, Some(b"value".to_vec()))]);
         assert_eq!(engine.core.log.durable(), 0);
-        let read = engine.durable_snapshot().unwrap();
+        let mut read = engine.durable_snapshot().unwrap();
         assert_eq!((read.lsn(), engine.core.log.durable()), (1, 1));
-        assert_eq!(all(&read).unwrap().len(), 1);
+        assert_eq!(all(&mut read).unwrap().len(), 1);
     }
 
     #[test]
@@ -272,18 +251,18 @@ mod tests {
         write(&engine, Durability::Os, &[(Table::Cache, 1, Some(b"lost".to_vec()))]);
         storage.fail_call(CallKind::Sync, 0, Fault::Eio);
         storage.fail_call(CallKind::DurableWrite, 0, Fault::Eio);
-        let read = engine.durable_snapshot().unwrap();
+        let mut read = engine.durable_snapshot().unwrap();
         assert!(engine.core.log.failure().is_some(), "the flush was to fail");
         assert_eq!(read.lsn(), 1);
-        assert_eq!(all(&read).unwrap().into_values().collect::<Vec<_>>(), [b"kept".to_vec()]);
+        assert_eq!(all(&mut read).unwrap().into_values().collect::<Vec<_>>(), [b"kept".to_vec()]);
     }
 
     #[test]
     fn a_room_that_closes_meanwhile_ends_it() {
         let engine = Engine::create_on(Arc::new(MemoryStorage::new()), options()).unwrap();
-        let read = engine.durable_snapshot().unwrap();
+        let mut read = engine.durable_snapshot().unwrap();
         engine.close().unwrap();
-        assert!(matches!(all(&read), Err(Error::Closed)));
+        assert!(matches!(all(&mut read), Err(Error::Closed)));
         assert!(matches!(engine.durable_snapshot(), Err(Error::Closed)));
     }
 }

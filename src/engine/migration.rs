@@ -243,7 +243,7 @@ mod tests {
 
     fn rows(engine: &Engine) -> Rows {
         let mut rows = Rows::new();
-        let read = engine.durable_snapshot().unwrap();
+        let mut read = engine.durable_snapshot().unwrap();
         let kept = read.for_each(|table, key, value| {
             rows.push((table, key.to_vec(), value.to_vec()));
             Ok(())

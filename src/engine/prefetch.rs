@@ -5,14 +5,13 @@
 //! They are named by the caller ([`Prefetched::load`]), or they are those that the operation read
 //! when it was [rehearsed](DryRun).
 
-use super::access::{Reader, Row, Value, Writer};
+use super::access::{PageSize, Reader, RowPage, RowRange, Value, Writer};
 use super::view::{Snapshot, View};
 use crate::btree::BtreeView;
 use crate::error::Result;
 use crate::tables::Table;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::sync::Arc;
 
 /// What the B-tree holds at some keys.
@@ -122,17 +121,11 @@ impl Reader for DryRun {
         Ok(value)
     }
 
-    fn scan(
-        &mut self,
-        table: Table,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Row>> {
-        let rows = self.snapshot.scan(table, from, to, limit)?;
+    fn page(&mut self, range: RowRange<'_>, size: PageSize) -> Result<RowPage> {
+        let page = self.snapshot.page(range, size)?;
         self.cost.read_bytes +=
-            rows.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
-        Ok(rows)
+            page.rows.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
+        Ok(page)
     }
 }
 

@@ -3,10 +3,10 @@
 //! This is how a new file is checked before it gets its name, and how the file of an older version
 //! is read.
 
+use super::cursor::RowCursor;
 use super::format::layout_of;
 use super::open::recover;
-use super::pages::Pages;
-use super::view::View;
+use super::view::{Snapshot, View};
 use crate::btree::Btree;
 use crate::error::Result;
 use crate::storage::{Storage, Superblock};
@@ -16,7 +16,7 @@ use std::sync::Arc;
 /// The content of a room, as an opening would find it.
 #[derive(Debug)]
 pub(super) struct RecoveredImage {
-    view: View,
+    view: Arc<View>,
     lsn: u64,
     /// Whether recovery would have nothing to do: no frames to replay, nothing to erase.
     is_settled: bool,
@@ -45,7 +45,7 @@ impl RecoveredImage {
             frozen: recovered.frozen.map(Arc::new),
             btree: btree.view(),
         };
-        Ok(Self { view, lsn, is_settled, _base: btree })
+        Ok(Self { view: Arc::new(view), lsn, is_settled, _base: btree })
     }
 
     /// The position of its last frame.
@@ -67,10 +67,11 @@ impl RecoveredImage {
         &self,
         mut each: impl FnMut(Table, &[u8], &[u8]) -> Result<()>,
     ) -> Result<()> {
+        let mut rows = Snapshot::new(Arc::clone(&self.view), self.lsn, 0);
         for &table in Table::ALL {
-            let mut pages = Pages::of(table);
-            while let Some(page) = pages.next(&self.view, self.lsn)? {
-                page.iter().try_for_each(|(key, value)| each(table, key, value))?;
+            let mut cursor = RowCursor::all(table);
+            while let Some((key, value)) = cursor.next(&mut rows)? {
+                each(table, &key, &value)?;
             }
         }
         Ok(())

@@ -1,14 +1,14 @@
 //! A transaction: reads of the newest state, and staged rows that become one frame.
 
-use super::access::{Reader, Row, Value, Writer};
+use super::access::{PageSize, Reader, RowPage, RowRange, Value, Writer};
+use super::merge;
 use super::prefetch::Prefetched;
 use super::row_wait::Changes;
-use super::view::{self, View};
+use super::view::View;
 use crate::error::Result;
 use crate::log::batch;
 use crate::tables::Table;
 use std::collections::BTreeMap;
-use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
 /// Rows by table and key; `None` is the absence of one.
@@ -83,48 +83,10 @@ impl Reader for Tx<'_> {
         self.view.btree.get(table, key)
     }
 
-    fn scan(
-        &mut self,
-        table: Table,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Row>> {
-        // Staged rows are few, and a scan inside a transaction is rare.
-        let staged: Vec<_> = self
-            .staged
-            .iter()
-            .filter(|((of, key), _)| {
-                *of == table
-                    && <(Bound<&[u8]>, Bound<&[u8]>) as RangeBounds<[u8]>>::contains(
-                        &(from, to),
-                        key.as_slice(),
-                    )
-            })
-            .map(|((_, key), value)| (key, value))
-            .collect();
-        // Each staged row hides at most one committed row, so this many committed rows are enough.
-        let committed_limit = limit.saturating_add(staged.len());
-        let committed = view::scan(
-            &self.view,
-            u64::MAX,
-            (table, from, to),
-            committed_limit,
-            &mut self.depends_on_lsn,
-        )?;
-        let more = committed.len() == committed_limit;
-        let horizon = committed.last().map(|(key, _)| key.clone());
-        let mut rows: BTreeMap<Vec<u8>, Value> = committed.into_iter().collect();
-        for (key, value) in staged {
-            if more && horizon.as_ref().is_some_and(|horizon| key > horizon) {
-                break;
-            }
-            match value {
-                Some(value) => rows.insert(key.clone(), Arc::clone(value)),
-                None => rows.remove(key),
-            };
-        }
-        Ok(rows.into_iter().take(limit).collect())
+    fn page(&mut self, range: RowRange<'_>, size: PageSize) -> Result<RowPage> {
+        let staged = Some(&self.staged).filter(|staged| !staged.is_empty());
+        let depends_on_lsn = &mut self.depends_on_lsn;
+        merge::read_page(&self.view, u64::MAX, staged, range, size, depends_on_lsn)
     }
 }
 

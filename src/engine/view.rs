@@ -1,12 +1,11 @@
 //! What readers look into: the in-memory tables and the B-tree, as of one position.
 
-use super::access::{Reader, Row, Value};
+use super::access::{PageSize, Reader, RowPage, RowRange, Value};
+use super::merge;
 use crate::btree::BtreeView;
 use crate::error::Result;
 use crate::memtable::{Found, Memtable};
 use crate::tables::Table;
-use std::cmp::Ordering;
-use std::ops::Bound;
 use std::sync::Arc;
 
 /// The tables that together hold every row: newer ones hide older ones.
@@ -33,87 +32,6 @@ impl View {
             .get(table, key, lsn)
             .or_else(|| self.frozen.as_ref().and_then(|frozen| frozen.get(table, key, lsn)))
     }
-
-    /// The first row of the range in memory, the newer table hiding the older.
-    pub(super) fn next_in_memory(
-        &self,
-        table: Table,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
-        lsn: u64,
-    ) -> Option<(Box<[u8]>, Found)> {
-        let active = self.active.next(table, from, to, lsn);
-        let frozen = self.frozen.as_ref().and_then(|frozen| frozen.next(table, from, to, lsn));
-        match (active, frozen) {
-            (Some(active), Some(frozen)) if frozen.0 < active.0 => Some(frozen),
-            (Some(active), _) => Some(active),
-            (None, frozen) => frozen,
-        }
-    }
-}
-
-/// How many rows of the B-tree are read at once, when none of the rows before was to be seen.
-const MAX_HIDDEN_PAGE: usize = 256;
-
-/// Merges what is in memory over what is in the B-tree, in key order, up to `limit` rows.
-/// `depends_on_lsn` becomes the greatest position among the versions touched, tombstones too.
-pub(super) fn scan(
-    view: &View,
-    lsn: u64,
-    range: (Table, Bound<&[u8]>, Bound<&[u8]>),
-    limit: usize,
-    depends_on_lsn: &mut u64,
-) -> Result<Vec<Row>> {
-    let (table, from, to) = range;
-    let mut rows: Vec<Row> = Vec::new();
-    let mut start: Bound<Vec<u8>> = from.map(<[u8]>::to_vec);
-    let mut hidden = 0;
-    while rows.len() < limit {
-        // Where everything is hidden by tombstones, pages grow, so that a run of them costs a walk
-        // and not a search for each.
-        let wanted = (limit - rows.len()).max(hidden);
-        let rows_before = rows.len();
-        let below = view.btree.scan(table, bound(&start), to, wanted)?;
-        // A short page is the last one; behind a full one there may be more rows, which come with
-        // the next.
-        let exhausted = below.len() < wanted;
-        let mut below = below.into_iter().peekable();
-        let mut above = view.next_in_memory(table, bound(&start), to, lsn);
-        let mut last = None;
-        while rows.len() < limit {
-            let order = match (below.peek(), &above) {
-                (None, _) if !exhausted => break,
-                (None, None) => return Ok(rows),
-                (Some(_), None) => Ordering::Less,
-                (None, Some(_)) => Ordering::Greater,
-                (Some((below, _)), Some((above, _))) => below.as_slice().cmp(above),
-            };
-            if order.is_le() {
-                let row = below.next();
-                last = row.as_ref().map(|(key, _)| key.clone());
-                if order.is_lt() {
-                    rows.extend(row);
-                    continue;
-                }
-            }
-            if let Some((key, found)) = above.take() {
-                *depends_on_lsn = (*depends_on_lsn).max(found.lsn);
-                above = view.next_in_memory(table, Bound::Excluded(&key), to, lsn);
-                last = Some(key.to_vec());
-                rows.extend(found.value.map(|value| (key.to_vec(), value)));
-            }
-        }
-        if let Some(last) = last {
-            start = Bound::Excluded(last);
-        }
-        let all_hidden = rows.len() == rows_before && table.has_small_rows();
-        hidden = if all_hidden { (wanted * 2).min(MAX_HIDDEN_PAGE) } else { 0 };
-    }
-    Ok(rows)
-}
-
-fn bound(bound: &Bound<Vec<u8>>) -> Bound<&[u8]> {
-    bound.as_ref().map(Vec::as_slice)
 }
 
 /// A consistent state: every frame up to one position, none after.
@@ -161,13 +79,7 @@ impl Reader for Snapshot {
         }
     }
 
-    fn scan(
-        &mut self,
-        table: Table,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Row>> {
-        scan(&self.view, self.lsn, (table, from, to), limit, &mut self.depends_on_lsn)
+    fn page(&mut self, range: RowRange<'_>, size: PageSize) -> Result<RowPage> {
+        merge::read_page(&self.view, self.lsn, None, range, size, &mut self.depends_on_lsn)
     }
 }

@@ -1,6 +1,6 @@
 //! A transaction over a map, which lets the operations of the stores be tested without an engine.
 
-use crate::engine::access::{Reader, Row, Value, Writer};
+use crate::engine::access::{PageSize, Reader, RestOfRange, Row, RowPage, RowRange, Value, Writer};
 use crate::error::Result;
 use crate::tables::Table;
 use std::collections::BTreeMap;
@@ -42,32 +42,24 @@ impl Reader for MapTx {
         Ok(self.rows.get(&(table, key.to_vec())).cloned())
     }
 
-    fn scan(
-        &mut self,
-        table: Table,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Row>> {
-        let after_start = |key: &[u8]| match from {
-            Bound::Included(start) => key >= start,
-            Bound::Excluded(start) => key > start,
-            Bound::Unbounded => true,
+    fn page(&mut self, range: RowRange<'_>, size: PageSize) -> Result<RowPage> {
+        let first = range.from.map(|key| (range.table, key.to_vec()));
+        let first = if matches!(first, Bound::Unbounded) {
+            Bound::Included((range.table, Vec::new()))
+        } else {
+            first
         };
-        let before_end = |key: &[u8]| match to {
-            Bound::Included(end) => key <= end,
-            Bound::Excluded(end) => key < end,
-            Bound::Unbounded => true,
-        };
-        let inside =
-            |(of, key): &(Table, Vec<u8>)| *of == table && after_start(key) && before_end(key);
-        Ok(self
+        let mut rows: Vec<Row> = self
             .rows
-            .iter()
-            .filter(|(at, _)| inside(at))
-            .take(limit)
+            .range((first, Bound::Unbounded))
+            .take_while(|((table, key), _)| *table == range.table && range.ends_behind(key))
+            .take(size.rows() + 1)
             .map(|((_, key), value)| (key.clone(), value.clone()))
-            .collect())
+            .collect();
+        let is_whole = rows.len() <= size.rows();
+        rows.truncate(size.rows());
+        let rest = if is_whole { RestOfRange::Empty } else { RestOfRange::BehindLastRow };
+        Ok(RowPage { rows, rest })
     }
 }
 

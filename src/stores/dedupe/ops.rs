@@ -9,8 +9,8 @@
 
 use super::row::{JobRow, Progress, key_of, prefix_of};
 use super::{DedupeEntry, DedupeStats, JobId, JobState, Registration};
-use crate::codec::key::prefix_end;
-use crate::engine::access::{Reader, Row, Value, Writer};
+use crate::engine::access::{Reader, Value, Writer};
+use crate::engine::cursor::RowCursor;
 use crate::engine::{Found, Judge};
 use crate::error::{Error, Result};
 use crate::limits::MAX_KEY_LEN;
@@ -20,15 +20,11 @@ use crate::stores::page::{Cursor, Page, check_limit};
 use crate::tables::Table;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 use ulid::Ulid;
 
 const TABLE: Table = Table::DedupeJob;
-
-/// How many rows one step of a walk reads. Few, because a row may have megabytes.
-const SCAN_SLICE: usize = 64;
 
 /// What is said of a job whose owner's opening of the file has ended.
 const LEFT_PENDING: &str = "left pending by an earlier opening of the file";
@@ -184,41 +180,27 @@ fn judge_of(job: [u8; 16]) -> Judge {
     })
 }
 
-/// The rows behind `after` (from the first without one) whose keys begin with `prefix`, a slice of
-/// them.
-fn slice(rows: &mut dyn Reader, prefix: &[u8], after: Option<&[u8]>) -> Result<Vec<Row>> {
-    let end = prefix_end(prefix);
-    let from = after.map_or(Bound::Included(prefix), Bound::Excluded);
-    rows.scan(TABLE, from, end.as_deref().map_or(Bound::Unbounded, Bound::Excluded), SCAN_SLICE)
-}
-
 /// Removes jobs whose keys begin with `prefix`, behind `after`, until about `budget` bytes were
 /// staged. Answers behind which one to go on, or `None` when none is left.
 pub(crate) fn clear(
     tx: &mut dyn Writer,
     prefix: &[u8],
-    mut after: Option<Vec<u8>>,
+    after: Option<Vec<u8>>,
     budget: usize,
 ) -> Result<Option<Vec<u8>>> {
     let mut staged = 0;
-    loop {
-        let rows = slice(tx, prefix, after.as_deref())?;
-        let was_last = rows.len() < SCAN_SLICE;
-        for (key, value) in rows {
-            if let Some(ends_at_ms) = JobRow::decode(&value)?.ends_at_ms {
-                expiry::delete(tx, ends_at_ms, TABLE, &key);
-            }
-            tx.delete(TABLE, &key);
-            staged += 2 * (key.len() + 16);
-            after = Some(key);
-            if staged >= budget {
-                return Ok(after);
-            }
+    let mut jobs = RowCursor::prefix(TABLE, prefix).after(after);
+    while let Some((key, value)) = jobs.next(tx)? {
+        if let Some(ends_at_ms) = JobRow::decode(&value)?.ends_at_ms {
+            expiry::delete(tx, ends_at_ms, TABLE, &key);
         }
-        if was_last {
-            return Ok(None);
+        tx.delete(TABLE, &key);
+        staged += 2 * (key.len() + 16);
+        if staged >= budget {
+            return Ok(Some(key));
         }
     }
+    Ok(None)
 }
 
 /// A page of the jobs of the store called `name` behind `cursor`.
@@ -231,36 +213,28 @@ pub(crate) fn list(
 ) -> Result<Page<DedupeEntry>> {
     check_limit(limit)?;
     let prefix = prefix_of(name)?;
-    let mut after = cursor.map(|cursor| cursor.key_in(TABLE)).transpose()?.map(<[u8]>::to_vec);
-    if after.as_ref().is_some_and(|after| !after.starts_with(&prefix)) {
+    let after = cursor.map(|cursor| cursor.key_in(TABLE)).transpose()?;
+    if after.is_some_and(|after| !after.starts_with(&prefix)) {
         return Err(Error::InvalidConfig(
             "the cursor is of another store; pass one that a page of this listing gave".into(),
         ));
     }
     let now_ms = rows.now_ms();
     let mut items: Vec<DedupeEntry> = Vec::new();
-    loop {
-        let found = slice(rows, &prefix, after.as_deref())?;
-        for (key, value) in &found {
-            let row = JobRow::decode(value)?;
-            if !row.is_live(now_ms) {
-                continue;
-            }
-            if items.len() == limit {
-                let last = items.last().map(|last| key_of(name, &last.hash)).transpose()?;
-                return Ok(Page { items, next: last.map(|key| Cursor::new(TABLE, key)) });
-            }
-            items.push(entry(
-                key.strip_prefix(prefix.as_slice()).unwrap_or_default(),
-                &row,
-                opening_id,
-            )?);
+    let mut jobs = RowCursor::prefix(TABLE, &prefix).after(after);
+    while let Some((key, value)) = jobs.next(rows)? {
+        let row = JobRow::decode(&value)?;
+        if !row.is_live(now_ms) {
+            continue;
         }
-        if found.len() < SCAN_SLICE {
-            return Ok(Page { items, next: None });
+        if items.len() == limit {
+            let last = items.last().map(|last| key_of(name, &last.hash)).transpose()?;
+            return Ok(Page { items, next: last.map(|key| Cursor::new(TABLE, key)) });
         }
-        after = found.into_iter().next_back().map(|(key, _)| key);
+        let hash = key.strip_prefix(prefix.as_slice()).unwrap_or_default();
+        items.push(entry(hash, &row, opening_id)?);
     }
+    Ok(Page { items, next: None })
 }
 
 fn entry(hash: &[u8], row: &JobRow<'_>, opening_id: u64) -> Result<DedupeEntry> {
@@ -282,25 +256,19 @@ pub(crate) fn stats(rows: &mut dyn Reader, name: &str, opening_id: u64) -> Resul
     let prefix = prefix_of(name)?;
     let now_ms = rows.now_ms();
     let mut stats = DedupeStats::default();
-    let mut after = None;
-    loop {
-        let found = slice(rows, &prefix, after.as_deref())?;
-        for (key, value) in &found {
-            let row = JobRow::decode(value)?;
-            stats.bytes += (key.len() + value.len()) as u64;
-            let count = match row.progress {
-                _ if !row.is_live(now_ms) => &mut stats.expired,
-                Progress::Pending if row.opening_id == opening_id => &mut stats.pending,
-                Progress::Pending | Progress::Failed(_) => &mut stats.failed,
-                Progress::Completed(_) => &mut stats.completed,
-            };
-            *count += 1;
-        }
-        if found.len() < SCAN_SLICE {
-            return Ok(stats);
-        }
-        after = found.into_iter().next_back().map(|(key, _)| key);
+    let mut jobs = RowCursor::prefix(TABLE, &prefix);
+    while let Some((key, value)) = jobs.next(rows)? {
+        let row = JobRow::decode(&value)?;
+        stats.bytes += (key.len() + value.len()) as u64;
+        let count = match row.progress {
+            _ if !row.is_live(now_ms) => &mut stats.expired,
+            Progress::Pending if row.opening_id == opening_id => &mut stats.pending,
+            Progress::Pending | Progress::Failed(_) => &mut stats.failed,
+            Progress::Completed(_) => &mut stats.completed,
+        };
+        *count += 1;
     }
+    Ok(stats)
 }
 
 #[cfg(test)]

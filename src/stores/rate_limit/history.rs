@@ -22,6 +22,7 @@ pub(crate) use logical::Requests;
 
 use crate::codec::{self, key};
 use crate::engine::access::{Reader, Writer};
+use crate::engine::cursor::RowCursor;
 use crate::error::{Error, Result};
 use crate::tables::Table;
 use std::ops::Bound;
@@ -206,8 +207,8 @@ impl History {
         let end = self.garbage_end();
         let from = row_key(place, self.swept_to.0, self.swept_to.1);
         let to = row_key(place, end.0, end.1);
-        let found =
-            tx.scan(Table::RateLimitRequest, Bound::Included(&from), Bound::Excluded(&to), limit)?;
+        let (from, to) = (Bound::Included(from.as_slice()), Bound::Excluded(to.as_slice()));
+        let found = RowCursor::range(Table::RateLimitRequest, from, to).up_to(limit).collect(tx)?;
         self.swept_to = match found.last() {
             Some((key, _)) if found.len() == limit => {
                 let (epoch, ms) = decode_row_key(key)?;
@@ -250,12 +251,12 @@ impl History {
         }
         let from = row_key(place, self.epoch, gone_ms);
         let to = row_key(place, self.epoch, self.last_ms);
-        let found =
-            rows.scan(Table::RateLimitRequest, Bound::Excluded(&from), Bound::Included(&to), 1)?;
-        let Some((key, value)) = found.first() else {
+        let (from, to) = (Bound::Excluded(from.as_slice()), Bound::Included(to.as_slice()));
+        let mut cursor = RowCursor::range(Table::RateLimitRequest, from, to).up_to(1);
+        let Some((key, value)) = cursor.next(rows)? else {
             return Err(damaged("the row of a window's last request is missing"));
         };
-        let number = codec::decode_row(Table::RateLimitRequest.name(), value)?;
-        Ok(Some(Mark { ms: decode_row_key(key)?.1, number }))
+        let number = codec::decode_row(Table::RateLimitRequest.name(), &value)?;
+        Ok(Some(Mark { ms: decode_row_key(&key)?.1, number }))
     }
 }

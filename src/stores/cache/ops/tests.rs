@@ -1,4 +1,5 @@
 use super::*;
+use crate::engine::access::{PageSize, RowPage, RowRange};
 use crate::stores::map_tx::MapTx;
 use std::sync::Arc;
 
@@ -197,15 +198,9 @@ impl Reader for Counting<'_> {
         self.0.get(table, key)
     }
 
-    fn scan(
-        &mut self,
-        table: Table,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<crate::engine::access::Row>> {
+    fn page(&mut self, range: RowRange<'_>, size: PageSize) -> Result<RowPage> {
         self.1 += 1_000;
-        self.0.scan(table, from, to, limit)
+        self.0.page(range, size)
     }
 }
 

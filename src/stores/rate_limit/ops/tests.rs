@@ -1,5 +1,5 @@
 use super::*;
-use crate::engine::access::{Row, Value};
+use crate::engine::access::{PageSize, RowPage, RowRange, Value};
 use crate::stores::map_tx::MapTx;
 use crate::stores::rate_limit::RateLimitTx;
 use std::collections::VecDeque;
@@ -75,16 +75,10 @@ impl Reader for Counting {
         self.inner.get(table, key)
     }
 
-    fn scan(
-        &mut self,
-        table: Table,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Row>> {
-        let rows = self.inner.scan(table, from, to, limit)?;
-        self.touched += 1 + rows.len();
-        Ok(rows)
+    fn page(&mut self, range: RowRange<'_>, size: PageSize) -> Result<RowPage> {
+        let page = self.inner.page(range, size)?;
+        self.touched += 1 + page.rows.len();
+        Ok(page)
     }
 }
 

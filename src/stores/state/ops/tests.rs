@@ -1,6 +1,6 @@
 use super::super::{ListScope, scan};
 use super::*;
-use crate::engine::access::Row;
+use crate::engine::access::{PageSize, RowPage, RowRange};
 use crate::stores::map_tx::MapTx;
 use crate::stores::page::Cursor;
 
@@ -33,16 +33,10 @@ impl Reader for Counting {
         self.rows.get(table, key)
     }
 
-    fn scan(
-        &mut self,
-        table: Table,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
-        limit: usize,
-    ) -> crate::error::Result<Vec<Row>> {
-        let found = self.rows.scan(table, from, to, limit)?;
-        self.read += found.len().max(1);
-        Ok(found)
+    fn page(&mut self, range: RowRange<'_>, size: PageSize) -> crate::error::Result<RowPage> {
+        let page = self.rows.page(range, size)?;
+        self.read += page.rows.len().max(1);
+        Ok(page)
     }
 }
 
