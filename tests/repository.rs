@@ -405,34 +405,3 @@ fn every_file_begins_by_saying_what_it_is() {
         .collect();
     fail_with(&problems);
 }
-
-/// A table stands once, in docs/tables. A document shows it between `<!-- table: NAME -->` and
-/// `<!-- end table -->`, and rustdoc includes the same file.
-#[test]
-fn tables_in_the_documents_equal_their_source() {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    let mut problems = Vec::new();
-    for folder in [root.clone(), root.join("docs")] {
-        for entry in fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.extension().is_none_or(|extension| extension != "md") {
-                continue;
-            }
-            let text = fs::read_to_string(&path).unwrap();
-            for shown in text.split("<!-- table: ").skip(1) {
-                let (name, rest) = shown.split_once(" -->\n").unwrap();
-                let table = rest.split("<!-- end table -->").next().unwrap();
-                let source = format!("docs/tables/{name}.md");
-                match fs::read_to_string(root.join(&source)) {
-                    Ok(expected) if expected.trim() == table.trim() => {}
-                    Ok(_) => problems.push(format!(
-                        "{}: the table {name} differs from {source}; copy that file over it",
-                        path.display()
-                    )),
-                    Err(error) => problems.push(format!("{}: {source}: {error}", path.display())),
-                }
-            }
-        }
-    }
-    fail_with(&problems);
-}
