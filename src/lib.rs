@@ -2,8 +2,9 @@
 #![deny(missing_docs, unsafe_code)]
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation)]
 
+mod api;
 mod btree;
-mod clock;
+pub mod clock;
 mod codec;
 #[cfg(feature = "codlet")]
 pub mod codlet;
@@ -30,6 +31,10 @@ mod stores;
 mod tables;
 mod verify;
 
+pub use api::{
+    adaptive_rate_limit, cache, dedupe, form_token, handoff, maintenance, page, prelude,
+    rate_limit, state, stats, tools, watch,
+};
 pub use clock::{Clock, ClockPace, ManualClock, SystemClock};
 pub use durability::Durability;
 pub use engine::{BackupReport, CompactReport, EngineStats};

@@ -9,7 +9,7 @@ const MAX_PRODUCTION_LINES: usize = 640;
 
 /// The layers of the library from the bottom up. A module imports what lies in the layers
 /// below, in its own layer only if siblings may, and nothing from above.
-const LAYERS: [(&[&str], Siblings); 10] = [
+const LAYERS: [(&[&str], Siblings); 11] = [
     (
         &["codec", "error", "clock", "limits", "durability", "tables", "histogram", "observe"],
         Siblings::May,
@@ -28,6 +28,8 @@ const LAYERS: [(&[&str], Siblings); 10] = [
     // What is done with a room as a whole.
     (&["export"], Siblings::May),
     (&["drivers"], Siblings::May),
+    // The public modules by store, which only re-export.
+    (&["api"], Siblings::May),
 ];
 
 /// Modules beside the layers, which see what every user of the crate sees.

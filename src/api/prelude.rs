@@ -1,0 +1,39 @@
+//! Every name that a program over the stores writes, for one import.
+//!
+//! ```
+//! use cloakroom::prelude::*;
+//!
+//! let room = Cloakroom::builder().open_in_memory()?;
+//! room.cache::<u32>("primes").set("third", &5, 60).wait()?;
+//! assert_eq!(room.cache::<u32>("primes").get("third").wait()?, Some(5));
+//! # Ok::<(), Error>(())
+//! ```
+//!
+//! A name that is imported by itself takes precedence over one of the prelude, so
+//! `use axum::extract::State;` beside it means axum's. Entries, statistics and reports are not in
+//! it: each is in the module of what it is about.
+
+pub use super::adaptive_rate_limit::{
+    AdaptiveConfig, AdaptiveRateLimit, AdaptiveRateLimitStatus, AdaptiveRateLimitStore, Priority,
+};
+pub use super::cache::{Cache, CacheStore};
+pub use super::dedupe::{Dedupe, DedupeStore, JobId, Registration};
+pub use super::form_token::{
+    FormTokenRecord, FormTokenStore, FormTokens, LookupKey, TokenConsumeOutcome, TokenSubject,
+    classify_token_consume,
+};
+pub use super::handoff::{Claim, ClaimId, Handoff, HandoffStateStore, JsonObject};
+pub use super::page::{Cursor, Page};
+pub use super::rate_limit::{RateLimit, RateLimitConfig, RateLimitStatus, RateLimitStore};
+pub use super::state::{
+    EventId, Identity, ListScope, SlotExpectation, State, StateError, StateRecord, StateStore,
+    validate_identity, validate_list_kind, validate_record,
+};
+pub use crate::clock::{Clock, ManualClock, SystemClock};
+#[cfg(any(test, feature = "conformance"))]
+pub use crate::conformance;
+pub use crate::drivers::{self, StateConfig};
+pub use crate::durability::Durability;
+pub use crate::error::{Error, Result};
+pub use crate::pending::Pending;
+pub use crate::room::{Builder, Cloakroom, Transaction};
