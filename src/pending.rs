@@ -55,15 +55,12 @@ enum State<T, E> {
 struct Expecting<T, E> {
     event: Arc<Event>,
     /// Takes the event off the lists that it stands on when it is dropped.
-    _listed: Box<dyn Listed>,
+    _listed: Box<dyn Send + Sync>,
     finish: fn(Option<Value>) -> Result<T, E>,
     log: Arc<Log>,
     durability: Durability,
     from_error: fn(Error) -> E,
 }
-
-/// What keeps an event on the lists of those who may end it, for as long as it is kept itself.
-pub(crate) trait Listed: Send + Sync {}
 
 impl<T, E> Expecting<T, E> {
     /// The wait for the log that is left when the event is over.
@@ -115,10 +112,11 @@ impl<T, E> Pending<T, E> {
         }
     }
 
-    /// An answer that `finish` makes of what `event` leaves. `listed` is kept until then.
+    /// An answer that `finish` makes of what `event` leaves. `listed` is kept until then, and takes
+    /// the event off the lists of those who may end it when it is dropped.
     pub(crate) fn on_event(
         event: Arc<Event>,
-        listed: Box<dyn Listed>,
+        listed: Box<dyn Send + Sync>,
         finish: fn(Option<Value>) -> Result<T, E>,
         log: &Arc<Log>,
         durability: Durability,

@@ -20,11 +20,12 @@ use crate::stores::form_token::FormTokens;
 use crate::stores::handoff::Handoff;
 use crate::stores::rate_limit::{RateLimit, RateLimitConfig};
 use crate::stores::state::State;
-use crate::stores::sweep::{Foreign, SweepReport, Sweeper, backlog};
+use crate::stores::sweep::{Foreign, SweepReport, backlog};
 use crate::stores::watch::{Watch, WatchFilter};
-use crate::stores::{RoomStats, stats};
+use crate::stores::{RoomStats, StoreStates, stats};
 use crate::verify::{self, VerifyReport};
 use std::path::Path;
+use std::sync::Arc;
 
 /// What sweeps the tables of the adapter for `codlet`, in a program that has it.
 #[cfg(feature = "codlet")]
@@ -50,6 +51,7 @@ const SWEEP_FOREIGN: Option<Foreign> = None;
 #[derive(Debug, Clone)]
 pub struct Cloakroom {
     engine: Engine,
+    states: Arc<StoreStates>,
     durability: Durability,
 }
 
@@ -105,7 +107,7 @@ impl Cloakroom {
     /// whatever their `T`; an entry that does not decode as a handle's `T` is a miss.
     #[must_use]
     pub fn cache<T>(&self, name: &str) -> Cache<T> {
-        Cache::new(self.engine.clone(), name)
+        Cache::new(self.engine.clone(), &self.states.caches, name)
     }
 
     /// The agent states of this file. Answers are as durable as the room's own durability says,
@@ -177,8 +179,10 @@ impl Cloakroom {
         &self,
         operation: impl FnOnce(&mut Transaction<'_>) -> Result<R, E>,
     ) -> Pending<R, E> {
-        let engine = &self.engine;
-        engine.transact(self.durability, &[], |tx| operation(&mut Transaction::new(tx, engine)))
+        let (engine, states) = (&self.engine, &*self.states);
+        engine.transact(self.durability, &[], |tx| {
+            operation(&mut Transaction::new(tx, engine, states))
+        })
     }
 
     /// Moves everything that was written so far from the log into the B-tree, and blocks until that
@@ -248,7 +252,7 @@ impl Cloakroom {
             return Err(Error::ReadOnly);
         }
         let maintenance = self.engine.maintenance()?;
-        maintenance.shared::<Sweeper>().sweep(&maintenance, SWEEP_FOREIGN)
+        self.states.sweeper.sweep(&maintenance, SWEEP_FOREIGN)
     }
 
     /// Subscribes to the changes of this room's stores, from now on, that pass `filter`.
@@ -257,7 +261,7 @@ impl Cloakroom {
     /// [`Error::Closed`], [`Error::Poisoned`], and [`Error::NestedTransaction`] from inside a
     /// transaction of this room.
     pub fn watch(&self, filter: WatchFilter) -> Result<Watch> {
-        Watch::new(&self.engine, filter)
+        Watch::new(&self.engine, &self.states.feed, filter)
     }
 
     /// What the room holds, store by store, and what its engine counted. Blocks while it counts.
@@ -281,13 +285,19 @@ impl Cloakroom {
     /// # Errors
     /// [`Error::Closed`], or [`Error::Io`] when the system does not tell the length of the file.
     pub fn engine_stats(&self) -> Result<EngineStats> {
-        let swept = self.engine.shared::<Sweeper>("").counts();
+        let stats = self.engine.stats()?;
+        let swept = self.states.sweeper.counts();
+        let feed = self.states.feed.stats(stats.newest_lsn);
         Ok(EngineStats {
             swept: swept.swept,
             sweep_rescheduled: swept.rescheduled,
             sweep_slices: swept.slices,
             sweep_rounds: swept.rounds,
-            ..self.engine.stats()?
+            watchers: feed.watchers,
+            watch_buffered: feed.buffered,
+            watch_lag: feed.lag,
+            watch_overtaken: feed.overtaken,
+            ..stats
         })
     }
 
@@ -318,6 +328,11 @@ impl Cloakroom {
     /// The engine, for what is built on a room.
     pub(crate) fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// What the stores keep in memory.
+    pub(crate) fn states(&self) -> &Arc<StoreStates> {
+        &self.states
     }
 
     /// The room's own durability.

@@ -6,7 +6,7 @@
 //! does the [maintenance](super::maintenance).
 
 use super::Core;
-use super::maintenance::{self, Job};
+use super::maintenance::{self, MaintenanceJob};
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::thread::{self, JoinHandle};
@@ -26,7 +26,7 @@ pub(super) struct Handles {
 
 impl Handles {
     /// Starts them, the one that does the maintenance only when there is something for it to do.
-    pub(super) fn spawn(core: &Arc<Core>, job: Option<Arc<dyn Job>>) -> std::io::Result<Self> {
+    pub(super) fn spawn(core: &Arc<Core>, job: Option<MaintenanceJob>) -> std::io::Result<Self> {
         let committer = {
             let core = Arc::clone(core);
             thread::Builder::new().name("cloakroom-commit".into()).spawn(move || commit(&core))?
@@ -45,7 +45,7 @@ impl Handles {
             let core = Arc::clone(core);
             thread::Builder::new()
                 .name("cloakroom-maintenance".into())
-                .spawn(move || maintenance::run(&core, &*job))
+                .spawn(move || maintenance::run(&core, &job))
         });
         let maintenance = maintenance.transpose()?;
         Ok(Self { committer: Some(committer), checkpointer: Some(checkpointer), maintenance })

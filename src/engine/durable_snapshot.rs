@@ -125,7 +125,7 @@ mod tests {
     use super::*;
     use crate::clock::SystemClock;
     use crate::engine::access::{RestOfRange, Writer};
-    use crate::engine::{EngineOptions, Threads};
+    use crate::engine::{CommitHook, EngineOptions, Threads};
     use crate::storage::MemoryStorage;
     use crate::storage::sim::{CallKind, Fault, SimStorage};
     use std::collections::BTreeMap;
@@ -142,6 +142,7 @@ mod tests {
             maintenance: None,
             read_only: false,
             migrations: &[],
+            hook: CommitHook::default(),
         }
     }
 

@@ -15,99 +15,65 @@
 //! meanwhile is counted and not kept. A transaction that finds the queue empty is taken whatever
 //! its size, which a segment of the log limits.
 
-use super::tx::Staged;
+use super::observer::{CommitObserver, CommittedRows, HeldInterest, Interest, Wakeup};
 use super::{Engine, Turn};
 use crate::durability::Durability;
 use crate::error::{Error, Result};
 use crate::log::Log;
 use crate::observe;
-use crate::tables::{Table, Value};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
+use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Poll, Waker};
 
-/// The rows that a transaction changed, whole.
-#[derive(Clone, Copy)]
-pub(crate) struct CommittedRows<'a> {
-    staged: &'a Staged,
-    /// The position of the transaction.
-    pub(crate) lsn: u64,
-    /// The room's time when it was decided, in milliseconds since the Unix epoch.
-    pub(crate) now_ms: u64,
-}
+/// What a watcher wants of a transaction. Called under the serial lock: it must be short and call
+/// nothing of others.
+pub(crate) type Select<T> = dyn Fn(CommittedRows<'_>) -> Vec<T> + Send + Sync;
 
-impl<'a> CommittedRows<'a> {
-    /// Every changed row by table and key; `None` when it was removed.
-    pub(crate) fn iter(self) -> impl Iterator<Item = (Table, &'a [u8], Option<&'a Value>)> {
-        self.staged.iter().map(|((table, key), value)| (*table, key.as_slice(), value.as_ref()))
-    }
-
-    /// What became of one row: nothing, or else what it is now.
-    pub(crate) fn get(self, table: Table, key: &[u8]) -> Option<Option<&'a Value>> {
-        self.staged.get(&(table, key.to_vec())).map(Option::as_ref)
-    }
-}
-
-/// What a watcher wants.
-pub(crate) trait Selector: Send + Sync + 'static {
-    /// What it keeps of a changed row.
-    type Item: Send;
-
-    /// What it wants of a transaction. Called under the serial lock: it must be short and call
-    /// nothing of others.
-    fn select(&self, rows: CommittedRows<'_>) -> Vec<Self::Item>;
-}
-
-/// All watchers of an engine.
-#[derive(Default)]
-pub(super) struct Feed {
-    /// How many there are, so that a transaction that nobody watches pays for one load.
-    watchers: AtomicUsize,
-    listed: Mutex<Vec<Arc<dyn Listener>>>,
+/// All watchers of a room. `T` is what they keep of a changed row.
+#[derive(Debug)]
+pub(crate) struct Feed<T> {
+    listed: Mutex<Vec<Listed<T>>>,
     overtaken: AtomicU64,
+    /// Held once for each watcher.
+    interest: Interest,
+}
+
+#[derive(Debug)]
+struct Listed<T> {
+    queue: Arc<Queue<T>>,
+    _interest: HeldInterest,
 }
 
 /// What is shown at one moment.
-pub(super) struct FeedStats {
-    pub(super) watchers: u64,
-    pub(super) buffered: u64,
-    pub(super) lag: u64,
-    pub(super) overtaken: u64,
+pub(crate) struct FeedStats {
+    pub(crate) watchers: u64,
+    pub(crate) buffered: u64,
+    pub(crate) lag: u64,
+    pub(crate) overtaken: u64,
 }
 
-impl Feed {
-    /// Whether anybody watches. The caller holds the serial lock, under which watchers come.
-    pub(super) fn is_watched(&self) -> bool {
-        self.watchers.load(Ordering::Relaxed) > 0
-    }
-
-    /// Shows a transaction to the watchers. The caller holds the serial lock, and wakes who is
-    /// answered when it holds no lock.
-    #[cold]
-    pub(super) fn show(&self, staged: &Staged, lsn: u64, now_ms: u64) -> Vec<Waker> {
-        let rows = CommittedRows { staged, lsn, now_ms };
-        let shown =
-            self.listed.lock().iter().map(|listener| listener.show(rows)).collect::<Vec<_>>();
-        self.overtaken.fetch_add(
-            shown.iter().filter(|shown| shown.overtaken).count() as u64,
-            Ordering::Relaxed,
-        );
-        shown.into_iter().filter_map(|shown| shown.waker).collect()
+impl<T> Feed<T> {
+    /// A feed without watchers, which holds `interest` while it has some.
+    pub(crate) fn new(interest: Interest) -> Self {
+        Self { listed: Mutex::default(), overtaken: AtomicU64::new(0), interest }
     }
 
     /// Has every watcher look again, because there is nothing more to come or the log has failed.
     /// `closed` tells which.
-    pub(super) fn rouse(&self, closed: bool) {
-        let listed = self.listed.lock().clone();
-        listed.iter().filter_map(|listener| listener.rouse(closed)).for_each(Waker::wake);
+    fn rouse(&self, closed: bool) -> Vec<Wakeup> {
+        let listed = self.listed.lock();
+        let wakers = listed.iter().filter_map(|listed| listed.queue.rouse(closed));
+        wakers.map(Wakeup::Task).collect()
     }
 
-    pub(super) fn stats(&self, newest_lsn: u64) -> FeedStats {
+    /// What is shown when the newest transaction is at `newest_lsn`.
+    pub(crate) fn stats(&self, newest_lsn: u64) -> FeedStats {
         let listed = self.listed.lock();
-        let behind: Vec<_> = listed.iter().map(|listener| listener.behind()).collect();
+        let behind: Vec<_> = listed.iter().map(|listed| listed.queue.behind()).collect();
         let lag = |from_lsn: u64| (newest_lsn + 1).saturating_sub(from_lsn);
         FeedStats {
             watchers: listed.len() as u64,
@@ -121,22 +87,38 @@ impl Feed {
         }
     }
 
-    fn add(&self, listener: Arc<dyn Listener>) {
-        let mut listed = self.listed.lock();
-        listed.push(listener);
-        self.watchers.store(listed.len(), Ordering::Relaxed);
+    /// The caller holds the serial lock, so that the watcher misses nothing.
+    fn add(&self, queue: Arc<Queue<T>>) {
+        self.listed.lock().push(Listed { queue, _interest: self.interest.hold() });
     }
 
-    fn remove(&self, listener: &Arc<dyn Listener>) {
+    fn remove(&self, queue: &Arc<Queue<T>>) {
         let mut listed = self.listed.lock();
-        listed.retain(|other| !Arc::ptr_eq(other, listener));
-        self.watchers.store(listed.len(), Ordering::Relaxed);
+        let at = listed.iter().position(|listed| Arc::ptr_eq(&listed.queue, queue));
+        let removed = at.map(|at| listed.remove(at));
+        drop(listed);
+        drop(removed);
     }
 }
 
-impl std::fmt::Debug for Feed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Feed").field("watchers", &self.watchers).finish_non_exhaustive()
+impl<T: fmt::Debug + Send> CommitObserver for Feed<T> {
+    /// Shows the transaction to the watchers.
+    fn committed(&self, rows: CommittedRows<'_>) -> Vec<Wakeup> {
+        let mut wakeups = Vec::new();
+        for listed in &*self.listed.lock() {
+            let shown = listed.queue.show(rows);
+            self.overtaken.fetch_add(u64::from(shown.overtaken), Ordering::Relaxed);
+            wakeups.extend(shown.waker.map(Wakeup::Task));
+        }
+        wakeups
+    }
+
+    fn failed(&self) -> Vec<Wakeup> {
+        self.rouse(false)
+    }
+
+    fn closed(&self) -> Vec<Wakeup> {
+        self.rouse(true)
     }
 }
 
@@ -154,13 +136,6 @@ struct Behind {
     from_lsn: Option<u64>,
 }
 
-/// A queue, whatever it keeps.
-trait Listener: Send + Sync {
-    fn show(&self, rows: CommittedRows<'_>) -> Shown;
-    fn rouse(&self, closed: bool) -> Option<Waker>;
-    fn behind(&self) -> Behind;
-}
-
 /// What a watcher keeps of one transaction: at least one item.
 #[derive(Debug)]
 pub(crate) struct Selected<T> {
@@ -175,11 +150,17 @@ struct Gap {
     last_lsn: u64,
 }
 
-struct Queue<S: Selector> {
-    selector: S,
+struct Queue<T> {
+    select: Box<Select<T>>,
     /// How many items it holds at the most, unless they are of one transaction.
     capacity: usize,
-    state: Mutex<QueueState<S::Item>>,
+    state: Mutex<QueueState<T>>,
+}
+
+impl<T> fmt::Debug for Queue<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue").field("capacity", &self.capacity).finish_non_exhaustive()
+    }
 }
 
 struct QueueState<T> {
@@ -191,9 +172,9 @@ struct QueueState<T> {
     closed: bool,
 }
 
-impl<S: Selector> Listener for Queue<S> {
+impl<T> Queue<T> {
     fn show(&self, rows: CommittedRows<'_>) -> Shown {
-        let items = self.selector.select(rows);
+        let items = (self.select)(rows);
         if items.is_empty() {
             return Shown { waker: None, overtaken: false };
         }
@@ -236,10 +217,10 @@ pub(crate) enum NoMore {
 }
 
 /// A place in the stream of transactions. It does not keep the engine open.
-pub(crate) struct Subscription<S: Selector> {
-    feed: Arc<Feed>,
+pub(crate) struct Subscription<T> {
+    feed: Arc<Feed<T>>,
     log: Arc<Log>,
-    queue: Arc<Queue<S>>,
+    queue: Arc<Queue<T>>,
     /// The registration of the wait for the log.
     ticket: Option<u64>,
 }
@@ -250,9 +231,9 @@ enum First {
     At(u64),
 }
 
-impl<S: Selector> Subscription<S> {
+impl<T> Subscription<T> {
     /// The next transaction that is durable, if there is one now.
-    pub(crate) fn try_next(&mut self) -> Option<Result<Selected<S::Item>, NoMore>> {
+    pub(crate) fn try_next(&mut self) -> Option<Result<Selected<T>, NoMore>> {
         match self.first(None) {
             Ok(First::Nothing) => None,
             Ok(First::At(lsn)) if self.log.durable() >= lsn => self.take().map(Ok),
@@ -266,7 +247,7 @@ impl<S: Selector> Subscription<S> {
 
     /// The next transaction, or else `waker` is called when there may be one, instead of the one
     /// given before.
-    pub(crate) fn poll_next(&mut self, waker: &Waker) -> Poll<Result<Selected<S::Item>, NoMore>> {
+    pub(crate) fn poll_next(&mut self, waker: &Waker) -> Poll<Result<Selected<T>, NoMore>> {
         let lsn = match self.first(Some(waker)) {
             Ok(First::Nothing) => return Poll::Pending,
             Ok(First::At(lsn)) => lsn,
@@ -314,7 +295,7 @@ impl<S: Selector> Subscription<S> {
         Ok(First::Nothing)
     }
 
-    fn take(&self) -> Option<Selected<S::Item>> {
+    fn take(&self) -> Option<Selected<T>> {
         let mut state = self.queue.state.lock();
         let selected = state.waiting.pop_front()?;
         state.items -= selected.items.len();
@@ -331,21 +312,22 @@ impl<S: Selector> Subscription<S> {
     }
 }
 
-impl<S: Selector> Drop for Subscription<S> {
+impl<T> Drop for Subscription<T> {
     fn drop(&mut self) {
         self.stop_waiting();
-        let queue: Arc<dyn Listener> = Arc::clone(&self.queue) as _;
-        self.feed.remove(&queue);
+        self.feed.remove(&self.queue);
     }
 }
 
 impl Engine {
-    /// RowWaits every transaction after this call.
-    pub(crate) fn subscribe<S: Selector>(
+    /// Has `feed`, which observes this engine, keep what `select` wants of every transaction after
+    /// this call: at most `capacity` items, unless one transaction has more.
+    pub(crate) fn subscribe<T>(
         &self,
-        selector: S,
+        feed: &Arc<Feed<T>>,
+        select: Box<Select<T>>,
         capacity: usize,
-    ) -> Result<Subscription<S>> {
+    ) -> Result<Subscription<T>> {
         let core = &self.core;
         let state = QueueState {
             waiting: VecDeque::new(),
@@ -354,7 +336,7 @@ impl Engine {
             waker: None,
             closed: false,
         };
-        let queue = Arc::new(Queue { selector, capacity, state: Mutex::new(state) });
+        let queue = Arc::new(Queue { select, capacity, state: Mutex::new(state) });
         let _turn = Turn::take(core)?;
         // Under the serial lock, so that it sees every later transaction and none before.
         let _serial = core.serial.lock();
@@ -364,12 +346,8 @@ impl Engine {
         if let Some(source) = core.log.failure() {
             return Err(Error::Poisoned { source: Arc::clone(source) });
         }
-        core.feed.add(Arc::clone(&queue) as _);
-        Ok(Subscription {
-            feed: Arc::clone(&core.feed),
-            log: Arc::clone(&core.log),
-            queue,
-            ticket: None,
-        })
+        feed.add(Arc::clone(&queue));
+        let (feed, log) = (Arc::clone(feed), Arc::clone(&core.log));
+        Ok(Subscription { feed, log, queue, ticket: None })
     }
 }

@@ -40,13 +40,21 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// The longest pause between two steps while there is more to do.
 const LONGEST_BREATH: Duration = Duration::from_millis(20);
 
-/// Work for the thread.
-pub(crate) trait Job: fmt::Debug + Send + Sync {
-    /// Does the next step.
-    fn tick(&self, maintenance: &MaintenanceHandle<'_>) -> Result<Tick>;
+/// Does the next step of the work.
+pub(crate) type Step = dyn Fn(&MaintenanceHandle<'_>) -> Result<Tick> + Send + Sync;
 
+/// Work for the thread. The engine knows nothing of it but when to call it.
+#[derive(Clone)]
+pub(crate) struct MaintenanceJob {
     /// The longest time between two looks for work.
-    fn every(&self) -> Duration;
+    pub(crate) every: Duration,
+    pub(crate) step: Arc<Step>,
+}
+
+impl fmt::Debug for MaintenanceJob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MaintenanceJob").field("every", &self.every).finish_non_exhaustive()
+    }
 }
 
 /// What a step found.
@@ -75,7 +83,7 @@ impl Maintenance {
 }
 
 /// What the thread does until the engine closes.
-pub(super) fn run(core: &Arc<Core>, job: &dyn Job) {
+pub(super) fn run(core: &Arc<Core>, job: &MaintenanceJob) {
     *core.maintenance.thread.lock() = Some(thread::current());
     let mut failures = 0;
     while !core.closed.load(Ordering::Acquire) {
@@ -103,8 +111,8 @@ pub(super) fn run(core: &Arc<Core>, job: &dyn Job) {
 }
 
 /// One step of everything the thread does. Says, too, whether it is worth looking again soon.
-fn tick(core: &Core, job: &dyn Job) -> Result<(Tick, bool)> {
-    let tick = job.tick(&MaintenanceHandle { core })?;
+fn tick(core: &Core, job: &MaintenanceJob) -> Result<(Tick, bool)> {
+    let tick = (job.step)(&MaintenanceHandle { core })?;
     if tick == Tick::Again {
         return Ok((tick, false));
     }
@@ -120,9 +128,9 @@ fn pause_after(failures: u32) -> Duration {
 }
 
 /// How long to sleep after a step, if at all.
-fn pause(tick: Tick, look_again: bool, core: &Core, job: &dyn Job) -> Option<Duration> {
+fn pause(tick: Tick, look_again: bool, core: &Core, job: &MaintenanceJob) -> Option<Duration> {
     let Tick::IdleUntil(next_ms) = tick else { return None };
-    let pause = pause_until(next_ms, core.timer.pace(), core.clock.now_ms(), job.every());
+    let pause = pause_until(next_ms, core.timer.pace(), core.clock.now_ms(), job.every);
     Some(if look_again { pause.min(LOOK_AGAIN_AFTER) } else { pause })
 }
 
@@ -176,11 +184,6 @@ impl MaintenanceHandle<'_> {
         self.core.view().btree.lsn()
     }
 
-    /// The in-memory state of type `S` that everybody shares.
-    pub(crate) fn shared<S: Default + Send + Sync + 'static>(&self) -> Arc<S> {
-        self.core.shared.get("")
-    }
-
     fn while_open<R>(&self, read: impl FnOnce(Snapshot) -> Result<R>) -> Result<R> {
         let _open = self.core.reads.read();
         if self.core.closed.load(Ordering::Acquire) {
@@ -226,7 +229,7 @@ impl MaintenanceHandle<'_> {
             MutexGuard::unlock_fair(scratch);
             done?
         };
-        done.announce();
+        done.wake();
         core.after_call();
         done.answer.map(Some)
     }

@@ -134,7 +134,7 @@ fn explain(path: &Path, from: u32, error: Error) -> Error {
 #[cfg(any(test, feature = "testing"))]
 pub(crate) fn write_older(from: &Path, to: &Path, older: Migration) -> Result<()> {
     use super::access::Writer;
-    use super::{Engine, EngineOptions, Threads};
+    use super::{CommitHook, Engine, EngineOptions, Threads};
     use crate::clock::ManualClock;
     use crate::durability::Durability;
     use crate::storage::MemoryStorage;
@@ -150,6 +150,7 @@ pub(crate) fn write_older(from: &Path, to: &Path, older: Migration) -> Result<()
         maintenance: None,
         read_only: false,
         migrations: &[],
+        hook: CommitHook::default(),
     };
     let memory: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
     let engine = Engine::create_on(Arc::clone(&memory), options)?;
@@ -193,7 +194,7 @@ mod tests {
     use crate::durability::Durability;
     use crate::engine::access::Writer;
     use crate::engine::faulty::{Faulty, Trouble};
-    use crate::engine::{Engine, EngineOptions, Threads};
+    use crate::engine::{CommitHook, Engine, EngineOptions, Threads};
     use crate::limits::MIN_LOG_CAPACITY;
     use parking_lot::Mutex;
     use std::fs;
@@ -230,6 +231,7 @@ mod tests {
             maintenance: None,
             read_only,
             migrations,
+            hook: CommitHook::default(),
         }
     }
 

@@ -17,9 +17,9 @@
 //! [`Engine::await_row`] reads a row that has no answer yet, and answers when a transaction has
 //! changed it, a deadline has passed or the engine closes. See [`row_wait`] and [`timer`].
 //!
-//! # The way of a change to those who watch
-//! Each transaction is shown to the [`feed`] under the serial lock, and given out from there when
-//! it is durable.
+//! # The way of a change to those who follow it
+//! Each transaction is shown to the [observers](observer) under the serial lock: the row waits, the
+//! change [`feed`], which gives it out when it is durable, and what stores keep in memory.
 //!
 //! # What nobody asked for
 //! A thread does it in small steps, each of which takes the serial lock for a moment. See
@@ -49,12 +49,12 @@ mod maintenance;
 mod merge;
 mod migration;
 pub(crate) mod new_file;
+mod observer;
 mod open;
 mod parts;
 mod prefetch;
 mod recovered_image;
 mod row_wait;
-mod shared;
 mod stats;
 mod timer;
 mod tx;
@@ -62,12 +62,13 @@ mod view;
 
 pub use backup::BackupReport;
 pub use compaction::CompactReport;
-pub(crate) use feed::{CommittedRows, NoMore, Selected, Selector, Subscription};
+pub(crate) use feed::{Feed, NoMore, Selected, Subscription};
 pub(crate) use format::Geometry;
-pub(crate) use maintenance::{Job, MaintenanceHandle, Tick};
+pub(crate) use maintenance::{MaintenanceHandle, MaintenanceJob, Tick};
 pub(crate) use migration::Migration;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use migration::{Emit, write_older};
+pub(crate) use observer::{CommitHook, CommitObserver, CommittedRows, Interest, Wakeup};
 pub(crate) use open::{EngineOptions, Threads};
 pub(crate) use prefetch::{Cost, DryRun};
 pub(crate) use row_wait::{Found, Judge};
@@ -81,22 +82,19 @@ use crate::durability::Durability;
 use crate::error::{Error, Result};
 use crate::log::{AppendError, Log};
 use crate::observe;
-use crate::pending::{Event, Pending};
+use crate::pending::Pending;
 use crate::storage::{Storage, Superblock};
 use crate::tables::Table;
 use checkpoint::Checkpointer;
 use compaction::Compaction;
-use feed::Feed;
 use maintenance::Maintenance;
 use parking_lot::{Mutex, RwLock};
 use prefetch::Prefetched;
 use row_wait::RowWaits;
-use shared::SharedStates;
 use stats::EngineCounters;
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::Waker;
 use timer::Timer;
 use view::View;
 
@@ -129,11 +127,10 @@ pub(crate) struct Core {
     /// Whether every write is refused.
     read_only: bool,
     counters: EngineCounters,
-    shared: SharedStates,
     /// Who waits for a row to change.
-    watches: Arc<RowWaits>,
-    /// Who watches every change.
-    feed: Arc<Feed>,
+    row_waits: Arc<RowWaits>,
+    /// What is told of every transaction.
+    hook: CommitHook,
     /// What is due at a time.
     timer: Arc<Timer>,
     /// The thread that does what nobody asked for.
@@ -171,7 +168,7 @@ impl Engine {
     ) -> Pending<R, E> {
         match self.core.transact(durability, prefetch, operation) {
             Ok(mut done) => {
-                done.announce();
+                done.wake();
                 self.core.after_call();
                 self.pending(done.answer, done.lsn, durability)
             }
@@ -251,11 +248,6 @@ impl Engine {
         payload - (8 * crate::limits::MAX_KEY_LEN).min(payload / 4 * 3)
     }
 
-    /// The in-memory state of type `S` that all handles of the store called `name` share.
-    pub(crate) fn shared<S: Default + Send + Sync + 'static>(&self, name: &str) -> Arc<S> {
-        self.core.shared.get(name)
-    }
-
     /// The room's clock.
     #[cfg(feature = "codlet")]
     pub(crate) fn clock(&self) -> Arc<dyn Clock> {
@@ -331,17 +323,15 @@ struct Done<R, E> {
     answer: Result<R, E>,
     /// The position that the answer rests on.
     lsn: u64,
-    /// What it ended and is to be announced when no lock is held.
-    ended: Vec<Arc<Event>>,
-    /// Watchers to be woken then.
-    wakers: Vec<Waker>,
+    /// Who is to be woken when no lock is held.
+    wakeups: Vec<Wakeup>,
 }
 
 impl<R, E> Done<R, E> {
-    /// Tells whom it concerns. The caller holds no lock, because a waker may run anything.
-    fn announce(&mut self) {
-        self.ended.drain(..).for_each(|event| event.announce());
-        self.wakers.drain(..).for_each(Waker::wake);
+    /// Wakes who waited for what was written. The caller holds no lock, because a waker may run
+    /// anything.
+    fn wake(&mut self) {
+        self.wakeups.drain(..).for_each(Wakeup::wake);
     }
 }
 
@@ -369,24 +359,32 @@ impl Core {
     ) -> Result<Done<R, E>> {
         self.check_writable()?;
         let now_ms = self.clock.now_ms();
+        let under_way = self.hook.transaction();
         let mut tx = Tx::new(self.view(), prefetched, now_ms);
         let answer = operation(&mut tx);
         let depends_on_lsn = tx.depends_on_lsn();
         let (staged, changes) = tx.into_parts();
         // An error leaves nothing, but it too rests on what the operation saw.
         if answer.is_err() || staged.is_empty() {
-            return Ok(Done { answer, lsn: depends_on_lsn, ended: Vec::new(), wakers: Vec::new() });
+            return Ok(Done { answer, lsn: depends_on_lsn, wakeups: Vec::new() });
         }
         let lsn = self.append(&mut scratch.payload, &staged, durability)?;
-        let wakers =
-            if self.feed.is_watched() { self.feed.show(&staged, lsn, now_ms) } else { Vec::new() };
         let view = self.view();
-        for ((table, key), value) in staged {
-            view.active.insert(table, key.into(), lsn, value);
+        if !self.hook.is_observed() {
+            for ((table, key), value) in staged {
+                view.active.insert(table, key.into(), lsn, value);
+            }
+            self.published.store(lsn, Ordering::Release);
+            under_way.committed();
+            return Ok(Done { answer, lsn, wakeups: Vec::new() });
+        }
+        for ((table, key), value) in &staged {
+            view.active.insert(*table, key.as_slice().into(), lsn, value.clone());
         }
         self.published.store(lsn, Ordering::Release);
-        let ended = self.watches.settle(changes, lsn);
-        Ok(Done { answer, lsn, ended, wakers })
+        under_way.committed();
+        let wakeups = self.hook.committed(CommittedRows::new(&staged, &changes, lsn, now_ms));
+        Ok(Done { answer, lsn, wakeups })
     }
 
     /// Appends one frame with everything that was staged, going on in the other segment when this
@@ -429,10 +427,10 @@ impl Core {
         }
     }
 
-    /// Tells the watchers that the log failed, if it did.
+    /// Tells the observers that the log failed, if it did.
     fn rouse_after_failure(&self) {
         if self.log.failure().is_some() {
-            self.feed.rouse(false);
+            self.hook.failed();
         }
     }
 
@@ -494,8 +492,7 @@ impl CloseOnDrop {
             let _closing = self.closing.lock();
             self.core.close()
         };
-        self.core.watches.close().iter().for_each(|event| event.announce());
-        self.core.feed.rouse(true);
+        self.core.hook.closed();
         self.core.timer.close();
         self.threads.lock().join();
         result

@@ -153,7 +153,7 @@ mod tests {
     use crate::durability::Durability;
     use crate::engine::access::{Reader, Writer};
     use crate::engine::faulty::{Faulty, Trouble};
-    use crate::engine::{Engine, EngineOptions, Threads};
+    use crate::engine::{CommitHook, Engine, EngineOptions, Threads};
     use crate::limits::MIN_LOG_CAPACITY;
     use std::io;
     use std::ops::Bound;
@@ -171,6 +171,7 @@ mod tests {
             maintenance: None,
             read_only: false,
             migrations: &[],
+            hook: CommitHook::default(),
         }
     }
 

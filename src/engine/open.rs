@@ -17,9 +17,10 @@ use super::background::Handles;
 use super::checkpoint::Checkpointer;
 use super::compaction::Compaction;
 use super::format::{Geometry, format, layout_of};
-use super::maintenance::{Job, Maintenance};
+use super::maintenance::{Maintenance, MaintenanceJob};
 use super::migration::{Migration, bring_up_to_date};
-use super::shared::SharedStates;
+use super::observer::CommitHook;
+use super::row_wait::RowWaits;
 use super::stats::EngineCounters;
 use super::timer::Timer;
 use super::view::View;
@@ -73,7 +74,9 @@ pub(crate) struct EngineOptions {
     /// How files of older versions become files of this one, oldest first.
     pub(crate) migrations: &'static [Migration],
     /// What the maintenance thread does, if there are background threads.
-    pub(crate) maintenance: Option<Arc<dyn Job>>,
+    pub(crate) maintenance: Option<MaintenanceJob>,
+    /// What is told of every transaction, beside the row waits.
+    pub(crate) hook: CommitHook,
 }
 
 impl EngineOptions {
@@ -160,6 +163,9 @@ impl Engine {
             btree: btree.view(),
         };
         let in_background = options.threads == Threads::Background && !read_only;
+        let mut hook = options.hook;
+        let row_waits = Arc::new(RowWaits::new(hook.interest()));
+        hook.add(Arc::clone(&row_waits) as _);
         let core = Arc::new(Core {
             storage,
             superblock,
@@ -175,9 +181,8 @@ impl Engine {
             closed: AtomicBool::new(false),
             read_only,
             counters: EngineCounters::default(),
-            shared: SharedStates::default(),
-            watches: Arc::default(),
-            feed: Arc::default(),
+            row_waits,
+            hook,
             timer: Arc::new(Timer::new(in_background)),
             maintenance: Maintenance::default(),
             opening_id: random_u64(),

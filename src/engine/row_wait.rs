@@ -9,11 +9,12 @@
 //! Watchers are told of a change, and of a deadline that has passed, under the serial lock. So what
 //! ends the wait is what came first in the serial order.
 
-use super::timer::{Due, TimerEntry};
+use super::observer::{CommitObserver, CommittedRows, HeldInterest, Interest, Wakeup};
+use super::timer::{Deadline, TimerEntry};
 use super::{Engine, Snapshot, Turn};
 use crate::durability::Durability;
 use crate::error::{Error, Result};
-use crate::pending::{Event, EventOutcome, Listed, Pending};
+use crate::pending::{Event, EventOutcome, Pending};
 use crate::tables::{Table, Value};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -35,9 +36,10 @@ pub(crate) enum Found<R> {
 }
 
 /// The lists of all watchers, by the row they wait for.
-#[derive(Default)]
 pub(super) struct RowWaits {
     lists: Mutex<Lists>,
+    /// Held once for each watcher.
+    interest: Interest,
 }
 
 #[derive(Default)]
@@ -51,13 +53,15 @@ struct RowWait {
     id: u64,
     judge: Judge,
     event: Arc<Event>,
+    _interest: HeldInterest,
 }
 
-/// The changes of one transaction that somebody may wait for.
-pub(super) type Changes = Vec<((Table, Vec<u8>), Option<Value>)>;
-
 impl RowWaits {
-    /// Lists a watcher; after closing, its event is over instead.
+    pub(super) fn new(interest: Interest) -> Self {
+        Self { lists: Mutex::default(), interest }
+    }
+
+    /// Lists a watcher; after closing, its event is over instead. The caller holds the serial lock.
     fn add(&self, row: (Table, Vec<u8>), judge: Judge) -> (Arc<Event>, u64) {
         let event = Arc::new(Event::default());
         let mut lists = self.lists.lock();
@@ -66,7 +70,8 @@ impl RowWaits {
         if lists.closed {
             event.settle(EventOutcome::default());
         } else {
-            let watch = RowWait { id, judge, event: Arc::clone(&event) };
+            let (event, _interest) = (Arc::clone(&event), self.interest.hold());
+            let watch = RowWait { id, judge, event, _interest };
             lists.by_row.entry(row).or_default().push(watch);
         }
         (event, id)
@@ -84,42 +89,6 @@ impl RowWaits {
         drop(removed);
     }
 
-    /// Settles the events that `changes`, the rows of the frame at `lsn`, end. The caller holds the
-    /// serial lock, and announces them when it holds no lock.
-    pub(super) fn settle(&self, changes: Changes, lsn: u64) -> Vec<Arc<Event>> {
-        let mut ended = Vec::new();
-        if changes.is_empty() {
-            return ended;
-        }
-        let mut lists = self.lists.lock();
-        for (at, row) in changes {
-            let Some(watches) = lists.by_row.get_mut(&at) else { continue };
-            watches.retain(|watch| {
-                let Some(left) = (watch.judge)(row.as_ref()) else { return true };
-                watch.event.settle(EventOutcome { row: left, lsn });
-                ended.push(Arc::clone(&watch.event));
-                false
-            });
-            if watches.is_empty() {
-                lists.by_row.remove(&at);
-            }
-        }
-        ended
-    }
-
-    /// Settles every event with nothing, because nobody will end it any more. The caller announces
-    /// them.
-    pub(super) fn close(&self) -> Vec<Arc<Event>> {
-        let by_row = {
-            let mut lists = self.lists.lock();
-            lists.closed = true;
-            std::mem::take(&mut lists.by_row)
-        };
-        let events: Vec<_> = by_row.into_values().flatten().map(|watch| watch.event).collect();
-        events.iter().for_each(|event| event.settle(EventOutcome::default()));
-        events
-    }
-
     /// How many watchers wait for rows of `table` from `from` to `to`.
     fn count(&self, table: Table, from: &[u8], to: Option<&[u8]>) -> usize {
         let from = Bound::Included((table, from.to_vec()));
@@ -131,6 +100,43 @@ impl RowWaits {
     }
 }
 
+impl CommitObserver for RowWaits {
+    /// Decides the events that the changed rows end.
+    fn committed(&self, rows: CommittedRows<'_>) -> Vec<Wakeup> {
+        let mut ended = Vec::new();
+        let mut changes = rows.waited_for().peekable();
+        if changes.peek().is_none() {
+            return ended;
+        }
+        let mut lists = self.lists.lock();
+        for (at, row) in changes {
+            let Some(watches) = lists.by_row.get_mut(at) else { continue };
+            watches.retain(|watch| {
+                let Some(left) = (watch.judge)(row) else { return true };
+                watch.event.settle(EventOutcome { row: left, lsn: rows.lsn });
+                ended.push(Wakeup::Event(Arc::clone(&watch.event)));
+                false
+            });
+            if watches.is_empty() {
+                lists.by_row.remove(at);
+            }
+        }
+        ended
+    }
+
+    /// Decides every event with nothing, because nobody will end it any more.
+    fn closed(&self) -> Vec<Wakeup> {
+        let by_row = {
+            let mut lists = self.lists.lock();
+            lists.closed = true;
+            std::mem::take(&mut lists.by_row)
+        };
+        let events: Vec<_> = by_row.into_values().flatten().map(|watch| watch.event).collect();
+        events.iter().for_each(|event| event.settle(EventOutcome::default()));
+        events.into_iter().map(Wakeup::Event).collect()
+    }
+}
+
 impl std::fmt::Debug for RowWaits {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RowWaits").field("rows", &self.lists.lock().by_row.len()).finish()
@@ -139,34 +145,15 @@ impl std::fmt::Debug for RowWaits {
 
 /// Keeps a watcher on its lists.
 struct Watching {
-    watches: Arc<RowWaits>,
+    row_waits: Arc<RowWaits>,
     row: (Table, Vec<u8>),
     id: u64,
     _deadline: Option<TimerEntry>,
 }
 
-impl Listed for Watching {}
-
 impl Drop for Watching {
     fn drop(&mut self) {
-        self.watches.remove(&self.row, self.id);
-    }
-}
-
-/// Ends a wait whose deadline has passed.
-struct Deadline {
-    event: Arc<Event>,
-    /// The position of the row that set the deadline.
-    lsn: u64,
-}
-
-impl Due for Deadline {
-    fn decide(&self) {
-        self.event.settle(EventOutcome { row: None, lsn: self.lsn });
-    }
-
-    fn announce(&self) {
-        self.event.announce();
+        self.row_waits.remove(&self.row, self.id);
     }
 }
 
@@ -252,20 +239,20 @@ impl Engine {
                 Looked::Now(answer) => return Ok(Listing::Now(answer)),
                 Looked::Later(later) => later,
             };
-            let (event, id) = core.watches.add(row.clone(), later.judge);
+            let (event, id) = core.row_waits.add(row.clone(), later.judge);
             let watching =
-                Watching { watches: Arc::clone(&core.watches), row, id, _deadline: None };
-            let due = Deadline { event: Arc::clone(&event), lsn: later.lsn };
-            (event, watching, later.deadline_ms.map(|at_ms| (at_ms, due)))
+                Watching { row_waits: Arc::clone(&core.row_waits), row, id, _deadline: None };
+            let deadline = Deadline { event: Arc::clone(&event), lsn: later.lsn };
+            (event, watching, later.deadline_ms.map(|at_ms| (at_ms, deadline)))
         };
-        if let Some((at_ms, due)) = deadline {
-            watching._deadline = Some(super::timer::add(core, at_ms, Arc::new(due))?);
+        if let Some((at_ms, deadline)) = deadline {
+            watching._deadline = Some(super::timer::add(core, at_ms, deadline)?);
         }
         Ok(Listing::Later(event, watching))
     }
 
     /// How many wait for a row of `table` from `from` to `to`.
     pub(crate) fn waiters(&self, table: Table, from: &[u8], to: Option<&[u8]>) -> usize {
-        self.core.watches.count(table, from, to)
+        self.core.row_waits.count(table, from, to)
     }
 }

@@ -206,7 +206,6 @@ pub(super) fn collect(core: &Core) -> Result<EngineStats> {
     let counters = &core.counters;
     let checkpoint_ns = counters.checkpoint_ns.snapshot();
     let newest_lsn = core.log.appended();
-    let feed = core.feed.stats(newest_lsn);
     let rows = |table: &crate::memtable::Memtable| table.len() as u64;
     Ok(EngineStats {
         newest_lsn,
@@ -232,15 +231,15 @@ pub(super) fn collect(core: &Core) -> Result<EngineStats> {
             .storage
             .len()
             .map_err(|error| Error::io("asking for the length of the file", error))?,
-        // The sweeper is not the engine's; whoever knows it says more.
+        // The sweeper and the feed are not the engine's; their owner adds what they counted.
         swept: 0,
         sweep_rescheduled: 0,
         sweep_slices: 0,
         sweep_rounds: 0,
-        watchers: feed.watchers,
-        watch_buffered: feed.buffered,
-        watch_lag: feed.lag,
-        watch_overtaken: feed.overtaken,
+        watchers: 0,
+        watch_buffered: 0,
+        watch_lag: 0,
+        watch_overtaken: 0,
         poisoned: core.log.failure().is_some(),
     })
 }

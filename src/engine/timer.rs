@@ -5,12 +5,13 @@
 //! instead.
 //!
 //! A deadline passes at one place of the serial order, like a transaction: a transaction that was
-//! decided before the time had come is seen by [`Due::decide`], and every later one is decided
+//! decided before the time had come is seen by [`Deadline::decide`], and every later one is decided
 //! after it.
 
 use super::{Core, Turn};
 use crate::clock::ClockPace;
 use crate::error::{Error, Result};
+use crate::pending::{Event, EventOutcome};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,14 +26,18 @@ const POLL_EVERY: Duration = Duration::from_millis(50);
 /// which a sleep does not notice.
 const MAX_SLEEP: Duration = Duration::from_secs(60);
 
-/// What happens at a deadline.
-pub(crate) trait Due: Send + Sync {
-    /// Makes it so. Called once, under the serial lock: it must be short and call nothing of
-    /// others.
-    fn decide(&self);
+/// The end of a wait whose time has passed: its event is decided with nothing.
+pub(super) struct Deadline {
+    pub(super) event: Arc<Event>,
+    /// The position of the row that set the deadline.
+    pub(super) lsn: u64,
+}
 
-    /// Tells whom it concerns. Called afterwards, without a lock.
-    fn announce(&self);
+impl Deadline {
+    /// Decides the event. Called once, under the serial lock.
+    fn decide(&self) {
+        self.event.settle(EventOutcome { row: None, lsn: self.lsn });
+    }
 }
 
 /// The deadlines of one engine.
@@ -45,7 +50,7 @@ pub(super) struct Timer {
 #[derive(Default)]
 struct TimerState {
     /// By time in milliseconds since the Unix epoch, then by number.
-    due: BTreeMap<(u64, u64), Arc<dyn Due>>,
+    due: BTreeMap<(u64, u64), Deadline>,
     next_id: u64,
     /// How the clock moves, once it was asked, and what it calls.
     pace: Option<(ClockPace, Arc<dyn Fn() + Send + Sync>)>,
@@ -72,7 +77,7 @@ impl Timer {
     }
 
     /// Takes out what is due at `now_ms`.
-    fn take_due(&self, now_ms: u64) -> Vec<Arc<dyn Due>> {
+    fn take_due(&self, now_ms: u64) -> Vec<Deadline> {
         let mut state = self.state.lock();
         match now_ms.checked_add(1) {
             Some(next_ms) => {
@@ -151,9 +156,9 @@ fn sleep(earliest: Option<u64>, pace: Option<ClockPace>, now_ms: u64) -> Sleep {
     }
 }
 
-/// Has `due` happen at `at_ms`, in milliseconds since the Unix epoch, for as long as the entry is
+/// Has `deadline` pass at `at_ms`, in milliseconds since the Unix epoch, for as long as the entry is
 /// kept.
-pub(super) fn add(core: &Arc<Core>, at_ms: u64, due: Arc<dyn Due>) -> Result<TimerEntry> {
+pub(super) fn add(core: &Arc<Core>, at_ms: u64, deadline: Deadline) -> Result<TimerEntry> {
     let timer = &core.timer;
     listen(core);
     let entry = {
@@ -168,7 +173,7 @@ pub(super) fn add(core: &Arc<Core>, at_ms: u64, due: Arc<dyn Due>) -> Result<Tim
         }
         let at = (at_ms, state.next_id);
         state.next_id += 1;
-        state.due.insert(at, due);
+        state.due.insert(at, deadline);
         if state.due.first_key_value().is_some_and(|(first, _)| *first == at)
             && let Some(thread) = &state.thread
         {
@@ -227,10 +232,10 @@ impl Core {
         let due = {
             let _serial = self.serial.lock();
             let due = self.timer.take_due(self.clock.now_ms());
-            due.iter().for_each(|due| due.decide());
+            due.iter().for_each(Deadline::decide);
             due
         };
-        due.iter().for_each(|due| due.announce());
+        due.iter().for_each(|due| due.event.announce());
     }
 }
 
@@ -256,18 +261,12 @@ mod tests {
         }
     }
 
-    struct Nothing;
-
-    impl Due for Nothing {
-        fn decide(&self) {}
-        fn announce(&self) {}
-    }
-
     #[test]
     fn what_is_due_is_taken_once_the_greatest_time_too() {
         let timer = Timer::new(false);
         for (id, at_ms) in [5, 6, 7, u64::MAX].into_iter().enumerate() {
-            timer.state.lock().due.insert((at_ms, id as u64), Arc::new(Nothing));
+            let deadline = Deadline { event: Arc::default(), lsn: 0 };
+            timer.state.lock().due.insert((at_ms, id as u64), deadline);
         }
         assert!(!timer.is_due(4) && timer.take_due(4).is_empty());
         assert!(timer.is_due(6));

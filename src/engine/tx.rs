@@ -3,7 +3,6 @@
 use super::access::{PageSize, Reader, RowPage, RowRange, Value, Writer};
 use super::merge;
 use super::prefetch::Prefetched;
-use super::row_wait::Changes;
 use super::view::View;
 use crate::error::Result;
 use crate::log::batch;
@@ -13,6 +12,9 @@ use std::sync::Arc;
 
 /// Rows by table and key; `None` is the absence of one.
 pub(super) type Staged = BTreeMap<(Table, Vec<u8>), Option<Value>>;
+
+/// The changes of one transaction that somebody may wait for, in order.
+pub(super) type Changes = Vec<((Table, Vec<u8>), Option<Value>)>;
 
 /// The transaction that holds the serial lock.
 #[derive(Debug)]
@@ -48,7 +50,7 @@ impl<'a> Tx<'a> {
         self.staged.len()
     }
 
-    /// What is to be applied, and what watchers are to be told.
+    /// What is to be applied, and every change that somebody may wait for.
     pub(super) fn into_parts(self) -> (Staged, Changes) {
         (self.staged, self.changes)
     }

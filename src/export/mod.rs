@@ -140,7 +140,7 @@ impl Cloakroom {
         from: &mut dyn BufRead,
         progress: &mut dyn FnMut(&ImportReport),
     ) -> Result<ImportReport> {
-        read::Import::new(self.engine(), progress).run(from)
+        read::Import::new(self.engine(), &self.states().caches, progress).run(from)
     }
 
     /// The tables of the room, in the order of their numbers, each with how much is in it at one

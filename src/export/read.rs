@@ -11,7 +11,8 @@ use crate::engine::access::{Reader, Writer};
 use crate::engine::{Engine, Tx};
 use crate::error::{Error, Result};
 use crate::limits::MAX_KEY_LEN;
-use crate::stores::cache::forget_order;
+use crate::stores::cache::{CacheState, forget_order};
+use crate::stores::named::Named;
 use crate::stores::rate_limit::limiter::{Kind, LAST_ID_KEY};
 use crate::stores::{derived, validation};
 use crate::tables::Table;
@@ -42,6 +43,7 @@ struct Ready {
 /// One import under way.
 pub(super) struct Import<'a> {
     engine: &'a Engine,
+    caches: &'a Named<CacheState>,
     progress: &'a mut dyn FnMut(&ImportReport),
     /// What is in the room.
     report: ImportReport,
@@ -91,10 +93,15 @@ impl Lines<'_> {
 }
 
 impl<'a> Import<'a> {
-    pub(super) fn new(engine: &'a Engine, progress: &'a mut dyn FnMut(&ImportReport)) -> Self {
+    pub(super) fn new(
+        engine: &'a Engine,
+        caches: &'a Named<CacheState>,
+        progress: &'a mut dyn FnMut(&ImportReport),
+    ) -> Self {
         let windows = window::Windows::default();
         Self {
             engine,
+            caches,
             progress,
             report: ImportReport::default(),
             windows,
@@ -210,8 +217,8 @@ impl<'a> Import<'a> {
         self.batch_bytes = 0;
         let Some(first) = batch.first() else { return Ok(()) };
         let first = first.line;
-        let engine = self.engine;
-        let written = engine.transact(Durability::Sync, &[], |tx| write(engine, tx, &batch)).wait();
+        let (engine, caches) = (self.engine, self.caches);
+        let written = engine.transact(Durability::Sync, &[], |tx| write(caches, tx, &batch)).wait();
         let refused = written.map_err(|error| Error::Import {
             line: first,
             detail: error.to_string(),
@@ -288,8 +295,12 @@ fn check_empty(rows: &mut dyn Reader) -> Result<()> {
 
 /// Stages the rows of a batch, up to the first line that cannot be: that line and what is wrong
 /// with it.
-fn write(engine: &Engine, tx: &mut Tx<'_>, batch: &[Ready]) -> Result<Option<(u64, Problem)>> {
-    let mut caches: Vec<Vec<u8>> = Vec::new();
+fn write(
+    caches: &Named<CacheState>,
+    tx: &mut Tx<'_>,
+    batch: &[Ready],
+) -> Result<Option<(u64, Problem)>> {
+    let mut names: Vec<Vec<u8>> = Vec::new();
     for ready in batch {
         if let Some(problem) = conflict(tx, ready)? {
             return Ok(Some((ready.line, problem)));
@@ -298,14 +309,14 @@ fn write(engine: &Engine, tx: &mut Tx<'_>, batch: &[Ready]) -> Result<Option<(u6
             tx.put(*table, key, value.clone());
             let name =
                 (*table == Table::Cache).then(|| key::take_bytes(&mut key.as_slice())).flatten();
-            if let Some(name) = name.filter(|name| caches.last() != Some(name)) {
-                caches.push(name);
+            if let Some(name) = name.filter(|name| names.last() != Some(name)) {
+                names.push(name);
             }
         }
     }
-    for name in caches {
+    for name in names {
         // Handles of the cache that were there before know nothing of these entries.
-        forget_order(engine, &String::from_utf8_lossy(&name));
+        forget_order(caches, &String::from_utf8_lossy(&name));
     }
     Ok(None)
 }

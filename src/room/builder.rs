@@ -3,15 +3,15 @@
 use super::{Cloakroom, SWEEP_FOREIGN};
 use crate::clock::{Clock, SystemClock};
 use crate::durability::Durability;
-use crate::engine::{Engine, EngineOptions, Job, Threads};
+use crate::engine::{Engine, EngineOptions, Threads};
 use crate::error::{Error, Result};
 use crate::limits::{
     DEFAULT_CACHE_SIZE, DEFAULT_LOG_CAPACITY, DEFAULT_SWEEP_INTERVAL, MAX_LOG_CAPACITY,
     MIN_LOG_CAPACITY,
 };
 use crate::storage::MemoryStorage;
-use crate::stores::migrations;
-use crate::stores::sweep::SweepJob;
+use crate::stores::sweep::sweep_job;
+use crate::stores::{StoreStates, migrations};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -135,9 +135,9 @@ impl Builder {
     /// - [`Error::Io`], [`Error::DiskFull`]: the system failed a call. A file that is missing and
     ///   may not be created is an [`Error::Io`] whose source is `NotFound`.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Cloakroom> {
-        let options = self.options()?;
+        let (options, states) = self.options()?;
         let engine = Engine::open_file(path.as_ref(), options)?;
-        Ok(Cloakroom { engine, durability: self.durability })
+        Ok(Cloakroom { engine, states, durability: self.durability })
     }
 
     /// Opens a room in memory: the same engine over a buffer that is freed with the last handle.
@@ -146,16 +146,16 @@ impl Builder {
     /// [`Error::InvalidConfig`]: an option is out of its range, or the room is to be read-only and
     /// would stay empty.
     pub fn open_in_memory(self) -> Result<Cloakroom> {
-        let options = self.options()?;
+        let (options, states) = self.options()?;
         if self.read_only {
             return Err(Error::InvalidConfig("a new room in memory that is read-only".into()));
         }
         let engine = Engine::create_on(Arc::new(MemoryStorage::new()), options)?;
-        Ok(Cloakroom { engine, durability: self.durability })
+        Ok(Cloakroom { engine, states, durability: self.durability })
     }
 
-    /// The options of the engine, checked.
-    pub(super) fn options(&self) -> Result<EngineOptions> {
+    /// The options of the engine, checked, and the states of the stores that will observe it.
+    pub(super) fn options(&self) -> Result<(EngineOptions, Arc<StoreStates>)> {
         let (min, max) = (MIN_LOG_CAPACITY, MAX_LOG_CAPACITY);
         if !(min..=max).contains(&self.log_capacity) {
             let asked = self.log_capacity;
@@ -175,8 +175,9 @@ impl Builder {
                 "a sweep interval of zero; it must be longer, or none".into(),
             ));
         }
-        let sweep = |every| -> Arc<dyn Job> { Arc::new(SweepJob::new(every, SWEEP_FOREIGN)) };
-        Ok(EngineOptions {
+        let states = StoreStates::new();
+        let sweep = |every| sweep_job(Arc::clone(&states), every, SWEEP_FOREIGN);
+        let options = EngineOptions {
             maintenance: self.sweep_interval.map(sweep),
             log_capacity: self.log_capacity,
             cache_size: self.cache_size,
@@ -184,6 +185,8 @@ impl Builder {
             threads: self.threads,
             read_only: self.read_only,
             migrations: migrations::ALL,
-        })
+            hook: states.hook(),
+        };
+        Ok((options, states))
     }
 }

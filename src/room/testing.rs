@@ -84,7 +84,7 @@ impl Builder {
     /// As [`Builder::open`].
     #[doc(hidden)]
     pub fn open_on(self, storage: Arc<dyn Storage>) -> Result<Cloakroom> {
-        let options = self.options()?;
+        let (options, states) = self.options()?;
         let empty =
             storage.len().map_err(|error| Error::io("asking for the storage's length", error))?
                 == 0;
@@ -93,6 +93,6 @@ impl Builder {
         } else {
             Engine::open_on(storage, Path::new("(storage)"), options)?
         };
-        Ok(Cloakroom { engine, durability: self.durability })
+        Ok(Cloakroom { engine, states, durability: self.durability })
     }
 }

@@ -5,6 +5,7 @@ use crate::engine::access::Writer;
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
+use crate::stores::StoreStates;
 use crate::stores::adaptive_rate_limit::{AdaptiveConfig, AdaptiveRateLimitTx};
 use crate::stores::cache::{CacheTx, Turn};
 use crate::stores::dedupe::DedupeTx;
@@ -22,13 +23,14 @@ use std::fmt;
 pub struct Transaction<'a> {
     tx: &'a mut dyn Writer,
     engine: &'a Engine,
+    states: &'a StoreStates,
     cache_turn: Turn,
 }
 
 impl<'a> Transaction<'a> {
-    /// The view of `tx`, a transaction of `engine`.
-    pub(super) fn new(tx: &'a mut dyn Writer, engine: &'a Engine) -> Self {
-        Self { tx, engine, cache_turn: Turn::shared() }
+    /// The view of `tx`, a transaction of `engine`, which `states` observe.
+    pub(super) fn new(tx: &'a mut dyn Writer, engine: &'a Engine, states: &'a StoreStates) -> Self {
+        Self { tx, engine, states, cache_turn: Turn::shared() }
     }
 }
 
@@ -53,7 +55,7 @@ impl Transaction<'_> {
 
     /// The cache called `name`.
     pub fn cache<T>(&mut self, name: &str) -> CacheTx<'_, T> {
-        CacheTx::new(self.tx, self.engine, name, self.cache_turn)
+        CacheTx::new(self.tx, self.engine, &self.states.caches, name, self.cache_turn)
     }
 
     /// The agent states.

@@ -26,7 +26,7 @@ use crate::btree::pages::{Depth, KeyRange, TableRoot, Tables, Tree, Visit};
 use crate::clock::ManualClock;
 use crate::durability::Durability;
 use crate::engine::new_file::NewFile;
-use crate::engine::{Engine, EngineOptions, Geometry, Threads};
+use crate::engine::{CommitHook, Engine, EngineOptions, Geometry, Threads};
 use crate::error::{Error, Result};
 use crate::limits::BLOCK_SIZE;
 use crate::log::LogLayout;
@@ -138,6 +138,7 @@ fn open(storage: Arc<dyn Storage>, path: &Path) -> Result<Engine> {
         maintenance: None,
         read_only: true,
         migrations: &[],
+        hook: CommitHook::default(),
     };
     Engine::open_on(storage, path, options)
 }

@@ -27,10 +27,12 @@ pub(crate) mod length;
 pub(crate) mod map_tx;
 pub(crate) mod merge_join;
 pub(crate) mod migrations;
+pub(crate) mod named;
 pub(crate) mod owner;
 mod page;
 pub mod rate_limit;
 pub mod state;
+mod states;
 pub(crate) mod stats;
 pub(crate) mod sweep;
 pub(crate) mod validation;
@@ -38,4 +40,5 @@ pub mod watch;
 
 pub use owner::StoreKind;
 pub use page::{Cursor, CursorParseError, Page};
+pub(crate) use states::StoreStates;
 pub use stats::{RoomStats, StoreStats};

@@ -24,7 +24,7 @@ use crate::btree::check::{Checked, Fault, FaultKind, check_tree, check_window, i
 use crate::btree::pages::Tree;
 use crate::clock::ManualClock;
 use crate::durability::Durability;
-use crate::engine::{Engine, EngineOptions, Threads};
+use crate::engine::{CommitHook, Engine, EngineOptions, Threads};
 use crate::error::{Error, Result};
 use crate::limits::{DEFAULT_CACHE_SIZE, DEFAULT_LOG_CAPACITY};
 use crate::log::{LogLayout, SEGMENTS};
@@ -197,6 +197,7 @@ fn check_rows(storage: &Arc<dyn Storage>, path: &Path, report: &mut VerifyReport
         maintenance: None,
         read_only: true,
         migrations: &[],
+        hook: CommitHook::default(),
     };
     let engine = match Engine::open_on(Arc::clone(storage), path, options) {
         Ok(engine) => engine,

@@ -6,7 +6,7 @@ use crate::durability::Durability;
 use crate::engine::access::{RowPage, Writer};
 use crate::engine::prefetch::{DryRun, Prefetched};
 use crate::engine::view::{Snapshot, View};
-use crate::engine::{Engine, EngineOptions, Threads, Tx};
+use crate::engine::{CommitHook, Engine, EngineOptions, Threads, Tx};
 use crate::error::Error;
 use crate::memtable::Memtable;
 use crate::storage::MemoryStorage;
@@ -46,6 +46,7 @@ impl Layered {
                 maintenance: None,
                 read_only: false,
                 migrations: &[],
+                hook: CommitHook::default(),
             },
         )
         .unwrap();

@@ -2,12 +2,13 @@
 
 use super::ops::{self, Found, New};
 use super::spec::Spec;
-use super::state::Turn;
+use super::state::{CacheState, Turn};
 use super::{CacheEntry, CacheStats, CacheStore, json};
 use crate::Pending;
 use crate::durability::Durability;
 use crate::engine::Engine;
 use crate::error::Result;
+use crate::stores::named::Named;
 use crate::stores::page::{Cursor, Page};
 use crate::tables::Table;
 use serde::Serialize;
@@ -61,8 +62,8 @@ impl<T> Clone for Cache<T> {
 
 impl<T> Cache<T> {
     /// The cache called `name` of the room that `engine` runs.
-    pub(crate) fn new(engine: Engine, name: &str) -> Self {
-        let spec = Spec::new(&engine, name);
+    pub(crate) fn new(engine: Engine, caches: &Named<CacheState>, name: &str) -> Self {
+        let spec = Spec::new(&engine, caches, name);
         Self { engine, durability: Durability::Os, spec, values: PhantomData }
     }
 

@@ -11,17 +11,19 @@ pub(crate) mod sweep;
 mod tx;
 
 pub use handle::Cache;
-pub(crate) use state::Turn;
+pub(crate) use state::{CacheState, Turn};
 pub use tx::CacheTx;
 
 use crate::Pending;
-use crate::engine::Engine;
+use crate::stores::named::Named;
 use std::sync::Arc;
 
 /// Lets the order of use of the cache called `name` be read from the rows again: some were written
 /// past its operations. Only under the engine's serial lock.
-pub(crate) fn forget_order(engine: &Engine, name: &str) {
-    engine.shared::<state::CacheState>(name).forget_order();
+pub(crate) fn forget_order(caches: &Named<CacheState>, name: &str) {
+    if let Some(state) = caches.peek(name) {
+        state.forget_order();
+    }
 }
 
 /// A cache of values of one type.
@@ -83,7 +85,8 @@ pub struct CacheEntry {
 /// What a cache holds, and what happened to it since the room was opened.
 ///
 /// The last four count what all handles of this name did, calls in a transaction that was not kept
-/// included.
+/// included. They begin anew when no handle of this name is kept and those of 64 other names were
+/// used since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct CacheStats {

@@ -6,6 +6,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::limits::{DEFAULT_MAX_ENTRY_BYTES, MAX_KEY_LEN};
 use crate::stores::length::check_len;
+use crate::stores::named::Named;
 use std::sync::Arc;
 
 /// What a row costs in a frame beside its key and value: its table and its lengths, amply.
@@ -25,8 +26,8 @@ pub(crate) struct Spec {
 
 impl Spec {
     /// The cache called `name` of the room that `engine` runs, with the default options.
-    pub(crate) fn new(engine: &Engine, name: &str) -> Self {
-        Self::of_state(name, engine.shared::<CacheState>(name), engine.max_row_bytes())
+    pub(crate) fn new(engine: &Engine, caches: &Named<CacheState>, name: &str) -> Self {
+        Self::of_state(name, caches.get(name), engine.max_row_bytes())
     }
 
     pub(super) fn of_state(name: &str, state: Arc<CacheState>, max_row_bytes: usize) -> Self {

@@ -3,10 +3,11 @@
 use super::json;
 use super::ops::{self, New};
 use super::spec::Spec;
-use super::state::Turn;
+use super::state::{CacheState, Turn};
 use crate::engine::Engine;
 use crate::engine::access::Writer;
 use crate::error::Result;
+use crate::stores::named::Named;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt;
@@ -26,9 +27,15 @@ pub struct CacheTx<'a, T> {
 }
 
 impl<'a, T> CacheTx<'a, T> {
-    /// The cache called `name` in `tx`, which is the transaction `turn` of `engine`.
-    pub(crate) fn new(tx: &'a mut dyn Writer, engine: &Engine, name: &str, turn: Turn) -> Self {
-        Self { tx, spec: Spec::new(engine, name), turn, values: PhantomData }
+    /// The cache called `name` of `caches` in `tx`, which is the transaction `turn` of `engine`.
+    pub(crate) fn new(
+        tx: &'a mut dyn Writer,
+        engine: &Engine,
+        caches: &Named<CacheState>,
+        name: &str,
+        turn: Turn,
+    ) -> Self {
+        Self { tx, spec: Spec::new(engine, caches, name), turn, values: PhantomData }
     }
 
     /// See [`Cache::with_max_entry_bytes`](super::Cache::with_max_entry_bytes).

@@ -27,7 +27,7 @@ pub(crate) use decide::{Budget, Due, Foreign, Verdict};
 #[cfg(test)]
 pub(crate) use decide::{sweep_all, sweep_all_within};
 pub use report::SweepReport;
-pub(crate) use sweeper::{SweepJob, Sweeper, backlog};
+pub(crate) use sweeper::{Sweeper, backlog, sweep_job};
 
 #[cfg(test)]
 mod tests;

@@ -3,13 +3,14 @@
 use super::SweepReport;
 use super::decide::{Budget, Foreign, SweepPosition, sweep_rows};
 use crate::engine::access::Reader;
-use crate::engine::{Cost, DryRun, Job, MaintenanceHandle, Tick};
+use crate::engine::{Cost, DryRun, MaintenanceHandle, MaintenanceJob, Tick};
 use crate::error::{Error, Result};
 use crate::observe;
-use crate::stores::expiry;
+use crate::stores::{StoreStates, expiry};
 use crate::tables::Table;
 use parking_lot::Mutex;
 use std::ops::Bound;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -26,7 +27,7 @@ const COUNT_ROWS: usize = 1_024;
 /// From so many tombstones on, rounds that follow each other closely do not begin at the beginning.
 const MANY_TOMBSTONES: u64 = 10_000;
 
-/// The one sweeper of an engine. Sweeps by hand and those of the thread take turns.
+/// The one sweeper of a room. Sweeps by hand and those of the thread take turns.
 #[derive(Debug, Default)]
 pub(crate) struct Sweeper {
     round: Mutex<Round>,
@@ -280,26 +281,13 @@ pub(crate) fn backlog(maintenance: &MaintenanceHandle<'_>, most: u64) -> Result<
     })
 }
 
-/// What the maintenance thread does for the sweeper.
-#[derive(Debug)]
-pub(crate) struct SweepJob {
+/// What the maintenance thread does for the sweeper of `states`: it looks at least `every` so often.
+pub(crate) fn sweep_job(
+    states: Arc<StoreStates>,
     every: Duration,
     foreign: Option<Foreign>,
-}
-
-impl SweepJob {
-    /// Looks at least that often.
-    pub(crate) fn new(every: Duration, foreign: Option<Foreign>) -> Self {
-        Self { every, foreign }
-    }
-}
-
-impl Job for SweepJob {
-    fn tick(&self, maintenance: &MaintenanceHandle<'_>) -> Result<Tick> {
-        maintenance.shared::<Sweeper>().step(maintenance, self.foreign, self.every)
-    }
-
-    fn every(&self) -> Duration {
-        self.every
-    }
+) -> MaintenanceJob {
+    let step =
+        move |maintenance: &MaintenanceHandle<'_>| states.sweeper.step(maintenance, foreign, every);
+    MaintenanceJob { every, step: Arc::new(step) }
 }

@@ -1,10 +1,10 @@
 //! Sweeps of whole rooms.
 
-use super::sweeper::{SLICE_ROWS, SweepCounts, Sweeper};
-use super::{Budget, SweepJob, backlog};
+use super::sweeper::{SLICE_ROWS, SweepCounts};
+use super::{Budget, backlog, sweep_job};
 use crate::durability::Durability;
+use crate::engine::Tick;
 use crate::engine::access::{Reader, Writer};
-use crate::engine::{Job, Tick};
 use crate::limits::MIN_LOG_CAPACITY;
 use crate::stores::expiry;
 use crate::tables::Table;
@@ -65,7 +65,7 @@ fn left(room: &Cloakroom) -> BTreeMap<&'static str, usize> {
 }
 
 fn counts(room: &Cloakroom) -> SweepCounts {
-    room.engine().maintenance().unwrap().shared::<Sweeper>().counts()
+    room.states().sweeper.counts()
 }
 
 fn rate() -> RateLimitConfig {
@@ -305,7 +305,7 @@ fn a_room_whose_last_handle_is_dropped_closes_at_once_although_it_sweeps() {
         let room = builder.open_on(Arc::new(storage.clone())).unwrap();
         fill(&room, round * 20..round * 20 + 20);
         clock.advance(Duration::from_secs(48 * 3_600));
-        let weak = Arc::downgrade(&room.engine().maintenance().unwrap().shared::<Sweeper>());
+        let weak = Arc::downgrade(room.states());
         drop(room);
         assert_eq!(weak.strong_count(), 0, "the thread still holds the engine");
     }
@@ -336,7 +336,7 @@ fn rows_of_a_feature_that_is_not_built_in_are_stepped_over() {
     room.form_tokens().insert_form_token(token("behind")).wait().unwrap();
     clock.advance(Duration::from_secs(TTL));
     let maintenance = room.engine().maintenance().unwrap();
-    let sweeper = maintenance.shared::<Sweeper>();
+    let sweeper = &room.states().sweeper;
     for removed in [1, 0] {
         let report = sweeper.sweep(&maintenance, None).unwrap();
         assert_eq!(
@@ -344,9 +344,9 @@ fn rows_of_a_feature_that_is_not_built_in_are_stepped_over() {
             (removed, removed, 600)
         );
     }
-    let job = SweepJob::new(Duration::from_secs(1), None);
+    let job = sweep_job(Arc::clone(room.states()), Duration::from_secs(1), None);
     let ticks = (0..100)
-        .map(|_| job.tick(&maintenance).unwrap())
+        .map(|_| (job.step)(&maintenance).unwrap())
         .take_while(|tick| *tick == Tick::Again)
         .count();
     assert!((4..=5).contains(&ticks), "{ticks}");
@@ -406,14 +406,14 @@ fn the_backlog_is_counted_up_to_a_limit() {
 #[test]
 fn the_thread_is_told_when_to_look_again() {
     let (room, clock) = room();
-    let job = SweepJob::new(Duration::from_secs(30), None);
+    let job = sweep_job(Arc::clone(room.states()), Duration::from_secs(30), None);
     let maintenance = room.engine().maintenance().unwrap();
-    assert_eq!(job.tick(&maintenance).unwrap(), Tick::IdleUntil(None));
+    assert_eq!((job.step)(&maintenance).unwrap(), Tick::IdleUntil(None));
     room.handoff().set("a", &JsonObject::new(), TTL).wait().unwrap();
     room.handoff().set("b", &JsonObject::new(), 2 * TTL).wait().unwrap();
-    assert_eq!(job.tick(&maintenance).unwrap(), Tick::IdleUntil(Some(NOW_MS + TTL * 1_000)));
+    assert_eq!((job.step)(&maintenance).unwrap(), Tick::IdleUntil(Some(NOW_MS + TTL * 1_000)));
     clock.advance(Duration::from_secs(TTL));
-    assert_eq!(job.tick(&maintenance).unwrap(), Tick::IdleUntil(Some(NOW_MS + 2 * TTL * 1_000)));
+    assert_eq!((job.step)(&maintenance).unwrap(), Tick::IdleUntil(Some(NOW_MS + 2 * TTL * 1_000)));
     assert_eq!(counts(&room).swept, 1);
 }
 

@@ -1,7 +1,7 @@
 //! A change as a watcher sees it, and how it is told from the rows that a transaction changed.
 
 use super::WatchFilter;
-use crate::engine::{CommittedRows, Selector};
+use crate::engine::CommittedRows;
 use crate::stores::expiry;
 use crate::stores::form_token::row::{UseRow, decode_key};
 use crate::stores::owner::{Owner, StoreKind};
@@ -69,10 +69,9 @@ pub enum ChangeKind {
     Cleared,
 }
 
-impl Selector for WatchFilter {
-    type Item = Change;
-
-    fn select(&self, rows: CommittedRows<'_>) -> Vec<Change> {
+impl WatchFilter {
+    /// What a transaction did, as far as it passes.
+    pub(super) fn select(&self, rows: CommittedRows<'_>) -> Vec<Change> {
         let ended = OnceCell::new();
         let mut changes: Vec<Change> = Vec::new();
         for (table, key, value) in rows.iter() {
@@ -85,9 +84,7 @@ impl Selector for WatchFilter {
         }
         changes
     }
-}
 
-impl WatchFilter {
     /// The change, if it passes.
     fn change(
         &self,

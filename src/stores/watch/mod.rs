@@ -6,7 +6,7 @@ mod filter;
 pub use change::{Change, ChangeKind};
 pub use filter::WatchFilter;
 
-use crate::engine::{Engine, NoMore, Selected, Subscription};
+use crate::engine::{Engine, Feed, NoMore, Selected, Subscription};
 use crate::error::Result;
 use std::collections::VecDeque;
 use std::fmt;
@@ -41,7 +41,7 @@ use std::time::{Duration, Instant};
 /// It must not be waited for inside a transaction of the same room, which everybody else waits for
 /// then.
 pub struct Watch {
-    changes: Subscription<WatchFilter>,
+    changes: Subscription<Change>,
     /// The rest of the transaction that was taken last.
     rest: VecDeque<Change>,
 }
@@ -88,10 +88,16 @@ impl From<NoMore> for WatchError {
 }
 
 impl Watch {
-    /// RowWaits what `filter` lets pass of the room that `engine` runs.
-    pub(crate) fn new(engine: &Engine, filter: WatchFilter) -> Result<Self> {
+    /// Watches what `filter` lets pass of the room that `engine` runs and `feed` observes.
+    pub(crate) fn new(
+        engine: &Engine,
+        feed: &Arc<Feed<Change>>,
+        filter: WatchFilter,
+    ) -> Result<Self> {
         let capacity = filter.capacity();
-        Ok(Self { changes: engine.subscribe(filter, capacity)?, rest: VecDeque::new() })
+        let changes =
+            engine.subscribe(feed, Box::new(move |rows| filter.select(rows)), capacity)?;
+        Ok(Self { changes, rest: VecDeque::new() })
     }
 
     /// The next change, waiting for one.

@@ -1,0 +1,53 @@
+//! What the stores of one open room keep in memory, beside their rows.
+
+use super::cache::CacheState;
+use super::named::Named;
+use super::sweep::Sweeper;
+use super::watch::Change;
+use crate::engine::{CommitHook, CommitObserver, CommittedRows, Feed, Interest, Wakeup};
+use std::sync::Arc;
+
+/// The in-memory state of all stores of a room. It is made before the room opens, observes its
+/// transactions, and lives as long as the room or a handle of it. It holds no handle itself.
+#[derive(Debug)]
+pub(crate) struct StoreStates {
+    /// Held by what is to be shown transactions.
+    interest: Interest,
+    pub(crate) sweeper: Sweeper,
+    /// The caches by name: their order of use, and counters.
+    pub(crate) caches: Named<CacheState>,
+    /// Who watches every change.
+    pub(crate) feed: Arc<Feed<Change>>,
+}
+
+impl StoreStates {
+    /// The states of a room that is about to be opened.
+    pub(crate) fn new() -> Arc<Self> {
+        let interest = Interest::default();
+        Arc::new(Self {
+            sweeper: Sweeper::default(),
+            caches: Named::default(),
+            feed: Arc::new(Feed::new(interest.clone())),
+            interest,
+        })
+    }
+
+    /// The hook for the engine of the room.
+    pub(crate) fn hook(self: &Arc<Self>) -> CommitHook {
+        CommitHook::new(self.interest.clone(), Arc::clone(self) as _)
+    }
+}
+
+impl CommitObserver for StoreStates {
+    fn committed(&self, rows: CommittedRows<'_>) -> Vec<Wakeup> {
+        self.feed.committed(rows)
+    }
+
+    fn failed(&self) -> Vec<Wakeup> {
+        self.feed.failed()
+    }
+
+    fn closed(&self) -> Vec<Wakeup> {
+        self.feed.closed()
+    }
+}
