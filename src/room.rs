@@ -20,18 +20,12 @@ use crate::stores::form_token::FormTokens;
 use crate::stores::handoff::Handoff;
 use crate::stores::rate_limit::{RateLimit, RateLimitConfig};
 use crate::stores::state::State;
-use crate::stores::sweep::{Foreign, SweepReport, backlog};
+use crate::stores::sweep::{SweepReport, backlog};
 use crate::stores::watch::{Watch, WatchFilter};
 use crate::stores::{RoomStats, StoreStates, stats};
 use crate::verify::{self, VerifyReport};
 use std::path::Path;
 use std::sync::Arc;
-
-/// What sweeps the tables of the adapter for `codlet`, in a program that has it.
-#[cfg(feature = "codlet")]
-const SWEEP_FOREIGN: Option<Foreign> = Some(|tx, table, key| crate::codlet::sweep(tx, table, key));
-#[cfg(not(feature = "codlet"))]
-const SWEEP_FOREIGN: Option<Foreign> = None;
 
 /// An open cloakroom file. Cheap to clone; the file closes with [`close`](Cloakroom::close) or the
 /// last handle.
@@ -252,7 +246,7 @@ impl Cloakroom {
             return Err(Error::ReadOnly);
         }
         let maintenance = self.engine.maintenance()?;
-        self.states.sweeper.sweep(&maintenance, SWEEP_FOREIGN)
+        self.states.sweeper.sweep(&maintenance)
     }
 
     /// Subscribes to the changes of this room's stores, from now on, that pass `filter`.

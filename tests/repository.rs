@@ -22,11 +22,10 @@ const LAYERS: [(&[&str], Siblings); 11] = [
     (&["stores"], Siblings::May),
     // What looks at a whole file.
     (&["verify", "salvage"], Siblings::May),
-    // A room, and the adapter that makes it the storage of another crate, whose tables the room
-    // sweeps.
-    (&["room", "codlet"], Siblings::May),
-    // What is done with a room as a whole.
-    (&["export"], Siblings::May),
+    (&["room"], Siblings::May),
+    // What is done with a room as a whole, and the adapter that makes it the storage of another
+    // crate.
+    (&["export", "codlet"], Siblings::MayNot),
     (&["drivers"], Siblings::May),
     // The public modules by store, which only re-export.
     (&["api"], Siblings::May),

@@ -21,7 +21,7 @@
 //!
 //! [`Window::trim`]: super::window::Window::trim
 
-use super::pages::{Depth, Pages, Place, TableRoot, Tables, Visit};
+use super::pages::{Depth, Pages, Place, Tables, Visit};
 use super::view::Generation;
 use super::window::Mode;
 use super::{
@@ -29,7 +29,7 @@ use super::{
 };
 use crate::error::{Error, Result};
 use crate::limits::BLOCK_SIZE;
-use crate::tables::Table;
+use crate::tables::{Catalogue, Table};
 use redb::ReadableTable;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -122,7 +122,7 @@ impl Btree {
     /// is below it.
     pub(crate) fn space(&self) -> Result<Space> {
         let _writer = self.shared.writer.lock();
-        let space = survey(&newest(&self.view())?, &mut |_, _, _, _| {})?;
+        let space = survey(self.shared.tables, &newest(&self.view())?, &mut |_, _, _, _| {})?;
         *self.shared.last_space.lock() = Some(space);
         Ok(space)
     }
@@ -132,13 +132,13 @@ impl Btree {
         let _writer = self.shared.writer.lock();
         let view = self.view();
         let pages = newest(&view)?;
-        let space = survey(&pages, &mut |_, _, _, _| {})?;
+        let space = survey(self.shared.tables, &pages, &mut |_, _, _, _| {})?;
         let used = space.used_bytes / BLOCK_SIZE as u64;
         let end = 1 + used + used / SLACK_DIVISOR + SLACK_BLOCKS;
         // The last of the leaves in the file, the first of them on top.
         let mut last: BinaryHeap<Reverse<Move>> = BinaryHeap::new();
         let mut branch: Option<u64> = None;
-        survey(&pages, &mut |table, place, is_leaf, after| {
+        survey(self.shared.tables, &pages, &mut |table, place, is_leaf, after| {
             if !is_leaf {
                 branch = branch.max(Some(place.block)).filter(|block| *block >= end);
                 return;
@@ -203,7 +203,7 @@ impl Btree {
         }
         let compacted = shared.writable().and_then(|current| {
             let window = current.window.succeed(Mode::Compacting).map_err(from_io)?;
-            Generation::open(window, shared.cache_size)?.compact()?;
+            Generation::open(window, shared.cache_size, shared.tables)?.compact()?;
             shared.reopen(Mode::Writable)?;
             if shared.gauges.flush_failed.load(Ordering::SeqCst) {
                 // redb says nothing of what fails while it closes.
@@ -224,7 +224,8 @@ impl Btree {
         let shared = &self.shared;
         let mut writer = shared.writer.lock();
         let view = self.view();
-        let surveyed = newest(&view).and_then(|pages| survey(&pages, &mut |_, _, _, _| {}));
+        let surveyed =
+            newest(&view).and_then(|pages| survey(shared.tables, &pages, &mut |_, _, _, _| {}));
         let mut space = surveyed.map_err(|error| ApplyError { error, flush_failed: false })?;
         let window = &view.snapshot().generation.window;
         if writer.flush_failure.is_none()
@@ -251,7 +252,7 @@ fn newest(view: &Arc<BtreeView>) -> Result<Pages<'_>> {
 type OnPage<'a> = dyn FnMut(Table, Place, bool, Option<&[u8]>) + 'a;
 
 /// Shows every page of our tables, and counts those and redb's own.
-fn survey(pages: &Pages<'_>, visitor: &mut OnPage<'_>) -> Result<Space> {
+fn survey(tables: Catalogue, pages: &Pages<'_>, visitor: &mut OnPage<'_>) -> Result<Space> {
     // Block 0 is redb's header.
     let (mut blocks, mut end) = (1, 1);
     for of in [Tables::User, Tables::System] {
@@ -265,7 +266,7 @@ fn survey(pages: &Pages<'_>, visitor: &mut OnPage<'_>) -> Result<Space> {
             Visit::Lost { error, .. } => Err(error.clone()),
         };
         for root in pages.tables(of, &mut |visit| count(&visit))? {
-            let table = table_of(of, &root);
+            let table = if of == Tables::User { tables.named(&root.name) } else { None };
             pages.visit(&root, Depth::LeafNumbers, &mut |visit| {
                 if let (Some(table), Visit::Page { place, is_leaf, after }) = (table, &visit) {
                     visitor(table, *place, *is_leaf, *after);
@@ -280,10 +281,6 @@ fn survey(pages: &Pages<'_>, visitor: &mut OnPage<'_>) -> Result<Space> {
         used_bytes: blocks * BLOCK_SIZE as u64,
         used_end: end * BLOCK_SIZE as u64,
     })
-}
-
-fn table_of(of: Tables, root: &TableRoot) -> Option<Table> {
-    Table::ALL.iter().copied().find(|table| of == Tables::User && table.name() == root.name)
 }
 
 /// Writes the first row of each leaf over itself.

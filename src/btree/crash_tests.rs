@@ -3,6 +3,7 @@
 use super::testing::{GateStep, Survival, TestStorage, crash};
 use super::tests::{CACHE, Changes, OFFSET, Rows, all_rows, apply, create, puts, some_rows};
 use super::*;
+use crate::stores::schema::catalogue;
 use std::collections::BTreeMap;
 
 /// Crashes after every step of `journal` in several ways and opens what is left.
@@ -22,9 +23,10 @@ fn crash_everywhere(disk: &[u8], journal: &[GateStep], allowed: &[(u64, &Rows)],
         for survival in ways.into_iter().chain(torn) {
             let image = crash(disk, steps, survival);
             let storage = TestStorage::with(image.clone());
-            let btree = Btree::open(storage.clone(), OFFSET, CACHE).unwrap_or_else(|error| {
-                panic!("cut {cut} of {}, {survival:?}: {error}", journal.len())
-            });
+            let btree =
+                Btree::open(storage.clone(), OFFSET, CACHE, catalogue()).unwrap_or_else(|error| {
+                    panic!("cut {cut} of {}, {survival:?}: {error}", journal.len())
+                });
             let view = btree.view();
             let rows =
                 all_rows(&view).unwrap_or_else(|error| panic!("cut {cut}, {survival:?}: {error}"));
@@ -44,7 +46,7 @@ fn crash_everywhere(disk: &[u8], journal: &[GateStep], allowed: &[(u64, &Rows)],
             );
             let btree = super::tests::open(again).unwrap();
             assert_eq!(btree.view().lsn(), view.lsn());
-            apply(&btree, 99, &BTreeMap::from([((Table::Expiry, b"!".to_vec()), Some(vec![1]))]))
+            apply(&btree, 99, &BTreeMap::from([((Table::EXPIRY, b"!".to_vec()), Some(vec![1]))]))
                 .unwrap();
             assert_eq!(all_rows(&btree.view()).unwrap().len(), rows.len() + 1);
         }

@@ -40,7 +40,7 @@ pub(crate) use view::BtreeView;
 use crate::error::{Error, Result};
 use crate::observe;
 use crate::storage::Storage;
-use crate::tables::{Table, Value};
+use crate::tables::{Catalogue, Table, Value};
 use fault::{WindowFailure, from_io, from_panic, from_redb};
 use parking_lot::{Mutex, RwLock};
 use redb::{Database, TableDefinition};
@@ -71,6 +71,8 @@ pub(crate) struct Btree {
 /// What views need to go on when their database fails.
 struct Shared {
     cache_size: usize,
+    /// Every table that a file has.
+    tables: Catalogue,
     gauges: Arc<Gauges>,
     /// The newest view. Its snapshot is of the newest database.
     current: RwLock<Arc<BtreeView>>,
@@ -116,21 +118,28 @@ impl Btree {
         storage: Arc<dyn Storage>,
         offset: u64,
         cache_size: usize,
+        tables: Catalogue,
         max_row_bytes: u64,
     ) -> Result<Btree> {
         let gauges = Arc::new(Gauges::default());
         let region_blocks = compact::region_blocks(max_row_bytes);
         let window =
             Window::create(storage, offset, gauges.clone(), region_blocks).map_err(opening)?;
-        let generation = Generation::open(window, cache_size).map_err(WindowFailure::into_error)?;
+        let generation =
+            Generation::open(window, cache_size, tables).map_err(WindowFailure::into_error)?;
         write_rows(&generation, 0, std::iter::empty::<Result<(Table, &[u8], Option<Value>)>>())
             .map_err(WindowFailure::into_error)?;
         Self::on(generation, cache_size, gauges)
     }
 
     /// Opens the B-tree that begins at `offset` of the storage.
-    pub(crate) fn open(storage: Arc<dyn Storage>, offset: u64, cache_size: usize) -> Result<Btree> {
-        Self::open_as(storage, offset, cache_size, Mode::Writable)
+    pub(crate) fn open(
+        storage: Arc<dyn Storage>,
+        offset: u64,
+        cache_size: usize,
+        tables: Catalogue,
+    ) -> Result<Btree> {
+        Self::open_as(storage, offset, cache_size, tables, Mode::Writable)
     }
 
     /// Opens the B-tree that begins at `offset` of the storage, to which nothing is written: not
@@ -140,14 +149,16 @@ impl Btree {
         storage: Arc<dyn Storage>,
         offset: u64,
         cache_size: usize,
+        tables: Catalogue,
     ) -> Result<Btree> {
-        Self::open_as(storage, offset, cache_size, Mode::Frozen)
+        Self::open_as(storage, offset, cache_size, tables, Mode::Frozen)
     }
 
     fn open_as(
         storage: Arc<dyn Storage>,
         offset: u64,
         cache_size: usize,
+        tables: Catalogue,
         mode: Mode,
     ) -> Result<Btree> {
         let gauges = Arc::new(Gauges::default());
@@ -158,14 +169,17 @@ impl Btree {
                 "it was never written",
             ));
         }
-        let generation = Generation::open(window, cache_size).map_err(WindowFailure::into_error)?;
+        let generation =
+            Generation::open(window, cache_size, tables).map_err(WindowFailure::into_error)?;
         Self::on(generation, cache_size, gauges)
     }
 
     fn on(generation: Generation, cache_size: usize, gauges: Arc<Gauges>) -> Result<Btree> {
+        let tables = generation.tables;
         let snapshot = Snapshot::first(&Arc::new(generation)).map_err(WindowFailure::into_error)?;
         let shared = Arc::new_cyclic(|shared| Shared {
             cache_size,
+            tables,
             gauges,
             current: RwLock::new(BtreeView::new(snapshot, shared.clone())),
             writer: Mutex::default(),
@@ -294,7 +308,7 @@ impl Shared {
     /// Opens redb afresh on what is durable. The caller holds the writer lock.
     fn reopen(self: &Arc<Self>, mode: Mode) -> Result<Arc<Generation>, WindowFailure> {
         let window = self.current_generation().window.succeed(mode).map_err(from_io)?;
-        let generation = Arc::new(Generation::open(window, self.cache_size)?);
+        let generation = Arc::new(Generation::open(window, self.cache_size, self.tables)?);
         let view = self.install(Snapshot::first(&generation)?);
         observe::btree_reopened(view.lsn());
         Ok(generation)
@@ -356,7 +370,7 @@ fn write_rows<K: AsRef<[u8]>>(
 ) -> Result<(), WindowFailure> {
     let window = &generation.window;
     let db = generation.db()?;
-    let call = AssertUnwindSafe(|| stage_and_commit(window, db, lsn, rows));
+    let call = AssertUnwindSafe(|| stage_and_commit(window, db, generation.tables, lsn, rows));
     catch_unwind(call).unwrap_or_else(|panic| {
         // What a panic left inside redb is never committed.
         window.seal();
@@ -367,6 +381,7 @@ fn write_rows<K: AsRef<[u8]>>(
 fn stage_and_commit<K: AsRef<[u8]>>(
     window: &Window,
     db: &Database,
+    tables: Catalogue,
     lsn: u64,
     rows: impl Iterator<Item = Result<(Table, K, Option<Value>)>>,
 ) -> Result<(), WindowFailure> {
@@ -378,7 +393,7 @@ fn stage_and_commit<K: AsRef<[u8]>>(
         .open_table(META)
         .and_then(|mut meta| Ok(meta.insert(LSN_KEY, lsn).map(drop)?))
         .map_err(|error| redb(error.into()))?;
-    for &table in Table::ALL {
+    for &table in tables.all() {
         transaction.open_table(definition(table)).map_err(|error| redb(error.into()))?;
     }
     {

@@ -3,6 +3,7 @@
 use super::layout::{BLOCK, checksums_position, physical_len};
 use super::testing::TestStorage;
 use super::*;
+use crate::stores::schema::catalogue;
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Included, Unbounded};
 
@@ -16,12 +17,12 @@ pub(super) type Changes = BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>;
 
 pub(super) fn create() -> (Arc<TestStorage>, Btree) {
     let storage = TestStorage::with(vec![0xAB; OFFSET as usize]);
-    let btree = Btree::create(storage.clone(), OFFSET, CACHE, 1 << 20).unwrap();
+    let btree = Btree::create(storage.clone(), OFFSET, CACHE, catalogue(), 1 << 20).unwrap();
     (storage, btree)
 }
 
 pub(super) fn open(bytes: Vec<u8>) -> Result<Btree> {
-    Btree::open(TestStorage::with(bytes), OFFSET, CACHE)
+    Btree::open(TestStorage::with(bytes), OFFSET, CACHE, catalogue())
 }
 
 /// Applies puts and deletes.
@@ -44,7 +45,7 @@ pub(super) fn puts(rows: &Rows) -> Changes {
 
 pub(super) fn all_rows(view: &BtreeView) -> Result<Rows> {
     let mut rows = Rows::new();
-    for &table in Table::ALL {
+    for &table in catalogue().all() {
         for (key, value) in view.page(table, Unbounded, Unbounded, usize::MAX, usize::MAX)?.0 {
             rows.insert((table, key), value.to_vec());
         }
@@ -57,7 +58,7 @@ pub(super) fn all_rows(view: &BtreeView) -> Result<Rows> {
 pub(super) fn some_rows(count: usize, len: usize, fill: u8) -> Rows {
     (0..count)
         .map(|index| {
-            let table = Table::ALL[index % 5];
+            let table = catalogue().all()[index % 5];
             ((table, format!("key {index:05}").into_bytes()), vec![fill ^ index as u8; len])
         })
         .collect()
@@ -97,11 +98,11 @@ fn rows_and_the_lsn_come_back_after_reopening() {
 #[test]
 fn a_scan_keeps_to_its_bounds_and_limit() {
     let (_, btree) = create();
-    let rows: Rows = (b'a'..=b'f').map(|key| ((Table::Expiry, vec![key]), vec![])).collect();
+    let rows: Rows = (b'a'..=b'f').map(|key| ((Table::EXPIRY, vec![key]), vec![])).collect();
     apply(&btree, 1, &puts(&rows)).unwrap();
     let view = btree.view();
     let scan = |from, to, limit| -> Vec<u8> {
-        view.page(Table::Expiry, from, to, limit, usize::MAX)
+        view.page(Table::EXPIRY, from, to, limit, usize::MAX)
             .unwrap()
             .0
             .into_iter()
@@ -130,7 +131,7 @@ fn a_view_shows_what_it_did_when_it_was_made() {
 fn values_of_many_pages_come_back_and_free_pages_are_used_again() {
     let (storage, btree) = create();
     let big = Rows::from([(
-        (Table::Handoff, b"big".to_vec()),
+        (Table::HANDOFF, b"big".to_vec()),
         (0..1 << 20).map(|i| (i / 7) as u8).collect(),
     )]);
     apply(&btree, 1, &puts(&big)).unwrap();
@@ -183,7 +184,7 @@ fn a_row_that_fails_leaves_everything_as_it_was() {
     let (_, btree) = create();
     let rows = some_rows(10, 10, 1);
     apply(&btree, 1, &puts(&rows)).unwrap();
-    let bad = [Ok((Table::Handoff, b"x".to_vec(), Some(Value::from(*b"y")))), Err(Error::Closed)];
+    let bad = [Ok((Table::HANDOFF, b"x".to_vec(), Some(Value::from(*b"y")))), Err(Error::Closed)];
     let refused = btree.apply(2, bad.into_iter()).unwrap_err();
     assert!(matches!(refused, ApplyError { error: Error::Closed, flush_failed: false }));
     assert_eq!((btree.view().lsn(), all_rows(&btree.view()).unwrap()), (1, rows));
@@ -254,7 +255,7 @@ fn a_read_that_failed_fails_nobody_else() {
     let (storage, btree) = create();
     let rows = some_rows(3000, 100, 1);
     apply(&btree, 1, &puts(&rows)).unwrap();
-    let btree = Btree::open(storage.clone(), OFFSET, CACHE).unwrap();
+    let btree = Btree::open(storage.clone(), OFFSET, CACHE, catalogue()).unwrap();
     let view = btree.view();
     storage.take_journal();
     storage.fail_reads(1);
@@ -307,7 +308,7 @@ fn a_damaged_block_fails_its_rows_only_and_the_writer_goes_on_elsewhere() {
     {
         let storage = TestStorage::with(bytes.clone());
         storage.flip(position);
-        let btree = Btree::open(storage.clone(), OFFSET, CACHE).unwrap();
+        let btree = Btree::open(storage.clone(), OFFSET, CACHE, catalogue()).unwrap();
         let (right, corrupted) = read_each(&btree, &rows);
         if corrupted == 0 {
             continue;
@@ -320,13 +321,13 @@ fn a_damaged_block_fails_its_rows_only_and_the_writer_goes_on_elsewhere() {
         // Another table can be written, and stays so with a reader in between; the damaged rows
         // stay damaged.
         for lsn in 2..5 {
-            let key = (Table::Expiry, b"zz".to_vec());
+            let key = (Table::EXPIRY, b"zz".to_vec());
             rows.insert(key.clone(), vec![lsn as u8]);
             let applied = apply(&btree, lsn, &BTreeMap::from([(key, Some(vec![lsn as u8]))]));
             assert_eq!(applied.unwrap().lsn(), lsn);
             assert_eq!(read_each(&btree, &rows).1, corrupted);
         }
-        rows.remove(&(Table::Expiry, b"zz".to_vec()));
+        rows.remove(&(Table::EXPIRY, b"zz".to_vec()));
     }
     assert!(partly > 0);
 }
@@ -341,7 +342,7 @@ fn a_writer_never_builds_on_a_damaged_block() {
     for position in (OFFSET as usize + 3 * BLOCK as usize..bytes.len()).step_by(BLOCK as usize) {
         let storage = TestStorage::with(bytes.clone());
         storage.flip(position + 77);
-        let Ok(btree) = Btree::open(storage.clone(), OFFSET, CACHE) else { continue };
+        let Ok(btree) = Btree::open(storage.clone(), OFFSET, CACHE, catalogue()) else { continue };
         let before = read_each(&btree, &rows).1;
         // Removing nearly everything makes redb merge the pages that are left.
         let removed: Changes = rows
@@ -401,7 +402,7 @@ fn any_flipped_byte_gives_the_right_rows_or_corrupted() {
 fn readers_and_the_writer_share_a_small_cache() {
     let (storage, btree) = create();
     drop(btree);
-    let btree = Btree::open(storage, OFFSET, 64 << 10).unwrap();
+    let btree = Btree::open(storage, OFFSET, 64 << 10, catalogue()).unwrap();
     apply(&btree, 1, &puts(&some_rows(2000, 200, 1))).unwrap();
     let done = std::sync::atomic::AtomicBool::new(false);
     let (done, btree) = (&done, &btree);

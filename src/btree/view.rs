@@ -4,7 +4,7 @@ use super::fault::{WindowFailure, guarded};
 use super::window::Window;
 use super::{LSN_KEY, META, Shared, definition};
 use crate::error::{Error, Result};
-use crate::tables::{Row, Table, Value};
+use crate::tables::{Catalogue, Row, Table, Value};
 use parking_lot::RwLock;
 use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTableMetadata, TableError};
 use std::io;
@@ -20,17 +20,23 @@ pub(super) struct Generation {
     /// `None` only while it is dropped.
     db: Option<Database>,
     pub(super) window: Window,
+    /// Every table that a file has.
+    pub(super) tables: Catalogue,
 }
 
 impl Generation {
     /// Opens redb on the window; creates it when the window is empty.
-    pub(super) fn open(window: Window, cache_size: usize) -> Result<Generation, WindowFailure> {
+    pub(super) fn open(
+        window: Window,
+        cache_size: usize,
+        tables: Catalogue,
+    ) -> Result<Generation, WindowFailure> {
         let db = guarded(&window, || {
             Ok(Database::builder()
                 .set_cache_size(cache_size)
                 .create_with_backend(window.clone())?)
         })?;
-        Ok(Generation { db: Some(db), window })
+        Ok(Generation { db: Some(db), window, tables })
     }
 
     /// Has redb move its pages together and close. Nobody has begun to read from this database.
@@ -106,7 +112,7 @@ impl Snapshot {
             );
         };
         let mut slots = Vec::new();
-        for &table in Table::ALL {
+        for &table in generation.tables.all() {
             let opened = guarded(window, || match transaction.open_table(definition(table)) {
                 Ok(rows) => Ok(Slot::Open(rows)),
                 Err(TableError::TableDoesNotExist(_)) => Ok(Slot::Missing),
@@ -175,6 +181,11 @@ impl BtreeView {
     /// after it.
     pub(crate) fn lsn(&self) -> u64 {
         self.snapshot.lsn
+    }
+
+    /// Every table that a file has.
+    pub(crate) fn tables(&self) -> Catalogue {
+        self.snapshot.generation.tables
     }
 
     /// The row at `key`.

@@ -5,7 +5,7 @@ use super::records::{self, Kind, Record};
 use crate::codec;
 use crate::engine::access::{Reader, Writer};
 use crate::error::{Error, Result};
-use crate::stores::codlet_rows::{CodeRow, Use};
+use crate::stores::codlet::row::{CodeRow, Use};
 use crate::stores::form_token::row::TokenKey;
 use crate::stores::length::check_len;
 use ::codlet::admin::{CodeListFilter, CodeMeta};

@@ -8,7 +8,8 @@
 use crate::codec;
 use crate::engine::access::{Reader, Writer};
 use crate::error::Result;
-use crate::stores::codlet_rows::{FailuresRow, Run};
+use crate::stores::codlet::row::{FailuresRow, Run};
+use crate::stores::codlet::sweep::{load_failures as load, remove_failures as remove};
 use crate::stores::expiry;
 use crate::stores::length::check_len;
 use crate::tables::Table;
@@ -56,10 +57,6 @@ fn window_ms(window: Duration) -> u64 {
     u64::try_from(window.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
-fn load(rows: &mut dyn Reader, key: &[u8]) -> Result<Option<FailuresRow>> {
-    rows.get(Table::CodletFailures, key)?.map(|bytes| FailuresRow::decode(&bytes)).transpose()
-}
-
 /// Whether `policy` lets another attempt go.
 pub(super) fn check(
     rows: &mut dyn Reader,
@@ -88,8 +85,8 @@ pub(super) fn record(
         .filter(|row| row.ends_ms() > now_ms)
         .unwrap_or(FailuresRow { window_ms: 0, runs: Vec::new() });
     row.add(policy, now_ms);
-    tx.put(Table::CodletFailures, key, codec::encode(&row)?);
-    expiry::move_to(tx, indexed_at_ms, row.ends_ms(), Table::CodletFailures, key);
+    tx.put(Table::CODLET_FAILURES, key, codec::encode(&row)?);
+    expiry::move_to(tx, indexed_at_ms, row.ends_ms(), Table::CODLET_FAILURES, key);
     Ok(())
 }
 
@@ -103,22 +100,10 @@ pub(super) fn clear(tx: &mut dyn Writer, key: &RateLimitKey) -> Result<()> {
     Ok(())
 }
 
-fn remove(tx: &mut dyn Writer, key: &[u8], row: &FailuresRow) {
-    tx.delete(Table::CodletFailures, key);
-    expiry::delete(tx, row.ends_ms(), Table::CodletFailures, key);
-}
-
-/// Removes the failures of `key` when none counts any more. Answers whether it did.
-pub(super) fn sweep(tx: &mut dyn Writer, key: &[u8]) -> Result<bool> {
-    let now_ms = tx.now_ms();
-    let Some(row) = load(tx, key)?.filter(|row| row.ends_ms() <= now_ms) else { return Ok(false) };
-    remove(tx, key, &row);
-    Ok(true)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stores::codlet::sweep::sweep_failures as sweep;
     use crate::stores::map_tx::MapTx;
     use ::codlet::RateLimitUnavailable;
     use RateLimitOutcome::{Allow, Deny};
@@ -241,7 +226,7 @@ mod tests {
                 let counted = times.iter().filter(|&&at| at + 100 > tx.now_ms).count();
                 let expected = if counted >= max_failures as usize { Deny } else { Allow };
                 prop_assert_eq!(check(&mut tx, &key(), &policy).unwrap(), expected);
-                prop_assert!(tx.keys(Table::Expiry).len() <= 1);
+                prop_assert!(tx.keys(Table::EXPIRY).len() <= 1);
             }
         }
     }

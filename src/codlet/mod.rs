@@ -46,21 +46,5 @@ mod session;
 mod store;
 mod tx;
 
-use crate::engine::access::Writer;
-use crate::error::Result;
-use crate::tables::Table;
-use records::Kind;
-
 pub use store::{CodletClock, CodletStore, DEFAULT_RETENTION};
 pub use tx::CodletTx;
-
-/// Removes what stands at `key` of `table` when its time is over, as a row of the expiry index
-/// suggests. Answers whether it did; what is of another store is left alone.
-pub(crate) fn sweep(tx: &mut dyn Writer, table: Table, key: &[u8]) -> Result<bool> {
-    match table {
-        Table::CodletCode => records::sweep(tx, Kind::Code, key),
-        Table::CodletSession => records::sweep(tx, Kind::Session, key),
-        Table::CodletFailures => failures::sweep(tx, key),
-        _ => Ok(false),
-    }
-}

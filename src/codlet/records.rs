@@ -12,45 +12,15 @@
 use crate::codec;
 use crate::engine::access::{Reader, Writer};
 use crate::error::{Error, Result};
-pub(super) use crate::stores::codlet_rows::Record;
+pub(super) use crate::stores::codlet::row::{Record, RecordKind as Kind};
+use crate::stores::codlet::sweep::{load_record as load, remove_record as remove};
 use crate::stores::expiry;
 use crate::stores::form_token::row::TokenKey;
-use crate::tables::Table;
-
-/// What a record is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Code,
-    Session,
-}
-
-impl Kind {
-    /// The records by id.
-    pub(super) fn by_id(self) -> Table {
-        match self {
-            Kind::Code => Table::CodletCode,
-            Kind::Session => Table::CodletSession,
-        }
-    }
-
-    /// The ids by lookup key.
-    pub(super) fn by_key(self) -> Table {
-        match self {
-            Kind::Code => Table::CodletCodeKey,
-            Kind::Session => Table::CodletSessionKey,
-        }
-    }
-}
 
 /// Until when a record is kept: `retention_ms` from its expiry. From now, when the caller's clock
 /// is so far behind the room's that it would be gone at once.
 pub(super) fn keep_until_ms(expires_at: u64, now_ms: u64, retention_ms: u64) -> u64 {
     expires_at.saturating_mul(1_000).max(now_ms).saturating_add(retention_ms)
-}
-
-fn load(rows: &mut dyn Reader, kind: Kind, id: &[u8]) -> Result<Option<Record>> {
-    let bytes = rows.get(kind.by_id(), id)?;
-    bytes.map(|bytes| Record::decode(kind.by_id(), &bytes)).transpose()
 }
 
 /// The record with this id.
@@ -106,27 +76,13 @@ pub(super) fn update(tx: &mut dyn Writer, kind: Kind, id: &str, record: &Record)
     Ok(())
 }
 
-fn remove(tx: &mut dyn Writer, kind: Kind, id: &[u8], record: &Record) {
-    tx.delete(kind.by_id(), id);
-    tx.delete(kind.by_key(), &record.lookup_key);
-    expiry::delete(tx, record.keep_until_ms, kind.by_id(), id);
-}
-
-/// Removes the record with this id when it is no longer kept. Answers whether it did.
-pub(super) fn sweep(tx: &mut dyn Writer, kind: Kind, id: &[u8]) -> Result<bool> {
-    let now_ms = tx.now_ms();
-    let Some(record) = load(tx, kind, id)?.filter(|record| record.keep_until_ms <= now_ms) else {
-        return Ok(false);
-    };
-    remove(tx, kind, id, &record);
-    Ok(true)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stores::codlet::sweep::sweep_record as sweep;
     use crate::stores::form_token::LookupKey;
     use crate::stores::map_tx::MapTx;
+    use crate::tables::Table;
 
     fn key(text: &str) -> TokenKey {
         TokenKey::encode(&LookupKey::new(text)).unwrap()
@@ -161,8 +117,7 @@ mod tests {
             tx.now_ms = 100;
             assert!(get(&mut tx, kind, "a").unwrap().is_none());
             assert!(find(&mut tx, kind, &key("0a")).unwrap().is_none());
-            assert!(!crate::codlet::sweep(&mut tx, kind.by_key(), b"a").unwrap());
-            assert!(crate::codlet::sweep(&mut tx, kind.by_id(), b"a").unwrap());
+            assert!(sweep(&mut tx, kind, b"a").unwrap());
             assert!(!sweep(&mut tx, kind, b"a").unwrap());
             assert!(tx.snapshot().is_empty());
         }
@@ -201,7 +156,7 @@ mod tests {
     #[test]
     fn a_lookup_key_that_leads_nowhere_is_damage() {
         let mut tx = MapTx::at(10);
-        tx.put(Table::CodletCodeKey, key("0a").as_bytes(), b"a".to_vec());
+        tx.put(Table::CODLET_CODE_KEY, key("0a").as_bytes(), b"a".to_vec());
         assert!(matches!(find(&mut tx, Kind::Code, &key("0a")), Err(Error::Corrupted { .. })));
     }
 

@@ -5,7 +5,7 @@ use super::records::{self, Kind, Record};
 use crate::codec;
 use crate::engine::access::{Reader, Writer};
 use crate::error::Result;
-use crate::stores::codlet_rows::SessionRow;
+use crate::stores::codlet::row::SessionRow;
 use crate::stores::form_token::row::TokenKey;
 use crate::stores::length::check_len;
 use ::codlet::store::{SessionRecord, StoredSession};

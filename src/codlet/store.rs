@@ -193,7 +193,7 @@ impl CodeStore for CodletStore {
         &self,
         req: &ClaimRequest<'_>,
     ) -> impl Future<Output = Result<ClaimOutcome, StoreError>> {
-        let row = [(Table::CodletCode, req.code_id.as_str().as_bytes())];
+        let row = [(Table::CODLET_CODE, req.code_id.as_str().as_bytes())];
         answer(self.engine.transact(self.durability, &row, |tx| code::claim(tx, req)), |outcome| {
             outcome
         })
@@ -215,7 +215,7 @@ impl CodeStore for CodletStore {
         scope: Option<&str>,
         now: u64,
     ) -> impl Future<Output = Result<(), StoreError>> {
-        let row = [(Table::CodletCode, code_id.as_str().as_bytes())];
+        let row = [(Table::CODLET_CODE, code_id.as_str().as_bytes())];
         let pending =
             self.engine.transact(self.durability, &row, |tx| code::revoke(tx, code_id, scope, now));
         answer(pending, |()| ())
@@ -290,7 +290,7 @@ impl SessionStore for CodletStore {
         session_id: &SessionId,
         now: u64,
     ) -> impl Future<Output = Result<(), StoreError>> {
-        let row = [(Table::CodletSession, session_id.as_str().as_bytes())];
+        let row = [(Table::CODLET_SESSION, session_id.as_str().as_bytes())];
         let pending =
             self.engine.transact(self.durability, &row, |tx| session::revoke(tx, session_id, now));
         answer(pending, |()| ())
@@ -301,7 +301,7 @@ impl SessionStore for CodletStore {
         session_id: &SessionId,
         now: u64,
     ) -> impl Future<Output = Result<(), StoreError>> {
-        let row = [(Table::CodletSession, session_id.as_str().as_bytes())];
+        let row = [(Table::CODLET_SESSION, session_id.as_str().as_bytes())];
         let pending =
             self.engine.transact(self.durability, &row, |tx| session::touch(tx, session_id, now));
         answer(pending, |()| ())
@@ -324,7 +324,7 @@ impl RateLimitStore for CodletStore {
         key: &RateLimitKey,
         policy: &RateLimitPolicy,
     ) -> impl Future<Output = Result<(), StoreError>> {
-        let row = [(Table::CodletFailures, key.as_str().as_bytes())];
+        let row = [(Table::CODLET_FAILURES, key.as_str().as_bytes())];
         let pending = self
             .engine
             .transact(self.failures_durability, &row, |tx| failures::record(tx, key, policy));
@@ -332,7 +332,7 @@ impl RateLimitStore for CodletStore {
     }
 
     fn clear_failures(&self, key: &RateLimitKey) -> impl Future<Output = Result<(), StoreError>> {
-        let row = [(Table::CodletFailures, key.as_str().as_bytes())];
+        let row = [(Table::CODLET_FAILURES, key.as_str().as_bytes())];
         let pending =
             self.engine.transact(self.failures_durability, &row, |tx| failures::clear(tx, key));
         answer(pending, |()| ())

@@ -55,8 +55,8 @@ impl Engine {
         let replace = self.replaceable(path)?;
         let mut read = self.durable_snapshot()?;
         let expected = read.estimate()?;
-        let mut new =
-            NewFile::create(path, Geometry::of(&self.core.superblock, read.lsn()), CACHE_SIZE)?;
+        let like = Geometry::of(&self.core.superblock, read.lsn());
+        let mut new = NewFile::create(path, like, CACHE_SIZE, read.tables())?;
         progress(0, expected);
         read.for_each(|table, key, value| {
             new.put(table, key, value)?;

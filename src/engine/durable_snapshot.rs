@@ -13,7 +13,7 @@ use super::view::View;
 use super::{Core, Engine};
 use crate::durability::Durability;
 use crate::error::{Error, Result};
-use crate::tables::Table;
+use crate::tables::{Catalogue, Table};
 use std::sync::Arc;
 use std::sync::atomic::Ordering as Atomic;
 
@@ -66,6 +66,11 @@ impl DurableSnapshot {
         self.lsn
     }
 
+    /// Every table of the room.
+    pub(super) fn tables(&self) -> Catalogue {
+        self.view.btree.tables()
+    }
+
     /// About how many rows there are in all tables. Rows of which a newer version is in memory are
     /// counted twice.
     ///
@@ -75,7 +80,9 @@ impl DurableSnapshot {
         let _open = self.core.open_for_reading()?;
         let View { active, frozen, btree } = &*self.view;
         let in_memory = active.len() + frozen.as_ref().map_or(0, |frozen| frozen.len());
-        Table::ALL
+        btree
+            .tables()
+            .all()
             .iter()
             .try_fold(in_memory as u64, |rows, &table| Ok(rows + btree.row_count(table)?))
     }
@@ -89,7 +96,7 @@ impl DurableSnapshot {
         &mut self,
         mut each: impl FnMut(Table, &[u8], &[u8]) -> Result<()>,
     ) -> Result<()> {
-        for &table in Table::ALL {
+        for &table in self.tables().all() {
             let mut cursor = RowCursor::all(table);
             while let Some((key, value)) = cursor.next(self)? {
                 each(table, &key, &value)?;
@@ -128,6 +135,7 @@ mod tests {
     use crate::engine::{CommitHook, EngineOptions, Threads};
     use crate::storage::MemoryStorage;
     use crate::storage::sim::{CallKind, Fault, SimStorage};
+    use crate::stores::schema::catalogue;
     use std::collections::BTreeMap;
     use std::ops::Bound;
 
@@ -135,6 +143,7 @@ mod tests {
 
     fn options() -> EngineOptions {
         EngineOptions {
+            tables: catalogue(),
             log_capacity: 1 << 20,
             cache_size: 1 << 20,
             clock: Arc::new(SystemClock::new()),
@@ -178,7 +187,7 @@ mod tests {
                 let rows: Vec<_> = (0..random.usize(1..100))
                     .map(|_| {
                         let table =
-                            random.choice([Table::Handoff, Table::Cache, Table::State]).unwrap();
+                            random.choice([Table::HANDOFF, Table::CACHE, Table::STATE]).unwrap();
                         let value =
                             random.bool().then(|| vec![random.u8(..); random.usize(0..200)]);
                         (table, random.u32(0..3_000), value)
@@ -197,7 +206,7 @@ mod tests {
                 }
             }
             let mut read = engine.durable_snapshot().unwrap();
-            let later: Vec<_> = (0..3_000).map(|key| (Table::Cache, key, None)).collect();
+            let later: Vec<_> = (0..3_000).map(|key| (Table::CACHE, key, None)).collect();
             write(&engine, Durability::Sync, &later);
             if random.bool() {
                 engine.checkpoint().unwrap();
@@ -214,14 +223,14 @@ mod tests {
         )
         .unwrap();
         for key in 0..12 {
-            write(&engine, Durability::Sync, &[(Table::Cache, key, Some(vec![1; 2 << 20]))]);
+            write(&engine, Durability::Sync, &[(Table::CACHE, key, Some(vec![1; 2 << 20]))]);
         }
         let mut read = engine.durable_snapshot().unwrap();
         let (mut from, mut seen) = (Bound::Unbounded, 0);
         loop {
             let to = Bound::Unbounded;
             let range =
-                RowRange { table: Table::Cache, from: from.as_ref().map(Vec::as_slice), to };
+                RowRange { table: Table::CACHE, from: from.as_ref().map(Vec::as_slice), to };
             let page = read.page(range, PageSize::of_rows(usize::MAX)).unwrap();
             assert!(page.rows.len() <= 1, "{} rows of 2 MiB in one page", page.rows.len());
             seen += page.rows.len();
@@ -237,7 +246,7 @@ mod tests {
     fn what_is_read_is_durable_even_when_nobody_asked_for_that() {
         let storage = Arc::new(SimStorage::new(1));
         let engine = Engine::create_on(storage.clone(), options()).unwrap();
-        write(&engine, Durability::Os, &[(Table::Cache, 1, Some(b"value".to_vec()))]);
+        write(&engine, Durability::Os, &[(Table::CACHE, 1, Some(b"value".to_vec()))]);
         assert_eq!(engine.core.log.durable(), 0);
         let mut read = engine.durable_snapshot().unwrap();
         assert_eq!((read.lsn(), engine.core.log.durable()), (1, 1));
@@ -248,8 +257,8 @@ mod tests {
     fn of_a_poisoned_room_it_reads_what_is_durable() {
         let storage = Arc::new(SimStorage::new(1));
         let engine = Engine::create_on(storage.clone(), options()).unwrap();
-        write(&engine, Durability::Sync, &[(Table::Cache, 1, Some(b"kept".to_vec()))]);
-        write(&engine, Durability::Os, &[(Table::Cache, 1, Some(b"lost".to_vec()))]);
+        write(&engine, Durability::Sync, &[(Table::CACHE, 1, Some(b"kept".to_vec()))]);
+        write(&engine, Durability::Os, &[(Table::CACHE, 1, Some(b"lost".to_vec()))]);
         storage.fail_call(CallKind::Sync, 0, Fault::Eio);
         storage.fail_call(CallKind::DurableWrite, 0, Fault::Eio);
         let mut read = engine.durable_snapshot().unwrap();

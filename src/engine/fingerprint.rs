@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn order_makes_no_difference_and_everything_else_does() {
-        let (a, b): (TestRow, TestRow) = ((Table::Cache, b"ab", b"c"), (Table::State, b"", b""));
+        let (a, b): (TestRow, TestRow) = ((Table::CACHE, b"ab", b"c"), (Table::STATE, b"", b""));
         let both = fingerprint(&[a, b]);
         assert_eq!(both.difference(&fingerprint(&[b, a])), None);
         assert_eq!(both.rows(), 2);
@@ -69,9 +69,9 @@ mod tests {
             &[],
             &[a],
             &[a, b, b],
-            &[(Table::Cache, b"a", b"bc"), b],
-            &[(Table::Handoff, b"ab", b"c"), b],
-            &[(Table::Cache, b"ab", b"d"), b],
+            &[(Table::CACHE, b"a", b"bc"), b],
+            &[(Table::HANDOFF, b"ab", b"c"), b],
+            &[(Table::CACHE, b"ab", b"d"), b],
         ];
         for other in others {
             assert!(both.difference(&fingerprint(other)).is_some(), "{other:?}");

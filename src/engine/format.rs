@@ -10,7 +10,7 @@ use crate::limits::BLOCK_SIZE;
 use crate::log::segment::SegmentHeader;
 use crate::log::{LogLayout, SEGMENTS};
 use crate::storage::{Storage, Superblock};
-use crate::tables::{Table, Value};
+use crate::tables::{Catalogue, Table, Value};
 use std::sync::Arc;
 
 /// How much of a new log is zeroed with one write.
@@ -71,6 +71,7 @@ impl Unfinished {
         storage: Arc<dyn Storage>,
         like: Geometry,
         cache_size: usize,
+        tables: Catalogue,
     ) -> Result<Self> {
         let superblock = Superblock::new(like.segment_size, like.created_at_ms, like.file_id);
         let failed = |error| Error::io("writing the log of a new file", error);
@@ -88,6 +89,7 @@ impl Unfinished {
             Arc::clone(&storage),
             superblock.btree_offset,
             cache_size,
+            tables,
             max_row_bytes,
         )?;
         Ok(Self { storage, superblock, btree, lsn: like.lsn, rows: Vec::new(), gathered: 0 })
@@ -154,6 +156,11 @@ pub(super) fn layout_of(superblock: &Superblock) -> LogLayout {
 }
 
 /// Writes an empty room.
-pub(super) fn format(storage: Arc<dyn Storage>, like: Geometry, cache_size: usize) -> Result<()> {
-    Unfinished::begin(storage, like, cache_size)?.finish().map(drop)
+pub(super) fn format(
+    storage: Arc<dyn Storage>,
+    like: Geometry,
+    cache_size: usize,
+    tables: Catalogue,
+) -> Result<()> {
+    Unfinished::begin(storage, like, cache_size, tables)?.finish().map(drop)
 }

@@ -15,7 +15,7 @@ use super::new_file::NewFile;
 use super::recovered_image::RecoveredImage;
 use crate::error::{Error, Result};
 use crate::storage::{FORMAT_VERSION, FileStorage, Replace, Storage, Superblock};
-use crate::tables::Table;
+use crate::tables::{Catalogue, Table};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -44,13 +44,14 @@ pub(crate) struct Migration {
 pub(super) fn bring_up_to_date(
     old: FileStorage,
     path: &Path,
+    tables: Catalogue,
     migrations: &[Migration],
 ) -> Result<FileStorage> {
     let superblock = Superblock::read_any(&old, path)?;
     if superblock.version == FORMAT_VERSION {
         return Ok(old);
     }
-    migrate(old, path, &superblock, migrations, |file| Arc::new(file))
+    migrate(old, path, &superblock, tables, migrations, |file| Arc::new(file))
 }
 
 /// Copies the file through the migrations. The content of the new one goes through what `wrap`
@@ -59,6 +60,7 @@ fn migrate(
     old: FileStorage,
     path: &Path,
     superblock: &Superblock,
+    tables: Catalogue,
     migrations: &[Migration],
     wrap: impl FnOnce(FileStorage) -> Arc<dyn Storage>,
 ) -> Result<FileStorage> {
@@ -66,9 +68,9 @@ fn migrate(
     let in_context = |error| explain(path, superblock.version, error);
     let storage: Arc<dyn Storage> = Arc::new(old.clone());
     let whole = (|| {
-        let image = RecoveredImage::open(&storage, superblock, CACHE_SIZE)?;
+        let image = RecoveredImage::open(&storage, superblock, CACHE_SIZE, tables)?;
         let like = Geometry::of(superblock, image.lsn());
-        let mut new = NewFile::create_through(path, like, CACHE_SIZE, wrap)?;
+        let mut new = NewFile::create_through(path, like, CACHE_SIZE, tables, wrap)?;
         image.for_each(|table, key, value| {
             through(steps, table, key, value, &mut |table, key, value| new.put(table, key, value))
         })?;
@@ -132,7 +134,12 @@ fn explain(path: &Path, from: u32, error: Error) -> Error {
 /// # Errors
 /// Those of reading and creating.
 #[cfg(any(test, feature = "testing"))]
-pub(crate) fn write_older(from: &Path, to: &Path, older: Migration) -> Result<()> {
+pub(crate) fn write_older(
+    from: &Path,
+    to: &Path,
+    tables: Catalogue,
+    older: Migration,
+) -> Result<()> {
     use super::access::Writer;
     use super::{CommitHook, Engine, EngineOptions, Threads};
     use crate::clock::ManualClock;
@@ -141,8 +148,9 @@ pub(crate) fn write_older(from: &Path, to: &Path, older: Migration) -> Result<()
 
     let storage: Arc<dyn Storage> = Arc::new(FileStorage::open(from)?);
     let superblock = Superblock::read(storage.as_ref(), from)?;
-    let image = RecoveredImage::open(&storage, &superblock, CACHE_SIZE)?;
+    let image = RecoveredImage::open(&storage, &superblock, CACHE_SIZE, tables)?;
     let options = EngineOptions {
+        tables,
         log_capacity: 2 * superblock.segment_size,
         cache_size: CACHE_SIZE,
         clock: Arc::new(ManualClock::new(superblock.created_at_ms)),
@@ -196,6 +204,7 @@ mod tests {
     use crate::engine::faulty::{Faulty, Trouble};
     use crate::engine::{CommitHook, Engine, EngineOptions, Threads};
     use crate::limits::MIN_LOG_CAPACITY;
+    use crate::stores::schema::catalogue;
     use parking_lot::Mutex;
     use std::fs;
     use std::io;
@@ -207,14 +216,14 @@ mod tests {
 
     fn turn(table: Table, key: &[u8], value: &[u8], emit: &mut Emit<'_>) -> Result<()> {
         let turned: Vec<u8> = value.iter().rev().copied().collect();
-        if table == Table::State {
-            emit(Table::StateKind, key, b"")?;
+        if table == Table::STATE {
+            emit(Table::STATE_KIND, key, b"")?;
         }
         emit(table, key, &turned)
     }
 
     fn unturn(table: Table, key: &[u8], value: &[u8], emit: &mut Emit<'_>) -> Result<()> {
-        if table == Table::StateKind { Ok(()) } else { turn_one(table, key, value, emit) }
+        if table == Table::STATE_KIND { Ok(()) } else { turn_one(table, key, value, emit) }
     }
 
     fn turn_one(table: Table, key: &[u8], value: &[u8], emit: &mut Emit<'_>) -> Result<()> {
@@ -224,6 +233,7 @@ mod tests {
 
     fn options(migrations: &'static [Migration], read_only: bool) -> EngineOptions {
         EngineOptions {
+            tables: catalogue(),
             log_capacity: MIN_LOG_CAPACITY,
             cache_size: 1 << 20,
             clock: Arc::new(crate::clock::ManualClock::new(77_000)),
@@ -261,16 +271,16 @@ mod tests {
         let engine = open(&new).unwrap();
         for number in 0..300_u32 {
             let put = engine.transact(Durability::Sync, &[], |tx| {
-                tx.put(Table::State, &number.to_be_bytes(), vec![1, 2, 3]);
-                tx.put(Table::StateKind, &number.to_be_bytes(), vec![]);
-                tx.put(Table::Cache, &number.to_be_bytes(), number.to_le_bytes().repeat(20));
+                tx.put(Table::STATE, &number.to_be_bytes(), vec![1, 2, 3]);
+                tx.put(Table::STATE_KIND, &number.to_be_bytes(), vec![]);
+                tx.put(Table::CACHE, &number.to_be_bytes(), number.to_le_bytes().repeat(20));
                 Ok::<_, Error>(())
             });
             put.wait().unwrap();
         }
         let rows = rows(&engine);
         engine.close().unwrap();
-        write_older(&new, &path, Migration { from: 0, row: unturn }).unwrap();
+        write_older(&new, &path, catalogue(), Migration { from: 0, row: unturn }).unwrap();
         fs::remove_file(&new).unwrap();
         (dir, path, rows)
     }
@@ -289,7 +299,7 @@ mod tests {
         let superblock = Superblock::read_any(&old, path).unwrap();
         assert_eq!(superblock.version, 0);
         let wrap = |file| Faulty::wrap(file, trouble, &changes);
-        let outcome = migrate(old, path, &superblock, &[FROM_0], wrap);
+        let outcome = migrate(old, path, &superblock, catalogue(), &[FROM_0], wrap);
         (changes.load(Ordering::SeqCst), outcome)
     }
 
@@ -305,7 +315,7 @@ mod tests {
         // Positions go on from where the old file ended, and so do writes.
         assert_eq!(engine.core.published.load(Ordering::Acquire), 600);
         let put = engine.transact(Durability::Sync, &[], |tx| {
-            tx.put(Table::Handoff, b"key", b"value".to_vec());
+            tx.put(Table::HANDOFF, b"key", b"value".to_vec());
             Ok::<_, Error>(())
         });
         put.wait().unwrap();
@@ -376,9 +386,9 @@ mod tests {
         let (dir, path, _) = old_room();
         let before = fs::read(&path).unwrap();
         let twice =
-            |_: Table, _: &[u8], _: &[u8], emit: &mut Emit<'_>| emit(Table::Cache, b"one key", b"");
+            |_: Table, _: &[u8], _: &[u8], emit: &mut Emit<'_>| emit(Table::CACHE, b"one key", b"");
         let old = FileStorage::open(&path).unwrap();
-        match bring_up_to_date(old, &path, &[Migration { from: 0, row: twice }]) {
+        match bring_up_to_date(old, &path, catalogue(), &[Migration { from: 0, row: twice }]) {
             Err(Error::Corrupted { detail, .. }) => {
                 assert!(detail.contains("table cache has 1 rows instead of"), "{detail}");
                 assert!(detail.contains("the file is as it was"), "{detail}");
@@ -437,7 +447,7 @@ mod tests {
             found.push((key.to_vec(), value.to_vec()));
             Ok(())
         };
-        through(&[first, second], Table::Cache, b"k", b"v", each).unwrap();
+        through(&[first, second], Table::CACHE, b"k", b"v", each).unwrap();
         assert_eq!(found, [(b"k".to_vec(), b"vab".to_vec()), (b"k2".to_vec(), b"va".to_vec())]);
     }
 }

@@ -10,7 +10,7 @@ use super::recovered_image::RecoveredImage;
 use crate::btree::pages::{Depth, Tables, Tree, Visit};
 use crate::error::{Error, Result};
 use crate::storage::{Creation, FileStorage, Replace, Storage, Superblock};
-use crate::tables::Table;
+use crate::tables::{Catalogue, Table};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -23,6 +23,7 @@ pub(crate) struct NewFile {
     content: Unfinished,
     creation: Creation,
     like: Geometry,
+    tables: Catalogue,
     fingerprint: Fingerprint,
 }
 
@@ -33,8 +34,13 @@ impl NewFile {
     ///
     /// # Errors
     /// [`Error::Io`] and [`Error::DiskFull`]; nothing is left.
-    pub(crate) fn create(target: &Path, like: Geometry, cache_size: usize) -> Result<Self> {
-        Self::create_through(target, like, cache_size, |file| Arc::new(file))
+    pub(crate) fn create(
+        target: &Path,
+        like: Geometry,
+        cache_size: usize,
+        tables: Catalogue,
+    ) -> Result<Self> {
+        Self::create_through(target, like, cache_size, tables, |file| Arc::new(file))
     }
 
     /// The same, with all content going through the storage that `wrap` makes of the file's.
@@ -42,11 +48,13 @@ impl NewFile {
         target: &Path,
         like: Geometry,
         cache_size: usize,
+        tables: Catalogue,
         wrap: impl FnOnce(FileStorage) -> Arc<dyn Storage>,
     ) -> Result<Self> {
         let creation = Creation::begin(target)?;
-        let content = Unfinished::begin(wrap(creation.storage().clone()), like, cache_size)?;
-        Ok(Self { content, creation, like, fingerprint: Fingerprint::default() })
+        let storage = wrap(creation.storage().clone());
+        let content = Unfinished::begin(storage, like, cache_size, tables)?;
+        Ok(Self { content, creation, like, tables, fingerprint: Fingerprint::default() })
     }
 
     /// Adds a row, or replaces the one with this key. Any order will do; it is fastest by table and
@@ -70,7 +78,8 @@ impl NewFile {
     /// [`Error::Io`] and [`Error::DiskFull`]; nothing is left.
     pub(crate) fn seal(self) -> Result<Whole> {
         self.content.finish()?;
-        Ok(Whole { creation: self.creation, like: self.like, fingerprint: self.fingerprint })
+        let Self { creation, like, tables, fingerprint, .. } = self;
+        Ok(Whole { creation, like, tables, fingerprint })
     }
 }
 
@@ -78,6 +87,7 @@ impl NewFile {
 pub(crate) struct Whole {
     creation: Creation,
     like: Geometry,
+    tables: Catalogue,
     fingerprint: Fingerprint,
 }
 
@@ -104,7 +114,7 @@ impl Whole {
         let storage: Arc<dyn Storage> = Arc::new(self.storage().clone());
         let differs = |detail: String| Error::corrupted("the new file, read back", detail);
         let superblock = Superblock::read(storage.as_ref(), self.creation.path())?;
-        let image = RecoveredImage::open(&storage, &superblock, VERIFY_CACHE_SIZE)?;
+        let image = RecoveredImage::open(&storage, &superblock, VERIFY_CACHE_SIZE, self.tables)?;
         let as_written = superblock.is_whole_on(storage.as_ref())?
             && Geometry::of(&superblock, image.lsn()) == self.like;
         if !as_written || !image.is_settled() {
@@ -155,6 +165,7 @@ mod tests {
     use crate::engine::faulty::{Faulty, Trouble};
     use crate::engine::{CommitHook, Engine, EngineOptions, Threads};
     use crate::limits::MIN_LOG_CAPACITY;
+    use crate::stores::schema::catalogue;
     use std::io;
     use std::ops::Bound;
     use std::path::PathBuf;
@@ -164,6 +175,7 @@ mod tests {
 
     fn options() -> EngineOptions {
         EngineOptions {
+            tables: catalogue(),
             log_capacity: MIN_LOG_CAPACITY,
             cache_size: CACHE,
             clock: Arc::new(SystemClock::new()),
@@ -210,46 +222,46 @@ mod tests {
     #[test]
     fn rows_in_any_order_become_a_room_in_which_writing_goes_on() {
         let (dir, path) = target();
-        let mut new = NewFile::create(&path, like(41), CACHE).unwrap();
+        let mut new = NewFile::create(&path, like(41), CACHE, catalogue()).unwrap();
         for key in (0..500_u32).rev() {
-            new.put(Table::Cache, &key.to_be_bytes(), b"cached").unwrap();
-            new.put(Table::Handoff, &key.to_be_bytes(), &[7; 300]).unwrap();
+            new.put(Table::CACHE, &key.to_be_bytes(), b"cached").unwrap();
+            new.put(Table::HANDOFF, &key.to_be_bytes(), &[7; 300]).unwrap();
         }
-        new.put(Table::Handoff, &3_u32.to_be_bytes(), b"the last one wins").unwrap();
+        new.put(Table::HANDOFF, &3_u32.to_be_bytes(), b"the last one wins").unwrap();
         assert!(!path.exists());
         let bytes = finish(new, Replace::Nothing).unwrap();
         assert_eq!(names(&dir), ["edge.cloak"]);
         assert_eq!(std::fs::metadata(&path).unwrap().len(), bytes);
 
-        let handoff = rows(&path, Table::Handoff);
+        let handoff = rows(&path, Table::HANDOFF);
         assert_eq!(handoff.len(), 500);
         assert!(handoff.is_sorted());
         assert_eq!(handoff[3].1, b"the last one wins");
-        assert_eq!(rows(&path, Table::Cache).len(), 500);
+        assert_eq!(rows(&path, Table::CACHE).len(), 500);
         let engine = Engine::open_file(&path, options()).unwrap();
         assert_eq!(engine.core.published.load(std::sync::atomic::Ordering::Acquire), 41);
         let written = engine.transact(Durability::Sync, &[], |tx| {
-            tx.put(Table::State, b"key", b"value".to_vec());
+            tx.put(Table::STATE, b"key", b"value".to_vec());
             Ok::<_, Error>(())
         });
         written.wait().unwrap();
         engine.close().unwrap();
-        assert_eq!(rows(&path, Table::State), [(b"key".to_vec(), b"value".to_vec())]);
-        assert_eq!(rows(&path, Table::Handoff), handoff);
+        assert_eq!(rows(&path, Table::STATE), [(b"key".to_vec(), b"value".to_vec())]);
+        assert_eq!(rows(&path, Table::HANDOFF), handoff);
     }
 
     #[test]
     fn rows_of_many_batches_are_all_there() {
         let (_dir, path) = target();
-        let mut new = NewFile::create(&path, like(7), CACHE).unwrap();
+        let mut new = NewFile::create(&path, like(7), CACHE, catalogue()).unwrap();
         // Five batches and a rest.
         for key in 0..85_u32 {
-            new.put(Table::Cache, &key.to_be_bytes(), &vec![u8::try_from(key).unwrap(); 1 << 20])
+            new.put(Table::CACHE, &key.to_be_bytes(), &vec![u8::try_from(key).unwrap(); 1 << 20])
                 .unwrap();
-            new.put(Table::Cache, &0_u32.to_be_bytes(), &key.to_be_bytes()).unwrap();
+            new.put(Table::CACHE, &0_u32.to_be_bytes(), &key.to_be_bytes()).unwrap();
         }
         finish(new, Replace::Nothing).unwrap();
-        let rows = rows(&path, Table::Cache);
+        let rows = rows(&path, Table::CACHE);
         assert_eq!(rows.len(), 85);
         assert_eq!(rows[0].1, 84_u32.to_be_bytes());
         assert!(rows[1..].iter().all(|(key, value)| **value == vec![key[3]; 1 << 20]));
@@ -258,15 +270,16 @@ mod tests {
     #[test]
     fn an_unfinished_file_leaves_nothing_and_a_finished_one_replaces_nothing_unasked() {
         let (dir, path) = target();
-        let mut new = NewFile::create(&path, like(1), CACHE).unwrap();
-        new.put(Table::Cache, b"key", b"value").unwrap();
+        let mut new = NewFile::create(&path, like(1), CACHE, catalogue()).unwrap();
+        new.put(Table::CACHE, b"key", b"value").unwrap();
         drop(new);
-        drop(NewFile::create(&path, like(1), CACHE).unwrap().seal().unwrap());
+        drop(NewFile::create(&path, like(1), CACHE, catalogue()).unwrap().seal().unwrap());
         assert!(names(&dir).is_empty());
 
         std::fs::write(&path, b"somebody's").unwrap();
         let refused =
-            finish(NewFile::create(&path, like(1), CACHE).unwrap(), Replace::Nothing).unwrap_err();
+            finish(NewFile::create(&path, like(1), CACHE, catalogue()).unwrap(), Replace::Nothing)
+                .unwrap_err();
         assert!(
             matches!(&refused, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::AlreadyExists)
         );
@@ -279,29 +292,31 @@ mod tests {
     fn a_replacement_keeps_the_permissions_and_follows_a_link() {
         use std::os::unix::fs::PermissionsExt;
         let (dir, path) = target();
-        finish(NewFile::create(&path, like(1), CACHE).unwrap(), Replace::Nothing).unwrap();
+        finish(NewFile::create(&path, like(1), CACHE, catalogue()).unwrap(), Replace::Nothing)
+            .unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
         let link = dir.path().join("link.cloak");
         std::os::unix::fs::symlink(&path, &link).unwrap();
 
-        let mut new = NewFile::create(&link, like(2), CACHE).unwrap();
-        new.put(Table::Cache, b"key", b"value").unwrap();
+        let mut new = NewFile::create(&link, like(2), CACHE, catalogue()).unwrap();
+        new.put(Table::CACHE, b"key", b"value").unwrap();
         let old = FileStorage::open(&link).unwrap();
         finish(new, Replace::This(old)).unwrap();
         assert!(link.is_symlink());
         assert_eq!(names(&dir), ["edge.cloak", "link.cloak"]);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
-        assert_eq!(rows(&path, Table::Cache), [(b"key".to_vec(), b"value".to_vec())]);
+        assert_eq!(rows(&path, Table::CACHE), [(b"key".to_vec(), b"value".to_vec())]);
     }
 
     #[test]
     fn a_file_that_lost_its_name_is_not_replaced() {
         let (dir, path) = target();
-        finish(NewFile::create(&path, like(1), CACHE).unwrap(), Replace::Nothing).unwrap();
+        finish(NewFile::create(&path, like(1), CACHE, catalogue()).unwrap(), Replace::Nothing)
+            .unwrap();
         let old = FileStorage::open(&path).unwrap();
         std::fs::rename(&path, dir.path().join("moved.cloak")).unwrap();
         std::fs::write(&path, b"somebody's").unwrap();
-        let new = NewFile::create(&path, like(2), CACHE).unwrap();
+        let new = NewFile::create(&path, like(2), CACHE, catalogue()).unwrap();
         assert!(finish(new, Replace::This(old)).is_err());
         assert_eq!(std::fs::read(&path).unwrap(), b"somebody's");
         assert_eq!(names(&dir), ["edge.cloak", "moved.cloak"]);
@@ -313,9 +328,9 @@ mod tests {
         let changes = Arc::new(AtomicU64::new(0));
         let outcome = (|| {
             let wrap = |file| Faulty::wrap(file, trouble, &changes);
-            let mut new = NewFile::create_through(path, like(9), CACHE, wrap)?;
+            let mut new = NewFile::create_through(path, like(9), CACHE, catalogue(), wrap)?;
             for key in 0..600_u32 {
-                new.put(Table::Cache, &key.to_be_bytes(), &[3; 300])?;
+                new.put(Table::CACHE, &key.to_be_bytes(), &[3; 300])?;
             }
             let whole = new.seal()?;
             whole.verify()?;
@@ -355,7 +370,7 @@ mod tests {
                 // A flush, a page that was replaced later, the prewritten log, or one of two equal
                 // copies.
                 Ok(()) => {
-                    assert_eq!(rows(&path, Table::Cache).len(), 600, "change {chosen}");
+                    assert_eq!(rows(&path, Table::CACHE).len(), 600, "change {chosen}");
                     std::fs::remove_file(&path).unwrap();
                 }
             }

@@ -265,6 +265,7 @@ mod tests {
 
     fn engine(interest: &Interest, notes: &Arc<Notes>) -> Engine {
         let options = EngineOptions {
+            tables: crate::stores::schema::catalogue(),
             log_capacity: 1 << 20,
             cache_size: 1 << 20,
             clock: Arc::new(crate::clock::ManualClock::new(77)),
@@ -280,8 +281,8 @@ mod tests {
     fn put(engine: &Engine, values: &[u8], fails: bool) -> Result<(), Error> {
         let answer = engine.transact(Durability::Sync, &[], |tx| {
             for value in values {
-                tx.put(Table::DedupeJob, b"job", vec![*value]);
-                tx.put(Table::Cache, b"entry", vec![*value]);
+                tx.put(Table::DEDUPE_JOB, b"job", vec![*value]);
+                tx.put(Table::CACHE, b"entry", vec![*value]);
             }
             if fails { Err(Error::AlreadyExists) } else { Ok(()) }
         });
@@ -296,8 +297,8 @@ mod tests {
         assert_eq!(notes.take(), [], "nobody was interested");
         let held = interest.hold();
         put(&engine, &[2, 3], false).unwrap();
-        let job = |value| (Table::DedupeJob, b"job".to_vec(), Some(vec![value]));
-        let entry = (Table::Cache, b"entry".to_vec(), Some(vec![3]));
+        let job = |value| (Table::DEDUPE_JOB, b"job".to_vec(), Some(vec![value]));
+        let entry = (Table::CACHE, b"entry".to_vec(), Some(vec![3]));
         let [Told::Committed { lsn: 2, now_ms: 77, rows, changes }] = &notes.take()[..] else {
             panic!("one transaction was committed")
         };
@@ -319,7 +320,7 @@ mod tests {
         put(&engine, &[], false).unwrap();
         assert_eq!(notes.take(), [Told::Aborted]);
         let too_large = engine.transact(Durability::Sync, &[], |tx| {
-            tx.put(Table::Cache, b"entry", vec![0; 1 << 20]);
+            tx.put(Table::CACHE, b"entry", vec![0; 1 << 20]);
             Ok::<_, Error>(())
         });
         assert!(matches!(too_large.wait(), Err(Error::TooLarge { .. })));
@@ -330,7 +331,7 @@ mod tests {
         assert!(panicked.is_err());
         assert_eq!(notes.take(), [Told::Aborted]);
         let dry_run = engine.dry_run(|tx| {
-            tx.put(Table::Cache, b"entry", vec![1]);
+            tx.put(Table::CACHE, b"entry", vec![1]);
             Ok::<_, Error>(())
         });
         dry_run.wait().unwrap();

@@ -36,7 +36,7 @@ use crate::log::{Log, LogLayout, SEGMENTS};
 use crate::memtable::Memtable;
 use crate::observe;
 use crate::storage::{FileStorage, Storage, Superblock};
-use crate::tables::Value;
+use crate::tables::{Catalogue, Value};
 use parking_lot::{Mutex, RwLock};
 use std::path::Path;
 use std::sync::Arc;
@@ -64,6 +64,8 @@ pub(crate) enum Threads {
 /// How to open an engine.
 #[derive(Debug, Clone)]
 pub(crate) struct EngineOptions {
+    /// Every table of the stores.
+    pub(crate) tables: Catalogue,
     pub(crate) log_capacity: u64,
     pub(crate) cache_size: usize,
     pub(crate) clock: Arc<dyn Clock>,
@@ -83,7 +85,7 @@ impl EngineOptions {
     /// Writes an empty room.
     fn format(&self, storage: Arc<dyn Storage>) -> Result<()> {
         let like = Geometry::new(self.log_capacity, self.clock.now_ms());
-        format(storage, like, self.cache_size)
+        format(storage, like, self.cache_size, self.tables)
     }
 }
 
@@ -95,7 +97,7 @@ impl Engine {
         }
         let (storage, _created) =
             FileStorage::open_or_create(path, |new| options.format(Arc::new(new.clone())))?;
-        let storage = bring_up_to_date(storage, path, options.migrations)?;
+        let storage = bring_up_to_date(storage, path, options.tables, options.migrations)?;
         Self::open_on(Arc::new(storage), path, options)
     }
 
@@ -127,21 +129,19 @@ impl Engine {
     ) -> Result<(Self, observe::Opened)> {
         let superblock = Superblock::read(storage.as_ref(), path)?;
         let read_only = options.read_only;
+        let (offset, cache_size, tables) =
+            (superblock.btree_offset, options.cache_size, options.tables);
         let btree = if read_only {
-            Btree::open_read_only(
-                Arc::clone(&storage),
-                superblock.btree_offset,
-                options.cache_size,
-            )?
+            Btree::open_read_only(Arc::clone(&storage), offset, cache_size, tables)?
         } else {
             // A failed flush of the B-tree must not hide one of the log, nor the other way round.
             let separate =
                 storage.separate().map_err(|error| Error::io("opening the file again", error))?;
             let of_btree = separate.unwrap_or_else(|| Arc::clone(&storage));
-            Btree::open(of_btree, superblock.btree_offset, options.cache_size)?
+            Btree::open(of_btree, offset, cache_size, tables)?
         };
         let layout = layout_of(&superblock);
-        let recovered = recover(storage.as_ref(), &layout, btree.view().lsn())?;
+        let recovered = recover(storage.as_ref(), &layout, tables, btree.view().lsn())?;
         if !read_only {
             recovered.settle(storage.as_ref(), &layout)?;
             superblock.repair(storage.as_ref())?;
@@ -227,6 +227,7 @@ pub(super) struct Recovered {
 pub(super) fn recover(
     storage: &dyn Storage,
     layout: &LogLayout,
+    tables: Catalogue,
     btree_lsn: u64,
 ) -> Result<Recovered> {
     let segment_len = usize::try_from(layout.segment_size).map_err(|_| {
@@ -251,7 +252,7 @@ pub(super) fn recover(
     let (active, frozen) = (new_table(), new_table());
     for (index, frame) in &plan.replay {
         let payload = segments.get(*index).and_then(|segment| segment.get(frame.payload_range()));
-        let rows = decode_batch(payload.unwrap_or_default()).map_err(|detail| {
+        let rows = decode_batch(tables, payload.unwrap_or_default()).map_err(|detail| {
             Error::corrupted(format!("log segment {index}, offset {}", frame.offset), detail)
         })?;
         let table = if *index == plan.active.segment { &active } else { &frozen };

@@ -10,7 +10,7 @@ use super::view::{Snapshot, View};
 use crate::btree::Btree;
 use crate::error::Result;
 use crate::storage::{Storage, Superblock};
-use crate::tables::Table;
+use crate::tables::{Catalogue, Table};
 use std::sync::Arc;
 
 /// The content of a room, as an opening would find it.
@@ -33,10 +33,12 @@ impl RecoveredImage {
         storage: &Arc<dyn Storage>,
         superblock: &Superblock,
         cache_size: usize,
+        tables: Catalogue,
     ) -> Result<Self> {
-        let btree =
-            Btree::open_read_only(Arc::clone(storage), superblock.btree_offset, cache_size)?;
-        let recovered = recover(storage.as_ref(), &layout_of(superblock), btree.view().lsn())?;
+        let offset = superblock.btree_offset;
+        let btree = Btree::open_read_only(Arc::clone(storage), offset, cache_size, tables)?;
+        let layout = layout_of(superblock);
+        let recovered = recover(storage.as_ref(), &layout, tables, btree.view().lsn())?;
         let plan = &recovered.plan;
         let is_settled = plan.replay.is_empty() && plan.erase.is_empty() && plan.recycle.is_empty();
         let lsn = plan.next_lsn - 1;
@@ -68,7 +70,7 @@ impl RecoveredImage {
         mut each: impl FnMut(Table, &[u8], &[u8]) -> Result<()>,
     ) -> Result<()> {
         let mut rows = Snapshot::new(Arc::clone(&self.view), self.lsn, 0);
-        for &table in Table::ALL {
+        for &table in self.view.btree.tables().all() {
             let mut cursor = RowCursor::all(table);
             while let Some((key, value)) = cursor.next(&mut rows)? {
                 each(table, &key, &value)?;

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::stores::adaptive_rate_limit::ops::ResourceRow;
 use crate::stores::cache::json;
 use crate::stores::cache::row::{CacheRow, NEVER, TagsRow};
-use crate::stores::codlet_rows::{CodeRow, FailuresRow, Record, SessionRow};
+use crate::stores::codlet::row::{CodeRow, FailuresRow, Record, SessionRow};
 use crate::stores::dedupe::row::{JobRow, Progress};
 use crate::stores::derived::is_derived;
 use crate::stores::expiry;
@@ -21,6 +21,7 @@ use crate::stores::form_token::row::{TokenRow, UseRow, decode_key};
 use crate::stores::handoff::row::{ClaimRow, StateRow as HandoffRow};
 use crate::stores::rate_limit::limiter::{ConfigRow, CooldownRow, LAST_ID_KEY, StoreRow};
 use crate::stores::rate_limit::ops::WindowRow;
+use crate::stores::schema::catalogue;
 use crate::stores::state::row::{
     Slot, StateRow, decode_kind_key, decode_slot_key, decode_tenant_kind_key,
 };
@@ -98,15 +99,15 @@ impl DumpRow {
 
 /// The table with this name.
 pub(super) fn table_called(name: &str) -> Result<Table> {
-    Table::ALL.iter().copied().find(|table| table.name() == name).ok_or_else(|| {
-        let names: Vec<_> = Table::ALL.iter().map(|table| table.name()).collect();
+    catalogue().all().iter().copied().find(|table| table.name() == name).ok_or_else(|| {
+        let names: Vec<_> = catalogue().all().iter().map(|table| table.name()).collect();
         Error::InvalidConfig(format!("no table is called {name:?}; there are {}", names.join(", ")))
     })
 }
 
 /// Every table.
 pub(super) fn tables(rows: &mut dyn Reader) -> Result<Vec<TableInfo>> {
-    let tables = Table::ALL.iter().map(|&table| {
+    let tables = catalogue().all().iter().map(|&table| {
         let (number, name, is_derived) = (table.number(), table.name(), is_derived(table));
         let mut info = TableInfo { number, name, is_derived, rows: 0, bytes: 0 };
         walk(rows, table, |_, key, value| {
@@ -180,38 +181,42 @@ fn place(table: Table, key: &[u8], of: &str) -> Result<Value> {
 /// The parts of a key.
 fn key_of(table: Table, key: &[u8]) -> Result<Value> {
     Ok(match table {
-        Table::FormToken | Table::FormTokenUse | Table::CodletCodeKey | Table::CodletSessionKey => {
+        Table::FORM_TOKEN
+        | Table::FORM_TOKEN_USE
+        | Table::CODLET_CODE_KEY
+        | Table::CODLET_SESSION_KEY => {
             json!({ "lookup_key": decode_key(key)?.as_str() })
         }
-        Table::Handoff | Table::HandoffClaim => json!({ "state_id": text(key)? }),
-        Table::Expiry => {
+        Table::HANDOFF | Table::HANDOFF_CLAIM => json!({ "state_id": text(key)? }),
+        Table::EXPIRY => {
             // Nothing is filed about the index itself; a damaged key must not say so over and over.
-            let parts = expiry::decode_key(key).filter(|(_, table, _)| *table != Table::Expiry);
+            let parts = expiry::decode_key(key).filter(|(_, table, _)| *table != Table::EXPIRY);
             let (time_ms, table, primary) =
                 parts.ok_or_else(|| no_key("no time, table and key"))?;
             json!({ "time_ms": time_ms, "table": table.name(), "key": key_of(table, primary)? })
         }
-        Table::Cache | Table::CacheTags => parts(key, ["cache", "hash"])?,
-        Table::CacheByTag => parts(key, ["cache", "tag", "hash"])?,
-        Table::DedupeJob => parts(key, ["store", "hash"])?,
-        Table::RateLimit | Table::RateLimitConfig | Table::AdaptiveRateLimit => {
+        Table::CACHE | Table::CACHE_TAGS => parts(key, ["cache", "hash"])?,
+        Table::CACHE_BY_TAG => parts(key, ["cache", "tag", "hash"])?,
+        Table::DEDUPE_JOB => parts(key, ["store", "hash"])?,
+        Table::RATE_LIMIT | Table::RATE_LIMIT_CONFIG | Table::ADAPTIVE_RATE_LIMIT => {
             place(table, key, "resource")?
         }
-        Table::RateLimitCooldown => place(table, key, "origin")?,
-        Table::RateLimitRequest => request_key(key).ok_or_else(|| no_key("no four numbers"))?,
-        Table::RateLimitStore => match key.split_first() {
+        Table::RATE_LIMIT_COOLDOWN => place(table, key, "origin")?,
+        Table::RATE_LIMIT_REQUEST => request_key(key).ok_or_else(|| no_key("no four numbers"))?,
+        Table::RATE_LIMIT_STORE => match key.split_first() {
             None => json!({ "counter": "last_window" }),
             Some((&number, limiter)) => {
                 let kind = kind_of(number).ok_or_else(|| no_key("no known kind of limiter"))?;
                 json!({ "limiter_kind": kind_text(kind), "limiter": text(limiter)? })
             }
         },
-        Table::State => slot(&decode_slot_key(key)?),
-        Table::StateEvent => json!({ "event_id": text(key)? }),
-        Table::StateKind => slot(&decode_kind_key(key)?),
-        Table::StateTenantKind => slot(&decode_tenant_kind_key(key)?),
-        Table::CodletCode | Table::CodletSession => json!({ "id": text(key)? }),
-        Table::CodletFailures => json!({ "key": text(key)? }),
+        Table::STATE => slot(&decode_slot_key(key)?),
+        Table::STATE_EVENT => json!({ "event_id": text(key)? }),
+        Table::STATE_KIND => slot(&decode_kind_key(key)?),
+        Table::STATE_TENANT_KIND => slot(&decode_tenant_kind_key(key)?),
+        Table::CODLET_CODE | Table::CODLET_SESSION => json!({ "id": text(key)? }),
+        Table::CODLET_FAILURES => json!({ "key": text(key)? }),
+        _ => return Err(no_key("no store has this table")),
     })
 }
 
@@ -232,7 +237,7 @@ fn stored(bytes: &[u8]) -> Value {
 fn value_of(table: Table, key: &[u8], value: &[u8]) -> Result<Value> {
     let name = table.name();
     Ok(match table {
-        Table::FormToken => {
+        Table::FORM_TOKEN => {
             let row = TokenRow::decode(value)?;
             let subject = row.subject.into();
             let (subject_kind, subject_id) = subject_parts(&subject);
@@ -242,21 +247,21 @@ fn value_of(table: Table, key: &[u8], value: &[u8]) -> Result<Value> {
                 "issued_at": row.issued_at, "expires_at": row.expires_at,
             })
         }
-        Table::FormTokenUse => {
+        Table::FORM_TOKEN_USE => {
             let row = UseRow::decode(value)?;
             json!({
                 "consumed_at": row.consumed_at, "grace_ms": row.grace_ms, "result_ref": row.result_ref,
             })
         }
-        Table::Handoff => {
+        Table::HANDOFF => {
             let row = HandoffRow::decode(value)?;
             json!({ "expires_at_ms": row.expires_at_ms, "state": stored(row.json) })
         }
-        Table::HandoffClaim => {
+        Table::HANDOFF_CLAIM => {
             let row = ClaimRow::decode(value)?;
             json!({ "ulid": ulid_text(row.ulid), "lease_until_ms": row.lease_until_ms })
         }
-        Table::Cache => {
+        Table::CACHE => {
             let row = CacheRow::decode(value)?;
             let expires_at_ms = Some(row.expires_at_ms).filter(|time_ms| *time_ms != NEVER);
             json!({
@@ -264,62 +269,63 @@ fn value_of(table: Table, key: &[u8], value: &[u8]) -> Result<Value> {
                 "value": stored(row.json),
             })
         }
-        Table::CacheTags => json!({ "tags": TagsRow::decode(value)?.tags }),
-        Table::DedupeJob => job(&JobRow::decode(value)?),
-        Table::RateLimit => {
+        Table::CACHE_TAGS => json!({ "tags": TagsRow::decode(value)?.tags }),
+        Table::DEDUPE_JOB => job(&JobRow::decode(value)?),
+        Table::RATE_LIMIT => {
             let row = WindowRow::decode(value)?;
             json!({
                 "clears": row.clears, "window": row.id, "keep_ms": row.keep_ms, "indexed_at_ms": row.indexed_at_ms,
                 "history": row.history.to_json(),
             })
         }
-        Table::AdaptiveRateLimit => adaptive(&ResourceRow::decode(value)?),
-        Table::RateLimitRequest => {
+        Table::ADAPTIVE_RATE_LIMIT => adaptive(&ResourceRow::decode(value)?),
+        Table::RATE_LIMIT_REQUEST => {
             json!({ "requests_before": codec::decode_row::<u64>(name, value)? })
         }
-        Table::RateLimitStore if key == LAST_ID_KEY => {
+        Table::RATE_LIMIT_STORE if key == LAST_ID_KEY => {
             json!({ "last": codec::decode_row::<u64>(name, value)? })
         }
-        Table::RateLimitStore => {
+        Table::RATE_LIMIT_STORE => {
             json!({ "clears": codec::decode_row::<StoreRow>(name, value)?.clears })
         }
-        Table::RateLimitConfig => {
+        Table::RATE_LIMIT_CONFIG => {
             let row: ConfigRow = codec::decode_row(name, value)?;
             json!({
                 "limit": row.limit, "window_seconds": row.window_seconds, "window_nanos": row.window_nanos,
             })
         }
-        Table::RateLimitCooldown => {
+        Table::RATE_LIMIT_COOLDOWN => {
             let row: CooldownRow = codec::decode_row(name, value)?;
             json!({ "clears": row.clears, "until_ms": row.until_ms })
         }
-        Table::State => {
+        Table::STATE => {
             let row = StateRow::decode(value)?;
             json!({
                 "event_id": row.event_id, "version": row.version, "updated_at_ms": row.updated_at_ms,
                 "bytes_base64": to_base64(row.bytes),
             })
         }
-        Table::StateEvent => slot(&decode_slot_key(value)?),
-        Table::CodletCode => code(&Record::decode(table, value)?)?,
-        Table::CodletSession => session(&Record::decode(table, value)?)?,
-        Table::CodletCodeKey | Table::CodletSessionKey => json!({ "id": text(value)? }),
-        Table::CodletFailures => {
+        Table::STATE_EVENT => slot(&decode_slot_key(value)?),
+        Table::CODLET_CODE => code(&Record::decode(table, value)?)?,
+        Table::CODLET_SESSION => session(&Record::decode(table, value)?)?,
+        Table::CODLET_CODE_KEY | Table::CODLET_SESSION_KEY => json!({ "id": text(value)? }),
+        Table::CODLET_FAILURES => {
             let row = FailuresRow::decode(value)?;
             let runs: Vec<_> = row.runs.iter().map(|run| json!([run.at_ms, run.count])).collect();
             json!({ "window_ms": row.window_ms, "runs": runs })
         }
-        Table::Expiry | Table::CacheByTag | Table::StateKind | Table::StateTenantKind
+        Table::EXPIRY | Table::CACHE_BY_TAG | Table::STATE_KIND | Table::STATE_TENANT_KIND
             if value.is_empty() =>
         {
             json!({})
         }
-        Table::Expiry | Table::CacheByTag | Table::StateKind | Table::StateTenantKind => {
+        Table::EXPIRY | Table::CACHE_BY_TAG | Table::STATE_KIND | Table::STATE_TENANT_KIND => {
             return Err(Error::corrupted(
                 format!("a row of table {name}"),
                 "a value where there is none",
             ));
         }
+        _ => return Err(no_key("no store has this table")),
     })
 }
 
@@ -376,19 +382,19 @@ mod tests {
 
     #[test]
     fn what_does_not_decode_is_shown_as_it_is() {
-        let row = DumpRow::decode(Table::Handoff, b"order-7", b"\xff\x01");
+        let row = DumpRow::decode(Table::HANDOFF, b"order-7", b"\xff\x01");
         assert_eq!(row.key, json!({ "state_id": "order-7" }));
         assert_eq!(row.value, json!({ "hex": "ff01" }));
         let note = row.note.clone().unwrap();
         assert!(note.contains("a row of table handoff"), "{note}");
         assert_eq!(row.to_json()["note"], note.as_str());
 
-        let row = DumpRow::decode(Table::CacheTags, b"no end", b"\x01\x03odd");
+        let row = DumpRow::decode(Table::CACHE_TAGS, b"no end", b"\x01\x03odd");
         assert_eq!(row.key, json!({ "hex": "6e6f20656e64" }));
         assert_eq!(row.value, json!({ "tags": ["odd"] }));
         assert!(row.note.is_some());
 
-        let row = DumpRow::decode(Table::StateKind, b"k\0\0t\0\0u\0\0s\0\0", b"x");
+        let row = DumpRow::decode(Table::STATE_KIND, b"k\0\0t\0\0u\0\0s\0\0", b"x");
         assert_eq!(row.key["kind"], "k");
         assert_eq!(row.value, json!({ "hex": "78" }));
     }
@@ -396,7 +402,7 @@ mod tests {
     #[test]
     fn stored_text_that_is_no_json_is_shown_as_hex() {
         let row = CacheRow { expires_at_ms: NEVER, stored_at_ms: 5, tagged: false, json: b"[" };
-        let row = DumpRow::decode(Table::Cache, b"primes\0\0third", &row.encode().unwrap());
+        let row = DumpRow::decode(Table::CACHE, b"primes\0\0third", &row.encode().unwrap());
         assert_eq!(row.key, json!({ "cache": "primes", "hash": "third" }));
         assert_eq!(row.value["value"], json!({ "not_json_hex": "5b" }));
         assert_eq!((row.value["expires_at_ms"].clone(), row.note), (Value::Null, None));
@@ -404,14 +410,14 @@ mod tests {
 
     #[test]
     fn a_key_of_the_index_that_names_the_index_over_and_over_is_damage() {
-        let key = [0, 0, 0, 0, 0, 0, 0, 1, Table::Expiry.number()].repeat(100_000);
-        assert!(DumpRow::decode(Table::Expiry, &key, b"").note.is_some());
+        let key = [0, 0, 0, 0, 0, 0, 0, 1, Table::EXPIRY.number()].repeat(100_000);
+        assert!(DumpRow::decode(Table::EXPIRY, &key, b"").note.is_some());
     }
 
     proptest! {
         #[test]
         fn any_row_of_any_table_is_shown(
-            table in prop::sample::select(Table::ALL),
+            table in prop::sample::select(catalogue().all()),
             key in prop::collection::vec(0u8..4, 0..30), value in prop::collection::vec(any::<u8>(), 0..40),
         ) {
             let row = DumpRow::decode(table, &key, &value);

@@ -14,6 +14,7 @@ use crate::limits::MAX_KEY_LEN;
 use crate::stores::cache::{CacheState, forget_order};
 use crate::stores::named::Named;
 use crate::stores::rate_limit::limiter::{Kind, LAST_ID_KEY};
+use crate::stores::schema::catalogue;
 use crate::stores::{derived, validation};
 use crate::tables::Table;
 use std::io::{BufRead, Read};
@@ -285,7 +286,7 @@ fn check_header(text: &str) -> Result<(), Problem> {
 
 /// Refuses a room with any row.
 fn check_empty(rows: &mut dyn Reader) -> Result<()> {
-    for &table in Table::ALL {
+    for &table in catalogue().all() {
         if !rows.scan(table, Bound::Unbounded, Bound::Unbounded, 1)?.is_empty() {
             return Err(Error::NotEmpty { table: table.name() });
         }
@@ -308,7 +309,7 @@ fn write(
         for (table, key, value) in ready.entry.rows.iter().chain(&ready.derived) {
             tx.put(*table, key, value.clone());
             let name =
-                (*table == Table::Cache).then(|| key::take_bytes(&mut key.as_slice())).flatten();
+                (*table == Table::CACHE).then(|| key::take_bytes(&mut key.as_slice())).flatten();
             if let Some(name) = name.filter(|name| names.last() != Some(name)) {
                 names.push(name);
             }
@@ -333,11 +334,11 @@ fn conflict(tx: &mut Tx<'_>, ready: &Ready) -> Result<Option<Problem>> {
     }
     for (table, key, value) in ready.entry.rows.iter().chain(&ready.derived) {
         let problem = match *table {
-            Table::StateEvent => "the event id is that of another state",
-            Table::CodletCodeKey | Table::CodletSessionKey => {
+            Table::STATE_EVENT => "the event id is that of another state",
+            Table::CODLET_CODE_KEY | Table::CODLET_SESSION_KEY => {
                 "the lookup key leads to another record"
             }
-            Table::RateLimitStore if key == LAST_ID_KEY => {
+            Table::RATE_LIMIT_STORE if key == LAST_ID_KEY => {
                 let last: u64 = match tx.get(*table, key)? {
                     Some(last) => codec::decode_row(table.name(), &last)?,
                     None => 0,

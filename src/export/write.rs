@@ -19,7 +19,7 @@ const LARGE_SLICE: usize = 16;
 /// How many rows one step reads from `table`.
 pub(super) fn slice_of(table: Table) -> usize {
     match table {
-        Table::Handoff | Table::Cache | Table::DedupeJob | Table::State => LARGE_SLICE,
+        Table::HANDOFF | Table::CACHE | Table::DEDUPE_JOB | Table::STATE => LARGE_SLICE,
         _ => SMALL_SLICE,
     }
 }
@@ -71,27 +71,27 @@ pub(super) fn export(
 /// Writes the entries, in the order of their tables and keys.
 fn entries(rows: &mut dyn Reader, out: &mut Output<'_>) -> Result<()> {
     let line = &mut LineWriter::default();
-    let tables = (Table::FormToken, Table::FormTokenUse);
+    let tables = (Table::FORM_TOKEN, Table::FORM_TOKEN_USE);
     visit_sound(rows, tables, |key, token, used| {
         token::write(line, key, token, used)?;
         out.entry(token::ENTRY, line)
     })?;
-    let tables = (Table::Handoff, Table::HandoffClaim);
+    let tables = (Table::HANDOFF, Table::HANDOFF_CLAIM);
     visit_sound(rows, tables, |key, state, claim| {
         handoff::write(line, key, state, claim)?;
         out.entry(handoff::ENTRY, line)
     })?;
-    let tables = (Table::Cache, Table::CacheTags);
+    let tables = (Table::CACHE, Table::CACHE_TAGS);
     visit_sound(rows, tables, |key, value, tags| {
         cache::write(line, key, value, tags)?;
         out.entry(cache::ENTRY, line)
     })?;
-    walk_sound(rows, Table::DedupeJob, |_, key, value| {
+    walk_sound(rows, Table::DEDUPE_JOB, |_, key, value| {
         job::write(line, key, value)?;
         out.entry(job::ENTRY, line)
     })?;
     limiters(rows, line, out)?;
-    walk_sound(rows, Table::State, |_, key, value| {
+    walk_sound(rows, Table::STATE, |_, key, value| {
         state::write(line, key, value)?;
         out.entry(state::ENTRY, line)
     })?;
@@ -105,23 +105,23 @@ fn entries(rows: &mut dyn Reader, out: &mut Output<'_>) -> Result<()> {
 }
 
 fn limiters(rows: &mut dyn Reader, line: &mut LineWriter, out: &mut Output<'_>) -> Result<()> {
-    walk_sound(rows, Table::RateLimit, |rows, key, value| {
+    walk_sound(rows, Table::RATE_LIMIT, |rows, key, value| {
         let mut kind = window::PLAIN;
         window::write_plain(line, rows, key, value, &mut |line| {
             out.entry(std::mem::replace(&mut kind, window::PLAIN_REQUESTS), line)
         })
     })?;
-    walk_sound(rows, Table::RateLimitConfig, |_, key, value| {
+    walk_sound(rows, Table::RATE_LIMIT_CONFIG, |_, key, value| {
         limit::write_config(line, key, value)?;
         out.entry(limit::CONFIG, line)
     })?;
-    walk_sound(rows, Table::RateLimitCooldown, |rows, key, value| {
-        match limit::write_cooldown(line, rows, key, value)? {
-            true => out.entry(limit::COOLDOWN, line),
-            false => Ok(()),
-        }
+    walk_sound(rows, Table::RATE_LIMIT_COOLDOWN, |rows, key, value| match limit::write_cooldown(
+        line, rows, key, value,
+    )? {
+        true => out.entry(limit::COOLDOWN, line),
+        false => Ok(()),
     })?;
-    walk_sound(rows, Table::AdaptiveRateLimit, |rows, key, value| {
+    walk_sound(rows, Table::ADAPTIVE_RATE_LIMIT, |rows, key, value| {
         let mut kind = window::ADAPTIVE;
         window::write_adaptive(line, rows, key, value, &mut |line| {
             out.entry(std::mem::replace(&mut kind, window::ADAPTIVE_REQUESTS), line)
@@ -205,11 +205,11 @@ mod tests {
                 progress: Progress::Completed(json),
             };
             let rows = [
-                (Table::Handoff, state),
-                (Table::Cache, cached.encode().unwrap()),
-                (Table::DedupeJob, job.encode().unwrap()),
+                (Table::HANDOFF, state),
+                (Table::CACHE, cached.encode().unwrap()),
+                (Table::DEDUPE_JOB, job.encode().unwrap()),
                 (
-                    Table::CodletFailures,
+                    Table::CODLET_FAILURES,
                     vec![1, u8::from(is_fine), 5, 1][..2 + 2 * usize::from(is_fine)].to_vec(),
                 ),
             ];
@@ -231,7 +231,7 @@ mod tests {
     #[test]
     fn a_tagged_value_without_its_tags_is_damage() {
         let cached = CacheRow { expires_at_ms: NEVER, stored_at_ms: 1, tagged: true, json: b"1" };
-        let error = exported(Table::Cache, b"name\0\0hash", cached.encode().unwrap()).unwrap_err();
+        let error = exported(Table::CACHE, b"name\0\0hash", cached.encode().unwrap()).unwrap_err();
         assert!(matches!(error, Error::Corrupted { .. }), "{error}");
     }
 }

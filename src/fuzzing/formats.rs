@@ -11,7 +11,7 @@ use crate::stores::cache::row::{CacheRow, TagsRow};
 use crate::stores::expiry;
 use crate::stores::form_token::row::{self as token_row, TokenKey, TokenRow, UseRow};
 use crate::stores::handoff::row::{ClaimRow, StateRow};
-use crate::tables::Table;
+use crate::stores::schema::catalogue;
 use crate::{ClaimId, Cursor, LookupKey};
 
 /// Log frames and segments: arbitrary bytes are read as such, and frames that were made of the
@@ -98,20 +98,20 @@ fn scan_own_frames(data: &[u8]) {
 
 /// Batches of row operations.
 pub fn batch(data: &[u8]) {
-    if let Ok(ops) = decode_batch(data) {
+    if let Ok(ops) = decode_batch(catalogue(), data) {
         let again = encode(&ops);
-        assert_eq!(decode_batch(&again).unwrap(), ops);
+        assert_eq!(decode_batch(catalogue(), &again).unwrap(), ops);
         assert!(again.len() <= data.len(), "the encoding is the shortest");
     }
     let mut input = Input::new(data);
     let mut ops = Vec::new();
     while !input.is_empty() {
-        let table = Table::ALL[input.below(Table::ALL.len())];
+        let table = catalogue().all()[input.below(catalogue().all().len())];
         let put = input.byte().is_multiple_of(2);
         let key = input.bytes();
         ops.push(Op { table, key, value: put.then(|| input.bytes()) });
     }
-    assert_eq!(decode_batch(&encode(&ops)).unwrap(), ops);
+    assert_eq!(decode_batch(catalogue(), &encode(&ops)).unwrap(), ops);
 }
 
 fn encode(ops: &[Op<'_>]) -> Vec<u8> {
@@ -229,7 +229,7 @@ fn expiry_keys(data: &[u8]) {
     }
     let mut input = Input::new(data);
     let mut part = || {
-        let table = Table::ALL[input.below(Table::ALL.len())];
+        let table = catalogue().all()[input.below(catalogue().all().len())];
         (input.number::<8>(), table, input.bytes())
     };
     let (a, b) = (part(), part());

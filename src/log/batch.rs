@@ -6,7 +6,7 @@
 
 use crate::codec;
 use crate::error::Result;
-use crate::tables::Table;
+use crate::tables::{Catalogue, Table};
 use bincode::de::{BorrowDecode, BorrowDecoder};
 use bincode::enc::{Encode, Encoder};
 use bincode::error::{DecodeError, EncodeError};
@@ -43,8 +43,14 @@ pub(crate) fn encode_batch_into<'a>(
 
 /// Decodes the payload of a frame, borrowing keys and values from it. The error says what is wrong
 /// with the bytes; the caller knows where they lie.
-pub(crate) fn decode_batch(payload: &[u8]) -> Result<Vec<Op<'_>>, String> {
-    codec::decode::<Incoming<'_>>(payload).map(|incoming| incoming.0)
+pub(crate) fn decode_batch(tables: Catalogue, payload: &[u8]) -> Result<Vec<Op<'_>>, String> {
+    let Incoming(ops) = codec::decode(payload)?;
+    let known = ops.into_iter().map(|(number, key, value)| {
+        let table = tables.numbered(number);
+        let table = table.ok_or_else(|| format!("no table has the number {number}"))?;
+        Ok(Op { table, key, value })
+    });
+    known.collect()
 }
 
 /// Operations on their way out. `Encode` takes `&self`, and the iterator is used up: hence the
@@ -67,8 +73,8 @@ where
     }
 }
 
-/// Operations on their way in.
-struct Incoming<'a>(Vec<Op<'a>>);
+/// Operations on their way in: the number of the table, the key and the value of each.
+struct Incoming<'a>(Vec<(u8, &'a [u8], Option<&'a [u8]>)>);
 
 impl<'de> BorrowDecode<'de, ()> for Incoming<'de> {
     fn borrow_decode<D: BorrowDecoder<'de, Context = ()>>(
@@ -81,11 +87,7 @@ impl<'de> BorrowDecode<'de, ()> for Incoming<'de> {
         let mut ops =
             Vec::with_capacity(usize::try_from(count.min(RESERVE_MAX)).unwrap_or_default());
         for _ in 0..count {
-            let (number, key, value) = <(u8, &[u8], Option<&[u8]>)>::borrow_decode(decoder)?;
-            let table = Table::from_number(number).ok_or_else(|| {
-                DecodeError::OtherString(format!("no table has the number {number}"))
-            })?;
-            ops.push(Op { table, key, value });
+            ops.push(<(u8, &[u8], Option<&[u8]>)>::borrow_decode(decoder)?);
         }
         Ok(Incoming(ops))
     }
@@ -95,15 +97,16 @@ impl<'de> BorrowDecode<'de, ()> for Incoming<'de> {
 mod tests {
     use super::*;
     use crate::log::frame::frame_len;
+    use crate::stores::schema::catalogue;
 
     fn encoded(ops: &[Op<'_>]) -> Vec<u8> {
         encode_batch(ops.iter().map(|op| (op.table, op.key, op.value))).unwrap()
     }
 
     const BATCH: [Op<'static>; 3] = [
-        Op { table: Table::FormTokenUse, key: b"ab", value: Some(&[9, 8, 7]) },
-        Op { table: Table::Expiry, key: b"", value: Some(b"") },
-        Op { table: Table::Handoff, key: b"k", value: None },
+        Op { table: Table::FORM_TOKEN_USE, key: b"ab", value: Some(&[9, 8, 7]) },
+        Op { table: Table::EXPIRY, key: b"", value: Some(b"") },
+        Op { table: Table::HANDOFF, key: b"k", value: None },
     ];
 
     #[test]
@@ -117,7 +120,7 @@ mod tests {
             3, 1, b'k', 0,
         ];
         assert_eq!(bytes, expected);
-        assert_eq!(decode_batch(&bytes), Ok(BATCH.to_vec()));
+        assert_eq!(decode_batch(catalogue(), &bytes), Ok(BATCH.to_vec()));
     }
 
     #[test]
@@ -132,8 +135,8 @@ mod tests {
     fn big_keys_and_values_round_trip() {
         let key = vec![7; crate::limits::MAX_KEY_LEN];
         let value = vec![8; 300_000];
-        let batch = [Op { table: Table::Handoff, key: &key, value: Some(&value) }];
-        assert_eq!(decode_batch(&encoded(&batch)), Ok(batch.to_vec()));
+        let batch = [Op { table: Table::HANDOFF, key: &key, value: Some(&value) }];
+        assert_eq!(decode_batch(catalogue(), &encoded(&batch)), Ok(batch.to_vec()));
     }
 
     #[test]
@@ -144,7 +147,7 @@ mod tests {
                 let mut damaged = bytes.clone();
                 damaged[index] ^= mask;
                 assert_ne!(
-                    decode_batch(&damaged),
+                    decode_batch(catalogue(), &damaged),
                     Ok(BATCH.to_vec()),
                     "byte {index}, mask {mask:#x}"
                 );
@@ -156,28 +159,28 @@ mod tests {
     fn every_cut_and_every_extra_byte_is_an_error() {
         let bytes = encoded(&BATCH);
         for cut in 0..bytes.len() {
-            assert!(decode_batch(&bytes[..cut]).is_err(), "cut at {cut}");
+            assert!(decode_batch(catalogue(), &bytes[..cut]).is_err(), "cut at {cut}");
         }
         let mut long = bytes;
         long.push(0);
-        assert!(decode_batch(&long).is_err());
+        assert!(decode_batch(catalogue(), &long).is_err());
     }
 
     #[test]
     fn an_unknown_table_is_an_error_that_names_it() {
-        let error = decode_batch(&[1, 200, 0, 0]).unwrap_err();
+        let error = decode_batch(catalogue(), &[1, 200, 0, 0]).unwrap_err();
         assert!(error.contains("200"), "{error}");
     }
 
     #[test]
     fn an_absurd_count_reserves_nothing() {
-        assert!(decode_batch(&[253, 255, 255, 255, 255, 255, 255, 255, 255]).is_err());
+        assert!(decode_batch(catalogue(), &[253, 255, 255, 255, 255, 255, 255, 255, 255]).is_err());
     }
 
     #[test]
     fn the_frame_of_a_consume_is_small() {
         let bytes =
-            encoded(&[Op { table: Table::FormTokenUse, key: &[7; 33], value: Some(&[1; 12]) }]);
+            encoded(&[Op { table: Table::FORM_TOKEN_USE, key: &[7; 33], value: Some(&[1; 12]) }]);
         assert!(frame_len(bytes.len()) <= 96, "{}", frame_len(bytes.len()));
     }
 }

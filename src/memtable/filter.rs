@@ -68,17 +68,17 @@ mod tests {
     fn it_never_denies_a_key_and_seldom_admits_another() {
         let filter = Filter::for_keys(10_000);
         for number in 0..10_000_u32 {
-            filter.insert(Table::FormToken, &number.to_le_bytes());
+            filter.insert(Table::FORM_TOKEN, &number.to_le_bytes());
         }
         for number in 0..10_000_u32 {
-            assert!(filter.may_contain(Table::FormToken, &number.to_le_bytes()));
+            assert!(filter.may_contain(Table::FORM_TOKEN, &number.to_le_bytes()));
         }
         let admitted = (10_000..20_000_u32)
-            .filter(|number| filter.may_contain(Table::FormToken, &number.to_le_bytes()))
+            .filter(|number| filter.may_contain(Table::FORM_TOKEN, &number.to_le_bytes()))
             .count();
         assert!(admitted < 1_000, "{admitted} of 10,000 absent keys were admitted");
         let other_table = (0..10_000_u32)
-            .filter(|number| filter.may_contain(Table::Handoff, &number.to_le_bytes()))
+            .filter(|number| filter.may_contain(Table::HANDOFF, &number.to_le_bytes()))
             .count();
         assert!(
             other_table < 1_000,

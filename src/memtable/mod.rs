@@ -241,7 +241,7 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
-    const T: Table = Table::Handoff;
+    const T: Table = Table::HANDOFF;
 
     fn value(text: &str) -> Option<Value> {
         Some(text.as_bytes().into())
@@ -265,12 +265,12 @@ mod tests {
     #[test]
     fn tables_do_not_see_each_other() {
         let table = Memtable::for_keys(16);
-        table.insert(Table::FormToken, b"k"[..].into(), 1, value("token"));
-        table.insert(Table::HandoffClaim, b"k"[..].into(), 2, value("claim"));
+        table.insert(Table::FORM_TOKEN, b"k"[..].into(), 1, value("token"));
+        table.insert(Table::HANDOFF_CLAIM, b"k"[..].into(), 2, value("claim"));
         assert_eq!(table.get(T, b"k", u64::MAX), None);
         assert_eq!(table.next(T, Bound::Unbounded, Bound::Unbounded, u64::MAX), None);
         assert!(
-            table.next(Table::FormToken, Bound::Unbounded, Bound::Unbounded, u64::MAX).is_some()
+            table.next(Table::FORM_TOKEN, Bound::Unbounded, Bound::Unbounded, u64::MAX).is_some()
         );
     }
 

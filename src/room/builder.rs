@@ -1,6 +1,6 @@
 //! Options for opening a room, and the opening.
 
-use super::{Cloakroom, SWEEP_FOREIGN};
+use super::Cloakroom;
 use crate::clock::{Clock, SystemClock};
 use crate::durability::Durability;
 use crate::engine::{Engine, EngineOptions, Threads};
@@ -10,6 +10,7 @@ use crate::limits::{
     MIN_LOG_CAPACITY,
 };
 use crate::storage::MemoryStorage;
+use crate::stores::schema::catalogue;
 use crate::stores::sweep::sweep_job;
 use crate::stores::{StoreStates, migrations};
 use std::path::Path;
@@ -176,8 +177,9 @@ impl Builder {
             ));
         }
         let states = StoreStates::new();
-        let sweep = |every| sweep_job(Arc::clone(&states), every, SWEEP_FOREIGN);
+        let sweep = |every| sweep_job(Arc::clone(&states), every);
         let options = EngineOptions {
+            tables: catalogue(),
             maintenance: self.sweep_interval.map(sweep),
             log_capacity: self.log_capacity,
             cache_size: self.cache_size,

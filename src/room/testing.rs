@@ -6,6 +6,7 @@ use crate::engine::access::{Reader, Writer};
 use crate::engine::{Engine, Threads, Tx};
 use crate::error::{Error, Result};
 use crate::storage::Storage;
+use crate::stores::schema::catalogue;
 use crate::tables::Table;
 use std::ops::Bound::Unbounded;
 use std::path::Path;
@@ -36,7 +37,8 @@ impl Cloakroom {
     /// [`Error::InvalidConfig`] when there is no such table, and those of a transaction.
     #[doc(hidden)]
     pub fn set_raw_row(&self, table: u8, key: &[u8], value: Option<&[u8]>) -> Result<()> {
-        let table = Table::from_number(table)
+        let table = catalogue()
+            .numbered(table)
             .ok_or_else(|| Error::InvalidConfig(format!("no table has the number {table}")))?;
         let change = |tx: &mut Tx<'_>| {
             match value {
@@ -57,7 +59,7 @@ impl Cloakroom {
                 maintenance.read(|rows| rows.scan(*table, Unbounded, Unbounded, usize::MAX))?;
             Ok((table.name(), rows.len()))
         };
-        Table::ALL.iter().map(count).collect()
+        catalogue().all().iter().map(count).collect()
     }
 
     /// Acknowledges every write before it is flushed: a deliberate fault, to see that the crash

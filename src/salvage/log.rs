@@ -15,6 +15,7 @@ use crate::log::scan::scan_segment;
 use crate::log::segment::{DATA_START, SegmentHeader};
 use crate::log::{LogLayout, SEGMENTS};
 use crate::storage::Storage;
+use crate::stores::schema::catalogue;
 use crate::tables::Table;
 use std::collections::BTreeMap;
 
@@ -226,7 +227,7 @@ fn apply(
             segments.get(frame.segment).and_then(|segment| segment.get(frame.from..frame.to));
         let location =
             format!("log segment {}, offset {}", frame.segment, frame.from - FRAME_HEADER_LEN);
-        let ops = match decode_batch(payload.unwrap_or_default()) {
+        let ops = match decode_batch(catalogue(), payload.unwrap_or_default()) {
             Ok(ops) => ops,
             Err(detail) => {
                 report.lose(

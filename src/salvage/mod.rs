@@ -32,6 +32,7 @@ use crate::limits::BLOCK_SIZE;
 use crate::log::LogLayout;
 use crate::storage::{FileStorage, Replace, Storage, Superblock, check_vacant};
 use crate::stores::derived;
+use crate::stores::schema::catalogue;
 use crate::tables::Table;
 use crate::verify::{location, verify_storage};
 use log::LogRows;
@@ -97,7 +98,7 @@ pub(crate) fn salvage_storage(
         lsn: replayed.lsn,
         ..Geometry::of(&superblock, replayed.lsn)
     };
-    let mut gathered = NewFile::create(to, like, CACHE_SIZE)?;
+    let mut gathered = NewFile::create(to, like, CACHE_SIZE, catalogue())?;
     let mut unsure = Vec::new();
     if let Some(tree) = &tree {
         gather(tree, &replayed.rows, &mut gathered, &mut unsure, &mut report)?;
@@ -111,7 +112,7 @@ pub(crate) fn salvage_storage(
     }
     drop(replayed);
     let gathered = gathered.seal()?;
-    let mut new = NewFile::create(to, like, CACHE_SIZE)?;
+    let mut new = NewFile::create(to, like, CACHE_SIZE, catalogue())?;
     let engine = open(Arc::new(gathered.storage().clone()), to)?;
     engine
         .read(Durability::Os, |snapshot| rows::rebuild(snapshot, &unsure, &mut new, &mut report))
@@ -131,6 +132,7 @@ pub(crate) fn salvage_storage(
 /// The rows that were gathered, to look things up in.
 fn open(storage: Arc<dyn Storage>, path: &Path) -> Result<Engine> {
     let options = EngineOptions {
+        tables: catalogue(),
         log_capacity: 0,
         cache_size: CACHE_SIZE,
         clock: Arc::new(ManualClock::new(0)),
@@ -223,11 +225,11 @@ fn gather(
         }
         Ok(())
     })?;
-    for &table in Table::ALL.iter().filter(|table| !derived::is_derived(**table)) {
+    for &table in catalogue().all().iter().filter(|table| !derived::is_derived(**table)) {
         let Some(root) = roots.iter().find(|root| root.name == table.name()) else {
             report
                 .lose(format!("table {}", table.name()), format!("all of it: {}", meaning(table)));
-            if table == Table::FormTokenUse {
+            if table == Table::FORM_TOKEN_USE {
                 unsure.push((None, None));
             }
             continue;
@@ -264,7 +266,7 @@ fn gather_table(
             }
             Visit::Lost { error, keys, .. } => {
                 report.lose(range(table, &keys), format!("rows behind damage ({error})"));
-                if table == Table::FormTokenUse {
+                if table == Table::FORM_TOKEN_USE {
                     unsure.push(keys);
                 }
             }
@@ -288,23 +290,23 @@ fn range(table: Table, (after, to): &KeyRange) -> String {
 /// What it means that rows of a table are lost.
 fn meaning(table: Table) -> &'static str {
     match table {
-        Table::FormToken => "such tokens are unknown",
-        Table::FormTokenUse => "tokens that were consumed are unconsumed again",
-        Table::Handoff => "such states are gone",
-        Table::HandoffClaim => "such claims have ended, and their states can be claimed again",
-        Table::Cache | Table::CacheTags => "such values are no longer cached",
-        Table::DedupeJob => "such jobs are forgotten",
-        Table::RateLimit | Table::AdaptiveRateLimit | Table::RateLimitRequest => {
+        Table::FORM_TOKEN => "such tokens are unknown",
+        Table::FORM_TOKEN_USE => "tokens that were consumed are unconsumed again",
+        Table::HANDOFF => "such states are gone",
+        Table::HANDOFF_CLAIM => "such claims have ended, and their states can be claimed again",
+        Table::CACHE | Table::CACHE_TAGS => "such values are no longer cached",
+        Table::DEDUPE_JOB => "such jobs are forgotten",
+        Table::RATE_LIMIT | Table::ADAPTIVE_RATE_LIMIT | Table::RATE_LIMIT_REQUEST => {
             "such requests are forgotten"
         }
-        Table::RateLimitStore => {
+        Table::RATE_LIMIT_STORE => {
             "what was forgotten by a clear may count again, and other counts are forgotten"
         }
-        Table::RateLimitConfig => "such resources have the configuration of their limiter",
-        Table::RateLimitCooldown => "such cooldowns have ended",
-        Table::State => "such states are gone",
-        Table::CodletCode | Table::CodletSession => "such codes and sessions are unknown",
-        Table::CodletFailures => "such failures are forgotten",
+        Table::RATE_LIMIT_CONFIG => "such resources have the configuration of their limiter",
+        Table::RATE_LIMIT_COOLDOWN => "such cooldowns have ended",
+        Table::STATE => "such states are gone",
+        Table::CODLET_CODE | Table::CODLET_SESSION => "such codes and sessions are unknown",
+        Table::CODLET_FAILURES => "such failures are forgotten",
         _ => "it is derived anew",
     }
 }

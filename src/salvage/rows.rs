@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::stores::cache::row::CacheRow;
 use crate::stores::rate_limit::history;
 use crate::stores::rate_limit::limiter::{Kind, LAST_ID_KEY};
+use crate::stores::schema::catalogue;
 use crate::stores::{constraints, derived, expiry, validation};
 use crate::tables::Table;
 use crate::verify::location;
@@ -38,31 +39,31 @@ pub(super) fn rebuild(
     report: &mut SalvageReport,
 ) -> Result<()> {
     let mut rebuild = Rebuild { new, report, counts: BTreeMap::new(), windows: BTreeSet::new() };
-    for &table in Table::ALL {
+    for &table in catalogue().all() {
         // Those of requests follow when the windows are known.
-        if derived::is_derived(table) || table == Table::RateLimitRequest {
+        if derived::is_derived(table) || table == Table::RATE_LIMIT_REQUEST {
             continue;
         }
         walk(rows, table, |rows, (key, value)| {
-            if table == Table::RateLimitStore && key == LAST_ID_KEY {
+            if table == Table::RATE_LIMIT_STORE && key == LAST_ID_KEY {
                 return Ok(());
             }
             if let Some(why) = reject(rows, table, key, value)? {
                 rebuild.report.drop_row(location(table, key), why);
                 return Ok(());
             }
-            if table == Table::FormToken
+            if table == Table::FORM_TOKEN
                 && unsure.iter().any(|range| contains(range, key))
-                && rows.get(Table::FormTokenUse, key)?.is_none()
+                && rows.get(Table::FORM_TOKEN_USE, key)?.is_none()
             {
                 let what = "it is unconsumed in the new file, but that it was consumed may be what is lost";
                 rebuild.report.lose(location(table, key), what);
             }
             rebuild.windows.extend(constraints::window_id(table, value)?);
-            if table == Table::RateLimitStore && key.first() == Some(&(Kind::Adaptive as u8)) {
+            if table == Table::RATE_LIMIT_STORE && key.first() == Some(&(Kind::Adaptive as u8)) {
                 // Whether a sweeper saw to what a clear made it forget is not known, so it is asked
                 // to look again.
-                rebuild.write(Table::Expiry, &expiry::encode_key(0, table, key), &[])?;
+                rebuild.write(Table::EXPIRY, &expiry::encode_key(0, table, key), &[])?;
             }
             rebuild.put(table, key, value)
         })?;
@@ -70,7 +71,7 @@ pub(super) fn rebuild(
     rebuild.requests(rows)?;
     rebuild.last_id(rows)?;
     let Rebuild { report, counts, .. } = rebuild;
-    for &table in Table::ALL {
+    for &table in catalogue().all() {
         let count = counts.get(&table).copied().unwrap_or_default();
         report.tables.push((table.name(), count));
         report.rows += count;
@@ -98,7 +99,7 @@ impl Rebuild<'_> {
 
     /// The rows of requests whose windows are kept.
     fn requests(&mut self, rows: &mut dyn Reader) -> Result<()> {
-        let table = Table::RateLimitRequest;
+        let table = Table::RATE_LIMIT_REQUEST;
         walk(rows, table, |_, (key, value)| {
             let place = history::place_of(key);
             if let Err(error) = validation::row(table, key, value) {
@@ -117,7 +118,7 @@ impl Rebuild<'_> {
 
     /// The last number that was given to a window: not below any that is in use.
     fn last_id(&mut self, rows: &mut dyn Reader) -> Result<()> {
-        let table = Table::RateLimitStore;
+        let table = Table::RATE_LIMIT_STORE;
         let found = rows.get(table, LAST_ID_KEY)?;
         let last = found.and_then(|row| codec::decode_row::<u64>(table.name(), &row).ok());
         let greatest = self.windows.last().copied();
@@ -133,21 +134,21 @@ fn reject(rows: &mut dyn Reader, table: Table, key: &[u8], value: &[u8]) -> Resu
     }
     let lost = |what: &str| Some(format!("{what} is lost, so it was left out"));
     Ok(match table {
-        Table::FormTokenUse if !is_kept(rows, Table::FormToken, key)? => lost("its form token"),
-        Table::HandoffClaim if !is_kept(rows, Table::Handoff, key)? => {
+        Table::FORM_TOKEN_USE if !is_kept(rows, Table::FORM_TOKEN, key)? => lost("its form token"),
+        Table::HANDOFF_CLAIM if !is_kept(rows, Table::HANDOFF, key)? => {
             lost("the state that it claims")
         }
-        Table::CacheTags if !is_kept(rows, Table::Cache, key)? => {
+        Table::CACHE_TAGS if !is_kept(rows, Table::CACHE, key)? => {
             lost("the cached value that it has tags for")
         }
-        Table::CacheTags => constraints::orphaned(rows, table, key)?,
+        Table::CACHE_TAGS => constraints::orphaned(rows, table, key)?,
         // Without its tags it would outlive their invalidation.
-        Table::Cache
-            if CacheRow::decode(value)?.tagged && !is_kept(rows, Table::CacheTags, key)? =>
+        Table::CACHE
+            if CacheRow::decode(value)?.tagged && !is_kept(rows, Table::CACHE_TAGS, key)? =>
         {
             lost("what tags it has")
         }
-        Table::RateLimit | Table::AdaptiveRateLimit => {
+        Table::RATE_LIMIT | Table::ADAPTIVE_RATE_LIMIT => {
             match constraints::lost_requests(rows, table, value) {
                 Ok(requests) if requests.is_empty() => None,
                 Ok(_) => lost("when its requests were made"),
@@ -176,7 +177,7 @@ fn walk(
     mut each: impl FnMut(&mut dyn Reader, &Row) -> Result<()>,
 ) -> Result<()> {
     let slice = match table {
-        Table::Handoff | Table::Cache | Table::DedupeJob | Table::State | Table::CacheTags => {
+        Table::HANDOFF | Table::CACHE | Table::DEDUPE_JOB | Table::STATE | Table::CACHE_TAGS => {
             LARGE_SLICE
         }
         _ => SMALL_SLICE,

@@ -7,7 +7,7 @@
 
 use super::adaptive_rate_limit::ops::{ADMITTED, BACKGROUND, ResourceRow, USER};
 use super::cache::row::{CacheRow, TagsRow, entry_key, split_tag_key};
-use super::codlet_rows::Record;
+use super::codlet::row::Record;
 use super::derived;
 use super::expiry;
 use super::rate_limit::history::{History, Place};
@@ -46,16 +46,16 @@ pub(crate) fn check(
     if let Some(problem) = orphaned(rows, table, key)? {
         report(Broken { table, key: key.to_vec(), problem });
     }
-    if table == Table::Cache
+    if table == Table::CACHE
         && CacheRow::decode(value)?.tagged
-        && rows.get(Table::CacheTags, key)?.is_none()
+        && rows.get(Table::CACHE_TAGS, key)?.is_none()
     {
         let problem = "is missing, but the cached value says that it has tags".to_owned();
-        report(Broken { table: Table::CacheTags, key: key.to_vec(), problem });
+        report(Broken { table: Table::CACHE_TAGS, key: key.to_vec(), problem });
     }
     for key in lost_requests(rows, table, value)? {
         let problem = "is missing or wrong, and a window counts from it".to_owned();
-        report(Broken { table: Table::RateLimitRequest, key, problem });
+        report(Broken { table: Table::RATE_LIMIT_REQUEST, key, problem });
     }
     Ok(())
 }
@@ -69,31 +69,31 @@ fn derived_rows(
     report: &mut dyn FnMut(Broken),
 ) -> Result<()> {
     let used = match table {
-        Table::FormToken => rows.get(Table::FormTokenUse, key)?,
+        Table::FORM_TOKEN => rows.get(Table::FORM_TOKEN_USE, key)?,
         _ => None,
     };
     let times_ms = derived::may_be_indexed_at_ms(table, value, used.as_deref())?;
     let mut filed = 0;
     for (index, time_ms) in times_ms.iter().enumerate() {
         let index_key = expiry::encode_key(*time_ms, table, key);
-        if rows.get(Table::Expiry, &index_key)?.is_some() {
+        if rows.get(Table::EXPIRY, &index_key)?.is_some() {
             filed += 1;
             if filed > 1 {
                 let problem = format!("is the second for a row of table {}", table.name());
-                report(Broken { table: Table::Expiry, key: index_key, problem });
+                report(Broken { table: Table::EXPIRY, key: index_key, problem });
             }
         } else if filed == 0 && index + 1 == times_ms.len() {
             let canonical_ms = times_ms.first().copied().unwrap_or(*time_ms);
             let index_key = expiry::encode_key(canonical_ms, table, key);
             let problem =
                 format!("is missing: a row of table {} would never be swept", table.name());
-            report(Broken { table: Table::Expiry, key: index_key, problem });
+            report(Broken { table: Table::EXPIRY, key: index_key, problem });
         }
     }
     let mut expected = Vec::new();
     derived::rows(table, key, value, &mut |table, key, value| expected.push((table, key, value)))?;
     for (derived, derived_key, derived_value) in expected {
-        if derived == Table::Expiry {
+        if derived == Table::EXPIRY {
             continue;
         }
         let problem = match rows.get(derived, &derived_key)? {
@@ -116,7 +116,7 @@ fn misplaced(
     value: &[u8],
 ) -> Result<Option<String>> {
     Ok(match table {
-        Table::Expiry => {
+        Table::EXPIRY => {
             let Some((time_ms, primary, primary_key)) = expiry::decode_key(key) else {
                 return Ok(None);
             };
@@ -128,26 +128,26 @@ fn misplaced(
             };
             // A clear files the limiter at its time, until a sweeper has seen to what was
             // forgotten.
-            if primary == Table::RateLimitStore {
+            if primary == Table::RATE_LIMIT_STORE {
                 return Ok(None);
             }
             let used = match primary {
-                Table::FormToken => rows.get(Table::FormTokenUse, primary_key)?,
+                Table::FORM_TOKEN => rows.get(Table::FORM_TOKEN_USE, primary_key)?,
                 _ => None,
             };
             let times_ms = derived::may_be_indexed_at_ms(primary, &row, used.as_deref())?;
             let other = format!("is at another time than the row of table {} ends", primary.name());
             (!times_ms.contains(&time_ms)).then_some(other)
         }
-        Table::CacheByTag => {
+        Table::CACHE_BY_TAG => {
             let (prefix, tag, hash) = split_tag_key(key)?;
-            let tags = rows.get(Table::CacheTags, &entry_key(prefix, hash))?;
+            let tags = rows.get(Table::CACHE_TAGS, &entry_key(prefix, hash))?;
             let tags = tags.map(|tags| TagsRow::decode(&tags)).transpose()?;
             let has_it = tags.is_some_and(|tags| tags.tags.contains(&tag));
             (!has_it).then(|| "names a tag that its cached value does not have".to_owned())
         }
-        Table::StateEvent => {
-            let state = rows.get(Table::State, value)?;
+        Table::STATE_EVENT => {
+            let state = rows.get(Table::STATE, value)?;
             let event_id = state
                 .as_deref()
                 .map(StateRow::decode)
@@ -156,19 +156,19 @@ fn misplaced(
             (event_id != Some(key))
                 .then(|| "names a state that is not there or has another event".to_owned())
         }
-        Table::StateKind | Table::StateTenantKind => {
+        Table::STATE_KIND | Table::STATE_TENANT_KIND => {
             let slot = match table {
-                Table::StateKind => state_row::decode_kind_key(key)?,
+                Table::STATE_KIND => state_row::decode_kind_key(key)?,
                 _ => state_row::decode_tenant_kind_key(key)?,
             };
-            let state = rows.get(Table::State, &state_row::slot_key(&slot.identity, &slot.kind))?;
+            let state = rows.get(Table::STATE, &state_row::slot_key(&slot.identity, &slot.kind))?;
             state.is_none().then(|| "names a state that is not there".to_owned())
         }
-        Table::CodletCodeKey | Table::CodletSessionKey => {
-            let by_id = if table == Table::CodletCodeKey {
-                Table::CodletCode
+        Table::CODLET_CODE_KEY | Table::CODLET_SESSION_KEY => {
+            let by_id = if table == Table::CODLET_CODE_KEY {
+                Table::CODLET_CODE
             } else {
-                Table::CodletSession
+                Table::CODLET_SESSION
             };
             let record =
                 rows.get(by_id, value)?.map(|bytes| Record::decode(by_id, &bytes)).transpose()?;
@@ -183,15 +183,15 @@ fn misplaced(
 /// Why a satellite should not be there. Rows of requests are found by the walk over windows.
 pub(crate) fn orphaned(rows: &mut dyn Reader, table: Table, key: &[u8]) -> Result<Option<String>> {
     let of = match table {
-        Table::FormTokenUse => Table::FormToken,
-        Table::HandoffClaim => Table::Handoff,
-        Table::CacheTags => Table::Cache,
+        Table::FORM_TOKEN_USE => Table::FORM_TOKEN,
+        Table::HANDOFF_CLAIM => Table::HANDOFF,
+        Table::CACHE_TAGS => Table::CACHE,
         _ => return Ok(None),
     };
     let Some(primary) = rows.get(of, key)? else {
         return Ok(Some(format!("is left of a row of table {} that is not there", of.name())));
     };
-    let untagged = of == Table::Cache && !CacheRow::decode(&primary)?.tagged;
+    let untagged = of == Table::CACHE && !CacheRow::decode(&primary)?.tagged;
     Ok(untagged.then(|| "is beside a cached value that says it has no tags".to_owned()))
 }
 
@@ -211,11 +211,11 @@ pub(crate) fn lost_requests(
 /// The histories in a row of a window, if it is one.
 fn histories(table: Table, value: &[u8]) -> Result<Vec<(Place, History)>> {
     Ok(match table {
-        Table::RateLimit => {
+        Table::RATE_LIMIT => {
             let row = WindowRow::decode(value)?;
             vec![(Place { id: row.id, lane: LANE }, row.history)]
         }
-        Table::AdaptiveRateLimit => {
+        Table::ADAPTIVE_RATE_LIMIT => {
             let ResourceRow { id, user, background, admitted, .. } = ResourceRow::decode(value)?;
             [(USER, user), (BACKGROUND, background), (ADMITTED, admitted)]
                 .map(|(lane, history)| (Place { id, lane }, history))

@@ -7,7 +7,7 @@
 
 use super::adaptive_rate_limit::ops::ResourceRow;
 use super::cache::row::{self as cache_row, CacheRow, NEVER, TagsRow};
-use super::codlet_rows::{FailuresRow, Record};
+use super::codlet::row::{FailuresRow, Record};
 use super::dedupe::row::JobRow;
 use super::expiry;
 use super::form_token::row::{TokenRow, UseRow};
@@ -23,13 +23,13 @@ use crate::tables::Table;
 pub(crate) fn is_derived(table: Table) -> bool {
     matches!(
         table,
-        Table::Expiry
-            | Table::CacheByTag
-            | Table::StateEvent
-            | Table::StateKind
-            | Table::StateTenantKind
-            | Table::CodletCodeKey
-            | Table::CodletSessionKey
+        Table::EXPIRY
+            | Table::CACHE_BY_TAG
+            | Table::STATE_EVENT
+            | Table::STATE_KIND
+            | Table::STATE_TENANT_KIND
+            | Table::CODLET_CODE_KEY
+            | Table::CODLET_SESSION_KEY
     )
 }
 
@@ -50,30 +50,30 @@ pub(crate) fn rows(
     emit: &mut dyn FnMut(Table, Vec<u8>, Vec<u8>),
 ) -> Result<()> {
     if let Some(time_ms) = indexed_at_ms(table, value)? {
-        emit(Table::Expiry, expiry::encode_key(time_ms, table, key), Vec::new());
+        emit(Table::EXPIRY, expiry::encode_key(time_ms, table, key), Vec::new());
     }
     match table {
-        Table::CacheTags => {
+        Table::CACHE_TAGS => {
             for tag_key in cache_row::tag_keys(key, &TagsRow::decode(value)?)? {
-                emit(Table::CacheByTag, tag_key, Vec::new());
+                emit(Table::CACHE_BY_TAG, tag_key, Vec::new());
             }
         }
-        Table::State => {
+        Table::STATE => {
             let slot = state_row::decode_slot_key(key)?;
             let event_id = StateRow::decode(value)?.event_id;
-            emit(Table::StateEvent, event_id.as_bytes().to_vec(), key.to_vec());
-            emit(Table::StateKind, state_row::kind_key(&slot.identity, &slot.kind), Vec::new());
+            emit(Table::STATE_EVENT, event_id.as_bytes().to_vec(), key.to_vec());
+            emit(Table::STATE_KIND, state_row::kind_key(&slot.identity, &slot.kind), Vec::new());
             emit(
-                Table::StateTenantKind,
+                Table::STATE_TENANT_KIND,
                 state_row::tenant_kind_key(&slot.identity, &slot.kind),
                 Vec::new(),
             );
         }
-        Table::CodletCode => {
-            emit(Table::CodletCodeKey, Record::decode(table, value)?.lookup_key, key.to_vec())
+        Table::CODLET_CODE => {
+            emit(Table::CODLET_CODE_KEY, Record::decode(table, value)?.lookup_key, key.to_vec())
         }
-        Table::CodletSession => {
-            emit(Table::CodletSessionKey, Record::decode(table, value)?.lookup_key, key.to_vec());
+        Table::CODLET_SESSION => {
+            emit(Table::CODLET_SESSION_KEY, Record::decode(table, value)?.lookup_key, key.to_vec());
         }
         _ => {}
     }
@@ -84,35 +84,36 @@ pub(crate) fn rows(
 /// epoch. `None` for what does not stand in the index.
 fn indexed_at_ms(table: Table, value: &[u8]) -> Result<Option<u64>> {
     Ok(match table {
-        Table::FormToken => Some(TokenRow::decode(value)?.expiry_ms()),
-        Table::Handoff => Some(HandoffRow::decode(value)?.expires_at_ms),
-        Table::Cache => {
+        Table::FORM_TOKEN => Some(TokenRow::decode(value)?.expiry_ms()),
+        Table::HANDOFF => Some(HandoffRow::decode(value)?.expires_at_ms),
+        Table::CACHE => {
             Some(CacheRow::decode(value)?.expires_at_ms).filter(|time_ms| *time_ms != NEVER)
         }
-        Table::DedupeJob => JobRow::decode(value)?.ends_at_ms,
-        Table::RateLimit => WindowRow::decode(value)?.indexed_at_ms,
-        Table::AdaptiveRateLimit => ResourceRow::decode(value)?.indexed_at_ms,
-        Table::RateLimitCooldown => {
+        Table::DEDUPE_JOB => JobRow::decode(value)?.ends_at_ms,
+        Table::RATE_LIMIT => WindowRow::decode(value)?.indexed_at_ms,
+        Table::ADAPTIVE_RATE_LIMIT => ResourceRow::decode(value)?.indexed_at_ms,
+        Table::RATE_LIMIT_COOLDOWN => {
             Some(codec::decode_row::<CooldownRow>(table.name(), value)?.until_ms)
         }
-        Table::CodletCode | Table::CodletSession => {
+        Table::CODLET_CODE | Table::CODLET_SESSION => {
             Some(Record::decode(table, value)?.keep_until_ms)
         }
-        Table::CodletFailures => Some(FailuresRow::decode(value)?.ends_ms()),
+        Table::CODLET_FAILURES => Some(FailuresRow::decode(value)?.ends_ms()),
         _ => None,
     })
 }
 
 /// Every time at which a sound file may have a row of `table` in the expiry index; it has it at
 /// exactly one of them. The first is the canonical one. `used` is the row of
-/// [`Table::FormTokenUse`] beside a form token.
+/// [`Table::FORM_TOKEN_USE`] beside a form token.
 pub(crate) fn may_be_indexed_at_ms(
     table: Table,
     value: &[u8],
     used: Option<&[u8]>,
 ) -> Result<Vec<u64>> {
     let mut times: Vec<u64> = indexed_at_ms(table, value)?.into_iter().collect();
-    if let (Table::FormToken, Some(used), Some(expiry_ms)) = (table, used, times.first().copied()) {
+    if let (Table::FORM_TOKEN, Some(used), Some(expiry_ms)) = (table, used, times.first().copied())
+    {
         let rescheduled_ms = expiry_ms.saturating_add(UseRow::decode(used)?.grace_ms);
         if rescheduled_ms != expiry_ms {
             times.push(rescheduled_ms);

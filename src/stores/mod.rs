@@ -15,7 +15,7 @@
 
 pub mod adaptive_rate_limit;
 pub mod cache;
-pub(crate) mod codlet_rows;
+pub(crate) mod codlet;
 pub(crate) mod constraints;
 pub mod dedupe;
 pub(crate) mod derived;
@@ -31,6 +31,7 @@ pub(crate) mod named;
 pub(crate) mod owner;
 mod page;
 pub mod rate_limit;
+pub(crate) mod schema;
 pub mod state;
 mod states;
 pub(crate) mod stats;

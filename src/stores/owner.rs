@@ -81,31 +81,31 @@ impl<'a> Owner<'a> {
     pub(crate) fn of(table: Table, key: &'a [u8]) -> Option<Self> {
         let unnamed = |store| Some(Self { store, name: None, key });
         match table {
-            Table::FormToken | Table::FormTokenUse => unnamed(StoreKind::FormTokens),
-            Table::Handoff | Table::HandoffClaim => unnamed(StoreKind::Handoff),
-            Table::Cache | Table::CacheTags | Table::CacheByTag => {
+            Table::FORM_TOKEN | Table::FORM_TOKEN_USE => unnamed(StoreKind::FormTokens),
+            Table::HANDOFF | Table::HANDOFF_CLAIM => unnamed(StoreKind::Handoff),
+            Table::CACHE | Table::CACHE_TAGS | Table::CACHE_BY_TAG => {
                 Self::named(StoreKind::Cache, key)
             }
-            Table::DedupeJob => Self::named(StoreKind::Dedupe, key),
-            Table::RateLimit
-            | Table::AdaptiveRateLimit
-            | Table::RateLimitConfig
-            | Table::RateLimitCooldown => {
+            Table::DEDUPE_JOB => Self::named(StoreKind::Dedupe, key),
+            Table::RATE_LIMIT
+            | Table::ADAPTIVE_RATE_LIMIT
+            | Table::RATE_LIMIT_CONFIG
+            | Table::RATE_LIMIT_COOLDOWN => {
                 let (store, rest) = limiter(key)?;
                 Self::named(store, rest)
             }
-            Table::RateLimitStore => {
+            Table::RATE_LIMIT_STORE => {
                 let (store, name) = limiter(key)?;
                 let name = std::str::from_utf8(name).ok()?;
                 Some(Self { store, name: Some(Cow::Borrowed(name)), key: &[] })
             }
-            Table::State | Table::StateEvent | Table::StateKind | Table::StateTenantKind => {
+            Table::STATE | Table::STATE_EVENT | Table::STATE_KIND | Table::STATE_TENANT_KIND => {
                 unnamed(StoreKind::State)
             }
-            Table::CodletCode | Table::CodletCodeKey => unnamed(StoreKind::CodletCodes),
-            Table::CodletSession | Table::CodletSessionKey => unnamed(StoreKind::CodletSessions),
-            Table::CodletFailures => unnamed(StoreKind::CodletFailures),
-            Table::RateLimitRequest | Table::Expiry => None,
+            Table::CODLET_CODE | Table::CODLET_CODE_KEY => unnamed(StoreKind::CodletCodes),
+            Table::CODLET_SESSION | Table::CODLET_SESSION_KEY => unnamed(StoreKind::CodletSessions),
+            Table::CODLET_FAILURES => unnamed(StoreKind::CodletFailures),
+            _ => None,
         }
     }
 
@@ -129,6 +129,7 @@ fn limiter(key: &[u8]) -> Option<(StoreKind, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stores::schema::catalogue;
     use crate::stores::{cache, rate_limit::limiter::Kind};
     use proptest::prelude::*;
 
@@ -142,34 +143,34 @@ mod tests {
         let entry = cache::row::entry_key(&cache::row::prefix_of("pages\0"), "h");
         let named =
             |store, name: &str, key: &[u8]| Some((store, Some(name.to_owned()), key.to_vec()));
-        assert_eq!(owner(Table::CacheTags, &entry), named(StoreKind::Cache, "pages\0", b"h"));
+        assert_eq!(owner(Table::CACHE_TAGS, &entry), named(StoreKind::Cache, "pages\0", b"h"));
         let limit = [&[Kind::Adaptive as u8][..], b"api\0\0r"].concat();
         assert_eq!(
-            owner(Table::RateLimitConfig, &limit),
+            owner(Table::RATE_LIMIT_CONFIG, &limit),
             named(StoreKind::AdaptiveRateLimit, "api", b"r")
         );
         assert_eq!(
-            owner(Table::RateLimitStore, b"\x01api"),
+            owner(Table::RATE_LIMIT_STORE, b"\x01api"),
             named(StoreKind::RateLimit, "api", b"")
         );
         assert_eq!(
-            owner(Table::HandoffClaim, b"s"),
+            owner(Table::HANDOFF_CLAIM, b"s"),
             Some((StoreKind::Handoff, None, b"s".to_vec()))
         );
     }
 
     #[test]
     fn what_belongs_to_no_one_store_has_no_place() {
-        assert_eq!(owner(Table::RateLimitStore, b""), None);
-        assert_eq!(owner(Table::RateLimit, b"\x07api\0\0r"), None);
-        assert_eq!(owner(Table::Cache, b"no end"), None);
-        assert_eq!(owner(Table::RateLimitRequest, &[0; 25]), None);
+        assert_eq!(owner(Table::RATE_LIMIT_STORE, b""), None);
+        assert_eq!(owner(Table::RATE_LIMIT, b"\x07api\0\0r"), None);
+        assert_eq!(owner(Table::CACHE, b"no end"), None);
+        assert_eq!(owner(Table::RATE_LIMIT_REQUEST, &[0; 25]), None);
     }
 
     proptest! {
         #[test]
         fn any_key_has_a_place_or_none(number in 0u8..40, key in prop::collection::vec(any::<u8>(), 0..20)) {
-            if let Some(table) = Table::from_number(number) {
+            if let Some(table) = catalogue().numbered(number) {
                 let _ = Owner::of(table, &key);
             }
         }

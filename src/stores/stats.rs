@@ -17,6 +17,7 @@ use crate::codec::{self, key};
 use crate::engine::EngineStats;
 use crate::engine::access::{Reader, Value};
 use crate::error::Result;
+use crate::stores::schema::catalogue;
 use crate::tables::Table;
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 use std::collections::{BTreeMap, HashMap};
@@ -168,7 +169,7 @@ impl StoreCounts {
 
     /// Whether a limiter was cleared after one of its rows was written.
     fn is_cleared(&self, store: StoreKind, key: &[u8], clears: u64) -> bool {
-        let name = Owner::of(Table::RateLimit, key).and_then(|owner| owner.name);
+        let name = Owner::of(Table::RATE_LIMIT, key).and_then(|owner| owner.name);
         let now = name.and_then(|name| self.clears.get(&(store, name.into_owned())).copied());
         now.unwrap_or_default() != clears
     }
@@ -200,17 +201,17 @@ pub(crate) fn stores(rows: &mut dyn Reader) -> Result<Vec<StoreStats>> {
     tokens(rows, &mut counts)?;
     states(rows, &mut counts)?;
     limiters(rows, &mut counts)?;
-    for &table in Table::ALL {
+    for &table in catalogue().all() {
         match table {
-            Table::FormToken
-            | Table::FormTokenUse
-            | Table::Handoff
-            | Table::HandoffClaim
-            | Table::RateLimitStore
-            | Table::RateLimit
-            | Table::AdaptiveRateLimit
-            | Table::RateLimitRequest => {}
-            Table::Expiry => expiries(rows, &mut counts)?,
+            Table::FORM_TOKEN
+            | Table::FORM_TOKEN_USE
+            | Table::HANDOFF
+            | Table::HANDOFF_CLAIM
+            | Table::RATE_LIMIT_STORE
+            | Table::RATE_LIMIT
+            | Table::ADAPTIVE_RATE_LIMIT
+            | Table::RATE_LIMIT_REQUEST => {}
+            Table::EXPIRY => expiries(rows, &mut counts)?,
             _ => others(rows, table, &mut counts)?,
         }
     }
@@ -222,7 +223,7 @@ fn tokens(rows: &mut dyn Reader, counts: &mut StoreCounts) -> Result<()> {
     let now_ms = u128::from(rows.now_ms());
     merge_join::visit(
         rows,
-        (Table::FormToken, Table::FormTokenUse),
+        (Table::FORM_TOKEN, Table::FORM_TOKEN_USE),
         SCAN_SLICE,
         None,
         |key, token, used| {
@@ -247,7 +248,7 @@ fn states(rows: &mut dyn Reader, counts: &mut StoreCounts) -> Result<()> {
     let now_ms = rows.now_ms();
     merge_join::visit(
         rows,
-        (Table::Handoff, Table::HandoffClaim),
+        (Table::HANDOFF, Table::HANDOFF_CLAIM),
         SCAN_SLICE,
         None,
         |key, state, claim| {
@@ -270,17 +271,17 @@ fn states(rows: &mut dyn Reader, counts: &mut StoreCounts) -> Result<()> {
 /// The windows of limiters, and then their requests, which name them by number.
 fn limiters(rows: &mut dyn Reader, counts: &mut StoreCounts) -> Result<()> {
     let now_ms = rows.now_ms();
-    every(rows, Table::RateLimitStore, |key, value| {
-        let Some(owner) = Owner::of(Table::RateLimitStore, key) else { return Ok(()) };
-        let row: StoreRow = codec::decode_row(Table::RateLimitStore.name(), value)?;
+    every(rows, Table::RATE_LIMIT_STORE, |key, value| {
+        let Some(owner) = Owner::of(Table::RATE_LIMIT_STORE, key) else { return Ok(()) };
+        let row: StoreRow = codec::decode_row(Table::RATE_LIMIT_STORE.name(), value)?;
         let name = owner.name.unwrap_or_default();
         let index = counts.index(owner.store, Some(&name));
         counts.row(index, key, value);
         counts.clears.insert((owner.store, name.into_owned()), row.clears);
         Ok(())
     })?;
-    every(rows, Table::RateLimit, |key, value| {
-        let Some(index) = counts.owner(Table::RateLimit, key, value) else { return Ok(()) };
+    every(rows, Table::RATE_LIMIT, |key, value| {
+        let Some(index) = counts.owner(Table::RATE_LIMIT, key, value) else { return Ok(()) };
         let row = WindowRow::decode(value)?;
         let cleared = counts.is_cleared(StoreKind::RateLimit, key, row.clears);
         let kept = row
@@ -291,8 +292,10 @@ fn limiters(rows: &mut dyn Reader, counts: &mut StoreCounts) -> Result<()> {
         counts.windows.insert(row.id, index);
         Ok(())
     })?;
-    every(rows, Table::AdaptiveRateLimit, |key, value| {
-        let Some(index) = counts.owner(Table::AdaptiveRateLimit, key, value) else { return Ok(()) };
+    every(rows, Table::ADAPTIVE_RATE_LIMIT, |key, value| {
+        let Some(index) = counts.owner(Table::ADAPTIVE_RATE_LIMIT, key, value) else {
+            return Ok(());
+        };
         let row = ResourceRow::decode(value)?;
         let cleared = counts.is_cleared(StoreKind::AdaptiveRateLimit, key, row.clears);
         let last_ms =
@@ -302,7 +305,7 @@ fn limiters(rows: &mut dyn Reader, counts: &mut StoreCounts) -> Result<()> {
         counts.windows.insert(row.id, index);
         Ok(())
     })?;
-    every(rows, Table::RateLimitRequest, |key, value| {
+    every(rows, Table::RATE_LIMIT_REQUEST, |key, value| {
         let window = key::take_u64(&mut &*key).and_then(|id| counts.windows.get(&id).copied());
         let index = window.unwrap_or_else(|| counts.index(StoreKind::RateLimit, None));
         counts.row(index, key, value);
@@ -312,7 +315,7 @@ fn limiters(rows: &mut dyn Reader, counts: &mut StoreCounts) -> Result<()> {
 
 /// The index rows, each of which counts for the entry that it names.
 fn expiries(rows: &mut dyn Reader, counts: &mut StoreCounts) -> Result<()> {
-    every(rows, Table::Expiry, |key, value| {
+    every(rows, Table::EXPIRY, |key, value| {
         let owner =
             expiry::decode_key(key).and_then(|(_, table, primary)| Owner::of(table, primary));
         if let Some(owner) = owner {
@@ -328,19 +331,19 @@ fn others(rows: &mut dyn Reader, table: Table, counts: &mut StoreCounts) -> Resu
     every(rows, table, |key, value| {
         let Some(index) = counts.owner(table, key, value) else { return Ok(()) };
         let entry = match table {
-            Table::Cache => EntryState::live_if(CacheRow::decode(value)?.is_live(now_ms)),
-            Table::DedupeJob => {
+            Table::CACHE => EntryState::live_if(CacheRow::decode(value)?.is_live(now_ms)),
+            Table::DEDUPE_JOB => {
                 let row = JobRow::decode(value)?;
                 match (row.is_live(now_ms), row.progress) {
                     (true, Progress::Pending) => EntryState::Taken,
                     (live, _) => EntryState::live_if(live),
                 }
             }
-            Table::State => EntryState::Live,
-            Table::CodletCode | Table::CodletSession => {
+            Table::STATE => EntryState::Live,
+            Table::CODLET_CODE | Table::CODLET_SESSION => {
                 EntryState::live_if(now_ms < kept_until(table, value)?)
             }
-            Table::CodletFailures => EntryState::live_if(now_ms < failures_end(value)?),
+            Table::CODLET_FAILURES => EntryState::live_if(now_ms < failures_end(value)?),
             _ => return Ok(()),
         };
         counts.entry(index, entry);
@@ -357,7 +360,7 @@ fn kept_until(table: Table, value: &[u8]) -> Result<u64> {
 
 /// When nothing in a row of counted failures counts any more.
 fn failures_end(value: &[u8]) -> Result<u64> {
-    let row: (u64, Vec<(u64, u32)>) = codec::decode_row(Table::CodletFailures.name(), value)?;
+    let row: (u64, Vec<(u64, u32)>) = codec::decode_row(Table::CODLET_FAILURES.name(), value)?;
     let (window_ms, runs) = row;
     Ok(runs.last().map_or(0, |(at_ms, _)| at_ms.saturating_add(window_ms)))
 }

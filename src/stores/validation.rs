@@ -4,7 +4,7 @@
 use super::adaptive_rate_limit::ops::ResourceRow;
 use super::cache::json;
 use super::cache::row::{CacheRow, TagsRow, split_key, split_tag_key};
-use super::codlet_rows::{CodeRow, FailuresRow, Record, SessionRow};
+use super::codlet::row::{CodeRow, FailuresRow, Record, SessionRow};
 use super::dedupe::row::{JobRow, Progress};
 use super::expiry;
 use super::form_token::row::{self as token_row, SubjectRow, TokenKey, TokenRow, UseRow};
@@ -24,32 +24,32 @@ use serde::de::IgnoredAny;
 pub(crate) fn row(table: Table, key: &[u8], value: &[u8]) -> Result<()> {
     let row = RowCheck { table, key, value };
     match table {
-        Table::FormToken => {
+        Table::FORM_TOKEN => {
             row.lookup_key(key)?;
             row.token(&TokenRow::decode(value)?)
         }
-        Table::FormTokenUse => {
+        Table::FORM_TOKEN_USE => {
             row.lookup_key(key)?;
             row.short(UseRow::decode(value)?.result_ref.unwrap_or_default())
         }
-        Table::Handoff => {
+        Table::HANDOFF => {
             row.text(key)?;
             HandoffRow::decode(value)?.state().map(drop)
         }
-        Table::HandoffClaim => {
+        Table::HANDOFF_CLAIM => {
             row.text(key)?;
             ClaimRow::decode(value).map(drop)
         }
-        Table::Expiry => {
+        Table::EXPIRY => {
             expiry::decode_key(key).ok_or_else(|| row.bad_key("not a time, a table and a key"))?;
             row.empty()
         }
-        Table::Cache => {
+        Table::CACHE => {
             let (_, hash) = split_key(table, key)?;
             row.name_and(hash)?;
             row.json(CacheRow::decode(value)?.json)
         }
-        Table::CacheTags => {
+        Table::CACHE_TAGS => {
             let (_, hash) = split_key(table, key)?;
             row.name_and(hash)?;
             let tags = TagsRow::decode(value)?.tags;
@@ -58,13 +58,13 @@ pub(crate) fn row(table: Table, key: &[u8], value: &[u8]) -> Result<()> {
             }
             tags.iter().try_for_each(|tag| row.short(tag))
         }
-        Table::CacheByTag => {
+        Table::CACHE_BY_TAG => {
             let (_, tag, hash) = split_tag_key(key)?;
             row.short(&tag)?;
             row.name_and(hash)?;
             row.empty()
         }
-        Table::DedupeJob => {
+        Table::DEDUPE_JOB => {
             let (_, hash) = split_key(table, key)?;
             row.name_and(hash)?;
             match JobRow::decode(value)?.progress {
@@ -73,16 +73,16 @@ pub(crate) fn row(table: Table, key: &[u8], value: &[u8]) -> Result<()> {
                 Progress::Pending => Ok(()),
             }
         }
-        Table::RateLimit => {
+        Table::RATE_LIMIT => {
             row.limiter_key(&[Kind::Plain])?;
             WindowRow::decode(value).map(drop)
         }
-        Table::AdaptiveRateLimit => {
+        Table::ADAPTIVE_RATE_LIMIT => {
             row.limiter_key(&[Kind::Adaptive])?;
             ResourceRow::decode(value).map(drop)
         }
-        Table::RateLimitRequest => check_row(key, value),
-        Table::RateLimitStore => match key.split_first() {
+        Table::RATE_LIMIT_REQUEST => check_row(key, value),
+        Table::RATE_LIMIT_STORE => match key.split_first() {
             None => codec::decode_row::<u64>(table.name(), value).map(drop),
             Some((&kind, name)) => {
                 row.kind(kind, &[Kind::Plain, Kind::Adaptive])?;
@@ -90,7 +90,7 @@ pub(crate) fn row(table: Table, key: &[u8], value: &[u8]) -> Result<()> {
                 codec::decode_row::<StoreRow>(table.name(), value).map(drop)
             }
         },
-        Table::RateLimitConfig => {
+        Table::RATE_LIMIT_CONFIG => {
             row.limiter_key(&[Kind::Plain, Kind::Adaptive])?;
             let config: ConfigRow = codec::decode_row(table.name(), value)?;
             if config.window_nanos >= 1_000_000_000
@@ -100,43 +100,43 @@ pub(crate) fn row(table: Table, key: &[u8], value: &[u8]) -> Result<()> {
             }
             Ok(())
         }
-        Table::RateLimitCooldown => {
+        Table::RATE_LIMIT_COOLDOWN => {
             row.limiter_key(&[Kind::Plain, Kind::Adaptive])?;
             codec::decode_row::<CooldownRow>(table.name(), value).map(drop)
         }
-        Table::State => {
+        Table::STATE => {
             row.slot(&state_row::decode_slot_key(key)?)?;
             row.short(StateRow::decode(value)?.event_id)
         }
-        Table::StateEvent => {
+        Table::STATE_EVENT => {
             row.text(key)?;
             row.slot(&state_row::decode_slot_key(value)?)
         }
-        Table::StateKind => {
+        Table::STATE_KIND => {
             row.slot(&state_row::decode_kind_key(key)?)?;
             row.empty()
         }
-        Table::StateTenantKind => {
+        Table::STATE_TENANT_KIND => {
             row.slot(&state_row::decode_tenant_kind_key(key)?)?;
             row.empty()
         }
-        Table::CodletCode => {
+        Table::CODLET_CODE => {
             row.text(key)?;
             let record = Record::decode(table, value)?;
             row.lookup_key(&record.lookup_key)?;
             CodeRow::decode(&record).map(drop)
         }
-        Table::CodletSession => {
+        Table::CODLET_SESSION => {
             row.text(key)?;
             let record = Record::decode(table, value)?;
             row.lookup_key(&record.lookup_key)?;
             SessionRow::decode(&record).map(drop)
         }
-        Table::CodletCodeKey | Table::CodletSessionKey => {
+        Table::CODLET_CODE_KEY | Table::CODLET_SESSION_KEY => {
             row.lookup_key(key)?;
             row.text(value)
         }
-        Table::CodletFailures => {
+        Table::CODLET_FAILURES => {
             row.text(key)?;
             let runs = FailuresRow::decode(value)?.runs;
             if runs.is_empty() || !runs.is_sorted_by(|a, b| a.at_ms <= b.at_ms) {
@@ -144,6 +144,7 @@ pub(crate) fn row(table: Table, key: &[u8], value: &[u8]) -> Result<()> {
             }
             Ok(())
         }
+        _ => Err(row.bad("no store has this table")),
     }
 }
 

@@ -10,6 +10,7 @@ use crate::log::frame::{FRAME_HEADER_LEN, FrameFault, parse};
 use crate::log::plan::plan;
 use crate::log::scan::{SegmentScan, scan_segment};
 use crate::log::segment::{HEADER_LEN, SegmentHeader};
+use crate::stores::schema::catalogue;
 
 const SALVAGE: &str =
     "restore a backup, or let `cloakroom salvage` copy what is intact into a new file";
@@ -100,7 +101,9 @@ fn check_slots(segment: &[u8], layout: &LogLayout, place: &FramePlace, report: &
 fn check_frames(segment: &[u8], scan: &SegmentScan, place: &FramePlace, report: &mut VerifyReport) {
     report.frames += scan.frames.len() as u64;
     for frame in &scan.frames {
-        if let Err(detail) = decode_batch(segment.get(frame.payload_range()).unwrap_or_default()) {
+        if let Err(detail) =
+            decode_batch(catalogue(), segment.get(frame.payload_range()).unwrap_or_default())
+        {
             let problem =
                 format!("the rows of the frame of LSN {} do not decode: {detail}", frame.lsn);
             report.find(place.name(frame.offset), problem, SALVAGE);

@@ -29,6 +29,7 @@ use crate::error::{Error, Result};
 use crate::limits::{DEFAULT_CACHE_SIZE, DEFAULT_LOG_CAPACITY};
 use crate::log::{LogLayout, SEGMENTS};
 use crate::storage::{FileStorage, Storage, Superblock};
+use crate::stores::schema::catalogue;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -189,6 +190,7 @@ fn report_faults(faults: Vec<Fault>, needed: &BTreeSet<u64>, report: &mut Verify
 /// Checks the rows that opening would give.
 fn check_rows(storage: &Arc<dyn Storage>, path: &Path, report: &mut VerifyReport) -> Result<()> {
     let options = EngineOptions {
+        tables: catalogue(),
         log_capacity: DEFAULT_LOG_CAPACITY,
         cache_size: DEFAULT_CACHE_SIZE,
         // The time makes no difference: what has ended is checked like everything else.

@@ -6,6 +6,7 @@ use crate::engine::access::{Reader, Row};
 use crate::error::{Error, Result};
 use crate::stores::rate_limit::history;
 use crate::stores::rate_limit::limiter::LAST_ID_KEY;
+use crate::stores::schema::catalogue;
 use crate::stores::{constraints, validation};
 use crate::tables::Table;
 use std::collections::BTreeSet;
@@ -57,7 +58,7 @@ fn walk(
     mut each: impl FnMut(&mut dyn Reader, &mut VerifyReport, &Row) -> Result<()>,
 ) -> Result<()> {
     let slice = match table {
-        Table::Handoff | Table::Cache | Table::DedupeJob | Table::State | Table::CacheTags => {
+        Table::HANDOFF | Table::CACHE | Table::DEDUPE_JOB | Table::STATE | Table::CACHE_TAGS => {
             LARGE_SLICE
         }
         _ => SMALL_SLICE,
@@ -89,7 +90,7 @@ fn walk(
 /// Checks every row.
 pub(super) fn verify(rows: &mut dyn Reader, report: &mut VerifyReport) -> Result<()> {
     let mut greatest_id = 0;
-    for &table in Table::ALL {
+    for &table in catalogue().all() {
         let mut count = 0;
         walk(rows, report, table, |rows, report, (key, value)| {
             count += 1;
@@ -124,7 +125,7 @@ pub(super) fn verify(rows: &mut dyn Reader, report: &mut VerifyReport) -> Result
 
 /// The numbers of windows must be below the next one that is given out.
 fn check_ids(rows: &mut dyn Reader, report: &mut VerifyReport, greatest: u64) -> Result<()> {
-    let table = Table::RateLimitStore;
+    let table = Table::RATE_LIMIT_STORE;
     let last = rows
         .get(table, LAST_ID_KEY)
         .and_then(|row| row.map(|row| codec::decode_row::<u64>(table.name(), &row)).transpose());
@@ -156,7 +157,7 @@ fn check_requests(rows: &mut dyn Reader, report: &mut VerifyReport) -> Result<()
         {
             let key = id.to_be_bytes();
             let next = match rows.scan(
-                Table::RateLimitRequest,
+                Table::RATE_LIMIT_REQUEST,
                 Bound::Included(&key),
                 Bound::Unbounded,
                 1,
@@ -182,7 +183,7 @@ fn check_requests(rows: &mut dyn Reader, report: &mut VerifyReport) -> Result<()
         if unknown.is_empty() {
             return Ok(());
         }
-        for table in [Table::RateLimit, Table::AdaptiveRateLimit] {
+        for table in [Table::RATE_LIMIT, Table::ADAPTIVE_RATE_LIMIT] {
             walk(rows, report, table, |_, _, (_, value)| {
                 // A row that does not decode was found before.
                 if let Ok(Some(id)) = constraints::window_id(table, value) {
@@ -193,7 +194,7 @@ fn check_requests(rows: &mut dyn Reader, report: &mut VerifyReport) -> Result<()
         }
         for id in unknown {
             let problem = "the row is left of a window that is not there".to_owned();
-            report.find(location(Table::RateLimitRequest, &id.to_be_bytes()), problem, REBUILD);
+            report.find(location(Table::RATE_LIMIT_REQUEST, &id.to_be_bytes()), problem, REBUILD);
         }
     }
     Ok(())

@@ -61,9 +61,7 @@ pub fn run(options: &Options, out: &mut Output) -> Result<Verdict, Problem> {
     if report.stepped_over > 0 {
         let rows =
             units::counted(report.stepped_over, "row that was due was", "rows that were due were");
-        out.line(&format!(
-            "{rows} left: damaged, or of a part of cloakroom that this program is built without"
-        ))?;
+        out.line(&format!("{rows} left: damaged"))?;
     }
     Ok(Verdict::Fine)
 }

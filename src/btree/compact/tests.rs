@@ -4,13 +4,14 @@ use super::super::layout::physical_len;
 use super::super::testing::{Survival, TestStorage, crash};
 use super::super::tests::{CACHE, Changes, OFFSET, Rows, all_rows, apply, create, open};
 use super::*;
+use crate::stores::schema::catalogue;
 
 /// Rows under keys in no order, in several tables, some of them of many blocks.
 fn scattered(count: usize, seed: u64) -> Rows {
     let mut random = fastrand::Rng::with_seed(seed);
     (0..count)
         .map(|index| {
-            let table = Table::ALL[random.usize(..4)];
+            let table = catalogue().all()[random.usize(..4)];
             let len = if index % 500 == 0 { random.usize(..60_000) } else { random.usize(20..200) };
             ((table, random.u64(..).to_be_bytes().to_vec()), vec![index as u8; len])
         })
@@ -226,8 +227,8 @@ fn a_region_holds_the_largest_row() {
     // A row as large as was said is stored, and the next one larger than a region is refused
     // without harm.
     let storage = TestStorage::with(vec![0; OFFSET as usize]);
-    let btree = Btree::create(storage.clone(), OFFSET, CACHE, 4 << 20).unwrap();
-    let largest = Rows::from([((Table::Handoff, vec![1]), vec![7; (4 << 20) - 1])]);
+    let btree = Btree::create(storage.clone(), OFFSET, CACHE, catalogue(), 4 << 20).unwrap();
+    let largest = Rows::from([((Table::HANDOFF, vec![1]), vec![7; (4 << 20) - 1])]);
     apply(&btree, 1, &super::super::tests::puts(&largest)).unwrap();
     assert_eq!(all_rows(&btree.view()).unwrap(), largest);
 }
@@ -235,7 +236,7 @@ fn a_region_holds_the_largest_row() {
 /// A base whose regions are so large that moving pages between them gives little back.
 fn churned_in_large_regions(count: usize, keep_each: usize) -> (Arc<TestStorage>, Btree, Rows) {
     let storage = TestStorage::with(vec![0; OFFSET as usize]);
-    let btree = Btree::create(storage.clone(), OFFSET, CACHE, 7 << 20).unwrap();
+    let btree = Btree::create(storage.clone(), OFFSET, CACHE, catalogue(), 7 << 20).unwrap();
     let mut lsn = 0;
     let mut rows = scattered(count, 1);
     apply_scattered(&btree, &mut lsn, &super::super::tests::puts(&rows), count / 7, 1);

@@ -3,6 +3,7 @@
 use super::super::tests::{OFFSET, Rows, all_rows, apply, create, puts, some_rows};
 use super::*;
 use crate::btree::testing::TestStorage;
+use crate::stores::schema::catalogue;
 use crate::tables::Table;
 use std::collections::BTreeSet;
 
@@ -23,7 +24,7 @@ fn tables(pages: &Pages<'_>) -> Vec<(Table, TableRoot)> {
         Ok(())
     });
     let named = |root: TableRoot| {
-        let table = Table::ALL.iter().find(|table| table.name() == root.name)?;
+        let table = catalogue().all().iter().find(|table| table.name() == root.name)?;
         Some((*table, root))
     };
     tables.unwrap().into_iter().filter_map(named).collect()
@@ -60,10 +61,10 @@ fn the_rows_are_those_that_redb_has() {
         }
         // Values of many pages, long keys, and a key of no bytes.
         changes.insert(
-            (Table::Handoff, vec![b'k'; random.usize(..70_000)]),
+            (Table::HANDOFF, vec![b'k'; random.usize(..70_000)]),
             Some(vec![3; random.usize(..300_000)]),
         );
-        changes.insert((Table::Cache, Vec::new()), Some(Vec::new()));
+        changes.insert((Table::CACHE, Vec::new()), Some(Vec::new()));
         for (key, value) in &changes {
             match value {
                 Some(value) => expected.insert(key.clone(), value.clone()),

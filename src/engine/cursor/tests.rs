@@ -14,7 +14,7 @@ use crate::stores::map_tx::MapTx;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-const TABLE: Table = Table::Expiry;
+const TABLE: Table = Table::EXPIRY;
 
 /// The position of the readers. Versions behind it must not be seen.
 const LSN: u64 = 1_000;
@@ -39,6 +39,7 @@ impl Layered {
         let engine = Engine::create_on(
             Arc::new(MemoryStorage::new()),
             EngineOptions {
+                tables: crate::stores::schema::catalogue(),
                 log_capacity: 1 << 20,
                 cache_size: 1 << 20,
                 clock: Arc::new(SystemClock::new()),
@@ -53,8 +54,8 @@ impl Layered {
         let mut model = Model::new();
         let staged = engine.transact(Durability::Sync, &[], |tx| {
             // Rows of the neighbours must not be seen.
-            tx.put(Table::HandoffClaim, &[9, 9], vec![1]);
-            tx.put(Table::Cache, &[], vec![1]);
+            tx.put(Table::HANDOFF_CLAIM, &[9, 9], vec![1]);
+            tx.put(Table::CACHE, &[], vec![1]);
             for _ in 0..random.usize(0..150) {
                 let (key, value) = (random_key(random), vec![0; random.usize(0..40)]);
                 tx.put(TABLE, &key, value.clone());
@@ -68,7 +69,7 @@ impl Layered {
         let (has_frozen, mut touched) = (random.bool(), BTreeMap::new());
         let mut memtable = |from_lsn: u64| {
             let table = Memtable::for_keys(64);
-            table.insert(Table::Cache, Box::default(), from_lsn, Some(Vec::new().into()));
+            table.insert(Table::CACHE, Box::default(), from_lsn, Some(Vec::new().into()));
             let mut lsns: Vec<u64> = (0..random.u64(0..100)).map(|at| from_lsn + at).collect();
             if random.bool() {
                 lsns.extend(LSN + 1..LSN + 20);
@@ -187,7 +188,7 @@ fn a_transaction_sees_what_it_has_staged_also_between_two_rows() {
                 map.delete(TABLE, &key);
                 model.remove(&key);
             }
-            tx.put(Table::Cache, &[round], Vec::new());
+            tx.put(Table::CACHE, &[round], Vec::new());
             compare(random, &mut tx, &model);
             compare(random, &mut map, &model);
         }
@@ -305,17 +306,17 @@ fn a_join_pairs_rows_by_key_and_passes_over_orphans() {
         for key in 0..250 {
             let (has_main, has_satellite) = (random.u8(..) < 200, random.u8(..) < 100);
             if has_main {
-                map.put(Table::Handoff, &[key], vec![key]);
+                map.put(Table::HANDOFF, &[key], vec![key]);
             }
             if has_satellite {
-                map.put(Table::HandoffClaim, &[key], vec![key, 1]);
+                map.put(Table::HANDOFF_CLAIM, &[key], vec![key, 1]);
             }
             if has_main && key > after {
                 expected.push((key, has_satellite));
             }
         }
         let behind = [after];
-        let mut join = RowJoin::all(Table::Handoff, Table::HandoffClaim, Some(&behind));
+        let mut join = RowJoin::all(Table::HANDOFF, Table::HANDOFF_CLAIM, Some(&behind));
         let mut met = Vec::new();
         while let Some(((key, value), satellite)) = join.next(&mut map).unwrap() {
             assert_eq!(*value, *key);

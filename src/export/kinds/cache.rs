@@ -17,12 +17,12 @@ pub(in crate::export) fn write(
     tags: Option<&[u8]>,
 ) -> Result<()> {
     let row = CacheRow::decode(value)?;
-    let (cache, hash) = name_and_text(Table::Cache, key)?;
+    let (cache, hash) = name_and_text(Table::CACHE, key)?;
     let tags = match (row.tagged, tags) {
         (false, _) => Vec::new(),
         (true, Some(tags)) => TagsRow::decode(tags)?.tags,
         (true, None) => {
-            let table = Table::CacheTags.name();
+            let table = Table::CACHE_TAGS.name();
             return Err(Error::corrupted(
                 format!("table {table}"),
                 "the tags of a tagged value are missing",
@@ -65,10 +65,10 @@ pub(in crate::export) fn read(fields: &mut Fields<'_>) -> Result<Entry, Problem>
         json: &json,
     };
     let key = entry_key(&prefix_of(&cache), &hash);
-    let entry = Entry::new(Table::Cache, key.clone(), row.encode().map_err(said)?);
+    let entry = Entry::new(Table::CACHE, key.clone(), row.encode().map_err(said)?);
     if tags.is_empty() {
         return Ok(entry);
     }
     let tags = TagsRow { tags }.encode().map_err(said)?;
-    Ok(entry.and(Table::CacheTags, key, tags))
+    Ok(entry.and(Table::CACHE_TAGS, key, tags))
 }

@@ -10,7 +10,7 @@ use crate::tables::Table;
 pub(in crate::export) const ENTRY: &str = "codlet";
 
 pub(in crate::export) const TABLES: [Table; 3] =
-    [Table::CodletCode, Table::CodletSession, Table::CodletFailures];
+    [Table::CODLET_CODE, Table::CODLET_SESSION, Table::CODLET_FAILURES];
 
 pub(in crate::export) fn write(
     line: &mut LineWriter,

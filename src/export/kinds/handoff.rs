@@ -16,7 +16,7 @@ pub(in crate::export) fn write(
 ) -> Result<()> {
     let row = StateRow::decode(state)?;
     line.begin(ENTRY);
-    line.text("state_id", text_of(Table::Handoff, key)?);
+    line.text("state_id", text_of(Table::HANDOFF, key)?);
     line.number("expires_at_ms", row.expires_at_ms);
     match claim.map(ClaimRow::decode).transpose()? {
         Some(claim) => {
@@ -38,12 +38,12 @@ pub(in crate::export) fn read(fields: &mut Fields<'_>) -> Result<Entry, Problem>
     let row = StateRow { expires_at_ms: fields.number("expires_at_ms")?, json: &json };
     // Only an object is a state. The answer names a row of the table, which there is none of yet.
     row.state().map_err(|_| "the state is no JSON object, or is nested too deeply".to_owned())?;
-    let entry = Entry::new(Table::Handoff, key.clone(), row.encode().map_err(said)?);
+    let entry = Entry::new(Table::HANDOFF, key.clone(), row.encode().map_err(said)?);
     let Some(mut claim) = fields.optional_object("claim")? else { return Ok(entry) };
     let row = ClaimRow {
         ulid: ulid_of("ulid", &claim.text("ulid")?)?,
         lease_until_ms: claim.number("lease_until_ms")?,
     };
     claim.finish()?;
-    Ok(entry.and(Table::HandoffClaim, key, row.encode().map_err(said)?))
+    Ok(entry.and(Table::HANDOFF_CLAIM, key, row.encode().map_err(said)?))
 }

@@ -11,7 +11,7 @@ pub(in crate::export) const ENTRY: &str = "dedupe_job";
 
 pub(in crate::export) fn write(line: &mut LineWriter, key: &[u8], value: &[u8]) -> Result<()> {
     let row = JobRow::decode(value)?;
-    let (store, hash) = name_and_text(Table::DedupeJob, key)?;
+    let (store, hash) = name_and_text(Table::DEDUPE_JOB, key)?;
     line.begin(ENTRY);
     line.text("store", &store);
     line.text("hash", &hash);
@@ -54,7 +54,7 @@ pub(in crate::export) fn read(fields: &mut Fields<'_>) -> Result<Entry, Problem>
         _ => return Err(must_be("status", "\"pending\", \"completed\" or \"failed\"")),
     };
     let row = JobRow { job, opening_id, ends_at_ms, progress };
-    Ok(Entry::new(Table::DedupeJob, key, row.encode().map_err(said)?))
+    Ok(Entry::new(Table::DEDUPE_JOB, key, row.encode().map_err(said)?))
 }
 
 /// The id of an opening: a random number, which many readers of JSON would round.

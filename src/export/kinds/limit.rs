@@ -74,8 +74,8 @@ pub(in crate::export) fn write_config(
     key: &[u8],
     value: &[u8],
 ) -> Result<()> {
-    let place = Place::decode(Table::RateLimitConfig, key)?;
-    let row: ConfigRow = codec::decode_row(Table::RateLimitConfig.name(), value)?;
+    let place = Place::decode(Table::RATE_LIMIT_CONFIG, key)?;
+    let row: ConfigRow = codec::decode_row(Table::RATE_LIMIT_CONFIG.name(), value)?;
     line.begin(CONFIG);
     write_place(line, &place, "resource");
     line.number("limit", row.limit);
@@ -95,7 +95,7 @@ pub(in crate::export) fn read_config(fields: &mut Fields<'_>) -> Result<Entry, P
     let window = Duration::new(window_seconds, window_nanos);
     RateLimitConfig { limit, window }.check().map_err(said)?;
     let value = codec::encode(&ConfigRow { limit, window_seconds, window_nanos }).map_err(said)?;
-    Ok(Entry::new(Table::RateLimitConfig, place.encode().map_err(said)?, value))
+    Ok(Entry::new(Table::RATE_LIMIT_CONFIG, place.encode().map_err(said)?, value))
 }
 
 /// Answers whether there is anything to write: not when the limiter was cleared after the cooldown
@@ -106,8 +106,8 @@ pub(in crate::export) fn write_cooldown(
     key: &[u8],
     value: &[u8],
 ) -> Result<bool> {
-    let place = Place::decode(Table::RateLimitCooldown, key)?;
-    let row: CooldownRow = codec::decode_row(Table::RateLimitCooldown.name(), value)?;
+    let place = Place::decode(Table::RATE_LIMIT_COOLDOWN, key)?;
+    let row: CooldownRow = codec::decode_row(Table::RATE_LIMIT_COOLDOWN.name(), value)?;
     if row.clears != place.limiter().clears(rows)? {
         return Ok(false);
     }
@@ -121,5 +121,5 @@ pub(in crate::export) fn read_cooldown(fields: &mut Fields<'_>) -> Result<Entry,
     let place = read_place(fields, "origin")?;
     let row = CooldownRow { clears: 0, until_ms: fields.number("until_ms")? };
     let value = codec::encode(&row).map_err(said)?;
-    Ok(Entry::new(Table::RateLimitCooldown, place.encode().map_err(said)?, value))
+    Ok(Entry::new(Table::RATE_LIMIT_COOLDOWN, place.encode().map_err(said)?, value))
 }

@@ -49,5 +49,5 @@ pub(in crate::export) fn read(fields: &mut Fields<'_>) -> Result<Entry, Problem>
         bytes: &record.bytes,
     };
     let key = slot_key(&record.identity, &record.kind);
-    Ok(Entry::new(Table::State, key, row.encode().map_err(said)?))
+    Ok(Entry::new(Table::STATE, key, row.encode().map_err(said)?))
 }

@@ -78,7 +78,7 @@ pub(in crate::export) fn read(fields: &mut Fields<'_>) -> Result<Entry, Problem>
     };
     let key = TokenKey::encode(&record.lookup_key).map_err(said)?.as_bytes().to_vec();
     let value = TokenRow::of(&record).and_then(|row| row.encode()).map_err(said)?;
-    let entry = Entry::new(Table::FormToken, key.clone(), value);
+    let entry = Entry::new(Table::FORM_TOKEN, key.clone(), value);
     let Some(mut used) = fields.optional_object("use")? else { return Ok(entry) };
     let result_ref = used.optional_text("result_ref")?;
     check_len("the result", result_ref.as_deref().unwrap_or_default()).map_err(said)?;
@@ -89,5 +89,5 @@ pub(in crate::export) fn read(fields: &mut Fields<'_>) -> Result<Entry, Problem>
     };
     let value = row.encode().map_err(said)?;
     used.finish()?;
-    Ok(entry.and(Table::FormTokenUse, key, value))
+    Ok(entry.and(Table::FORM_TOKEN_USE, key, value))
 }

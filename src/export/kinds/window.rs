@@ -58,7 +58,7 @@ pub(in crate::export) fn write_plain(
     value: &[u8],
     emit: &mut dyn FnMut(&mut LineWriter) -> Result<()>,
 ) -> Result<()> {
-    let place = Place::decode(Table::RateLimit, key)?;
+    let place = Place::decode(Table::RATE_LIMIT, key)?;
     let row = WindowRow::decode(value)?;
     if row.clears != place.limiter().clears(rows)? {
         // It was forgotten, and is to every call as one that is not there.
@@ -80,7 +80,7 @@ pub(in crate::export) fn write_adaptive(
     value: &[u8],
     emit: &mut dyn FnMut(&mut LineWriter) -> Result<()>,
 ) -> Result<()> {
-    let place = Place::decode(Table::AdaptiveRateLimit, key)?;
+    let place = Place::decode(Table::ADAPTIVE_RATE_LIMIT, key)?;
     let row = ResourceRow::decode(value)?;
     if row.clears != place.limiter().clears(rows)? {
         return Ok(());
@@ -183,8 +183,8 @@ impl Open {
     fn entry(&self) -> Result<Entry, Problem> {
         let key = self.place.encode().map_err(said)?;
         let (table, value) = match &self.row {
-            Row::Plain(row) => (Table::RateLimit, row.encode()),
-            Row::Adaptive(row) => (Table::AdaptiveRateLimit, row.encode()),
+            Row::Plain(row) => (Table::RATE_LIMIT, row.encode()),
+            Row::Adaptive(row) => (Table::ADAPTIVE_RATE_LIMIT, row.encode()),
         };
         Ok(Entry::new(table, key, value.map_err(said)?))
     }
@@ -201,7 +201,7 @@ impl Windows {
         self.last_id += 1;
         let last_id = codec::encode(&self.last_id).map_err(said)?;
         let open = Open { place, row: row(self.last_id) };
-        let entry = open.entry()?.and(Table::RateLimitStore, LAST_ID_KEY.to_vec(), last_id);
+        let entry = open.entry()?.and(Table::RATE_LIMIT_STORE, LAST_ID_KEY.to_vec(), last_id);
         self.open = Some(open);
         Ok(entry)
     }
@@ -281,7 +281,7 @@ impl Windows {
         for (at_ms, count) in requests {
             let row = history.append(at, Requests { at_ms, count });
             let (key, value) = row.map_err(|what| format!("field \"requests\": {what}"))?;
-            added.push((Table::RateLimitRequest, key, value));
+            added.push((Table::RATE_LIMIT_REQUEST, key, value));
         }
         let mut entry = Entry { is_new: false, ..open.entry()? };
         entry.rows.extend(added);

@@ -112,9 +112,9 @@ impl AdaptiveRateLimit {
         match (limiter.resource_key(resource), limiter.store_key()) {
             (Ok(key), Ok(store_key)) => {
                 let wanted = [
-                    (Table::AdaptiveRateLimit, key.as_slice()),
-                    (Table::RateLimitConfig, key.as_slice()),
-                    (Table::RateLimitStore, store_key.as_slice()),
+                    (Table::ADAPTIVE_RATE_LIMIT, key.as_slice()),
+                    (Table::RATE_LIMIT_CONFIG, key.as_slice()),
+                    (Table::RATE_LIMIT_STORE, store_key.as_slice()),
                 ];
                 self.engine.transact(self.durability, &wanted, operation)
             }
@@ -131,7 +131,7 @@ impl AdaptiveRateLimit {
         match self.limiter().origin_key(origin) {
             Ok(key) => self.engine.transact(
                 self.durability,
-                &[(Table::RateLimitCooldown, &key)],
+                &[(Table::RATE_LIMIT_COOLDOWN, &key)],
                 operation,
             ),
             Err(error) => Pending::ready(Err(error)),

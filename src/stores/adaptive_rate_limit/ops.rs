@@ -41,7 +41,7 @@ pub(crate) struct Adaptive<'a> {
     pub(crate) config: &'a AdaptiveConfig,
 }
 
-/// A row of [`Table::AdaptiveRateLimit`].
+/// A row of [`Table::ADAPTIVE_RATE_LIMIT`].
 #[derive(Debug, Clone, PartialEq, Eq, Default, bincode::Encode, bincode::Decode)]
 pub(crate) struct ResourceRow {
     /// The limiter's, when this was written.
@@ -76,7 +76,7 @@ impl ResourceRow {
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
-        codec::decode_row(Table::AdaptiveRateLimit.name(), bytes)
+        codec::decode_row(Table::ADAPTIVE_RATE_LIMIT.name(), bytes)
     }
 
     fn place(&self, lane: u8) -> Place {
@@ -197,14 +197,14 @@ impl ResourceRow {
         if !has_rows && self.remembers() {
             // There is nothing that a sweeper could remove. One that has it in the index takes it
             // from there.
-            tx.put(Table::AdaptiveRateLimit, key, self.encode()?);
+            tx.put(Table::ADAPTIVE_RATE_LIMIT, key, self.encode()?);
             return Ok(());
         }
         let file_at_ms = file_at(indexed_at_ms, self.ends_at_ms(tx.now_ms()), self.keep_ms);
         self.indexed_at_ms = Some(file_at_ms);
         let value = self.encode()?;
-        tx.put(Table::AdaptiveRateLimit, key, value);
-        expiry::move_to(tx, indexed_at_ms, file_at_ms, Table::AdaptiveRateLimit, key);
+        tx.put(Table::ADAPTIVE_RATE_LIMIT, key, value);
+        expiry::move_to(tx, indexed_at_ms, file_at_ms, Table::ADAPTIVE_RATE_LIMIT, key);
         Ok(())
     }
 }
@@ -217,7 +217,7 @@ fn recomputed_at_ms(capacity: &CapacityRow, config: &AdaptiveConfig) -> u64 {
 /// The row at `key`, empty when there is none or the limiter was cleared after it was written.
 fn load(rows: &mut dyn Reader, limiter: &Limiter<'_>, key: &[u8]) -> Result<ResourceRow> {
     let clears = limiter.clears(rows)?;
-    let Some(value) = rows.get(Table::AdaptiveRateLimit, key)? else {
+    let Some(value) = rows.get(Table::ADAPTIVE_RATE_LIMIT, key)? else {
         return Ok(ResourceRow { clears, ..ResourceRow::default() });
     };
     let mut row = ResourceRow::decode(&value)?;
@@ -476,10 +476,14 @@ fn visit(
     let mut from = after.map_or(Bound::Included(prefix.clone()), Bound::Excluded);
     loop {
         let to = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let found =
-            rows.scan(Table::AdaptiveRateLimit, from.as_ref().map(Vec::as_slice), to, SCAN_SLICE)?;
+        let found = rows.scan(
+            Table::ADAPTIVE_RATE_LIMIT,
+            from.as_ref().map(Vec::as_slice),
+            to,
+            SCAN_SLICE,
+        )?;
         for (key, value) in &found {
-            let resource = text_behind(Table::AdaptiveRateLimit, &prefix, key)?;
+            let resource = text_behind(Table::ADAPTIVE_RATE_LIMIT, &prefix, key)?;
             let seen = look(rows, adaptive, &resource)?;
             if !each(key, key.len() + value.len(), seen)? {
                 return Ok(());
@@ -502,7 +506,7 @@ pub(crate) fn list(
     limit: usize,
 ) -> Result<Page<AdaptiveRateLimitEntry>> {
     check_limit(limit)?;
-    let table = Table::AdaptiveRateLimit;
+    let table = Table::ADAPTIVE_RATE_LIMIT;
     let prefix = adaptive.limiter.prefix()?;
     let after = cursor.map(|cursor| cursor.key_in(table)).transpose()?;
     if let Some(after) = after {

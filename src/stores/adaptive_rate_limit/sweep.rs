@@ -13,7 +13,7 @@ use crate::stores::sweep::{Budget, Due, Verdict};
 use crate::tables::Table;
 use std::ops::Bound;
 
-const TABLE: Table = Table::AdaptiveRateLimit;
+const TABLE: Table = Table::ADAPTIVE_RATE_LIMIT;
 
 /// Removes the requests of the resource that is due when none counts any more, as many rows at a
 /// time as the budget has room for, and the resource itself when nothing else is to be remembered.
@@ -75,7 +75,7 @@ pub(crate) fn sweep_cleared(
 ) -> Result<Walked> {
     let Some((&kind, name)) = store_key.split_first() else {
         let detail = "an index row of no limiter";
-        return Err(Error::corrupted(format!("a row of table {}", Table::Expiry.name()), detail));
+        return Err(Error::corrupted(format!("a row of table {}", Table::EXPIRY.name()), detail));
     };
     let mut prefix = vec![kind];
     key::push_bytes(&mut prefix, name);
@@ -131,7 +131,7 @@ mod tests {
     }
 
     fn is_clean(tx: &MapTx) -> bool {
-        tx.snapshot().keys().all(|(table, _)| *table == Table::RateLimitStore)
+        tx.snapshot().keys().all(|(table, _)| *table == Table::RATE_LIMIT_STORE)
     }
 
     #[test]
@@ -143,7 +143,7 @@ mod tests {
             assert!(acquire(&mut tx, &adaptive, "r", Priority::User).unwrap());
             record(&mut tx, &adaptive, "r", Priority::Background).unwrap();
         }
-        assert_eq!(tx.keys(Table::RateLimitRequest).len(), 900);
+        assert_eq!(tx.keys(Table::RATE_LIMIT_REQUEST).len(), 900);
         tx.now_ms = LATER_MS;
         let (mut steps, mut writes) = (0, tx.writes);
         let report = sweep_all_within(&mut tx, Budget { changes: 100, ..Budget::SLICE }, |tx| {
@@ -152,13 +152,13 @@ mod tests {
             writes = tx.writes;
         });
         assert_eq!((report.adaptive_rate_limit, steps), (1, 9));
-        assert_eq!((tx.keys(TABLE).len(), tx.keys(Table::RateLimitRequest).len()), (1, 0));
-        assert!(tx.keys(Table::Expiry).is_empty());
+        assert_eq!((tx.keys(TABLE).len(), tx.keys(Table::RATE_LIMIT_REQUEST).len()), (1, 0));
+        assert!(tx.keys(Table::EXPIRY).is_empty());
         // A capacity that is computed meanwhile files it nowhere.
         settle(&mut tx, &adaptive, "r").unwrap();
-        assert!(tx.keys(Table::Expiry).is_empty());
+        assert!(tx.keys(Table::EXPIRY).is_empty());
         record(&mut tx, &adaptive, "r", Priority::User).unwrap();
-        assert_eq!(tx.keys(Table::Expiry).len(), 1);
+        assert_eq!(tx.keys(Table::EXPIRY).len(), 1);
     }
 
     #[test]
@@ -218,7 +218,7 @@ mod tests {
             other.limiter.resource_key("r").unwrap(),
         ];
         assert_eq!(tx.keys(TABLE), left);
-        assert!(tx.keys(Table::Expiry).is_empty());
+        assert!(tx.keys(Table::EXPIRY).is_empty());
         other.limiter.clear(&mut tx).unwrap();
         adaptive.limiter.clear(&mut tx).unwrap();
         sweep_all(&mut tx);

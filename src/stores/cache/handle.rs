@@ -178,7 +178,7 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Cache<T> {
 
 /// The rows under `key`, to be read before the engine's lock is taken.
 fn rows_of(key: &[u8]) -> [(Table, &[u8]); 2] {
-    [(Table::Cache, key), (Table::CacheTags, key)]
+    [(Table::CACHE, key), (Table::CACHE_TAGS, key)]
 }
 
 impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> CacheStore<T> for Cache<T> {

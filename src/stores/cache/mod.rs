@@ -5,6 +5,7 @@ pub(crate) mod json;
 mod ops;
 mod recency;
 pub(crate) mod row;
+pub(crate) mod schema;
 mod spec;
 mod state;
 pub(crate) mod sweep;

@@ -51,7 +51,7 @@ pub(crate) fn look_up<T: DeserializeOwned>(
 
 fn peek<T: DeserializeOwned>(rows: &mut dyn Reader, spec: &Spec, hash: &str) -> Result<Found<T>> {
     let key = spec.key(hash)?;
-    let Some(bytes) = rows.get(Table::Cache, &key)? else { return Ok(Found::Nothing) };
+    let Some(bytes) = rows.get(Table::CACHE, &key)? else { return Ok(Found::Nothing) };
     let row = CacheRow::decode(&bytes)?;
     if !row.is_live(rows.now_ms()) {
         return Ok(Found::Nothing);
@@ -98,14 +98,14 @@ struct Old {
 /// them.
 fn old(rows: &mut dyn Reader, key: &[u8]) -> Result<Option<Old>> {
     let now_ms = rows.now_ms();
-    let Some(bytes) = rows.get(Table::Cache, key)? else { return Ok(None) };
+    let Some(bytes) = rows.get(Table::CACHE, key)? else { return Ok(None) };
     let row = CacheRow::decode(&bytes)?;
     let tags = if row.tagged { tags_of(rows, key)? } else { Vec::new() };
     Ok(Some(Old { expires_at_ms: row.expires_at_ms, live: row.is_live(now_ms), tags }))
 }
 
 pub(super) fn tags_of(rows: &mut dyn Reader, key: &[u8]) -> Result<Vec<String>> {
-    let bytes = rows.get(Table::CacheTags, key)?;
+    let bytes = rows.get(Table::CACHE_TAGS, key)?;
     Ok(bytes
         .map(|bytes| TagsRow::decode(&bytes))
         .transpose()?
@@ -138,19 +138,19 @@ fn remove(
     if let Some(order) = order {
         order.removed(hash);
     }
-    tx.delete(Table::Cache, key);
+    tx.delete(Table::CACHE, key);
     if old.expires_at_ms != NEVER {
-        expiry::delete(tx, old.expires_at_ms, Table::Cache, key);
+        expiry::delete(tx, old.expires_at_ms, Table::CACHE, key);
         cost += row_cost(9 + key.len());
     }
     if !old.tags.is_empty() {
-        tx.delete(Table::CacheTags, key);
+        tx.delete(Table::CACHE_TAGS, key);
         cost += row_cost(key.len());
     }
     for tag in &old.tags {
         let tag_key = tag_key(&spec.prefix, tag, hash);
         cost += row_cost(tag_key.len());
-        tx.delete(Table::CacheByTag, &tag_key);
+        tx.delete(Table::CACHE_BY_TAG, &tag_key);
     }
     Ok(Removed { live: old.live, cost })
 }
@@ -230,23 +230,23 @@ pub(crate) fn set(
     if let Some(order) = &mut order {
         order.stored(hash, stamp_of(hash, &row));
     }
-    tx.put(Table::Cache, &key, value);
+    tx.put(Table::CACHE, &key, value);
     let indexed_at_ms =
         old.as_ref().map(|old| old.expires_at_ms).filter(|indexed_at_ms| *indexed_at_ms != NEVER);
     match (indexed_at_ms, expires_at_ms) {
         (None, NEVER) => {}
-        (Some(indexed_at_ms), NEVER) => expiry::delete(tx, indexed_at_ms, Table::Cache, &key),
-        (indexed_at_ms, _) => expiry::move_to(tx, indexed_at_ms, expires_at_ms, Table::Cache, &key),
+        (Some(indexed_at_ms), NEVER) => expiry::delete(tx, indexed_at_ms, Table::CACHE, &key),
+        (indexed_at_ms, _) => expiry::move_to(tx, indexed_at_ms, expires_at_ms, Table::CACHE, &key),
     }
     for gone in old_tags.difference(&tags) {
-        tx.delete(Table::CacheByTag, &tag_key(&spec.prefix, gone, hash));
+        tx.delete(Table::CACHE_BY_TAG, &tag_key(&spec.prefix, gone, hash));
     }
     for added in tags.difference(&old_tags) {
-        tx.put(Table::CacheByTag, &tag_key(&spec.prefix, added, hash), Vec::new());
+        tx.put(Table::CACHE_BY_TAG, &tag_key(&spec.prefix, added, hash), Vec::new());
     }
     match tags_value {
-        Some(tags_value) => tx.put(Table::CacheTags, &key, tags_value),
-        None if retagged => tx.delete(Table::CacheTags, &key),
+        Some(tags_value) => tx.put(Table::CACHE_TAGS, &key, tags_value),
+        None if retagged => tx.delete(Table::CACHE_TAGS, &key),
         None => {}
     }
     if let Some(order) = order {
@@ -351,9 +351,9 @@ pub(crate) fn invalidate(
         let mut after: Option<Vec<u8>> = None;
         loop {
             let from = after.as_deref().map_or(Bound::Included(prefix.as_slice()), Bound::Excluded);
-            let found = tx.scan(Table::CacheByTag, from, to, TAG_SLICE)?;
+            let found = tx.scan(Table::CACHE_BY_TAG, from, to, TAG_SLICE)?;
             for (tag_key, _) in &found {
-                let hash = hash_in(Table::CacheByTag, &prefix, tag_key)?;
+                let hash = hash_in(Table::CACHE_BY_TAG, &prefix, tag_key)?;
                 let key = spec.key(hash)?;
                 if taken > 0 && taken + removal_cost(tx, spec, &key, hash)? > room {
                     done.more = true;
@@ -381,7 +381,7 @@ pub(crate) fn list(
 ) -> Result<Page<CacheEntry>> {
     spec.check_name()?;
     check_limit(limit)?;
-    let after = cursor.map(|cursor| cursor.key_in(Table::Cache)).transpose()?;
+    let after = cursor.map(|cursor| cursor.key_in(Table::CACHE)).transpose()?;
     if let Some(after) = after {
         check_cursor(spec, after)?;
     }
@@ -404,7 +404,7 @@ pub(crate) fn list(
         Ok(!more)
     })?;
     let next =
-        found.last().filter(|_| more).map(|(key, ..)| Cursor::new(Table::Cache, key.clone()));
+        found.last().filter(|_| more).map(|(key, ..)| Cursor::new(Table::CACHE, key.clone()));
     let mut items = Vec::with_capacity(found.len());
     for (key, tagged, mut entry) in found {
         if tagged {

@@ -11,7 +11,7 @@ pub(crate) const CACHE_ROW_OVERHEAD: usize = 28;
 /// The time at which nothing ever expires.
 pub(crate) const NEVER: u64 = u64::MAX;
 
-/// A row of [`Table::Cache`].
+/// A row of [`Table::CACHE`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::BorrowDecode)]
 pub(crate) struct CacheRow<'a> {
     /// In milliseconds since the Unix epoch, or [`NEVER`].
@@ -19,13 +19,13 @@ pub(crate) struct CacheRow<'a> {
     /// In milliseconds since the Unix epoch: the order of use that is known when the room was just
     /// opened.
     pub(crate) stored_at_ms: u64,
-    /// Whether there is a row of [`Table::CacheTags`], so that most entries are removed without
+    /// Whether there is a row of [`Table::CACHE_TAGS`], so that most entries are removed without
     /// looking.
     pub(crate) tagged: bool,
     pub(crate) json: &'a [u8],
 }
 
-/// A row of [`Table::CacheTags`]: at least one tag, in byte order, each once.
+/// A row of [`Table::CACHE_TAGS`]: at least one tag, in byte order, each once.
 #[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub(crate) struct TagsRow {
     pub(crate) tags: Vec<String>,
@@ -37,7 +37,7 @@ impl<'a> CacheRow<'a> {
     }
 
     pub(crate) fn decode(bytes: &'a [u8]) -> Result<Self> {
-        codec::decode_row(Table::Cache.name(), bytes)
+        codec::decode_row(Table::CACHE.name(), bytes)
     }
 
     pub(crate) fn is_live(&self, now_ms: u64) -> bool {
@@ -51,7 +51,7 @@ impl TagsRow {
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
-        codec::decode_row(Table::CacheTags.name(), bytes)
+        codec::decode_row(Table::CACHE_TAGS.name(), bytes)
     }
 }
 
@@ -62,12 +62,12 @@ pub(crate) fn prefix_of(name: &str) -> Vec<u8> {
     prefix
 }
 
-/// The key of an entry in [`Table::Cache`] and [`Table::CacheTags`].
+/// The key of an entry in [`Table::CACHE`] and [`Table::CACHE_TAGS`].
 pub(crate) fn entry_key(prefix: &[u8], hash: &str) -> Vec<u8> {
     [prefix, hash.as_bytes()].concat()
 }
 
-/// What the keys of all entries with this tag begin with, in [`Table::CacheByTag`].
+/// What the keys of all entries with this tag begin with, in [`Table::CACHE_BY_TAG`].
 pub(crate) fn tag_prefix(prefix: &[u8], tag: &str) -> Vec<u8> {
     let mut encoded = Vec::with_capacity(prefix.len() + tag.len() + 2);
     encoded.extend_from_slice(prefix);
@@ -75,17 +75,17 @@ pub(crate) fn tag_prefix(prefix: &[u8], tag: &str) -> Vec<u8> {
     encoded
 }
 
-/// The key of an entry in [`Table::CacheByTag`].
+/// The key of an entry in [`Table::CACHE_BY_TAG`].
 pub(crate) fn tag_key(prefix: &[u8], tag: &str, hash: &str) -> Vec<u8> {
     let mut encoded = tag_prefix(prefix, tag);
     encoded.extend_from_slice(hash.as_bytes());
     encoded
 }
 
-/// The keys in [`Table::CacheByTag`] of the entry at `key` of [`Table::Cache`] that has the tags of
+/// The keys in [`Table::CACHE_BY_TAG`] of the entry at `key` of [`Table::CACHE`] that has the tags of
 /// `row`.
 pub(crate) fn tag_keys(key: &[u8], row: &TagsRow) -> Result<Vec<Vec<u8>>> {
-    let (prefix, hash) = split_key(Table::CacheTags, key)?;
+    let (prefix, hash) = split_key(Table::CACHE_TAGS, key)?;
     Ok(row.tags.iter().map(|tag| tag_key(prefix, tag, hash)).collect())
 }
 
@@ -97,10 +97,10 @@ pub(crate) fn split_key(table: Table, key: &[u8]) -> Result<(&[u8], &str)> {
     Ok((prefix, hash_in(table, prefix, key)?))
 }
 
-/// What the key in [`Table::Cache`] of an entry begins with, one of its tags, and its hash, from a
-/// key of [`Table::CacheByTag`].
+/// What the key in [`Table::CACHE`] of an entry begins with, one of its tags, and its hash, from a
+/// key of [`Table::CACHE_BY_TAG`].
 pub(crate) fn split_tag_key(key: &[u8]) -> Result<(&[u8], String, &str)> {
-    let table = Table::CacheByTag;
+    let table = Table::CACHE_BY_TAG;
     let damaged = || {
         Error::corrupted(format!("a key of table {}", table.name()), "not a name, a tag and a hash")
     };
@@ -151,9 +151,9 @@ mod tests {
         let prefix = prefix_of("a\0b");
         assert_eq!(entry_key(&prefix, "h\0"), b"a\x00\xffb\x00\x00h\0");
         assert_eq!(tag_key(&prefix, "t", "h"), b"a\x00\xffb\x00\x00t\x00\x00h");
-        assert_eq!(hash_in(Table::Cache, &prefix, b"a\x00\xffb\x00\x00h\0").unwrap(), "h\0");
+        assert_eq!(hash_in(Table::CACHE, &prefix, b"a\x00\xffb\x00\x00h\0").unwrap(), "h\0");
         assert!(!entry_key(&prefix_of("a"), "\0b").starts_with(&prefix));
-        assert!(matches!(hash_in(Table::Cache, &prefix, b"other"), Err(Error::Corrupted { .. })));
+        assert!(matches!(hash_in(Table::CACHE, &prefix, b"other"), Err(Error::Corrupted { .. })));
     }
 
     #[test]

@@ -244,7 +244,7 @@ fn confirm(
 ) -> Result<()> {
     let now_ms = rows.now_ms();
     for (hash, tick) in unconfirmed {
-        let bytes = rows.get(Table::Cache, &entry_key(&spec.prefix, &hash))?;
+        let bytes = rows.get(Table::CACHE, &entry_key(&spec.prefix, &hash))?;
         let row = bytes.as_ref().map(|bytes| CacheRow::decode(bytes)).transpose()?;
         match row.filter(|row| row.is_live(now_ms)) {
             Some(row) => {
@@ -290,9 +290,9 @@ pub(super) fn visit(
     let to = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
     loop {
         let from = after.as_deref().map_or(Bound::Included(first.as_slice()), Bound::Excluded);
-        let found = rows.scan(Table::Cache, from, to, SCAN_SLICE)?;
+        let found = rows.scan(Table::CACHE, from, to, SCAN_SLICE)?;
         for (key, bytes) in &found {
-            let hash = hash_in(Table::Cache, &spec.prefix, key)?;
+            let hash = hash_in(Table::CACHE, &spec.prefix, key)?;
             if !each(key, hash, CacheRow::decode(bytes)?)? {
                 return Ok(());
             }

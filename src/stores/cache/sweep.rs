@@ -15,7 +15,7 @@ use crate::tables::Table;
 /// Removes the entry that is due, with its tags, when it has expired. One with more tags than the
 /// budget has room for loses some of them first.
 pub(crate) fn sweep(tx: &mut dyn Writer, due: &Due<'_>, budget: Budget) -> Result<Verdict> {
-    let Some(bytes) = tx.get(Table::Cache, due.key)? else { return Ok(Verdict::Stale) };
+    let Some(bytes) = tx.get(Table::CACHE, due.key)? else { return Ok(Verdict::Stale) };
     let row = CacheRow::decode(&bytes)?;
     if row.expires_at_ms == NEVER {
         return Ok(Verdict::Stale);
@@ -25,7 +25,7 @@ pub(crate) fn sweep(tx: &mut dyn Writer, due: &Due<'_>, budget: Budget) -> Resul
     }
     let mut tags = if row.tagged { tags_of(tx, due.key)? } else { Vec::new() };
     let prefix = name_in(due.key)?;
-    let hash = hash_in(Table::Cache, prefix, due.key)?;
+    let hash = hash_in(Table::CACHE, prefix, due.key)?;
     let (mut gone, mut cost) = (Vec::new(), 0);
     while let Some(tag) = tags.pop() {
         let tag_key = tag_key(prefix, &tag, hash);
@@ -40,16 +40,16 @@ pub(crate) fn sweep(tx: &mut dyn Writer, due: &Due<'_>, budget: Budget) -> Resul
     let some_left = !tags.is_empty();
     let left = if some_left { Some(TagsRow { tags }.encode()?) } else { None };
     for tag_key in &gone {
-        tx.delete(Table::CacheByTag, tag_key);
+        tx.delete(Table::CACHE_BY_TAG, tag_key);
     }
     if let Some(left) = left {
-        tx.put(Table::CacheTags, due.key, left);
+        tx.put(Table::CACHE_TAGS, due.key, left);
         return Ok(Verdict::Partly);
     }
     if row.tagged {
-        tx.delete(Table::CacheTags, due.key);
+        tx.delete(Table::CACHE_TAGS, due.key);
     }
-    tx.delete(Table::Cache, due.key);
+    tx.delete(Table::CACHE, due.key);
     due.unindex(tx, row.expires_at_ms);
     Ok(Verdict::Removed)
 }
@@ -58,7 +58,7 @@ pub(crate) fn sweep(tx: &mut dyn Writer, due: &Due<'_>, budget: Budget) -> Resul
 fn name_in(entry_key: &[u8]) -> Result<&[u8]> {
     let mut hash = entry_key;
     key::take_bytes(&mut hash).and_then(|_| entry_key.strip_suffix(hash)).ok_or_else(|| {
-        Error::corrupted(format!("a key of table {}", Table::Cache.name()), "it names no cache")
+        Error::corrupted(format!("a key of table {}", Table::CACHE.name()), "it names no cache")
     })
 }
 
@@ -87,11 +87,11 @@ mod tests {
         put(&mut tx, "a", "\0h", 11, &["x"]);
         tx.now_ms = 10_000;
         assert_eq!(sweep_all(&mut tx).cache, 2);
-        assert_eq!(tx.keys(Table::Cache).len(), 2);
-        assert_eq!((tx.keys(Table::CacheTags).len(), tx.keys(Table::CacheByTag).len()), (2, 2));
+        assert_eq!(tx.keys(Table::CACHE).len(), 2);
+        assert_eq!((tx.keys(Table::CACHE_TAGS).len(), tx.keys(Table::CACHE_BY_TAG).len()), (2, 2));
         tx.now_ms = 11_000;
         assert_eq!(sweep_all(&mut tx).cache, 1);
-        assert_eq!((tx.snapshot().len(), tx.keys(Table::Expiry).len()), (3, 0));
+        assert_eq!((tx.snapshot().len(), tx.keys(Table::EXPIRY).len()), (3, 0));
     }
 
     #[test]
@@ -108,10 +108,10 @@ mod tests {
             let mut tx = tx.clone();
             let report = sweep_all_within(&mut tx, budget, |tx| {
                 steps += 1;
-                let left = tx.get(Table::CacheTags, b"a\0\0h").unwrap();
+                let left = tx.get(Table::CACHE_TAGS, b"a\0\0h").unwrap();
                 let left = left.map_or(0, |left| TagsRow::decode(&left).unwrap().tags.len());
-                assert_eq!(tx.keys(Table::CacheByTag).len(), left);
-                assert_eq!(tx.keys(Table::Cache).is_empty(), left == 0);
+                assert_eq!(tx.keys(Table::CACHE_BY_TAG).len(), left);
+                assert_eq!(tx.keys(Table::CACHE).is_empty(), left == 0);
             });
             assert_eq!(report.cache, 1);
             assert!(tx.snapshot().is_empty());
@@ -125,8 +125,8 @@ mod tests {
     fn a_key_without_a_name_is_damage() {
         let mut tx = MapTx::at(10);
         let row = CacheRow { expires_at_ms: 1, stored_at_ms: 0, tagged: false, json: b"1" };
-        tx.put(Table::Cache, b"name", row.encode().unwrap());
-        let due = Due { at_ms: 1, table: Table::Cache, key: b"name" };
+        tx.put(Table::CACHE, b"name", row.encode().unwrap());
+        let due = Due { at_ms: 1, table: Table::CACHE, key: b"name" };
         assert!(matches!(sweep(&mut tx, &due, Budget::SLICE), Err(Error::Corrupted { .. })));
         assert_eq!(tx.writes, 1);
     }

@@ -94,7 +94,7 @@ impl<T> Dedupe<T> {
         self.engine.read(self.durability, |rows| {
             let prefix = prefix_of(&self.name)?;
             let waiters =
-                self.engine.waiters(Table::DedupeJob, &prefix, prefix_end(&prefix).as_deref());
+                self.engine.waiters(Table::DEDUPE_JOB, &prefix, prefix_end(&prefix).as_deref());
             Ok(DedupeStats {
                 waiters: waiters as u64,
                 ..ops::stats(rows, &self.name, self.terms.opening_id)?
@@ -114,7 +114,7 @@ impl<T> Dedupe<T> {
             Ok(checked) => checked,
             Err(error) => return Pending::ready(Err(error)),
         };
-        self.engine.transact(self.durability, &[(Table::DedupeJob, &key)], |tx| {
+        self.engine.transact(self.durability, &[(Table::DEDUPE_JOB, &key)], |tx| {
             ops::end(tx, &key, self.terms, job_id, progress).map(answer)
         })
     }
@@ -154,7 +154,7 @@ impl<T: Serialize + DeserializeOwned + Send + 'static> DedupeStore<T> for Dedupe
     fn register(&self, hash: &str) -> Pending<JobId> {
         let key = key_or_answer!(self, hash);
         let random = Ulid::generate().random();
-        self.engine.transact(self.durability, &[(Table::DedupeJob, &key)], |tx| {
+        self.engine.transact(self.durability, &[(Table::DEDUPE_JOB, &key)], |tx| {
             Ok(ops::register_or_join(tx, &key, self.terms, random)?.job_id)
         })
     }
@@ -162,7 +162,7 @@ impl<T: Serialize + DeserializeOwned + Send + 'static> DedupeStore<T> for Dedupe
     fn register_or_join(&self, hash: &str) -> Pending<Registration> {
         let key = key_or_answer!(self, hash);
         let random = Ulid::generate().random();
-        self.engine.transact(self.durability, &[(Table::DedupeJob, &key)], |tx| {
+        self.engine.transact(self.durability, &[(Table::DEDUPE_JOB, &key)], |tx| {
             ops::register_or_join(tx, &key, self.terms, random)
         })
     }
@@ -171,7 +171,7 @@ impl<T: Serialize + DeserializeOwned + Send + 'static> DedupeStore<T> for Dedupe
         let key = key_or_answer!(self, hash);
         self.engine.await_row(
             self.durability,
-            Table::DedupeJob,
+            Table::DEDUPE_JOB,
             &key,
             |rows| ops::look(rows, &key, self.terms.opening_id),
             ops::value_of,

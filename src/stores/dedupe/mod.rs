@@ -5,6 +5,7 @@ mod handle;
 mod job;
 mod ops;
 pub(crate) mod row;
+pub(crate) mod schema;
 pub(crate) mod sweep;
 mod tx;
 

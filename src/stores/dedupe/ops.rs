@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use ulid::Ulid;
 
-const TABLE: Table = Table::DedupeJob;
+const TABLE: Table = Table::DEDUPE_JOB;
 
 /// What is said of a job whose owner's opening of the file has ended.
 const LEFT_PENDING: &str = "left pending by an earlier opening of the file";

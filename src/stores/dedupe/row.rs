@@ -9,7 +9,7 @@ use crate::tables::Table;
 /// three integers of at most nine bytes each.
 pub(crate) const JOB_ROW_OVERHEAD: usize = 46;
 
-/// A row of [`Table::DedupeJob`].
+/// A row of [`Table::DEDUPE_JOB`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::BorrowDecode)]
 pub(crate) struct JobRow<'a> {
     /// The ULID of the job, in the byte order of ULIDs.
@@ -38,7 +38,7 @@ impl<'a> JobRow<'a> {
     }
 
     pub(crate) fn decode(bytes: &'a [u8]) -> Result<Self> {
-        codec::decode_row(Table::DedupeJob.name(), bytes)
+        codec::decode_row(Table::DEDUPE_JOB.name(), bytes)
     }
 
     /// Whether it is there at all.
@@ -92,7 +92,7 @@ mod tests {
         let never = JobRow { ends_at_ms: None, ..ROW };
         assert_eq!(never.encode().unwrap(), [&[7; 16][..], &[251, 44, 1, 0, 0]].concat());
         assert_eq!(key_of("a\0", "h\0").unwrap(), b"a\0\xff\0\0h\0");
-        assert_eq!(Table::DedupeJob.number(), 10);
+        assert_eq!(Table::DEDUPE_JOB.number(), 10);
     }
 
     #[test]

@@ -13,13 +13,13 @@ use crate::tables::Table;
 /// Removes the job that is due when its time is over: one that timed out, or that ended long enough
 /// ago.
 pub(crate) fn sweep(tx: &mut dyn Writer, due: &Due<'_>) -> Result<Verdict> {
-    let Some(bytes) = tx.get(Table::DedupeJob, due.key)? else { return Ok(Verdict::Stale) };
+    let Some(bytes) = tx.get(Table::DEDUPE_JOB, due.key)? else { return Ok(Verdict::Stale) };
     let row = JobRow::decode(&bytes)?;
     let Some(ends_at_ms) = row.ends_at_ms else { return Ok(Verdict::Stale) };
     if row.is_live(tx.now_ms()) {
         return Ok(Verdict::Keep { until_ms: ends_at_ms });
     }
-    tx.delete(Table::DedupeJob, due.key);
+    tx.delete(Table::DEDUPE_JOB, due.key);
     due.unindex(tx, ends_at_ms);
     Ok(Verdict::Removed)
 }
@@ -51,7 +51,7 @@ mod tests {
         assert_eq!(sweep_all(&mut tx).total(), 0);
         tx.now_ms = 100;
         assert_eq!(sweep_all(&mut tx).dedupe, 1);
-        assert_eq!(tx.keys(Table::DedupeJob), [key("done"), key("never")]);
+        assert_eq!(tx.keys(Table::DEDUPE_JOB), [key("done"), key("never")]);
         tx.now_ms = 160;
         assert_eq!(sweep_all(&mut tx).dedupe, 1);
         tx.now_ms = u64::MAX;

@@ -10,6 +10,7 @@ use crate::stores::form_token::{FormTokenRecord, FormTokensTx, LookupKey, TokenS
 use crate::stores::handoff::{HandoffTx, JsonObject};
 use crate::stores::map_tx::MapTx;
 use crate::stores::rate_limit::{RateLimitConfig, RateLimitTx};
+use crate::stores::schema::catalogue;
 use crate::stores::state::{EventId, Identity, StateRecord, StateTx};
 use crate::stores::{constraints, validation};
 use std::collections::BTreeMap;
@@ -37,7 +38,8 @@ fn derived(tx: &MapTx) -> BTreeMap<(Table, Vec<u8>), Vec<u8>> {
 
 /// Whether a row of the expiry index says that a limiter was cleared, which no other row says.
 fn is_of_a_clear(table: Table, key: &[u8]) -> bool {
-    table == Table::Expiry && matches!(expiry::decode_key(key), Some((_, Table::RateLimitStore, _)))
+    table == Table::EXPIRY
+        && matches!(expiry::decode_key(key), Some((_, Table::RATE_LIMIT_STORE, _)))
 }
 
 /// Demands that the derived rows of `tx` are exactly those of its primary rows.
@@ -55,7 +57,7 @@ pub(crate) fn assert_sound(tx: &MapTx) {
 fn assert_whole(tx: &mut MapTx) {
     for ((table, key), value) in tx.snapshot() {
         // The tests of codes and sessions are content with any bytes.
-        if !matches!(table, Table::CodletCode | Table::CodletSession) {
+        if !matches!(table, Table::CODLET_CODE | Table::CODLET_SESSION) {
             validation::row(table, &key, &value).unwrap();
         }
         constraints::check(tx, table, &key, &value, &mut |broken| panic!("{broken:?}")).unwrap();
@@ -122,20 +124,20 @@ fn a_consumed_token_may_be_filed_under_the_end_of_its_grace_and_no_other() {
     };
     let mut tokens = FormTokensTx::new(&mut tx).with_replay_grace(Duration::from_secs(5));
     tokens.insert_form_token(record).unwrap();
-    let key = &tx.keys(Table::FormToken)[0];
-    let token = tx.get(Table::FormToken, key).unwrap().unwrap();
-    assert_eq!(may_be_indexed_at_ms(Table::FormToken, &token, None).unwrap(), [10_000]);
+    let key = &tx.keys(Table::FORM_TOKEN)[0];
+    let token = tx.get(Table::FORM_TOKEN, key).unwrap().unwrap();
+    assert_eq!(may_be_indexed_at_ms(Table::FORM_TOKEN, &token, None).unwrap(), [10_000]);
     let mut tokens = FormTokensTx::new(&mut tx).with_replay_grace(Duration::from_secs(5));
     tokens
         .consume_form_token(&LookupKey::new("k"), &TokenSubject::Anonymous, "p", None, 1)
         .unwrap();
-    let used = tx.get(Table::FormTokenUse, key).unwrap();
+    let used = tx.get(Table::FORM_TOKEN_USE, key).unwrap();
     assert_eq!(
-        may_be_indexed_at_ms(Table::FormToken, &token, used.as_deref()).unwrap(),
+        may_be_indexed_at_ms(Table::FORM_TOKEN, &token, used.as_deref()).unwrap(),
         [10_000, 15_000]
     );
     assert!(matches!(
-        may_be_indexed_at_ms(Table::FormToken, &token, Some(&[9])),
+        may_be_indexed_at_ms(Table::FORM_TOKEN, &token, Some(&[9])),
         Err(Error::Corrupted { .. })
     ));
 }
@@ -227,17 +229,17 @@ fn agent_states_have_the_rows_that_are_derived() {
 
 #[test]
 fn a_row_that_does_not_decode_is_damage_and_derived_rows_have_none() {
-    for &table in Table::ALL {
+    for &table in catalogue().all() {
         let mut emitted = 0;
         let answer = rows(table, b"\xff", b"\xff\xff", &mut |_, _, _| emitted += 1);
         let has_none = is_derived(table)
             || matches!(
                 table,
-                Table::FormTokenUse
-                    | Table::HandoffClaim
-                    | Table::RateLimitRequest
-                    | Table::RateLimitStore
-                    | Table::RateLimitConfig
+                Table::FORM_TOKEN_USE
+                    | Table::HANDOFF_CLAIM
+                    | Table::RATE_LIMIT_REQUEST
+                    | Table::RATE_LIMIT_STORE
+                    | Table::RATE_LIMIT_CONFIG
             );
         assert_eq!(answer.is_ok(), has_none, "{}", table.name());
         assert_eq!(emitted, 0);

@@ -82,7 +82,9 @@ fn encode_keys(lookup_keys: &[LookupKey]) -> Result<Vec<TokenKey>> {
 /// Both rows of each of `keys`, to be read before the engine's lock is taken.
 fn rows_of(keys: &[TokenKey]) -> Vec<(Table, &[u8])> {
     keys.iter()
-        .flat_map(|key| [(Table::FormToken, key.as_bytes()), (Table::FormTokenUse, key.as_bytes())])
+        .flat_map(|key| {
+            [(Table::FORM_TOKEN, key.as_bytes()), (Table::FORM_TOKEN_USE, key.as_bytes())]
+        })
         .collect()
 }
 

@@ -4,6 +4,7 @@ mod handle;
 mod ops;
 mod record;
 pub(crate) mod row;
+pub(crate) mod schema;
 pub(crate) mod sweep;
 mod tx;
 

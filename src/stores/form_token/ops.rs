@@ -24,7 +24,7 @@ use crate::tables::Table;
 /// How many rows one step of a listing or count reads.
 const SCAN_SLICE: usize = 256;
 /// The tokens, and beside them what became of the consumed ones.
-const TABLES: (Table, Table) = (Table::FormToken, Table::FormTokenUse);
+const TABLES: (Table, Table) = (Table::FORM_TOKEN, Table::FORM_TOKEN_USE);
 
 /// What a token was bound to, as the caller of a consume names it.
 #[derive(Debug, Clone, Copy)]
@@ -44,8 +44,8 @@ impl Binding<'_> {
 
 /// The bytes of a token's two rows. Nothing when the token has none.
 pub(super) fn load(rows: &mut dyn Reader, key: &[u8]) -> Result<Option<(Value, Option<Value>)>> {
-    let Some(token) = rows.get(Table::FormToken, key)? else { return Ok(None) };
-    Ok(Some((token, rows.get(Table::FormTokenUse, key)?)))
+    let Some(token) = rows.get(Table::FORM_TOKEN, key)? else { return Ok(None) };
+    Ok(Some((token, rows.get(Table::FORM_TOKEN_USE, key)?)))
 }
 
 pub(super) fn decode_use(bytes: Option<&Value>) -> Result<Option<UseRow<'_>>> {
@@ -67,20 +67,20 @@ pub(crate) fn insert(tx: &mut dyn Writer, record: &FormTokenRecord) -> Result<()
         }
         indexed_at_ms = Some(old.expiry_ms());
         if let Some(consumed) = consumed {
-            tx.delete(Table::FormTokenUse, key.as_bytes());
+            tx.delete(Table::FORM_TOKEN_USE, key.as_bytes());
             // A sweeper that came by within the grace has filed it there.
             let rescheduled_at_ms = old.grace_ends_ms(&consumed);
             if rescheduled_at_ms != old.expiry_ms() {
-                expiry::delete(tx, rescheduled_at_ms, Table::FormToken, key.as_bytes());
+                expiry::delete(tx, rescheduled_at_ms, Table::FORM_TOKEN, key.as_bytes());
             }
             // It may have been the one at the expiry that a sweeper took away, so the new row is
             // filed anew.
-            expiry::delete(tx, old.expiry_ms(), Table::FormToken, key.as_bytes());
+            expiry::delete(tx, old.expiry_ms(), Table::FORM_TOKEN, key.as_bytes());
             indexed_at_ms = None;
         }
     }
-    tx.put(Table::FormToken, key.as_bytes(), value);
-    expiry::move_to(tx, indexed_at_ms, new.expiry_ms(), Table::FormToken, key.as_bytes());
+    tx.put(Table::FORM_TOKEN, key.as_bytes(), value);
+    expiry::move_to(tx, indexed_at_ms, new.expiry_ms(), Table::FORM_TOKEN, key.as_bytes());
     Ok(())
 }
 
@@ -107,7 +107,7 @@ pub(crate) fn consume(
         let mut changed = 0;
         if phase == Phase::Unconsumed && binding_ok {
             let used = UseRow { consumed_at: now, grace_ms, result_ref: None };
-            tx.put(Table::FormTokenUse, key.as_bytes(), used.encode()?);
+            tx.put(Table::FORM_TOKEN_USE, key.as_bytes(), used.encode()?);
             changed = 1;
         }
         let outcome = classify_token_consume(changed, true, phase == Phase::Consumed, binding_ok);
@@ -149,7 +149,7 @@ pub(crate) fn set_result(
             continue;
         }
         let value = UseRow { result_ref: Some(result_ref), ..consumed }.encode()?;
-        tx.put(Table::FormTokenUse, key.as_bytes(), value);
+        tx.put(Table::FORM_TOKEN_USE, key.as_bytes(), value);
         return Ok(());
     }
     Ok(())
@@ -163,7 +163,7 @@ pub(crate) fn list(
 ) -> Result<Page<FormTokenEntry>> {
     check_limit(limit)?;
     let after =
-        cursor.map(|cursor| cursor.key_in(Table::FormToken)).transpose()?.map(<[u8]>::to_vec);
+        cursor.map(|cursor| cursor.key_in(Table::FORM_TOKEN)).transpose()?.map(<[u8]>::to_vec);
     let now_ms = u128::from(rows.now_ms());
     let mut items = Vec::new();
     let mut last_key = Vec::new();
@@ -175,7 +175,7 @@ pub(crate) fn list(
             return Ok(true);
         }
         if items.len() == limit {
-            next = Some(Cursor::new(Table::FormToken, std::mem::take(&mut last_key)));
+            next = Some(Cursor::new(Table::FORM_TOKEN, std::mem::take(&mut last_key)));
             return Ok(false);
         }
         items.push(FormTokenEntry {

@@ -44,7 +44,7 @@ impl TokenKey {
 /// The lookup key that [`TokenKey::encode`] wrote as `key`.
 pub(crate) fn decode_key(key: &[u8]) -> Result<LookupKey> {
     let damaged = |detail: &str| {
-        Error::corrupted(format!("a key of table {}", Table::FormToken.name()), detail)
+        Error::corrupted(format!("a key of table {}", Table::FORM_TOKEN.name()), detail)
     };
     match key.split_first() {
         Some((&TAG_TEXT, text)) => std::str::from_utf8(text)
@@ -90,7 +90,7 @@ impl From<SubjectRow<'_>> for TokenSubject {
     }
 }
 
-/// A row of [`Table::FormToken`]. Never changed once it is there.
+/// A row of [`Table::FORM_TOKEN`]. Never changed once it is there.
 #[derive(Debug, PartialEq, Eq, bincode::Encode, bincode::BorrowDecode)]
 pub(crate) struct TokenRow<'a> {
     pub(crate) key_version: &'a str,
@@ -103,7 +103,7 @@ pub(crate) struct TokenRow<'a> {
     pub(crate) expires_at: u64,
 }
 
-/// A row of [`Table::FormTokenUse`]: what became of a consumed token. Never stands without the
+/// A row of [`Table::FORM_TOKEN_USE`]: what became of a consumed token. Never stands without the
 /// token's own row.
 #[derive(Debug, PartialEq, Eq, bincode::Encode, bincode::BorrowDecode)]
 pub(crate) struct UseRow<'a> {
@@ -147,7 +147,7 @@ impl<'a> TokenRow<'a> {
     }
 
     pub(crate) fn decode(bytes: &'a [u8]) -> Result<Self> {
-        codec::decode_row(Table::FormToken.name(), bytes)
+        codec::decode_row(Table::FORM_TOKEN.name(), bytes)
     }
 
     /// The record that this row is of.
@@ -193,7 +193,7 @@ impl<'a> UseRow<'a> {
     }
 
     pub(crate) fn decode(bytes: &'a [u8]) -> Result<Self> {
-        codec::decode_row(Table::FormTokenUse.name(), bytes)
+        codec::decode_row(Table::FORM_TOKEN_USE.name(), bytes)
     }
 }
 

@@ -23,9 +23,9 @@ pub(crate) fn sweep(tx: &mut dyn Writer, due: &Due<'_>) -> Result<Verdict> {
         }
         Phase::Absent => {}
     }
-    tx.delete(Table::FormToken, due.key);
+    tx.delete(Table::FORM_TOKEN, due.key);
     if used.is_some() {
-        tx.delete(Table::FormTokenUse, due.key);
+        tx.delete(Table::FORM_TOKEN_USE, due.key);
     }
     if grace_ends_ms != Some(due.at_ms) {
         // It is filed at its expiry, or nobody knows where.
@@ -89,7 +89,7 @@ mod tests {
         let report = sweep_all(&mut tx);
         assert_eq!((report.form_tokens, report.rescheduled), (0, 1));
         assert_eq!(consume_at(&mut tx, 16, 7_000), TokenConsumeOutcome::Replay);
-        assert_eq!(tx.keys(Table::Expiry).len(), 1);
+        assert_eq!(tx.keys(Table::EXPIRY).len(), 1);
         assert_eq!(sweep_all(&mut tx).rescheduled, 0, "it is met again only when it is due");
         tx.now_ms = 17_000;
         assert_eq!(sweep_all(&mut tx).form_tokens, 1);
@@ -115,7 +115,7 @@ mod tests {
         sweep_all(&mut tx);
         tx.now_ms = 17_000;
         insert(&mut tx, &token(30)).unwrap();
-        assert_eq!(tx.keys(Table::Expiry).len(), 1);
+        assert_eq!(tx.keys(Table::EXPIRY).len(), 1);
         assert_eq!(sweep_all(&mut tx).total(), 0);
         tx.now_ms = 30_000;
         sweep_all(&mut tx);
@@ -132,6 +132,6 @@ mod tests {
         tx.now_ms = u64::MAX;
         let report = sweep_all(&mut tx);
         assert_eq!((report.total(), report.rescheduled), (0, 0));
-        assert_eq!(tx.keys(Table::FormTokenUse).len(), 1);
+        assert_eq!(tx.keys(Table::FORM_TOKEN_USE).len(), 1);
     }
 }

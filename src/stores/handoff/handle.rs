@@ -95,7 +95,7 @@ impl fmt::Debug for Handoff {
 
 /// Both rows under `key`, to be read before the engine's lock is taken.
 fn rows_of(key: &[u8]) -> [(Table, &[u8]); 2] {
-    [(Table::Handoff, key), (Table::HandoffClaim, key)]
+    [(Table::HANDOFF, key), (Table::HANDOFF_CLAIM, key)]
 }
 
 /// The key of `state_id`, or else an answer that says why there is none.

@@ -44,7 +44,7 @@ pub(crate) fn decode(json: &[u8]) -> Result<JsonObject> {
 }
 
 fn damaged(detail: &str) -> Error {
-    Error::corrupted(format!("a row of table {}", Table::Handoff.name()), detail)
+    Error::corrupted(format!("a row of table {}", Table::HANDOFF.name()), detail)
 }
 
 /// Whether `value` has more than `depth` levels. Looks no deeper than that.

@@ -5,6 +5,7 @@ mod handle;
 pub(crate) mod json;
 mod ops;
 pub(crate) mod row;
+pub(crate) mod schema;
 pub(crate) mod sweep;
 mod tx;
 

@@ -24,12 +24,12 @@ use ulid::Ulid;
 /// have megabytes.
 const SCAN_SLICE: usize = 32;
 /// The states, and beside them the claims on them.
-const TABLES: (Table, Table) = (Table::Handoff, Table::HandoffClaim);
+const TABLES: (Table, Table) = (Table::HANDOFF, Table::HANDOFF_CLAIM);
 
 /// A state's row, if it can be taken now: unexpired, and nobody holds a claim on it.
 fn free(rows: &mut dyn Reader, key: &[u8]) -> Result<Option<Value>> {
     let now_ms = rows.now_ms();
-    let Some(bytes) = rows.get(Table::Handoff, key)? else { return Ok(None) };
+    let Some(bytes) = rows.get(Table::HANDOFF, key)? else { return Ok(None) };
     if !StateRow::decode(&bytes)?.is_live(now_ms) {
         return Ok(None);
     }
@@ -39,18 +39,18 @@ fn free(rows: &mut dyn Reader, key: &[u8]) -> Result<Option<Value>> {
 
 /// The claim row of a state, stale or not.
 fn claim_on(rows: &mut dyn Reader, key: &[u8]) -> Result<Option<ClaimRow>> {
-    rows.get(Table::HandoffClaim, key)?.map(|bytes| ClaimRow::decode(&bytes)).transpose()
+    rows.get(Table::HANDOFF_CLAIM, key)?.map(|bytes| ClaimRow::decode(&bytes)).transpose()
 }
 
 /// Removes every row of a state, if there are any.
 fn remove(tx: &mut dyn Writer, key: &[u8]) -> Result<()> {
-    let Some(state) = tx.get(Table::Handoff, key)? else { return Ok(()) };
+    let Some(state) = tx.get(Table::HANDOFF, key)? else { return Ok(()) };
     let expires_at_ms = StateRow::decode(&state)?.expires_at_ms;
-    let claimed = tx.get(Table::HandoffClaim, key)?.is_some();
-    tx.delete(Table::Handoff, key);
-    expiry::delete(tx, expires_at_ms, Table::Handoff, key);
+    let claimed = tx.get(Table::HANDOFF_CLAIM, key)?.is_some();
+    tx.delete(Table::HANDOFF, key);
+    expiry::delete(tx, expires_at_ms, Table::HANDOFF, key);
     if claimed {
-        tx.delete(Table::HandoffClaim, key);
+        tx.delete(Table::HANDOFF_CLAIM, key);
     }
     Ok(())
 }
@@ -84,14 +84,14 @@ pub(crate) fn set(
         return remove(tx, key);
     }
     let value = new.encode()?;
-    let old = tx.get(Table::Handoff, key)?;
+    let old = tx.get(Table::HANDOFF, key)?;
     let indexed_at_ms =
         old.map(|old| StateRow::decode(&old).map(|old| old.expires_at_ms)).transpose()?;
-    if tx.get(Table::HandoffClaim, key)?.is_some() {
-        tx.delete(Table::HandoffClaim, key);
+    if tx.get(Table::HANDOFF_CLAIM, key)?.is_some() {
+        tx.delete(Table::HANDOFF_CLAIM, key);
     }
-    tx.put(Table::Handoff, key, value);
-    expiry::move_to(tx, indexed_at_ms, expires_at_ms, Table::Handoff, key);
+    tx.put(Table::HANDOFF, key, value);
+    expiry::move_to(tx, indexed_at_ms, expires_at_ms, Table::HANDOFF, key);
     Ok(())
 }
 
@@ -129,14 +129,14 @@ pub(crate) fn claim(
     let now_ms = tx.now_ms();
     let ulid = Ulid::from_parts(now_ms, random);
     let row = ClaimRow { ulid: ulid.to_bytes(), lease_until_ms: now_ms.saturating_add(lease_ms) };
-    tx.put(Table::HandoffClaim, key, row.encode()?);
+    tx.put(Table::HANDOFF_CLAIM, key, row.encode()?);
     Ok(Some(Claim { state, id: ClaimId::new(ulid.into(), state_id) }))
 }
 
 /// Whether this claim holds its state now.
 fn holds(rows: &mut dyn Reader, key: &[u8], claim: &ClaimId) -> Result<bool> {
     let now_ms = rows.now_ms();
-    let Some(state) = rows.get(Table::Handoff, key)? else { return Ok(false) };
+    let Some(state) = rows.get(Table::HANDOFF, key)? else { return Ok(false) };
     let Some(row) = claim_on(rows, key)? else { return Ok(false) };
     Ok(StateRow::decode(&state)?.is_live(now_ms)
         && row.is_live(now_ms)
@@ -158,7 +158,7 @@ pub(crate) fn release(tx: &mut dyn Writer, claim: &ClaimId) -> Result<bool> {
     let key = key_of(claim.state_id())?;
     let held = holds(tx, key, claim)?;
     if held {
-        tx.delete(Table::HandoffClaim, key);
+        tx.delete(Table::HANDOFF_CLAIM, key);
     }
     Ok(held)
 }
@@ -170,7 +170,7 @@ pub(crate) fn list(
     limit: usize,
 ) -> Result<Page<HandoffEntry>> {
     check_limit(limit)?;
-    let after = cursor.map(|cursor| cursor.key_in(Table::Handoff)).transpose()?.map(<[u8]>::to_vec);
+    let after = cursor.map(|cursor| cursor.key_in(Table::HANDOFF)).transpose()?.map(<[u8]>::to_vec);
     let now_ms = rows.now_ms();
     let mut items: Vec<HandoffEntry> = Vec::new();
     let mut next = None;
@@ -182,12 +182,12 @@ pub(crate) fn list(
         if items.len() == limit {
             next = items
                 .last()
-                .map(|last| Cursor::new(Table::Handoff, last.state_id.as_bytes().to_vec()));
+                .map(|last| Cursor::new(Table::HANDOFF, last.state_id.as_bytes().to_vec()));
             return Ok(false);
         }
         let state_id = std::str::from_utf8(key).map_err(|_| {
             Error::corrupted(
-                format!("a key of table {}", Table::Handoff.name()),
+                format!("a key of table {}", Table::HANDOFF.name()),
                 "a state id that is not UTF-8",
             )
         })?;

@@ -10,7 +10,7 @@ use crate::tables::Table;
 /// What a row adds to the JSON of its state: two integers of at most nine bytes each.
 pub(crate) const STATE_ROW_OVERHEAD: usize = 18;
 
-/// A row of [`Table::Handoff`].
+/// A row of [`Table::HANDOFF`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::BorrowDecode)]
 pub(crate) struct StateRow<'a> {
     /// In milliseconds since the Unix epoch.
@@ -18,7 +18,7 @@ pub(crate) struct StateRow<'a> {
     pub(crate) json: &'a [u8],
 }
 
-/// A row of [`Table::HandoffClaim`]. Never stands without the state's own row.
+/// A row of [`Table::HANDOFF_CLAIM`]. Never stands without the state's own row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub(crate) struct ClaimRow {
     /// The ULID of the claim, in the byte order of ULIDs.
@@ -33,7 +33,7 @@ impl<'a> StateRow<'a> {
     }
 
     pub(crate) fn decode(bytes: &'a [u8]) -> Result<Self> {
-        codec::decode_row(Table::Handoff.name(), bytes)
+        codec::decode_row(Table::HANDOFF.name(), bytes)
     }
 
     pub(crate) fn is_live(&self, now_ms: u64) -> bool {
@@ -51,7 +51,7 @@ impl ClaimRow {
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
-        codec::decode_row(Table::HandoffClaim.name(), bytes)
+        codec::decode_row(Table::HANDOFF_CLAIM.name(), bytes)
     }
 
     pub(crate) fn is_live(&self, now_ms: u64) -> bool {

@@ -9,16 +9,16 @@ use crate::tables::Table;
 /// Removes the state that is due, and a claim on it, when it has expired. Nobody holds a claim on
 /// an expired state.
 pub(crate) fn sweep(tx: &mut dyn Writer, due: &Due<'_>) -> Result<Verdict> {
-    let Some(state) = tx.get(Table::Handoff, due.key)? else { return Ok(Verdict::Stale) };
+    let Some(state) = tx.get(Table::HANDOFF, due.key)? else { return Ok(Verdict::Stale) };
     let state = StateRow::decode(&state)?;
     if state.is_live(tx.now_ms()) {
         return Ok(Verdict::Keep { until_ms: state.expires_at_ms });
     }
-    let claimed = tx.get(Table::HandoffClaim, due.key)?.is_some();
-    tx.delete(Table::Handoff, due.key);
+    let claimed = tx.get(Table::HANDOFF_CLAIM, due.key)?.is_some();
+    tx.delete(Table::HANDOFF, due.key);
     due.unindex(tx, state.expires_at_ms);
     if claimed {
-        tx.delete(Table::HandoffClaim, due.key);
+        tx.delete(Table::HANDOFF_CLAIM, due.key);
     }
     Ok(Verdict::Removed)
 }
@@ -52,13 +52,13 @@ mod tests {
     fn a_stale_index_row_goes_and_the_real_one_stays() {
         let mut tx = MapTx::at(0);
         set(&mut tx, "a", b"{}", 10).unwrap();
-        expiry::put(&mut tx, 5, Table::Handoff, b"a");
-        expiry::put(&mut tx, 5, Table::Handoff, b"nobody");
+        expiry::put(&mut tx, 5, Table::HANDOFF, b"a");
+        expiry::put(&mut tx, 5, Table::HANDOFF, b"nobody");
         tx.now_ms = 6;
         sweep_all(&mut tx);
-        assert_eq!(tx.keys(Table::Expiry), [expiry::encode_key(10_000, Table::Handoff, b"a")]);
+        assert_eq!(tx.keys(Table::EXPIRY), [expiry::encode_key(10_000, Table::HANDOFF, b"a")]);
         assert!(get(&mut tx, "a").unwrap().is_some());
-        expiry::put(&mut tx, 7, Table::Handoff, b"a");
+        expiry::put(&mut tx, 7, Table::HANDOFF, b"a");
         tx.now_ms = 10_000;
         assert_eq!(sweep_all(&mut tx).handoff, 1);
         assert!(tx.snapshot().is_empty());

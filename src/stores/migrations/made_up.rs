@@ -12,6 +12,7 @@ use crate::codec;
 use crate::codec::key;
 use crate::engine::{Emit, Migration, write_older};
 use crate::error::{Error, Result};
+use crate::stores::schema::catalogue;
 use crate::tables::Table;
 use std::path::Path;
 
@@ -24,21 +25,21 @@ fn damaged(table: Table) -> Error {
 
 fn to_version_1(table: Table, key: &[u8], value: &[u8], emit: &mut Emit<'_>) -> Result<()> {
     match table {
-        Table::Expiry => {
+        Table::EXPIRY => {
             let (number, rest) = key.split_first().ok_or_else(|| damaged(table))?;
             let (time, primary) = rest.split_first_chunk::<8>().ok_or_else(|| damaged(table))?;
             emit(table, &[time, std::slice::from_ref(number), primary].concat(), value)
         }
-        Table::Handoff => {
+        Table::HANDOFF => {
             let (json, end) = value.split_last_chunk::<8>().ok_or_else(|| damaged(table))?;
             emit(table, key, &codec::encode(&(u64::from_be_bytes(*end), json))?)
         }
-        Table::StateKind => {
+        Table::STATE_KIND => {
             emit(table, key, value)?;
             let mut rest = key;
             let kind = key::take_bytes(&mut rest).ok_or_else(|| damaged(table))?;
             let tenant = key::take_bytes(&mut rest).ok_or_else(|| damaged(table))?;
-            emit(Table::StateTenantKind, &two_first(&tenant, &kind, rest), value)
+            emit(Table::STATE_TENANT_KIND, &two_first(&tenant, &kind, rest), value)
         }
         _ => emit(table, key, value),
     }
@@ -46,16 +47,16 @@ fn to_version_1(table: Table, key: &[u8], value: &[u8], emit: &mut Emit<'_>) -> 
 
 fn to_version_0(table: Table, key: &[u8], value: &[u8], emit: &mut Emit<'_>) -> Result<()> {
     match table {
-        Table::Expiry => {
+        Table::EXPIRY => {
             let (time, rest) = key.split_first_chunk::<8>().ok_or_else(|| damaged(table))?;
             let (number, primary) = rest.split_first().ok_or_else(|| damaged(table))?;
             emit(table, &[std::slice::from_ref(number), time, primary].concat(), value)
         }
-        Table::Handoff => {
+        Table::HANDOFF => {
             let (end, json): (u64, &[u8]) = codec::decode_row(table.name(), value)?;
             emit(table, key, &[json, &end.to_be_bytes()].concat())
         }
-        Table::StateTenantKind => Ok(()),
+        Table::STATE_TENANT_KIND => Ok(()),
         _ => emit(table, key, value),
     }
 }
@@ -75,5 +76,5 @@ fn two_first(first: &[u8], second: &[u8], rest: &[u8]) -> Vec<u8> {
 /// # Errors
 /// Those of opening the one and creating the other.
 pub fn write_version_0(from: &Path, to: &Path) -> Result<()> {
-    write_older(from, to, Migration { from: 0, row: to_version_0 })
+    write_older(from, to, catalogue(), Migration { from: 0, row: to_version_0 })
 }

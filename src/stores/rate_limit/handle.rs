@@ -65,9 +65,9 @@ impl RateLimit {
         match (limiter.resource_key(resource), limiter.store_key()) {
             (Ok(key), Ok(store_key)) => {
                 let wanted = [
-                    (Table::RateLimit, key.as_slice()),
-                    (Table::RateLimitConfig, key.as_slice()),
-                    (Table::RateLimitStore, store_key.as_slice()),
+                    (Table::RATE_LIMIT, key.as_slice()),
+                    (Table::RATE_LIMIT_CONFIG, key.as_slice()),
+                    (Table::RATE_LIMIT_STORE, store_key.as_slice()),
                 ];
                 self.engine.transact(self.durability, &wanted, operation)
             }
@@ -84,7 +84,7 @@ impl RateLimit {
         match self.limiter().origin_key(origin) {
             Ok(key) => self.engine.transact(
                 self.durability,
-                &[(Table::RateLimitCooldown, &key)],
+                &[(Table::RATE_LIMIT_COOLDOWN, &key)],
                 operation,
             ),
             Err(error) => Pending::ready(Err(error)),

@@ -104,11 +104,11 @@ pub(crate) fn check_row(encoded: &[u8], value: &[u8]) -> Result<()> {
     if row_key(place, epoch, ms) != encoded {
         return Err(damaged("a key that is too long"));
     }
-    codec::decode_row::<u64>(Table::RateLimitRequest.name(), value).map(drop)
+    codec::decode_row::<u64>(Table::RATE_LIMIT_REQUEST.name(), value).map(drop)
 }
 
 fn damaged(detail: &str) -> Error {
-    Error::corrupted(format!("a row of table {}", Table::RateLimitRequest.name()), detail)
+    Error::corrupted(format!("a row of table {}", Table::RATE_LIMIT_REQUEST.name()), detail)
 }
 
 impl History {
@@ -126,14 +126,14 @@ impl History {
     pub(crate) fn lost(&self, rows: &mut dyn Reader, place: Place) -> Result<Option<Vec<u8>>> {
         let Some(first) = self.first else { return Ok(None) };
         let key = row_key(place, self.epoch, first.ms);
-        let number = rows.get(Table::RateLimitRequest, &key)?;
-        let number =
-            number.map(|number| codec::decode_row::<u64>(Table::RateLimitRequest.name(), &number));
+        let number = rows.get(Table::RATE_LIMIT_REQUEST, &key)?;
+        let number = number
+            .map(|number| codec::decode_row::<u64>(Table::RATE_LIMIT_REQUEST.name(), &number));
         if number.transpose()? != Some(first.number) {
             return Ok(Some(key));
         }
         let key = row_key(place, self.epoch, self.last_ms);
-        Ok(rows.get(Table::RateLimitRequest, &key)?.is_none().then_some(key))
+        Ok(rows.get(Table::RATE_LIMIT_REQUEST, &key)?.is_none().then_some(key))
     }
 
     /// Forgets every request.
@@ -180,7 +180,7 @@ impl History {
         let swept_ms = if self.swept_to.0 == self.epoch { self.swept_to.1 } else { 0 };
         let ms = now_ms.max(self.last_ms).max(swept_ms);
         if self.first.is_none() || ms > self.last_ms {
-            tx.put(Table::RateLimitRequest, &row_key(place, self.epoch, ms), value);
+            tx.put(Table::RATE_LIMIT_REQUEST, &row_key(place, self.epoch, ms), value);
         }
         self.first.get_or_insert(Mark { ms, number: self.next });
         self.next = self.next.saturating_add(1);
@@ -208,7 +208,8 @@ impl History {
         let from = row_key(place, self.swept_to.0, self.swept_to.1);
         let to = row_key(place, end.0, end.1);
         let (from, to) = (Bound::Included(from.as_slice()), Bound::Excluded(to.as_slice()));
-        let found = RowCursor::range(Table::RateLimitRequest, from, to).up_to(limit).collect(tx)?;
+        let found =
+            RowCursor::range(Table::RATE_LIMIT_REQUEST, from, to).up_to(limit).collect(tx)?;
         self.swept_to = match found.last() {
             Some((key, _)) if found.len() == limit => {
                 let (epoch, ms) = decode_row_key(key)?;
@@ -217,7 +218,7 @@ impl History {
             _ => end,
         };
         for (key, _) in &found {
-            tx.delete(Table::RateLimitRequest, key);
+            tx.delete(Table::RATE_LIMIT_REQUEST, key);
         }
         Ok(found.len())
     }
@@ -252,11 +253,11 @@ impl History {
         let from = row_key(place, self.epoch, gone_ms);
         let to = row_key(place, self.epoch, self.last_ms);
         let (from, to) = (Bound::Excluded(from.as_slice()), Bound::Included(to.as_slice()));
-        let mut cursor = RowCursor::range(Table::RateLimitRequest, from, to).up_to(1);
+        let mut cursor = RowCursor::range(Table::RATE_LIMIT_REQUEST, from, to).up_to(1);
         let Some((key, value)) = cursor.next(rows)? else {
             return Err(damaged("the row of a window's last request is missing"));
         };
-        let number = codec::decode_row(Table::RateLimitRequest.name(), &value)?;
+        let number = codec::decode_row(Table::RATE_LIMIT_REQUEST.name(), &value)?;
         Ok(Some(Mark { ms: decode_row_key(&key)?.1, number }))
     }
 }

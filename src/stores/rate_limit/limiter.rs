@@ -30,14 +30,14 @@ pub(crate) struct Limiter<'a> {
     pub(crate) config: RateLimitConfig,
 }
 
-/// A row of [`Table::RateLimitStore`]: how often the limiter was cleared. What was written before
+/// A row of [`Table::RATE_LIMIT_STORE`]: how often the limiter was cleared. What was written before
 /// the last time is absent, so that clearing costs the same however much there is.
 #[derive(Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub(crate) struct StoreRow {
     pub(crate) clears: u64,
 }
 
-/// A row of [`Table::RateLimitConfig`].
+/// A row of [`Table::RATE_LIMIT_CONFIG`].
 #[derive(Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub(crate) struct ConfigRow {
     pub(crate) limit: u64,
@@ -45,7 +45,7 @@ pub(crate) struct ConfigRow {
     pub(crate) window_nanos: u32,
 }
 
-/// A row of [`Table::RateLimitCooldown`].
+/// A row of [`Table::RATE_LIMIT_COOLDOWN`].
 #[derive(Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub(crate) struct CooldownRow {
     /// The limiter's, when it was set.
@@ -98,13 +98,13 @@ impl Limiter<'_> {
         rows: &mut dyn Reader,
         resource_key: &[u8],
     ) -> Result<RateLimitConfig> {
-        let Some(value) = rows.get(Table::RateLimitConfig, resource_key)? else {
+        let Some(value) = rows.get(Table::RATE_LIMIT_CONFIG, resource_key)? else {
             return Ok(self.config);
         };
-        let row: ConfigRow = codec::decode_row(Table::RateLimitConfig.name(), &value)?;
+        let row: ConfigRow = codec::decode_row(Table::RATE_LIMIT_CONFIG.name(), &value)?;
         if row.window_nanos >= 1_000_000_000 {
             return Err(Error::corrupted(
-                format!("a row of table {}", Table::RateLimitConfig.name()),
+                format!("a row of table {}", Table::RATE_LIMIT_CONFIG.name()),
                 "over 999,999,999 nanoseconds",
             ));
         }
@@ -124,19 +124,19 @@ impl Limiter<'_> {
             window_nanos: config.window.subsec_nanos(),
         };
         let value = codec::encode(&row)?;
-        tx.put(Table::RateLimitConfig, resource_key, value);
+        tx.put(Table::RATE_LIMIT_CONFIG, resource_key, value);
         Ok(())
     }
 
     /// A number that no window of this file had before.
     pub(crate) fn new_id(tx: &mut dyn Writer) -> Result<u64> {
-        let last: u64 = match tx.get(Table::RateLimitStore, LAST_ID_KEY)? {
-            Some(value) => codec::decode_row(Table::RateLimitStore.name(), &value)?,
+        let last: u64 = match tx.get(Table::RATE_LIMIT_STORE, LAST_ID_KEY)? {
+            Some(value) => codec::decode_row(Table::RATE_LIMIT_STORE.name(), &value)?,
             None => 0,
         };
         let id = last.saturating_add(1);
         let value = codec::encode(&id)?;
-        tx.put(Table::RateLimitStore, LAST_ID_KEY, value);
+        tx.put(Table::RATE_LIMIT_STORE, LAST_ID_KEY, value);
         Ok(id)
     }
 
@@ -145,19 +145,19 @@ impl Limiter<'_> {
         let key = self.store_key()?;
         let clears = self.clears(tx)?.saturating_add(1);
         let value = codec::encode(&StoreRow { clears })?;
-        tx.put(Table::RateLimitStore, &key, value);
+        tx.put(Table::RATE_LIMIT_STORE, &key, value);
         if self.kind == Kind::Adaptive {
             // Resources without requests stand nowhere else in the index.
             let now_ms = tx.now_ms();
-            expiry::put(tx, now_ms, Table::RateLimitStore, &key);
+            expiry::put(tx, now_ms, Table::RATE_LIMIT_STORE, &key);
         }
         Ok(())
     }
 
     /// The cooldown at a key, with what it was filed under: that of an ended or forgotten one too.
     fn load_cooldown(&self, rows: &mut dyn Reader, key: &[u8]) -> Result<Option<CooldownRow>> {
-        let Some(value) = rows.get(Table::RateLimitCooldown, key)? else { return Ok(None) };
-        codec::decode_row(Table::RateLimitCooldown.name(), &value).map(Some)
+        let Some(value) = rows.get(Table::RATE_LIMIT_COOLDOWN, key)? else { return Ok(None) };
+        codec::decode_row(Table::RATE_LIMIT_COOLDOWN.name(), &value).map(Some)
     }
 
     /// Notes that `origin` is to be left alone until `until_ms`.
@@ -173,8 +173,8 @@ impl Limiter<'_> {
         let key = self.origin_key(origin)?;
         let indexed_at_ms = self.load_cooldown(tx, &key)?.map(|row| row.until_ms);
         let value = codec::encode(&CooldownRow { clears: self.clears(tx)?, until_ms })?;
-        tx.put(Table::RateLimitCooldown, &key, value);
-        expiry::move_to(tx, indexed_at_ms, until_ms, Table::RateLimitCooldown, &key);
+        tx.put(Table::RATE_LIMIT_COOLDOWN, &key, value);
+        expiry::move_to(tx, indexed_at_ms, until_ms, Table::RATE_LIMIT_COOLDOWN, &key);
         Ok(())
     }
 
@@ -190,8 +190,8 @@ impl Limiter<'_> {
     pub(crate) fn clear_cooldown(&self, tx: &mut dyn Writer, origin: &str) -> Result<()> {
         let key = self.origin_key(origin)?;
         if let Some(row) = self.load_cooldown(tx, &key)? {
-            tx.delete(Table::RateLimitCooldown, &key);
-            expiry::delete(tx, row.until_ms, Table::RateLimitCooldown, &key);
+            tx.delete(Table::RATE_LIMIT_COOLDOWN, &key);
+            expiry::delete(tx, row.until_ms, Table::RATE_LIMIT_COOLDOWN, &key);
         }
         Ok(())
     }
@@ -199,8 +199,8 @@ impl Limiter<'_> {
 
 /// How often the limiter at `store_key` was cleared.
 fn clears_at(rows: &mut dyn Reader, store_key: &[u8]) -> Result<u64> {
-    let Some(value) = rows.get(Table::RateLimitStore, store_key)? else { return Ok(0) };
-    let row: StoreRow = codec::decode_row(Table::RateLimitStore.name(), &value)?;
+    let Some(value) = rows.get(Table::RATE_LIMIT_STORE, store_key)? else { return Ok(0) };
+    let row: StoreRow = codec::decode_row(Table::RATE_LIMIT_STORE.name(), &value)?;
     Ok(row.clears)
 }
 

@@ -5,6 +5,7 @@ mod handle;
 pub(crate) mod history;
 pub(crate) mod limiter;
 pub(crate) mod ops;
+pub(crate) mod schema;
 pub(crate) mod sweep;
 mod tx;
 

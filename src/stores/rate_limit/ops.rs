@@ -25,7 +25,7 @@ const SCAN_SLICE: usize = 256;
 /// The only history of a plain window.
 pub(crate) const LANE: u8 = 0;
 
-/// A row of [`Table::RateLimit`].
+/// A row of [`Table::RATE_LIMIT`].
 #[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub(crate) struct WindowRow {
     /// The limiter's, when this was written.
@@ -45,7 +45,7 @@ impl WindowRow {
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
-        codec::decode_row(Table::RateLimit.name(), bytes)
+        codec::decode_row(Table::RATE_LIMIT.name(), bytes)
     }
 
     pub(super) fn place(&self) -> Place {
@@ -82,15 +82,15 @@ impl WindowRow {
         let file_at_ms = file_at(indexed_at_ms, ends_at_ms, self.keep_ms);
         self.indexed_at_ms = Some(file_at_ms);
         let value = self.encode()?;
-        tx.put(Table::RateLimit, key, value);
-        expiry::move_to(tx, indexed_at_ms, file_at_ms, Table::RateLimit, key);
+        tx.put(Table::RATE_LIMIT, key, value);
+        expiry::move_to(tx, indexed_at_ms, file_at_ms, Table::RATE_LIMIT, key);
         Ok(())
     }
 }
 
 /// The window at `key`, empty when the limiter was cleared after it was written.
 fn load(rows: &mut dyn Reader, limiter: &Limiter<'_>, key: &[u8]) -> Result<Option<WindowRow>> {
-    let Some(value) = rows.get(Table::RateLimit, key)? else { return Ok(None) };
+    let Some(value) = rows.get(Table::RATE_LIMIT, key)? else { return Ok(None) };
     let mut row = WindowRow::decode(&value)?;
     let clears = limiter.clears(rows)?;
     if row.clears != clears {
@@ -246,9 +246,9 @@ fn visit(
     loop {
         let to = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let found =
-            rows.scan(Table::RateLimit, from.as_ref().map(Vec::as_slice), to, SCAN_SLICE)?;
+            rows.scan(Table::RATE_LIMIT, from.as_ref().map(Vec::as_slice), to, SCAN_SLICE)?;
         for (key, value) in &found {
-            let resource = text_behind(Table::RateLimit, &prefix, key)?;
+            let resource = text_behind(Table::RATE_LIMIT, &prefix, key)?;
             let seen = look(rows, limiter, &resource)?;
             if !each(rows, key, key.len() + value.len(), seen)? {
                 return Ok(());
@@ -272,10 +272,10 @@ pub(crate) fn list(
 ) -> Result<Page<RateLimitEntry>> {
     check_limit(limit)?;
     let prefix = limiter.prefix()?;
-    let after = cursor.map(|cursor| cursor.key_in(Table::RateLimit)).transpose()?;
+    let after = cursor.map(|cursor| cursor.key_in(Table::RATE_LIMIT)).transpose()?;
     if let Some(after) = after {
         // A cursor of another limiter would begin somewhere outside.
-        text_behind(Table::RateLimit, &prefix, after).map_err(|_| Cursor::foreign())?;
+        text_behind(Table::RATE_LIMIT, &prefix, after).map_err(|_| Cursor::foreign())?;
     }
     let mut items = Vec::new();
     let mut last_key = Vec::new();
@@ -285,11 +285,11 @@ pub(crate) fn list(
             return Ok(true);
         }
         if items.len() == limit {
-            next = Some(Cursor::new(Table::RateLimit, std::mem::take(&mut last_key)));
+            next = Some(Cursor::new(Table::RATE_LIMIT, std::mem::take(&mut last_key)));
             return Ok(false);
         }
         items.push(RateLimitEntry {
-            resource: text_behind(Table::RateLimit, &prefix, key)?,
+            resource: text_behind(Table::RATE_LIMIT, &prefix, key)?,
             requests: seen.counted.count,
             config: seen.config,
         });

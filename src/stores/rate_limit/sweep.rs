@@ -14,7 +14,7 @@ use crate::tables::Table;
 /// Removes the window that is due when no request counts any more, with the rows of its requests,
 /// as many at a time as the budget has room for. One that goes on is filed under its end.
 pub(crate) fn sweep_window(tx: &mut dyn Writer, due: &Due<'_>, budget: Budget) -> Result<Verdict> {
-    let Some(bytes) = tx.get(Table::RateLimit, due.key)? else { return Ok(Verdict::Stale) };
+    let Some(bytes) = tx.get(Table::RATE_LIMIT, due.key)? else { return Ok(Verdict::Stale) };
     let mut row = WindowRow::decode(&bytes)?;
     if row.indexed_at_ms.is_some_and(|indexed_at_ms| indexed_at_ms != due.at_ms) {
         return Ok(Verdict::Stale);
@@ -29,21 +29,21 @@ pub(crate) fn sweep_window(tx: &mut dyn Writer, due: &Due<'_>, budget: Budget) -
     if !row.history.is_empty() {
         let until_ms = row.ends_at_ms(now_ms);
         row.indexed_at_ms = Some(until_ms);
-        tx.put(Table::RateLimit, due.key, row.encode()?);
+        tx.put(Table::RATE_LIMIT, due.key, row.encode()?);
         return Ok(Verdict::Keep { until_ms });
     }
     row.history.remove_garbage(tx, place, budget.changes)?;
     if row.history.has_garbage() {
-        tx.put(Table::RateLimit, due.key, row.encode()?);
+        tx.put(Table::RATE_LIMIT, due.key, row.encode()?);
         return Ok(Verdict::Partly);
     }
-    tx.delete(Table::RateLimit, due.key);
+    tx.delete(Table::RATE_LIMIT, due.key);
     Ok(Verdict::Removed)
 }
 
 /// Removes the cooldown that is due when it is over.
 pub(crate) fn sweep_cooldown(tx: &mut dyn Writer, due: &Due<'_>) -> Result<Verdict> {
-    let table = Table::RateLimitCooldown;
+    let table = Table::RATE_LIMIT_COOLDOWN;
     let Some(bytes) = tx.get(table, due.key)? else { return Ok(Verdict::Stale) };
     let row: CooldownRow = codec::decode_row(table.name(), &bytes)?;
     if tx.now_ms() < row.until_ms && row.clears == clears_around(tx, table, due.key)? {
@@ -73,7 +73,7 @@ mod tests {
 
     /// What is left when every window is gone: the counters of the limiter.
     fn is_clean(tx: &MapTx) -> bool {
-        tx.snapshot().keys().all(|(table, _)| *table == Table::RateLimitStore)
+        tx.snapshot().keys().all(|(table, _)| *table == Table::RATE_LIMIT_STORE)
     }
 
     #[test]
@@ -89,8 +89,8 @@ mod tests {
         assert_eq!(status(&mut tx, &LIMITER, "r").unwrap().remaining, 999);
         let resource_key = LIMITER.resource_key("r").unwrap();
         assert_eq!(
-            tx.keys(Table::Expiry),
-            [expiry::encode_key(1_200, Table::RateLimit, &resource_key)]
+            tx.keys(Table::EXPIRY),
+            [expiry::encode_key(1_200, Table::RATE_LIMIT, &resource_key)]
         );
         tx.now_ms = 1_200;
         assert_eq!(sweep_all(&mut tx).rate_limit, 1);
@@ -104,7 +104,7 @@ mod tests {
             tx.now_ms = ms;
             record(&mut tx, &LIMITER, "r").unwrap();
         }
-        assert_eq!(tx.keys(Table::RateLimitRequest).len(), 400);
+        assert_eq!(tx.keys(Table::RATE_LIMIT_REQUEST).len(), 400);
         tx.now_ms = 10_000;
         let mut steps = 0;
         let mut writes = tx.writes;
@@ -154,7 +154,7 @@ mod tests {
         tx.now_ms = 2_000;
         let report = sweep_all(&mut tx);
         assert_eq!((report.rate_limit, report.cooldowns, report.rescheduled), (2, 1, 0));
-        assert_eq!(tx.keys(Table::RateLimitRequest).len(), 0);
+        assert_eq!(tx.keys(Table::RATE_LIMIT_REQUEST).len(), 0);
         assert_eq!(LIMITER.cooldown(&mut tx, "p").unwrap(), Some(20_000));
         tx.now_ms = 20_000;
         assert_eq!(sweep_all(&mut tx).cooldowns, 1);
@@ -201,7 +201,7 @@ mod tests {
         record(&mut tx, &LIMITER, "r").unwrap();
         let resource_key = LIMITER.resource_key("r").unwrap();
         let before = tx.snapshot();
-        expiry::put(&mut tx, 7, Table::RateLimit, &resource_key);
+        expiry::put(&mut tx, 7, Table::RATE_LIMIT, &resource_key);
         tx.now_ms = 8;
         assert_eq!(sweep_all(&mut tx).total(), 0);
         assert_eq!(tx.snapshot(), before);

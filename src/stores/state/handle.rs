@@ -86,8 +86,8 @@ impl State {
         if self.is_closed() {
             return Pending::ready(Err(StateError::StoreClosed));
         }
-        let slots = slots.iter().map(|key| (Table::State, key.as_slice()));
-        let events = events.iter().map(|id| (Table::StateEvent, id.as_str().as_bytes()));
+        let slots = slots.iter().map(|key| (Table::STATE, key.as_slice()));
+        let events = events.iter().map(|id| (Table::STATE_EVENT, id.as_str().as_bytes()));
         let prefetch: Vec<(Table, &[u8])> = slots.chain(events).collect();
         self.engine.transact(self.durability, &prefetch, operation)
     }

@@ -7,6 +7,7 @@ mod ops;
 mod record;
 pub(crate) mod row;
 mod scan;
+pub(crate) mod schema;
 mod tx;
 
 pub use error::StateError;

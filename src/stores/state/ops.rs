@@ -58,18 +58,18 @@ pub(super) fn indexed(
     key: &[u8],
 ) -> Result<Value, StateError> {
     let missing = || {
-        let location = format!("table {}", Table::State.name());
+        let location = format!("table {}", Table::STATE.name());
         Error::corrupted(location, format!("a state that table {} names is missing", index.name()))
     };
-    Ok(rows.get(Table::State, key)?.ok_or_else(missing)?)
+    Ok(rows.get(Table::STATE, key)?.ok_or_else(missing)?)
 }
 
 /// Whether the event of `record` has been saved, as exactly this record.
 fn is_saved(rows: &mut dyn Reader, key: &[u8], record: &StateRecord) -> Result<bool, StateError> {
-    let Some(holder) = rows.get(Table::StateEvent, record.id.as_str().as_bytes())? else {
+    let Some(holder) = rows.get(Table::STATE_EVENT, record.id.as_str().as_bytes())? else {
         return Ok(false);
     };
-    let state = indexed(rows, Table::StateEvent, &holder)?;
+    let state = indexed(rows, Table::STATE_EVENT, &holder)?;
     let state = StateRow::decode(&state)?;
     let same = *holder == *key && state.version == record.version && state.bytes == record.bytes;
     if same { Ok(true) } else { Err(StateError::IdempotencyConflict) }
@@ -84,28 +84,28 @@ fn put(tx: &mut dyn Writer, key: &[u8], record: &StateRecord) -> Result<(), Stat
         bytes: &record.bytes,
     };
     let value = row.encode()?;
-    match tx.get(Table::State, key)? {
-        Some(old) => tx.delete(Table::StateEvent, StateRow::decode(&old)?.event_id.as_bytes()),
+    match tx.get(Table::STATE, key)? {
+        Some(old) => tx.delete(Table::STATE_EVENT, StateRow::decode(&old)?.event_id.as_bytes()),
         None => {
-            tx.put(Table::StateKind, &row::kind_key(&record.identity, &record.kind), Vec::new());
+            tx.put(Table::STATE_KIND, &row::kind_key(&record.identity, &record.kind), Vec::new());
             tx.put(
-                Table::StateTenantKind,
+                Table::STATE_TENANT_KIND,
                 &row::tenant_kind_key(&record.identity, &record.kind),
                 Vec::new(),
             );
         }
     }
-    tx.put(Table::State, key, value);
-    tx.put(Table::StateEvent, record.id.as_str().as_bytes(), key.to_vec());
+    tx.put(Table::STATE, key, value);
+    tx.put(Table::STATE_EVENT, record.id.as_str().as_bytes(), key.to_vec());
     Ok(())
 }
 
 /// Stages the absence of a state.
 fn remove(tx: &mut dyn Writer, key: &[u8], identity: &Identity, kind: &str, event_id: &str) {
-    tx.delete(Table::State, key);
-    tx.delete(Table::StateEvent, event_id.as_bytes());
-    tx.delete(Table::StateKind, &row::kind_key(identity, kind));
-    tx.delete(Table::StateTenantKind, &row::tenant_kind_key(identity, kind));
+    tx.delete(Table::STATE, key);
+    tx.delete(Table::STATE_EVENT, event_id.as_bytes());
+    tx.delete(Table::STATE_KIND, &row::kind_key(identity, kind));
+    tx.delete(Table::STATE_TENANT_KIND, &row::tenant_kind_key(identity, kind));
 }
 
 /// Saves a record.
@@ -121,7 +121,7 @@ pub(crate) fn save(tx: &mut dyn Writer, record: &StateRecord) -> Result<(), Stat
 /// Whether the slot holds what is expected.
 fn holds(rows: &mut dyn Reader, expectation: &SlotExpectation) -> Result<bool, StateError> {
     let key = row::slot_key(&expectation.identity, &expectation.kind);
-    let state = rows.get(Table::State, &key)?;
+    let state = rows.get(Table::STATE, &key)?;
     let current = state.as_deref().map(StateRow::decode).transpose()?.map(|row| row.event_id);
     Ok(current == expectation.expected.as_ref().map(EventId::as_str))
 }
@@ -144,7 +144,7 @@ pub(crate) fn save_batch_if(
         let key = row::slot_key(&write.identity, &write.kind);
         if !is_saved(tx, &key, write)? {
             // Damage is met before the first row is staged.
-            tx.get(Table::State, &key)?.as_deref().map(StateRow::decode).transpose()?;
+            tx.get(Table::STATE, &key)?.as_deref().map(StateRow::decode).transpose()?;
             new.push((key, write));
         }
     }
@@ -159,7 +159,7 @@ pub(crate) fn load(
 ) -> Result<StateRecord, StateError> {
     validate_slot(identity, kind)?;
     let state =
-        rows.get(Table::State, &row::slot_key(identity, kind))?.ok_or(StateError::NotFound)?;
+        rows.get(Table::STATE, &row::slot_key(identity, kind))?.ok_or(StateError::NotFound)?;
     Ok(StateRow::decode(&state)?.record(Slot { identity: identity.clone(), kind: kind.to_owned() }))
 }
 
@@ -170,8 +170,8 @@ pub(crate) fn load_by_event_id(
 ) -> Result<StateRecord, StateError> {
     validate_event_id(event_id)?;
     let key =
-        rows.get(Table::StateEvent, event_id.as_str().as_bytes())?.ok_or(StateError::NotFound)?;
-    let state = indexed(rows, Table::StateEvent, &key)?;
+        rows.get(Table::STATE_EVENT, event_id.as_str().as_bytes())?.ok_or(StateError::NotFound)?;
+    let state = indexed(rows, Table::STATE_EVENT, &key)?;
     Ok(StateRow::decode(&state)?.record(row::decode_slot_key(&key)?))
 }
 
@@ -183,7 +183,7 @@ pub(crate) fn delete(
 ) -> Result<(), StateError> {
     validate_slot(identity, kind)?;
     let key = row::slot_key(identity, kind);
-    if let Some(state) = tx.get(Table::State, &key)? {
+    if let Some(state) = tx.get(Table::STATE, &key)? {
         remove(tx, &key, identity, kind, StateRow::decode(&state)?.event_id);
     }
     Ok(())
@@ -215,7 +215,7 @@ pub(crate) fn delete_scope(
     let mut all = true;
     walk(
         tx,
-        Table::State,
+        Table::STATE,
         &row::session_prefix(tenant, user, session),
         SCAN_SLICE,
         |_, key, state| {

@@ -13,7 +13,7 @@ use crate::stores::page::Cursor;
 use crate::tables::Table;
 use std::ops::Bound;
 
-/// A row of [`Table::State`].
+/// A row of [`Table::STATE`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::BorrowDecode)]
 pub(crate) struct StateRow<'a> {
     pub(crate) event_id: &'a str,
@@ -29,7 +29,7 @@ impl<'a> StateRow<'a> {
     }
 
     pub(crate) fn decode(bytes: &'a [u8]) -> Result<Self> {
-        codec::decode_row(Table::State.name(), bytes)
+        codec::decode_row(Table::STATE.name(), bytes)
     }
 
     /// The record in this row, under this key.
@@ -76,19 +76,19 @@ fn open_prefix<const N: usize>(parts: [&str; N], start: &str) -> Vec<u8> {
     key
 }
 
-/// The key in [`Table::State`].
+/// The key in [`Table::STATE`].
 pub(crate) fn slot_key(identity: &Identity, kind: &str) -> Vec<u8> {
     let Identity { tenant, user, session, run } = identity;
     tuple([tenant, user, session, run], kind)
 }
 
-/// The key in [`Table::StateKind`].
+/// The key in [`Table::STATE_KIND`].
 pub(crate) fn kind_key(identity: &Identity, kind: &str) -> Vec<u8> {
     let Identity { tenant, user, session, run } = identity;
     tuple([kind, tenant, user, session], run)
 }
 
-/// The key in [`Table::StateTenantKind`].
+/// The key in [`Table::STATE_TENANT_KIND`].
 pub(crate) fn tenant_kind_key(identity: &Identity, kind: &str) -> Vec<u8> {
     let Identity { tenant, user, session, run } = identity;
     tuple([tenant, kind, user, session], run)
@@ -109,18 +109,18 @@ pub(crate) fn identity_prefix(identity: &Identity) -> Vec<u8> {
     slot_key(identity, "")
 }
 
-/// What all keys of [`Table::StateKind`] begin with whose kind begins with `kind_prefix`.
+/// What all keys of [`Table::STATE_KIND`] begin with whose kind begins with `kind_prefix`.
 pub(crate) fn kinds_prefix(kind_prefix: &str) -> Vec<u8> {
     open_prefix([], kind_prefix)
 }
 
-/// What all keys of [`Table::StateTenantKind`] of a tenant begin with whose kind begins with
+/// What all keys of [`Table::STATE_TENANT_KIND`] of a tenant begin with whose kind begins with
 /// `kind_prefix`.
 pub(crate) fn tenant_kinds_prefix(tenant: &str, kind_prefix: &str) -> Vec<u8> {
     open_prefix([tenant], kind_prefix)
 }
 
-/// What all keys of [`Table::StateTenantKind`] of a tenant and a kind begin with.
+/// What all keys of [`Table::STATE_TENANT_KIND`] of a tenant and a kind begin with.
 pub(crate) fn tenant_kind_prefix(tenant: &str, kind: &str) -> Vec<u8> {
     prefix([tenant, kind])
 }
@@ -147,19 +147,19 @@ fn parts(table: Table, key: &[u8]) -> Result<[String; 5]> {
 
 /// The slot that [`slot_key`] wrote.
 pub(crate) fn decode_slot_key(key: &[u8]) -> Result<Slot> {
-    let [tenant, user, session, run, kind] = parts(Table::State, key)?;
+    let [tenant, user, session, run, kind] = parts(Table::STATE, key)?;
     Ok(Slot { identity: Identity { tenant, user, session, run }, kind })
 }
 
 /// The slot that [`kind_key`] wrote.
 pub(crate) fn decode_kind_key(key: &[u8]) -> Result<Slot> {
-    let [kind, tenant, user, session, run] = parts(Table::StateKind, key)?;
+    let [kind, tenant, user, session, run] = parts(Table::STATE_KIND, key)?;
     Ok(Slot { identity: Identity { tenant, user, session, run }, kind })
 }
 
 /// The slot that [`tenant_kind_key`] wrote.
 pub(crate) fn decode_tenant_kind_key(key: &[u8]) -> Result<Slot> {
-    let [tenant, kind, user, session, run] = parts(Table::StateTenantKind, key)?;
+    let [tenant, kind, user, session, run] = parts(Table::STATE_TENANT_KIND, key)?;
     Ok(Slot { identity: Identity { tenant, user, session, run }, kind })
 }
 
@@ -168,7 +168,7 @@ pub(crate) fn decode_tenant_kind_key(key: &[u8]) -> Result<Slot> {
 pub(crate) fn scan_cursor(tenant: &str, kind_prefix: &str, slot_key: &[u8]) -> Cursor {
     let mut key = prefix([tenant, kind_prefix]);
     key.extend_from_slice(slot_key);
-    Cursor::new(Table::StateTenantKind, key)
+    Cursor::new(Table::STATE_TENANT_KIND, key)
 }
 
 /// The slot key that the scan of these kinds goes on behind.
@@ -180,7 +180,8 @@ pub(crate) fn scan_position(
     let refuse = |why: &str| {
         StateError::InvalidScan(format!("the cursor {why}; pass the one of the last page"))
     };
-    let key = cursor.key_in(Table::StateTenantKind).map_err(|_| refuse("is of another listing"))?;
+    let key =
+        cursor.key_in(Table::STATE_TENANT_KIND).map_err(|_| refuse("is of another listing"))?;
     let position = key
         .strip_prefix(prefix([tenant, kind_prefix]).as_slice())
         .ok_or_else(|| refuse("is of another tenant or prefix"))?;
@@ -250,7 +251,7 @@ mod tests {
         let key = slot_key(&identity(), "kind");
         let cursor = scan_cursor("t", "ki", &key);
         assert_eq!(scan_position(&cursor, "t", "ki").unwrap(), key);
-        let foreign = Cursor::new(Table::State, key.clone());
+        let foreign = Cursor::new(Table::STATE, key.clone());
         let elsewhere =
             scan_cursor("t", "ki", &slot_key(&Identity::new("other", "u", "s", ""), "kind"));
         for (cursor, tenant, kind_prefix) in [

@@ -27,9 +27,9 @@ pub(crate) fn list_kind(
 ) -> Result<Vec<StateRecord>, StateError> {
     validate_list_kind(scope, kind_prefix)?;
     let mut items = Vec::new();
-    walk(rows, Table::StateKind, &row::kinds_prefix(kind_prefix), INDEX_SLICE, |rows, key, _| {
+    walk(rows, Table::STATE_KIND, &row::kinds_prefix(kind_prefix), INDEX_SLICE, |rows, key, _| {
         let slot = row::decode_kind_key(key)?;
-        let state = indexed(rows, Table::StateKind, &row::slot_key(&slot.identity, &slot.kind))?;
+        let state = indexed(rows, Table::STATE_KIND, &row::slot_key(&slot.identity, &slot.kind))?;
         items.push(StateRow::decode(&state)?.record(slot));
         Ok(true)
     })?;
@@ -47,7 +47,7 @@ pub(crate) fn list_kind_for_identity(
     let mut prefix = row::identity_prefix(identity);
     prefix.extend_from_slice(kind_prefix.as_bytes());
     let mut items = Vec::new();
-    walk(rows, Table::State, &prefix, limit.min(SCAN_SLICE), |_, key, state| {
+    walk(rows, Table::STATE, &prefix, limit.min(SCAN_SLICE), |_, key, state| {
         items.push(StateRow::decode(state)?.record(row::decode_slot_key(key)?));
         Ok(items.len() < limit)
     })?;
@@ -85,7 +85,7 @@ pub(crate) fn scan_kind_for_tenant(
     };
     let mut items = Vec::with_capacity(keys.len());
     for key in keys {
-        let state = indexed(rows, Table::StateTenantKind, &key)?;
+        let state = indexed(rows, Table::STATE_TENANT_KIND, &key)?;
         items.push(StateRow::decode(&state)?.record(row::decode_slot_key(&key)?));
     }
     Ok(Page { items, next })
@@ -113,7 +113,7 @@ fn walk_slots(
             return Ok((found, Some(last)));
         }
         let start = from.as_ref().map(Vec::as_slice);
-        let Some((key, _)) = rows.scan(Table::State, start, end, 1)?.pop() else { break };
+        let Some((key, _)) = rows.scan(Table::STATE, start, end, 1)?.pop() else { break };
         let slot = row::decode_slot_key(&key)?;
         last = Some(key.clone());
         from = if slot.kind.starts_with(kind_prefix) {
@@ -151,7 +151,9 @@ fn merge_kinds(
     let mut next_kind = Bound::Included(all);
     loop {
         let start = next_kind.as_ref().map(Vec::as_slice);
-        let Some((key, _)) = rows.scan(Table::StateTenantKind, start, end, 1)?.pop() else { break };
+        let Some((key, _)) = rows.scan(Table::STATE_TENANT_KIND, start, end, 1)?.pop() else {
+            break;
+        };
         let kind = row::decode_tenant_kind_key(&key)?.kind;
         let of_kind = row::tenant_kind_prefix(tenant, &kind);
         let end_of_kind = row::end_of(&of_kind);
@@ -167,7 +169,7 @@ fn merge_kinds(
         'kind: loop {
             let (start, end) =
                 (from.as_ref().map(Vec::as_slice), end_of_kind.as_ref().map(Vec::as_slice));
-            let found = rows.scan(Table::StateTenantKind, start, end, MERGE_SLICE)?;
+            let found = rows.scan(Table::STATE_TENANT_KIND, start, end, MERGE_SLICE)?;
             for (key, _) in &found {
                 let slot = row::decode_tenant_kind_key(key)?;
                 let slot_key = row::slot_key(&slot.identity, &slot.kind);
@@ -200,17 +202,17 @@ pub(crate) fn list(
     limit: usize,
 ) -> Result<Page<StateEntry>, StateError> {
     check_limit(limit)?;
-    let after = cursor.map(|cursor| cursor.key_in(Table::State)).transpose()?;
+    let after = cursor.map(|cursor| cursor.key_in(Table::STATE)).transpose()?;
     let mut from = after.map_or(Bound::Unbounded, |key| Bound::Excluded(key.to_vec()));
     let mut items = Vec::new();
     let mut last = Vec::new();
     loop {
         let start = from.as_ref().map(Vec::as_slice);
-        let found = rows.scan(Table::State, start, Bound::Unbounded, SCAN_SLICE)?;
+        let found = rows.scan(Table::STATE, start, Bound::Unbounded, SCAN_SLICE)?;
         let short = found.len() < SCAN_SLICE;
         for (key, value) in found {
             if items.len() == limit {
-                return Ok(Page { items, next: Some(Cursor::new(Table::State, last)) });
+                return Ok(Page { items, next: Some(Cursor::new(Table::STATE, last)) });
             }
             let state = StateRow::decode(&value)?;
             let slot = row::decode_slot_key(&key)?;
@@ -234,7 +236,7 @@ pub(crate) fn list(
 /// Counts every state.
 pub(crate) fn stats(rows: &mut dyn Reader) -> Result<StateStats, StateError> {
     let mut stats = StateStats::default();
-    walk(rows, Table::State, &[], SCAN_SLICE, |_, key, state| {
+    walk(rows, Table::STATE, &[], SCAN_SLICE, |_, key, state| {
         stats.states += 1;
         stats.bytes += (key.len() + state.len()) as u64;
         Ok(true)

@@ -4,6 +4,8 @@
 use super::SweepReport;
 use crate::engine::access::Writer;
 use crate::error::{Error, Result};
+use crate::stores::codlet::row::RecordKind;
+use crate::stores::codlet::sweep::{sweep_failures, sweep_record};
 use crate::stores::{adaptive_rate_limit, cache, dedupe, expiry, form_token, handoff, rate_limit};
 use crate::tables::Table;
 use std::ops::Bound;
@@ -64,10 +66,6 @@ pub(crate) enum Verdict {
     Partly,
 }
 
-/// Sweeps what stands at a key of a table that the stores do not know. Answers whether an entry was
-/// removed; if not, the index row is stale.
-pub(crate) type Foreign = fn(&mut dyn Writer, Table, &[u8]) -> Result<bool>;
-
 /// Where a sweep goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SweepPosition {
@@ -104,11 +102,10 @@ pub(super) fn sweep_rows(
     keys: &[Vec<u8>],
     mut place: SweepPosition,
     budget: Budget,
-    foreign: Option<Foreign>,
 ) -> Result<(SweepPosition, SweepReport)> {
     let mut report = SweepReport::default();
     for key in keys {
-        match sweep_row(tx, key, place.walked.take(), budget, foreign, &mut report) {
+        match sweep_row(tx, key, place.walked.take(), budget, &mut report) {
             Ok(RowStep::Done) => {}
             Ok(RowStep::More { walked }) => {
                 return Ok((SweepPosition { from: Bound::Included(key.clone()), walked }, report));
@@ -127,10 +124,9 @@ fn sweep_row(
     index_key: &[u8],
     walked: Option<Vec<u8>>,
     budget: Budget,
-    foreign: Option<Foreign>,
     report: &mut SweepReport,
 ) -> Result<RowStep> {
-    if tx.get(Table::Expiry, index_key)?.is_none() {
+    if tx.get(Table::EXPIRY, index_key)?.is_none() {
         // It was refreshed or removed since the index was read.
         return Ok(RowStep::Done);
     }
@@ -140,14 +136,14 @@ fn sweep_row(
     };
     let due = Due { at_ms, table, key };
     let verdict = match table {
-        Table::FormToken => form_token::sweep::sweep(tx, &due)?,
-        Table::Handoff => handoff::sweep::sweep(tx, &due)?,
-        Table::Cache => cache::sweep::sweep(tx, &due, budget)?,
-        Table::DedupeJob => dedupe::sweep::sweep(tx, &due)?,
-        Table::RateLimit => rate_limit::sweep::sweep_window(tx, &due, budget)?,
-        Table::RateLimitCooldown => rate_limit::sweep::sweep_cooldown(tx, &due)?,
-        Table::AdaptiveRateLimit => adaptive_rate_limit::sweep::sweep(tx, &due, budget)?,
-        Table::RateLimitStore => {
+        Table::FORM_TOKEN => form_token::sweep::sweep(tx, &due)?,
+        Table::HANDOFF => handoff::sweep::sweep(tx, &due)?,
+        Table::CACHE => cache::sweep::sweep(tx, &due, budget)?,
+        Table::DEDUPE_JOB => dedupe::sweep::sweep(tx, &due)?,
+        Table::RATE_LIMIT => rate_limit::sweep::sweep_window(tx, &due, budget)?,
+        Table::RATE_LIMIT_COOLDOWN => rate_limit::sweep::sweep_cooldown(tx, &due)?,
+        Table::ADAPTIVE_RATE_LIMIT => adaptive_rate_limit::sweep::sweep(tx, &due, budget)?,
+        Table::RATE_LIMIT_STORE => {
             let walk =
                 adaptive_rate_limit::sweep::sweep_cleared(tx, key, walked.as_deref(), budget)?;
             report.removed(table, walk.removed);
@@ -156,14 +152,9 @@ fn sweep_row(
             }
             Verdict::Stale
         }
-        Table::CodletCode | Table::CodletSession | Table::CodletFailures => match foreign {
-            Some(foreign) if foreign(tx, table, key)? => Verdict::Removed,
-            Some(_) => Verdict::Stale,
-            None => {
-                report.stepped_over += 1;
-                return Ok(RowStep::Done);
-            }
-        },
+        Table::CODLET_CODE => removed_if(sweep_record(tx, RecordKind::Code, key)?),
+        Table::CODLET_SESSION => removed_if(sweep_record(tx, RecordKind::Session, key)?),
+        Table::CODLET_FAILURES => removed_if(sweep_failures(tx, key)?),
         _ => {
             report.stepped_over += 1;
             return Ok(RowStep::Done);
@@ -180,8 +171,12 @@ fn sweep_row(
         Verdict::Removed | Verdict::Emptied => report.removed(table, 1),
         Verdict::Stale => {}
     }
-    tx.delete(Table::Expiry, index_key);
+    tx.delete(Table::EXPIRY, index_key);
     Ok(RowStep::Done)
+}
+
+fn removed_if(removed: bool) -> Verdict {
+    if removed { Verdict::Removed } else { Verdict::Stale }
 }
 
 /// Sweeps everything that is due in `tx`, one index row after the other.
@@ -202,12 +197,12 @@ pub(crate) fn sweep_all_within(
     let horizon = tx.now_ms.checked_add(1).map(expiry::first_key);
     loop {
         let to = horizon.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(end.as_slice()));
-        let found = tx.scan(Table::Expiry, place.from.as_ref().map(Vec::as_slice), to, 1).unwrap();
+        let found = tx.scan(Table::EXPIRY, place.from.as_ref().map(Vec::as_slice), to, 1).unwrap();
         let keys: Vec<_> = found.into_iter().map(|(key, _)| key).collect();
         if keys.is_empty() {
             return report;
         }
-        let (next, swept) = sweep_rows(tx, &keys, place, budget, None).unwrap();
+        let (next, swept) = sweep_rows(tx, &keys, place, budget).unwrap();
         place = next;
         report.add(&swept);
         look(tx);

@@ -26,8 +26,7 @@ pub struct SweepReport {
     /// Entries that go on and were filed under another time: consumed form tokens until the end of
     /// their grace, and windows that were used since.
     pub rescheduled: u64,
-    /// Rows that were due and left alone: they are damaged, or of a feature that this program was
-    /// built without.
+    /// Rows that were due and left alone, because they are damaged.
     pub stepped_over: u64,
 }
 
@@ -60,13 +59,13 @@ impl SweepReport {
     /// Counts entries that were removed through an index row of `table`.
     pub(super) fn removed(&mut self, table: Table, entries: u64) {
         let count = match table {
-            Table::FormToken => &mut self.form_tokens,
-            Table::Handoff => &mut self.handoff,
-            Table::Cache => &mut self.cache,
-            Table::DedupeJob => &mut self.dedupe,
-            Table::RateLimit => &mut self.rate_limit,
-            Table::RateLimitCooldown => &mut self.cooldowns,
-            Table::AdaptiveRateLimit | Table::RateLimitStore => &mut self.adaptive_rate_limit,
+            Table::FORM_TOKEN => &mut self.form_tokens,
+            Table::HANDOFF => &mut self.handoff,
+            Table::CACHE => &mut self.cache,
+            Table::DEDUPE_JOB => &mut self.dedupe,
+            Table::RATE_LIMIT => &mut self.rate_limit,
+            Table::RATE_LIMIT_COOLDOWN => &mut self.cooldowns,
+            Table::ADAPTIVE_RATE_LIMIT | Table::RATE_LIMIT_STORE => &mut self.adaptive_rate_limit,
             _ => &mut self.codlet,
         };
         *count += entries;

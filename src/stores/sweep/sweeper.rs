@@ -1,7 +1,7 @@
 //! Slice after slice, by the maintenance thread or by hand.
 
 use super::SweepReport;
-use super::decide::{Budget, Foreign, SweepPosition, sweep_rows};
+use super::decide::{Budget, SweepPosition, sweep_rows};
 use crate::engine::access::Reader;
 use crate::engine::{Cost, DryRun, MaintenanceHandle, MaintenanceJob, Tick};
 use crate::error::{Error, Result};
@@ -85,35 +85,26 @@ struct SlicePlan {
 
 impl Sweeper {
     /// Sweeps everything that is due now.
-    pub(crate) fn sweep(
-        &self,
-        maintenance: &MaintenanceHandle<'_>,
-        foreign: Option<Foreign>,
-    ) -> Result<SweepReport> {
+    pub(crate) fn sweep(&self, maintenance: &MaintenanceHandle<'_>) -> Result<SweepReport> {
         // Whoever sweeps at the same time waits, and then finds little to do.
         let mut round = self.round.lock();
         let horizon_ms = maintenance.now_ms();
         let (mut place, mut report) = (SweepPosition::at(0), SweepReport::default());
-        while self.slice(maintenance, horizon_ms, &mut place, foreign, &mut report)? {}
+        while self.slice(maintenance, horizon_ms, &mut place, &mut report)? {}
         round.tombstones += report.total() + report.rescheduled;
         self.counters.rounds.fetch_add(1, Ordering::Relaxed);
         Ok(report)
     }
 
     /// One slice of a round. What a round has met is not met again before the next one.
-    fn step(
-        &self,
-        maintenance: &MaintenanceHandle<'_>,
-        foreign: Option<Foreign>,
-        every: Duration,
-    ) -> Result<Tick> {
+    fn step(&self, maintenance: &MaintenanceHandle<'_>, every: Duration) -> Result<Tick> {
         let mut round = self.round.lock();
         let (mut place, horizon_ms) = match round.under_way.take() {
             Some(under_way) => under_way,
             None => (round.begin(maintenance.checkpoint_lsn(), every), maintenance.now_ms()),
         };
         let mut report = SweepReport::default();
-        let more = self.slice(maintenance, horizon_ms, &mut place, foreign, &mut report)?;
+        let more = self.slice(maintenance, horizon_ms, &mut place, &mut report)?;
         round.tombstones += report.total() + report.rescheduled;
         if more {
             round.under_way = Some((place, horizon_ms));
@@ -130,20 +121,19 @@ impl Sweeper {
         maintenance: &MaintenanceHandle<'_>,
         horizon_ms: u64,
         place: &mut SweepPosition,
-        foreign: Option<Foreign>,
         report: &mut SweepReport,
     ) -> Result<bool> {
         let budget = Budget::of_frame(maintenance.max_frame_bytes());
         let mut most_rows = SLICE_ROWS;
         loop {
-            let (SlicePlan { mut keys, is_last }, prefetched) = maintenance
-                .dry_run(|rows| plan(rows, horizon_ms, place, budget, most_rows, foreign))?;
+            let (SlicePlan { mut keys, is_last }, prefetched) =
+                maintenance.dry_run(|rows| plan(rows, horizon_ms, place, budget, most_rows))?;
             if keys.is_empty() {
                 return Ok(false);
             }
             let started = Instant::now();
             let done = maintenance.transact(&prefetched, |tx| {
-                let (next, swept) = sweep_rows(tx, &keys, place.clone(), budget, foreign)?;
+                let (next, swept) = sweep_rows(tx, &keys, place.clone(), budget)?;
                 Ok((next, swept, tx.staged_rows()))
             });
             match done {
@@ -223,18 +213,17 @@ fn plan(
     place: &SweepPosition,
     budget: Budget,
     most_rows: usize,
-    foreign: Option<Foreign>,
 ) -> Result<SlicePlan> {
     let end = horizon_ms.checked_add(1).map(expiry::first_key);
     let to = end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(end.as_slice()));
-    let found = rows.scan(Table::Expiry, place.from.as_ref().map(Vec::as_slice), to, most_rows)?;
+    let found = rows.scan(Table::EXPIRY, place.from.as_ref().map(Vec::as_slice), to, most_rows)?;
     let mut is_last = found.len() < most_rows;
     let mut keys: Vec<_> = found.into_iter().map(|(key, _)| key).collect();
     let before = rows.cost();
     let mut place = place.clone();
     for taken in 0..keys.len() {
         let Some(key) = keys.get(taken..=taken) else { break };
-        let (next, _) = sweep_rows(rows, key, place, budget, foreign)?;
+        let (next, _) = sweep_rows(rows, key, place, budget)?;
         let is_over = matches!(next.from, Bound::Excluded(_));
         let too_much = exceeds(rows.cost(), before, budget);
         if too_much || !is_over {
@@ -258,7 +247,7 @@ fn exceeds(cost: Cost, before: Cost, budget: Budget) -> bool {
 fn first_due_from(maintenance: &MaintenanceHandle<'_>, from_ms: u64) -> Result<Option<u64>> {
     let from = expiry::first_key(from_ms);
     let found = maintenance
-        .read(|rows| rows.scan(Table::Expiry, Bound::Included(&from), Bound::Unbounded, 1))?;
+        .read(|rows| rows.scan(Table::EXPIRY, Bound::Included(&from), Bound::Unbounded, 1))?;
     Ok(found.first().and_then(|(key, _)| expiry::decode_key(key)).map(|(at_ms, ..)| at_ms))
 }
 
@@ -270,7 +259,7 @@ pub(crate) fn backlog(maintenance: &MaintenanceHandle<'_>, most: u64) -> Result<
         while count < most {
             let to = end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(end.as_slice()));
             let found =
-                rows.scan(Table::Expiry, from.as_ref().map(Vec::as_slice), to, COUNT_ROWS)?;
+                rows.scan(Table::EXPIRY, from.as_ref().map(Vec::as_slice), to, COUNT_ROWS)?;
             count += found.len() as u64;
             match found.into_iter().next_back() {
                 Some((key, _)) => from = Bound::Excluded(key),
@@ -282,12 +271,7 @@ pub(crate) fn backlog(maintenance: &MaintenanceHandle<'_>, most: u64) -> Result<
 }
 
 /// What the maintenance thread does for the sweeper of `states`: it looks at least `every` so often.
-pub(crate) fn sweep_job(
-    states: Arc<StoreStates>,
-    every: Duration,
-    foreign: Option<Foreign>,
-) -> MaintenanceJob {
-    let step =
-        move |maintenance: &MaintenanceHandle<'_>| states.sweeper.step(maintenance, foreign, every);
+pub(crate) fn sweep_job(states: Arc<StoreStates>, every: Duration) -> MaintenanceJob {
+    let step = move |maintenance: &MaintenanceHandle<'_>| states.sweeper.step(maintenance, every);
     MaintenanceJob { every, step: Arc::new(step) }
 }

@@ -111,10 +111,10 @@ impl WatchFilter {
 fn key_of(table: Table, key: &[u8]) -> (String, Option<Identity>) {
     let text = |key: &[u8]| String::from_utf8_lossy(key).into_owned();
     match table {
-        Table::FormToken | Table::FormTokenUse => {
+        Table::FORM_TOKEN | Table::FORM_TOKEN_USE => {
             (decode_key(key).map_or_else(|_| text(key), |key| key.as_str().to_owned()), None)
         }
-        Table::State => match decode_slot_key(key) {
+        Table::STATE => match decode_slot_key(key) {
             Ok(slot) => (slot.kind, Some(slot.identity)),
             Err(_) => (text(key), None),
         },
@@ -136,30 +136,30 @@ fn kind<'a>(
         false => ChangeKind::Removed,
     };
     Some(match (table, value) {
-        (Table::FormTokenUse, Some(value)) => match UseRow::decode(value) {
+        (Table::FORM_TOKEN_USE, Some(value)) => match UseRow::decode(value) {
             Ok(UseRow { result_ref: Some(_), .. }) => ChangeKind::ResultSet,
             _ => ChangeKind::Consumed,
         },
-        (Table::HandoffClaim, Some(_)) => ChangeKind::Claimed,
+        (Table::HANDOFF_CLAIM, Some(_)) => ChangeKind::Claimed,
         // It goes with the state when that is removed or replaced.
-        (Table::HandoffClaim, None) if rows.get(Table::Handoff, key).is_none() => {
+        (Table::HANDOFF_CLAIM, None) if rows.get(Table::HANDOFF, key).is_none() => {
             ChangeKind::Released
         }
-        (Table::RateLimitConfig, _) => ChangeKind::Configured,
-        (Table::RateLimitCooldown, Some(_)) => ChangeKind::Paused,
-        (Table::RateLimitCooldown, None) => ChangeKind::Resumed,
-        (Table::RateLimitStore, _) => ChangeKind::Cleared,
+        (Table::RATE_LIMIT_CONFIG, _) => ChangeKind::Configured,
+        (Table::RATE_LIMIT_COOLDOWN, Some(_)) => ChangeKind::Paused,
+        (Table::RATE_LIMIT_COOLDOWN, None) => ChangeKind::Resumed,
+        (Table::RATE_LIMIT_STORE, _) => ChangeKind::Cleared,
         (
-            Table::FormToken
-            | Table::Handoff
-            | Table::Cache
-            | Table::DedupeJob
-            | Table::RateLimit
-            | Table::AdaptiveRateLimit
-            | Table::State
-            | Table::CodletCode
-            | Table::CodletSession
-            | Table::CodletFailures,
+            Table::FORM_TOKEN
+            | Table::HANDOFF
+            | Table::CACHE
+            | Table::DEDUPE_JOB
+            | Table::RATE_LIMIT
+            | Table::ADAPTIVE_RATE_LIMIT
+            | Table::STATE
+            | Table::CODLET_CODE
+            | Table::CODLET_SESSION
+            | Table::CODLET_FAILURES,
             value,
         ) => value.map_or_else(gone, |_| ChangeKind::Put),
         // Index rows and what lies beside an entry change with the entry.
@@ -170,7 +170,7 @@ fn kind<'a>(
 /// The entries whose index row was removed from under a time that had come.
 fn ended_rows(rows: CommittedRows<'_>) -> HashSet<(Table, &[u8])> {
     rows.iter()
-        .filter(|(table, _, value)| *table == Table::Expiry && value.is_none())
+        .filter(|(table, _, value)| *table == Table::EXPIRY && value.is_none())
         .filter_map(|(_, key, _)| expiry::decode_key(key))
         .filter(|(time_ms, _, _)| *time_ms <= rows.now_ms)
         .map(|(_, table, primary)| (table, primary))

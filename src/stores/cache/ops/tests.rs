@@ -25,7 +25,7 @@ fn value(tx: &mut MapTx, spec: &Spec, hash: &str) -> Option<u64> {
 }
 
 fn rows(tx: &MapTx) -> [usize; 4] {
-    [Table::Cache, Table::CacheTags, Table::CacheByTag, Table::Expiry]
+    [Table::CACHE, Table::CACHE_TAGS, Table::CACHE_BY_TAG, Table::EXPIRY]
         .map(|table| tx.keys(table).len())
 }
 
@@ -126,7 +126,7 @@ fn a_transaction_that_was_lost_evicts_nothing() {
             tagged: false,
             json: bytes.as_bytes(),
         };
-        lost.put(Table::Cache, &spec.key(key).unwrap(), row.encode().unwrap());
+        lost.put(Table::CACHE, &spec.key(key).unwrap(), row.encode().unwrap());
     }
     let turn = Turn::shared();
     for hash in ["x", "y", "z"] {

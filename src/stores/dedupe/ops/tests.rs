@@ -31,7 +31,7 @@ fn check_index(tx: &MapTx) {
         .collect();
     let mut sorted = filed.clone();
     sorted.sort();
-    assert_eq!(tx.keys(Table::Expiry), sorted);
+    assert_eq!(tx.keys(Table::EXPIRY), sorted);
 }
 
 #[test]

@@ -60,7 +60,7 @@ fn set_result(tx: &mut MapTx, lookup_key: &str, result_ref: &str) {
 
 fn expiry_key(time_ms: u64, lookup_key: &str) -> Vec<u8> {
     let key = TokenKey::encode(&LookupKey::new(lookup_key)).unwrap();
-    expiry::encode_key(time_ms, Table::FormToken, key.as_bytes())
+    expiry::encode_key(time_ms, Table::FORM_TOKEN, key.as_bytes())
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn a_consume_is_one_put_beside_the_token_and_happens_once() {
     let (before, writes) = (tx.snapshot(), tx.writes);
     assert_eq!(consume(&mut tx, &record, START), (Proceed, None));
     assert_eq!(tx.writes, writes + 1);
-    assert_eq!(tx.keys(Table::FormTokenUse), [b"\x01\xaa"]);
+    assert_eq!(tx.keys(Table::FORM_TOKEN_USE), [b"\x01\xaa"]);
     for (key, value) in before {
         assert_eq!(tx.get(key.0, &key.1).unwrap(), Some(value), "an existing row changed");
     }
@@ -173,7 +173,7 @@ fn an_expired_token_is_replaced_with_its_index_row() {
     insert(&mut tx, &token("aa"));
     tx.now_ms = END * 1_000;
     insert(&mut tx, &FormTokenRecord { expires_at: END + 9, ..token("aa") });
-    assert_eq!(tx.keys(Table::Expiry), [expiry_key((END + 9) * 1_000, "aa")]);
+    assert_eq!(tx.keys(Table::EXPIRY), [expiry_key((END + 9) * 1_000, "aa")]);
 }
 
 #[test]
@@ -185,14 +185,14 @@ fn a_token_past_its_grace_is_replaced_with_use_and_index_rows_whether_refiled_or
             insert(&mut tx, &record);
             consume(&mut tx, &record, START);
             if rescheduled {
-                tx.delete(Table::Expiry, &expiry_key(END * 1_000, "aa"));
-                tx.put(Table::Expiry, &expiry_key((END + GRACE) * 1_000, "aa"), Vec::new());
+                tx.delete(Table::EXPIRY, &expiry_key(END * 1_000, "aa"));
+                tx.put(Table::EXPIRY, &expiry_key((END + GRACE) * 1_000, "aa"), Vec::new());
             }
             tx.now_ms = (END + GRACE) * 1_000;
             let next = FormTokenRecord { expires_at, ..token("aa") };
             insert(&mut tx, &next);
-            assert_eq!(tx.keys(Table::Expiry), [expiry_key(expires_at * 1_000, "aa")]);
-            assert!(tx.keys(Table::FormTokenUse).is_empty());
+            assert_eq!(tx.keys(Table::EXPIRY), [expiry_key(expires_at * 1_000, "aa")]);
+            assert!(tx.keys(Table::FORM_TOKEN_USE).is_empty());
             assert_eq!(consume(&mut tx, &next, START), (Proceed, None));
         }
     }
@@ -330,7 +330,7 @@ fn a_listing_has_the_live_tokens_in_pages_and_a_count_has_them_all() {
 #[test]
 fn a_listing_refuses_limits_and_cursors_that_are_not_its_own() {
     let mut tx = room();
-    let foreign = Cursor::new(Table::Handoff, Vec::new());
+    let foreign = Cursor::new(Table::HANDOFF, Vec::new());
     for answer in [
         list(&mut tx, None, 0),
         list(&mut tx, None, MAX_LIST_LIMIT + 1),
@@ -345,7 +345,7 @@ fn a_damaged_row_is_corruption_and_stages_nothing() {
     let mut tx = room();
     insert(&mut tx, &token("aa"));
     consume(&mut tx, &token("aa"), START);
-    for table in [Table::FormTokenUse, Table::FormToken] {
+    for table in [Table::FORM_TOKEN_USE, Table::FORM_TOKEN] {
         tx.put(table, b"\x01\xaa", vec![0xff]);
         let writes = tx.writes;
         let key = LookupKey::new("aa");

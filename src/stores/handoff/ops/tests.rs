@@ -75,7 +75,7 @@ fn set_overwrites_and_leaves_one_index_row() {
     states(&mut tx).set("id", &state(2), 2 * TTL).unwrap();
     assert_eq!(get(&mut tx, "id"), Some(state(2)));
     let expires_at_ms = START_MS + 2 * TTL * 1_000;
-    assert_eq!(tx.keys(Table::Expiry), [expiry::encode_key(expires_at_ms, Table::Handoff, b"id")]);
+    assert_eq!(tx.keys(Table::EXPIRY), [expiry::encode_key(expires_at_ms, Table::HANDOFF, b"id")]);
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn a_state_ends_at_its_time_to_live() {
     tx.now_ms += 1;
     assert_hidden(&mut tx, "id");
     set(&mut tx, "id", 2);
-    assert_eq!(tx.keys(Table::Expiry).len(), 1);
+    assert_eq!(tx.keys(Table::EXPIRY).len(), 1);
 }
 
 #[test]
@@ -289,7 +289,7 @@ fn a_listing_has_the_live_states_in_pages_and_a_count_has_them_all() {
 #[test]
 fn a_listing_refuses_limits_and_cursors_that_are_not_its_own() {
     let mut tx = room();
-    let foreign = Cursor::new(Table::FormToken, Vec::new());
+    let foreign = Cursor::new(Table::FORM_TOKEN, Vec::new());
     for answer in [
         list(&mut tx, None, 0),
         list(&mut tx, None, MAX_LIST_LIMIT + 1),
@@ -306,14 +306,14 @@ fn a_damaged_state_is_corruption_and_nothing_takes_it_away() {
     tx.now_ms = START_MS + LEASE_MS;
     let damaged_json =
         StateRow { expires_at_ms: u64::MAX, json: b"{\"number\":" }.encode().unwrap();
-    tx.put(Table::Handoff, b"id", damaged_json);
+    tx.put(Table::HANDOFF, b"id", damaged_json);
     let writes = tx.writes;
     let mut store = states(&mut tx);
     assert!(matches!(store.get("id"), Err(Error::Corrupted { .. })));
     assert!(matches!(store.get_and_delete("id"), Err(Error::Corrupted { .. })));
     assert!(matches!(store.claim("id", LEASE), Err(Error::Corrupted { .. })));
     assert_eq!(tx.writes, writes);
-    tx.put(Table::Handoff, b"id", vec![0xff]);
+    tx.put(Table::HANDOFF, b"id", vec![0xff]);
     let mut store = states(&mut tx);
     assert!(matches!(store.set("id", &state(1), TTL), Err(Error::Corrupted { .. })));
     assert!(matches!(store.delete("id"), Err(Error::Corrupted { .. })));

@@ -66,13 +66,13 @@ impl History {
         let to = row_key(place, self.epoch, self.last_ms);
         // One more, because a row tells how many requests came before it.
         let found = rows.scan(
-            Table::RateLimitRequest,
+            Table::RATE_LIMIT_REQUEST,
             from,
             Bound::Included(&to),
             limit.saturating_add(1),
         )?;
         let marks = found.iter().map(|(key, value)| {
-            let number = codec::decode_row(Table::RateLimitRequest.name(), value)?;
+            let number = codec::decode_row(Table::RATE_LIMIT_REQUEST.name(), value)?;
             Ok(Mark { ms: decode_row_key(key)?.1, number })
         });
         let marks = marks.collect::<Result<Vec<_>>>()?;
@@ -142,7 +142,7 @@ mod tests {
         let mut copy = History::idle(history.idle_since_ms());
         for &requests in requests {
             let (key, value) = copy.append(place, requests).unwrap();
-            tx.put(Table::RateLimitRequest, &key, value);
+            tx.put(Table::RATE_LIMIT_REQUEST, &key, value);
         }
         copy
     }
@@ -202,7 +202,7 @@ mod tests {
         let (mut tx, mut history) = (MapTx::at(100), History::default());
         history.record(&mut tx, PLACE, 100).unwrap();
         history.record(&mut tx, PLACE, 101).unwrap();
-        tx.delete(Table::RateLimitRequest, &row_key(PLACE, 0, 100));
+        tx.delete(Table::RATE_LIMIT_REQUEST, &row_key(PLACE, 0, 100));
         assert!(history.requests(&mut tx, PLACE, None, 9).is_err());
     }
 }

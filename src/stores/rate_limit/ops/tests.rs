@@ -20,15 +20,15 @@ fn garbage_is_removed_as_fast_as_it_is_made() {
     for _ in 0..500 {
         tx.now_ms += 10;
         assert!(api(&mut tx, 1_000, 100).acquire("r").unwrap());
-        assert!(tx.keys(Table::RateLimitRequest).len() <= 11);
-        assert_eq!(tx.keys(Table::Expiry).len(), 1);
+        assert!(tx.keys(Table::RATE_LIMIT_REQUEST).len() <= 11);
+        assert_eq!(tx.keys(Table::EXPIRY).len(), 1);
     }
     api(&mut tx, 1_000, 100).reset("r").unwrap();
     for _ in 0..20 {
         tx.now_ms += 10;
         api(&mut tx, 1_000, 100).record("r").unwrap();
     }
-    assert!(tx.keys(Table::RateLimitRequest).len() <= 11);
+    assert!(tx.keys(Table::RATE_LIMIT_REQUEST).len() <= 11);
 }
 
 #[test]
@@ -37,7 +37,7 @@ fn requests_of_one_millisecond_share_a_row() {
     for _ in 0..50 {
         api(&mut tx, 1_000, 100).record("r").unwrap();
     }
-    assert_eq!(tx.keys(Table::RateLimitRequest).len(), 1);
+    assert_eq!(tx.keys(Table::RATE_LIMIT_REQUEST).len(), 1);
     assert_eq!(api(&mut tx, 1_000, 100).status("r").unwrap().remaining, 950);
 }
 
@@ -49,10 +49,10 @@ fn the_index_row_follows_only_now_and_then_and_never_falls_far_behind() {
     for _ in 0..1_000 {
         tx.now_ms += 1;
         api(&mut tx, 5_000, 1_000).record("r").unwrap();
-        let filed = tx.keys(Table::Expiry);
+        let filed = tx.keys(Table::EXPIRY);
         moves += usize::from(filed != last);
         let (indexed_at_ms, table, _) = expiry::decode_key(&filed[0]).unwrap();
-        assert_eq!(table, Table::RateLimit);
+        assert_eq!(table, Table::RATE_LIMIT);
         assert!(indexed_at_ms + 250 >= tx.now_ms + 1_000 && indexed_at_ms <= tx.now_ms + 1_000);
         last = filed;
     }
@@ -144,9 +144,9 @@ fn rows_round_trip_in_frozen_bytes() {
     assert_eq!(
         rows,
         [
-            (Table::Expiry, expiry::encode_key(1_300, Table::RateLimit, &key), vec![]),
+            (Table::EXPIRY, expiry::encode_key(1_300, Table::RATE_LIMIT, &key), vec![]),
             (
-                Table::RateLimit,
+                Table::RATE_LIMIT,
                 key,
                 [
                     &[0, 1, 251, 232, 3, 1, 251, 20, 5][..],
@@ -154,8 +154,8 @@ fn rows_round_trip_in_frozen_bytes() {
                 ]
                 .concat()
             ),
-            (Table::RateLimitRequest, request, vec![0]),
-            (Table::RateLimitStore, vec![], vec![1]),
+            (Table::RATE_LIMIT_REQUEST, request, vec![0]),
+            (Table::RATE_LIMIT_STORE, vec![], vec![1]),
         ]
     );
 }
@@ -164,7 +164,7 @@ fn rows_round_trip_in_frozen_bytes() {
 fn damaged_rows_are_corruption() {
     for bytes in [&[][..], &[1], &[0; 3], &[255; 20]] {
         let mut tx = MapTx::at(0);
-        tx.put(Table::RateLimit, b"\x01api\0\0r", bytes.to_vec());
+        tx.put(Table::RATE_LIMIT, b"\x01api\0\0r", bytes.to_vec());
         assert!(matches!(api(&mut tx, 1, 1).acquire("r"), Err(crate::Error::Corrupted { .. })));
     }
 }
@@ -212,7 +212,7 @@ fn a_window_without_requests_remembers_as_long_as_one_that_was_swept() {
         api(&mut tx, 5, 60).set_resource_config("r", config(5, 1)).unwrap();
         tx.now_ms += 100;
         if swept {
-            for table in [Table::RateLimit, Table::RateLimitRequest, Table::Expiry] {
+            for table in [Table::RATE_LIMIT, Table::RATE_LIMIT_REQUEST, Table::EXPIRY] {
                 tx.keys(table).iter().for_each(|key| tx.delete(table, key));
             }
         }

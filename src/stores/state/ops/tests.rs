@@ -51,7 +51,7 @@ impl Writer for Counting {
 }
 
 const TABLES: [Table; 4] =
-    [Table::State, Table::StateEvent, Table::StateKind, Table::StateTenantKind];
+    [Table::STATE, Table::STATE_EVENT, Table::STATE_KIND, Table::STATE_TENANT_KIND];
 
 fn of(user: &str, id: &str, kind: &str) -> StateRecord {
     StateRecord { id: id.into(), ..StateRecord::new(Identity::new("t", user, "s", ""), kind, id) }
@@ -69,7 +69,7 @@ fn secondary_rows_come_and_go_with_their_primary() {
     assert_eq!(counts(&tx), [2; 4]);
     save(&mut tx, &of("u", "e3", "a")).unwrap();
     assert_eq!(counts(&tx), [2; 4]);
-    assert_eq!(tx.keys(Table::StateEvent), [b"e2", b"e3"]);
+    assert_eq!(tx.keys(Table::STATE_EVENT), [b"e2", b"e3"]);
     delete(&mut tx, &Identity::new("t", "u", "s", ""), "b").unwrap();
     assert_eq!(counts(&tx), [1; 4]);
     assert_eq!(delete_scope(&mut tx, ("t", "u", "s"), usize::MAX).unwrap(), (1, true));
@@ -108,8 +108,8 @@ fn a_refused_operation_stages_nothing() {
 fn damage_is_corruption_and_stages_nothing() {
     let mut tx = MapTx::at(5);
     save(&mut tx, &of("u", "e1", "a")).unwrap();
-    let key = tx.keys(Table::State).remove(0);
-    tx.put(Table::State, &key, b"\xff".to_vec());
+    let key = tx.keys(Table::STATE).remove(0);
+    tx.put(Table::STATE, &key, b"\xff".to_vec());
     let before = tx.snapshot();
     let whose = Identity::new("t", "u", "s", "");
     let corrupted = |answer: Result<(), StateError>| {
@@ -122,7 +122,7 @@ fn damage_is_corruption_and_stages_nothing() {
     corrupted(delete_scope(&mut tx, ("t", "u", "s"), usize::MAX).map(drop));
     corrupted(scan::list_kind(&mut tx, ListScope::maintenance(), "a").map(drop));
     assert_eq!(tx.snapshot(), before);
-    tx.delete(Table::State, &key);
+    tx.delete(Table::STATE, &key);
     corrupted(load_by_event_id(&mut tx, &"e1".into()).map(drop));
     corrupted(scan::list_kind(&mut tx, ListScope::maintenance(), "a").map(drop));
 }

@@ -10,6 +10,9 @@
 //! which alone decides (a consumed form token, for one, outlives its index row by its grace, and is
 //! filed again).
 
+pub(crate) mod schema;
+
+use super::schema::catalogue;
 use crate::codec::key;
 use crate::engine::access::Writer;
 use crate::tables::Table;
@@ -27,7 +30,7 @@ pub(crate) fn encode_key(time_ms: u64, table: Table, primary: &[u8]) -> Vec<u8> 
 pub(crate) fn decode_key(mut encoded: &[u8]) -> Option<(u64, Table, &[u8])> {
     let time_ms = key::take_u64(&mut encoded)?;
     let (&number, primary) = encoded.split_first()?;
-    Some((time_ms, Table::from_number(number)?, primary))
+    Some((time_ms, catalogue().numbered(number)?, primary))
 }
 
 /// The first key that an index row for `time_ms` can have.
@@ -37,12 +40,12 @@ pub(crate) fn first_key(time_ms: u64) -> [u8; 8] {
 
 /// Files the row at `primary` of `table` under `time_ms`.
 pub(crate) fn put(tx: &mut dyn Writer, time_ms: u64, table: Table, primary: &[u8]) {
-    tx.put(Table::Expiry, &encode_key(time_ms, table, primary), Vec::new());
+    tx.put(Table::EXPIRY, &encode_key(time_ms, table, primary), Vec::new());
 }
 
 /// Takes the row at `primary` of `table` from under `time_ms`.
 pub(crate) fn delete(tx: &mut dyn Writer, time_ms: u64, table: Table, primary: &[u8]) {
-    tx.delete(Table::Expiry, &encode_key(time_ms, table, primary));
+    tx.delete(Table::EXPIRY, &encode_key(time_ms, table, primary));
 }
 
 /// Files the row at `primary` of `table` under `to_ms` instead of `from_ms`. Stages nothing when
@@ -71,14 +74,14 @@ mod tests {
 
     #[test]
     fn the_bytes_are_frozen() {
-        let encoded = encode_key(0x0102_0304, Table::Handoff, b"k\0");
+        let encoded = encode_key(0x0102_0304, Table::HANDOFF, b"k\0");
         assert_eq!(encoded, b"\0\0\0\0\x01\x02\x03\x04\x03k\0");
-        assert_eq!(decode_key(&encoded), Some((0x0102_0304, Table::Handoff, &b"k\0"[..])));
+        assert_eq!(decode_key(&encoded), Some((0x0102_0304, Table::HANDOFF, &b"k\0"[..])));
     }
 
     #[test]
     fn short_keys_and_unknown_tables_are_refused() {
-        let encoded = encode_key(7, Table::FormToken, b"");
+        let encoded = encode_key(7, Table::FORM_TOKEN, b"");
         for cut in 0..encoded.len() {
             assert_eq!(decode_key(&encoded[..cut]), None);
         }
@@ -90,18 +93,18 @@ mod tests {
     #[test]
     fn a_move_leaves_one_row_and_no_move_stages_nothing() {
         let mut tx = MapTx::at(0);
-        put(&mut tx, 5, Table::Handoff, b"k");
-        move_to(&mut tx, Some(5), 9, Table::Handoff, b"k");
-        assert_eq!(tx.keys(Table::Expiry), [encode_key(9, Table::Handoff, b"k")]);
+        put(&mut tx, 5, Table::HANDOFF, b"k");
+        move_to(&mut tx, Some(5), 9, Table::HANDOFF, b"k");
+        assert_eq!(tx.keys(Table::EXPIRY), [encode_key(9, Table::HANDOFF, b"k")]);
         let writes = tx.writes;
-        move_to(&mut tx, Some(9), 9, Table::Handoff, b"k");
+        move_to(&mut tx, Some(9), 9, Table::HANDOFF, b"k");
         assert_eq!(tx.writes, writes);
     }
 
     proptest! {
         #[test]
         fn keys_sort_by_time_first(a in any::<u64>(), b in any::<u64>(), tail in prop::collection::vec(any::<u8>(), 0..4)) {
-            let (key_a, key_b) = (encode_key(a, Table::Handoff, &tail), encode_key(b, Table::Handoff, &tail));
+            let (key_a, key_b) = (encode_key(a, Table::HANDOFF, &tail), encode_key(b, Table::HANDOFF, &tail));
             prop_assert_eq!(key_a.cmp(&key_b), a.cmp(&b));
         }
     }

@@ -1,11 +1,35 @@
-//! The rows that the adapter for the crate `codlet` writes, in every build: whoever checks or
-//! copies a file must know them whether or not the adapter is compiled.
+//! The rows that the adapter for the crate `codlet` writes.
 
 use crate::codec;
 use crate::error::Result;
 use crate::tables::Table;
 
-/// A row of [`Table::CodletCode`] or [`Table::CodletSession`], by id.
+/// What a record is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RecordKind {
+    Code,
+    Session,
+}
+
+impl RecordKind {
+    /// The records by id.
+    pub(crate) fn by_id(self) -> Table {
+        match self {
+            RecordKind::Code => Table::CODLET_CODE,
+            RecordKind::Session => Table::CODLET_SESSION,
+        }
+    }
+
+    /// The ids by lookup key.
+    pub(crate) fn by_key(self) -> Table {
+        match self {
+            RecordKind::Code => Table::CODLET_CODE_KEY,
+            RecordKind::Session => Table::CODLET_SESSION_KEY,
+        }
+    }
+}
+
+/// A row of [`Table::CODLET_CODE`] or [`Table::CODLET_SESSION`], by id.
 #[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub(crate) struct Record {
     /// The key of the row that leads from the lookup key to this one.
@@ -45,7 +69,7 @@ pub(crate) struct Use {
 
 impl CodeRow {
     pub(crate) fn decode(record: &Record) -> Result<Self> {
-        codec::decode_row(Table::CodletCode.name(), &record.content)
+        codec::decode_row(Table::CODLET_CODE.name(), &record.content)
     }
 }
 
@@ -62,11 +86,11 @@ pub(crate) struct SessionRow {
 
 impl SessionRow {
     pub(crate) fn decode(record: &Record) -> Result<Self> {
-        codec::decode_row(Table::CodletSession.name(), &record.content)
+        codec::decode_row(Table::CODLET_SESSION.name(), &record.content)
     }
 }
 
-/// A row of [`Table::CodletFailures`]: the failures of one key, the oldest run first.
+/// A row of [`Table::CODLET_FAILURES`]: the failures of one key, the oldest run first.
 #[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub(crate) struct FailuresRow {
     /// The window that the last failure was recorded with.
@@ -84,7 +108,7 @@ pub(crate) struct Run {
 
 impl FailuresRow {
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
-        codec::decode_row(Table::CodletFailures.name(), bytes)
+        codec::decode_row(Table::CODLET_FAILURES.name(), bytes)
     }
 
     /// When nothing in it counts any more, which is where the expiry index has it.
