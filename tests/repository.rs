@@ -82,13 +82,16 @@ fn test_modules(path: &str, text: &str) -> Vec<String> {
         "mod.rs" | "lib.rs" | "main.rs" => dir.to_owned(),
         _ => format!("{dir}/{}", name.trim_end_matches(".rs")),
     };
-    let lines: Vec<_> = text.lines().collect();
-    lines
-        .windows(2)
-        .filter(|pair| pair[0] == "#[cfg(test)]")
-        .filter_map(|pair| pair[1].split_once("mod ")?.1.strip_suffix(';'))
-        .map(|module| format!("{dir}/{module}").trim_start_matches('/').to_owned())
-        .collect()
+    let mut marked = false;
+    let mut modules = Vec::new();
+    for line in text.lines() {
+        let declared = line.split_once("mod ").and_then(|(_, name)| name.strip_suffix(';'));
+        if let Some(name) = declared.filter(|_| marked) {
+            modules.push(format!("{dir}/{name}").trim_start_matches('/').to_owned());
+        }
+        marked = line == "#[cfg(test)]" || (marked && line.starts_with("#["));
+    }
+    modules
 }
 
 /// Leaves out every inline module that is compiled for tests only.
