@@ -1,6 +1,6 @@
 //! What a room tells the crates `tracing` and `metrics`.
-#![cfg(feature = "testing")]
 
+#[path = "support/rooms.rs"]
 mod rooms;
 
 use cloakroom::limits::LONGEST_KEYS_LOG_CAPACITY;

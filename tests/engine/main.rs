@@ -1,0 +1,22 @@
+//! The engine under crashes, failing disks and compaction: simulated histories, models, and what
+//! each caller waits for.
+
+#[cfg(feature = "testing")]
+#[path = "../support/all_stores/mod.rs"]
+mod all_stores;
+mod compaction;
+#[cfg(feature = "testing")]
+mod crash_simulation;
+#[cfg(feature = "testing")]
+mod crash_stores;
+#[cfg(feature = "testing")]
+mod durability;
+#[cfg(feature = "testing")]
+mod failures;
+#[cfg(feature = "testing")]
+mod model;
+#[cfg(feature = "testing")]
+#[path = "../support/rooms.rs"]
+mod rooms;
+#[cfg(feature = "testing")]
+mod simulation;

@@ -1,0 +1,12 @@
+//! Tests that start processes: the `cloakroom` command, and this program again as a child that is
+//! refused, holds a lock or is killed.
+
+#[cfg(feature = "cli")]
+mod command;
+#[cfg(feature = "cli")]
+mod command_files;
+#[cfg(unix)]
+mod kill;
+mod opening;
+#[path = "../support/rooms.rs"]
+mod rooms;

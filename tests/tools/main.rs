@@ -1,0 +1,15 @@
+//! The tools that work on a whole room: verification, salvage, backup, export and import, and the
+//! golden files of each format version.
+
+#[path = "../support/all_stores/mod.rs"]
+mod all_stores;
+mod backup;
+mod export;
+#[cfg(feature = "codlet")]
+mod format;
+#[path = "../support/rooms.rs"]
+mod rooms;
+mod salvage;
+mod verify;
+#[path = "../support/whole_rooms.rs"]
+mod whole_rooms;
