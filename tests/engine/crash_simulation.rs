@@ -51,7 +51,7 @@ fn report(
     panic!(
         "seed {seed}, event {event}, image {image}: {}\nthe last steps:\n  {tail}\nreplay with:\n  \
          CLOAKROOM_SIM_SEED={seed} CLOAKROOM_SIM_EVENT={event} cargo test --features testing \
-         --test crash_simulation {test} -- --nocapture",
+         --test engine crash_simulation::{test} -- --nocapture",
         violation.0
     );
 }

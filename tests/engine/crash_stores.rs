@@ -187,7 +187,7 @@ fn a_power_failure_leaves_every_store_as_it_was_after_one_and_the_same_step() {
                 panic!(
                     "seed {seed}, event {event}, {what}\nthe last steps:\n  {tail}\nreplay with:\n  \
                      CLOAKROOM_SIM_SEED={seed} CLOAKROOM_SIM_EVENT={event} cargo test --features testing \
-                     --test crash_stores -- --nocapture"
+                     --test engine crash_stores -- --nocapture"
                 );
             }
         }

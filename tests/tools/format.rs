@@ -5,7 +5,7 @@
 //! zero. It was left by a process that was killed, so half of its rows are in the log. Beside it is
 //! what an export of it answers. A file is written once, with the release of its version, and never
 //! changed: a build that reads it differently is wrong. `CLOAKROOM_GOLDEN=write cargo test
-//! --all-features --test format -- --ignored` writes those of the present version.
+//! --all-features --test tools -- --ignored` writes those of the present version.
 
 use crate::all_stores::dump::{Dump, event_id, go_on};
 use crate::all_stores::ops::{Op, identity, issue, kind, lookup_key, name};
