@@ -24,14 +24,7 @@ use std::time::Duration;
 /// Every method has taken its effect, in order, when it returns; the [`Pending`] is the wait for
 /// its durability. Points in time are seconds since the Unix epoch.
 ///
-/// | state of the token | binding (subject, purpose, resource) | outcome of a consume | result |
-/// |---|---|---|---|
-/// | unknown key | any | `Invalid` | `None` |
-/// | unconsumed, `expires_at > now` | all equal | `Proceed`, for exactly one caller ever | `None` |
-/// | unconsumed, `expires_at <= now` | any | `Invalid` | `None` |
-/// | consumed, `now < expires_at + grace` | all equal | `Replay` | what was stored last |
-/// | consumed, later | any | `Invalid`, swept or not | `None` |
-/// | any | any differs (`None` and `Some(x)` differ) | `Invalid`, and nothing changes | `None` |
+#[doc = include_str!("../../../docs/tables/consume-outcomes.md")]
 ///
 /// # Errors
 /// Of every method: [`TooLarge`](crate::Error::TooLarge) when a string is over
