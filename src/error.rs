@@ -1,5 +1,9 @@
 //! What can go wrong, and what each failure leaves behind.
 
+mod state;
+
+pub use state::StateError;
+
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -205,10 +209,10 @@ pub enum Error {
     )]
     NestedTransaction,
 
-    /// The store of agent state refused an operation inside a transaction of several stores. The
-    /// error inside is a [`StateError`](crate::StateError), and says why. Not applied.
+    /// The store of agent state refused an operation inside a transaction of several stores, and
+    /// says why. Not applied.
     #[error(transparent)]
-    State(Arc<dyn std::error::Error + Send + Sync>),
+    State(Box<StateError>),
 }
 
 impl Error {

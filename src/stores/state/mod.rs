@@ -1,7 +1,6 @@
 //! Agent state: what an agent remembers, by whose it is, with optimistic concurrency.
 
 pub(crate) mod check;
-mod error;
 mod handle;
 mod ops;
 mod record;
@@ -10,7 +9,7 @@ mod scan;
 pub(crate) mod schema;
 mod tx;
 
-pub use error::StateError;
+pub use crate::error::StateError;
 pub use handle::State;
 pub use record::{
     EventId, Identity, ListScope, SlotExpectation, StateRecord, validate_identity,
@@ -19,7 +18,7 @@ pub use record::{
 pub(crate) use record::{validate_event_id, validate_session, validate_slot};
 pub use tx::StateTx;
 
-use super::page::{Cursor, Page};
+use super::page::{Cursor, CursorParseError, Page};
 use crate::Pending;
 use std::sync::Arc;
 
@@ -164,6 +163,13 @@ pub struct StateStats {
     pub states: u64,
     /// Bytes of keys and values of all these; index rows are not counted.
     pub bytes: u64,
+}
+
+/// A string that is no cursor is no cursor of a scan.
+impl From<CursorParseError> for StateError {
+    fn from(error: CursorParseError) -> Self {
+        Self::InvalidScan(error.to_string())
+    }
 }
 
 /// A shared store is a store.

@@ -1,6 +1,6 @@
 //! What a store of agent state keeps, and what may be asked of it.
 
-use super::error::StateError;
+use super::StateError;
 use crate::stores::length::check_len;
 use parking_lot::Mutex;
 use std::convert::Infallible;

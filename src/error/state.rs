@@ -1,13 +1,24 @@
 //! What a store of agent state refuses, and why.
+//!
+//! It stands beside [`Error`], and not with its store, because each of the two holds the other:
+//! the store answers what the engine says, and a transaction of several stores answers what the
+//! store says.
 
-use crate::error::Error;
-use crate::stores::page::CursorParseError;
-use std::sync::Arc;
+use super::Error;
 
-/// An error of a [`StateStore`](super::StateStore). Nothing was applied, unless it is a
+/// An error of a [`StateStore`](crate::state::StateStore). Nothing was applied, unless it is a
 /// [`Store`](Self::Store) error that says otherwise ([`Error::OutcomeUnknown`]), or the answer of a
-/// [`delete_scope`](super::StateStore::delete_scope) in several steps, of which those before the
-/// error stay.
+/// [`delete_scope`](crate::state::StateStore::delete_scope) in several steps, of which those before
+/// the error stay.
+///
+/// A [`StateError`] becomes an [`Error`] and back without loss: `?` does both.
+///
+/// ```
+/// use cloakroom::state::StateError;
+/// use cloakroom::Error;
+/// let error = Error::from(StateError::ConditionFailed);
+/// assert!(matches!(StateError::from(error), StateError::ConditionFailed));
+/// ```
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum StateError {
@@ -15,7 +26,7 @@ pub enum StateError {
     #[error("identity required: {0} is empty; tenant, user and session must all be given")]
     IdentityRequired(&'static str),
 
-    /// The record, or what else was passed, cannot be worked with.
+    /// The record, or another argument, is not one that the store works with. The text says why.
     #[error("invalid record: {0}")]
     InvalidRecord(String),
 
@@ -31,15 +42,19 @@ pub enum StateError {
     )]
     IdempotencyConflict,
 
-    /// A listing over all tenants was asked for without saying that it is meant.
+    /// A listing over all tenants was asked for without [`ListScope::maintenance`], which says that
+    /// it is meant.
+    ///
+    /// [`ListScope::maintenance`]: crate::state::ListScope::maintenance
     #[error("this reads across identities; pass `ListScope::maintenance()` if that is meant")]
     MaintenanceScopeRequired,
 
-    /// A slot does not hold what was expected.
+    /// A slot does not hold what was expected of it. Nothing was written.
     #[error("a slot does not hold what was expected of it; load it again and decide anew")]
     ConditionFailed,
 
-    /// A scan's limit, tenant, prefix or cursor cannot be worked with.
+    /// The limit, tenant, prefix or cursor of a scan is not one that the store works with. The text
+    /// says why.
     #[error("invalid scan: {0}")]
     InvalidScan(String),
 
@@ -56,38 +71,33 @@ pub enum StateError {
         known: Vec<String>,
     },
 
-    /// What the engine says: a string or record is too large, the disk failed, bytes are damaged.
-    /// The inner error says what is left behind.
+    /// An error of the engine: a string or record is too large, the disk failed, bytes are damaged.
+    /// The inner error says what state it leaves behind.
     #[error(transparent)]
     Store(Error),
 }
 
+/// A closed room is a closed store; a refusal that went through a transaction of several stores is
+/// itself again; every other error is the engine's.
 impl From<Error> for StateError {
     fn from(error: Error) -> Self {
         match error {
             Error::Closed => Self::StoreClosed,
-            Error::State(error) => match error.downcast_ref::<Self>() {
-                Some(state) => state.clone(),
-                None => Self::Store(Error::State(error)),
-            },
+            Error::State(refusal) => *refusal,
             error => Self::Store(error),
         }
     }
 }
 
+/// The inverse: what the engine said is itself again, and a refusal of the store is an
+/// [`Error::State`].
 impl From<StateError> for Error {
     fn from(error: StateError) -> Self {
         match error {
             StateError::StoreClosed => Self::Closed,
             StateError::Store(error) => error,
-            error => Self::State(Arc::new(error)),
+            refusal => Self::State(Box::new(refusal)),
         }
-    }
-}
-
-impl From<CursorParseError> for StateError {
-    fn from(error: CursorParseError) -> Self {
-        Self::InvalidScan(error.to_string())
     }
 }
 
