@@ -7,6 +7,7 @@ use std::time::Duration;
 /// Whatever the level, a file never opens inconsistent: a crash takes away a suffix of the writes,
 /// never a part of one or one from the middle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Durability {
     /// When the disk has it: survives a power failure. The default of form tokens, claim checks and
     /// state.

@@ -44,6 +44,14 @@ impl Default for StateConfig {
     }
 }
 
+impl StateConfig {
+    /// The driver called `driver`, with its data at `dsn`.
+    #[must_use]
+    pub fn new(driver: impl Into<String>, dsn: impl Into<String>) -> Self {
+        Self { driver: driver.into(), dsn: dsn.into() }
+    }
+}
+
 /// What makes a store of a configuration.
 type Factory = Arc<dyn Fn(&StateConfig) -> Result<Arc<dyn StateStore>, StateError> + Send + Sync>;
 

@@ -23,6 +23,14 @@ pub struct Page<T> {
     pub next: Option<Cursor>,
 }
 
+impl<T> Page<T> {
+    /// A page of `items`, and where the next page begins, as a driver answers it.
+    #[must_use]
+    pub fn new(items: Vec<T>, next: Option<Cursor>) -> Self {
+        Self { items, next }
+    }
+}
+
 /// A place in a listing, opaque to the caller. It outlives the room, and has a string form that
 /// [`FromStr`] takes back.
 ///

@@ -4,6 +4,17 @@ use crate::error::{Error, Result};
 use std::time::Duration;
 
 /// How the capacity of an adaptive limiter follows the activity of users.
+///
+/// A configuration that contradicts itself is refused where it is used.
+///
+/// ```
+/// use cloakroom::adaptive_rate_limit::AdaptiveConfig;
+/// use std::time::Duration;
+/// let config = AdaptiveConfig::default()
+///     .with_monitoring_window(Duration::from_secs(5 * 60))
+///     .with_min_user_reserved(10);
+/// assert_eq!(config.high_activity_threshold, 10);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdaptiveConfig {
     /// How far back user requests are looked at. Not zero. 15 minutes by default.
@@ -43,6 +54,60 @@ impl Default for AdaptiveConfig {
 }
 
 impl AdaptiveConfig {
+    /// The same configuration, looking this far back at user requests.
+    #[must_use]
+    pub fn with_monitoring_window(self, monitoring_window: Duration) -> Self {
+        Self { monitoring_window, ..self }
+    }
+
+    /// The same configuration, calling activity high from this many user requests on.
+    #[must_use]
+    pub fn with_high_activity_threshold(self, high_activity_threshold: u64) -> Self {
+        Self { high_activity_threshold, ..self }
+    }
+
+    /// The same configuration, calling activity moderate from this many user requests on.
+    #[must_use]
+    pub fn with_moderate_activity_threshold(self, moderate_activity_threshold: u64) -> Self {
+        Self { moderate_activity_threshold, ..self }
+    }
+
+    /// The same configuration, recomputing the shares of a resource at most once in this time.
+    #[must_use]
+    pub fn with_recalculation_interval(self, recalculation_interval: Duration) -> Self {
+        Self { recalculation_interval, ..self }
+    }
+
+    /// The same configuration, reserving nothing for users when the last user request is longer ago than this.
+    #[must_use]
+    pub fn with_sustained_inactivity_threshold(
+        self,
+        sustained_inactivity_threshold: Duration,
+    ) -> Self {
+        Self { sustained_inactivity_threshold, ..self }
+    }
+
+    /// The same configuration, pausing the background, or not, while user activity is high and increasing.
+    #[must_use]
+    pub fn with_background_pause_on_increasing_trend(
+        self,
+        background_pause_on_increasing_trend: bool,
+    ) -> Self {
+        Self { background_pause_on_increasing_trend, ..self }
+    }
+
+    /// The same configuration, scaling the share of users by at most this factor.
+    #[must_use]
+    pub fn with_max_user_scaling(self, max_user_scaling: f64) -> Self {
+        Self { max_user_scaling, ..self }
+    }
+
+    /// The same configuration, reserving this many requests for users when there is little to go by.
+    #[must_use]
+    pub fn with_min_user_reserved(self, min_user_reserved: u64) -> Self {
+        Self { min_user_reserved, ..self }
+    }
+
     /// Refuses what contradicts itself.
     pub(crate) fn check(&self) -> Result<()> {
         let refuse = |what: String| Err(Error::InvalidConfig(what));

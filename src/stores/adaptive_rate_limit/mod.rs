@@ -12,7 +12,7 @@ pub use handle::AdaptiveRateLimit;
 pub use tx::AdaptiveRateLimitTx;
 
 use crate::Pending;
-use crate::stores::rate_limit::{RateLimitConfig, span_ms};
+use crate::stores::rate_limit::{RateLimitConfig, RateLimitStatus, span_ms};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,10 +89,10 @@ pub trait AdaptiveRateLimitStore: Send + Sync {
     /// The configuration of a resource: its own, or else the limiter's.
     fn resource_config(&self, resource: &str) -> Pending<RateLimitConfig>;
 
-    /// Notes that `origin` is to be left alone until `until`, in milliseconds since the Unix epoch.
+    /// Notes that `origin` is to be left alone until `until_ms`.
     /// The last one that is set holds. A cooldown is a note for the caller, and does not change
     /// what [`acquire`](Self::acquire) answers.
-    fn set_cooldown(&self, origin: &str, until: u64) -> Pending<()>;
+    fn set_cooldown(&self, origin: &str, until_ms: u64) -> Pending<()>;
 
     /// Until when `origin` is to be left alone, in milliseconds since the Unix epoch. `None` from
     /// that time on.
@@ -106,7 +106,8 @@ pub trait AdaptiveRateLimitStore: Send + Sync {
     fn clear(&self) -> Pending<()>;
 }
 
-/// What is left of a shared limit.
+/// What is left of a shared limit. A driver makes one with [`new`](Self::new) and the `with_`
+/// methods.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AdaptiveRateLimitStatus {
@@ -126,6 +127,51 @@ pub struct AdaptiveRateLimitStatus {
     pub recent_user_activity: u64,
     /// Why the shares are what they are, in words.
     pub reason: String,
+}
+
+impl AdaptiveRateLimitStatus {
+    /// The status of a limit that no user has a share of: `status` says what is left of it, and the
+    /// background may have all of it.
+    #[must_use]
+    pub fn new(status: RateLimitStatus) -> Self {
+        let RateLimitStatus { remaining, reset_time, limit } = status;
+        Self {
+            remaining,
+            reset_time,
+            limit,
+            user_reserved: 0,
+            background_max: limit,
+            background_paused: false,
+            recent_user_activity: 0,
+            reason: String::new(),
+        }
+    }
+
+    /// The same status; `user_reserved` requests are reserved for users, and the background may
+    /// have the rest of the limit.
+    #[must_use]
+    pub fn with_user_reserved(self, user_reserved: u64) -> Self {
+        let background_max = self.limit.saturating_sub(user_reserved);
+        Self { user_reserved, background_max, ..self }
+    }
+
+    /// The same status; the background has to wait, or not.
+    #[must_use]
+    pub fn with_background_paused(self, background_paused: bool) -> Self {
+        Self { background_paused, ..self }
+    }
+
+    /// The same status, with this many user requests inside the monitoring window.
+    #[must_use]
+    pub fn with_recent_user_activity(self, recent_user_activity: u64) -> Self {
+        Self { recent_user_activity, ..self }
+    }
+
+    /// The same status, with the reason of the shares in words.
+    #[must_use]
+    pub fn with_reason(self, reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), ..self }
+    }
 }
 
 /// A resource in a listing.
@@ -194,8 +240,8 @@ impl<S: AdaptiveRateLimitStore + ?Sized> AdaptiveRateLimitStore for Arc<S> {
         (**self).resource_config(resource)
     }
 
-    fn set_cooldown(&self, origin: &str, until: u64) -> Pending<()> {
-        (**self).set_cooldown(origin, until)
+    fn set_cooldown(&self, origin: &str, until_ms: u64) -> Pending<()> {
+        (**self).set_cooldown(origin, until_ms)
     }
 
     fn cooldown(&self, origin: &str) -> Pending<Option<u64>> {

@@ -108,8 +108,8 @@ impl<'a> AdaptiveRateLimitTx<'a> {
     }
 
     /// See [`AdaptiveRateLimitStore::set_cooldown`](super::AdaptiveRateLimitStore::set_cooldown).
-    pub fn set_cooldown(&mut self, origin: &str, until: u64) -> Result<()> {
-        self.limiter.set_cooldown(self.tx, origin, until)
+    pub fn set_cooldown(&mut self, origin: &str, until_ms: u64) -> Result<()> {
+        self.limiter.set_cooldown(self.tx, origin, until_ms)
     }
 
     /// See [`AdaptiveRateLimitStore::cooldown`](super::AdaptiveRateLimitStore::cooldown).

@@ -92,6 +92,20 @@ pub struct Registration {
     pub is_owner: bool,
 }
 
+impl Registration {
+    /// The registration of the caller who owns the job, as a driver answers it.
+    #[must_use]
+    pub fn owner(job_id: JobId) -> Self {
+        Self { job_id, is_owner: true }
+    }
+
+    /// The registration of a caller who joins the job of another one, as a driver answers it.
+    #[must_use]
+    pub fn joiner(job_id: JobId) -> Self {
+        Self { job_id, is_owner: false }
+    }
+}
+
 /// How far a job has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

@@ -1,10 +1,10 @@
 //! The form tokens of a room.
 
-use super::ops::{self, Binding};
+use super::ops;
 use super::row::TokenKey;
 use super::{
-    FormTokenEntry, FormTokenRecord, FormTokenStats, FormTokenStore, LookupKey,
-    TokenConsumeOutcome, TokenSubject,
+    FormTokenEntry, FormTokenRecord, FormTokenStats, FormTokenStore, LookupKey, TokenConsume,
+    TokenConsumeOutcome, TokenOutcome, TokenSubject,
 };
 use crate::Pending;
 use crate::durability::Durability;
@@ -43,6 +43,29 @@ impl FormTokens {
     #[must_use]
     pub fn with_replay_grace(self, replay_grace: Duration) -> Self {
         Self { replay_grace, ..self }
+    }
+
+    /// Consumes a token, or says what became of it: [`FormTokenStore::consume_form_token`] with one
+    /// argument and one answer. See [`TokenConsume`] for an example.
+    ///
+    /// # Errors
+    /// Those of [`FormTokenStore`].
+    pub fn consume(&self, consume: TokenConsume<'_>) -> Pending<TokenOutcome> {
+        self.consume_as(consume)
+    }
+
+    fn consume_as<R: From<(TokenConsumeOutcome, Option<String>)>>(
+        &self,
+        consume: TokenConsume<'_>,
+    ) -> Pending<R> {
+        let keys = match encode_keys(consume.candidates) {
+            Ok(keys) => keys,
+            Err(error) => return Pending::ready(Err(error)),
+        };
+        let grace_ms = super::grace_ms(self.replay_grace);
+        self.engine.transact(self.durability, &rows_of(&keys), |tx| {
+            ops::consume(tx, &keys, consume.binding, consume.now, grace_ms).map(R::from)
+        })
     }
 
     /// Up to `limit` live tokens behind `cursor` (from the first without one), consumed ones within
@@ -122,15 +145,8 @@ impl FormTokenStore for FormTokens {
         bound_resource: Option<&str>,
         now: u64,
     ) -> Pending<(TokenConsumeOutcome, Option<String>)> {
-        let keys = match encode_keys(candidates) {
-            Ok(keys) => keys,
-            Err(error) => return Pending::ready(Err(error)),
-        };
-        let binding = Binding { subject, purpose, bound_resource };
-        let grace_ms = super::grace_ms(self.replay_grace);
-        self.engine.transact(self.durability, &rows_of(&keys), |tx| {
-            ops::consume(tx, &keys, binding, now, grace_ms)
-        })
+        let consume = TokenConsume::any(candidates, subject, purpose, now);
+        self.consume_as(consume.with_bound_resource(bound_resource))
     }
 
     fn set_token_result(&self, lookup_key: &LookupKey, result_ref: &str) -> Pending<()> {

@@ -1,5 +1,6 @@
 //! One-time form tokens: each is consumed by exactly one caller, ever.
 
+mod consume;
 mod handle;
 mod ops;
 mod record;
@@ -8,6 +9,7 @@ pub(crate) mod schema;
 pub(crate) mod sweep;
 mod tx;
 
+pub use consume::{TokenConsume, TokenOutcome};
 pub use handle::FormTokens;
 pub use record::{
     FormTokenEntry, FormTokenRecord, FormTokenStats, LookupKey, TokenConsumeOutcome, TokenSubject,

@@ -87,7 +87,17 @@ pub enum TokenSubject {
     Flow(String),
 }
 
-/// A form token as it is handed in.
+/// A form token as it is handed in. Times are seconds since the Unix epoch.
+///
+/// ```
+/// use cloakroom::form_token::{FormTokenRecord, LookupKey, TokenSubject};
+/// let key = LookupKey::new("3fa9c1d27b");
+/// let subject = TokenSubject::Authenticated("ada".into());
+/// let record = FormTokenRecord::new(key, subject, "pay", 1_700_003_600)
+///     .with_bound_resource("order-7")
+///     .with_issued_at(1_700_000_000);
+/// assert_eq!(record.bound_resource.as_deref(), Some("order-7"));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FormTokenRecord {
     /// What the token is found by.
@@ -107,6 +117,46 @@ pub struct FormTokenRecord {
     pub issued_at: u64,
     /// When the token ends, in seconds since the Unix epoch. At this second it has ended.
     pub expires_at: u64,
+}
+
+impl FormTokenRecord {
+    /// A token that ends at `expires_at`, in seconds since the Unix epoch: bound to no resource,
+    /// issued at an unknown time (zero), with an empty key version.
+    #[must_use]
+    pub fn new(
+        lookup_key: LookupKey,
+        subject: TokenSubject,
+        purpose: impl Into<String>,
+        expires_at: u64,
+    ) -> Self {
+        Self {
+            lookup_key,
+            key_version: String::new(),
+            subject,
+            purpose: purpose.into(),
+            bound_resource: None,
+            issued_at: 0,
+            expires_at,
+        }
+    }
+
+    /// The same token, made with this version of the key that makes lookup keys.
+    #[must_use]
+    pub fn with_key_version(self, key_version: impl Into<String>) -> Self {
+        Self { key_version: key_version.into(), ..self }
+    }
+
+    /// The same token, bound to this resource.
+    #[must_use]
+    pub fn with_bound_resource(self, bound_resource: impl Into<String>) -> Self {
+        Self { bound_resource: Some(bound_resource.into()), ..self }
+    }
+
+    /// The same token, issued at this time, in seconds since the Unix epoch.
+    #[must_use]
+    pub fn with_issued_at(self, issued_at: u64) -> Self {
+        Self { issued_at, ..self }
+    }
 }
 
 /// What a consume says.

@@ -1,8 +1,10 @@
 //! The form tokens as a transaction sees them.
 
-use super::ops::{self, Binding};
+use super::ops;
 use super::row::TokenKey;
-use super::{FormTokenRecord, LookupKey, TokenConsumeOutcome, TokenSubject};
+use super::{
+    FormTokenRecord, LookupKey, TokenConsume, TokenConsumeOutcome, TokenOutcome, TokenSubject,
+};
 use crate::engine::access::Writer;
 use crate::error::Result;
 use crate::limits::DEFAULT_REPLAY_GRACE;
@@ -38,6 +40,36 @@ impl<'a> FormTokensTx<'a> {
         ops::insert(self.tx, &record)
     }
 
+    /// See [`FormTokens::consume`](super::FormTokens::consume).
+    ///
+    /// ```
+    /// use cloakroom::form_token::{Consume, FormTokenRecord, LookupKey, Outcome, TokenSubject};
+    /// use cloakroom::{Cloakroom, Error};
+    ///
+    /// let room = Cloakroom::builder().open_in_memory()?;
+    /// let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    /// let (key, subject) = (LookupKey::new("3fa9c1"), TokenSubject::Anonymous);
+    /// let outcome = room.atomically(|tx| {
+    ///     let record = FormTokenRecord::new(key.clone(), subject.clone(), "pay", now + 600);
+    ///     tx.form_tokens().insert_form_token(record)?;
+    ///     tx.form_tokens().consume(Consume::new(&key, &subject, "pay", now))
+    /// });
+    /// assert_eq!(outcome.wait()?, Outcome::Proceed);
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn consume(&mut self, consume: TokenConsume<'_>) -> Result<TokenOutcome> {
+        self.consume_as(consume)
+    }
+
+    fn consume_as<R: From<(TokenConsumeOutcome, Option<String>)>>(
+        &mut self,
+        consume: TokenConsume<'_>,
+    ) -> Result<R> {
+        let keys = consume.candidates.iter().map(TokenKey::encode).collect::<Result<Vec<_>>>()?;
+        let grace_ms = super::grace_ms(self.replay_grace);
+        ops::consume(self.tx, &keys, consume.binding, consume.now, grace_ms).map(R::from)
+    }
+
     /// See [`FormTokenStore::consume_form_token`](super::FormTokenStore::consume_form_token).
     pub fn consume_form_token(
         &mut self,
@@ -66,9 +98,8 @@ impl<'a> FormTokensTx<'a> {
         bound_resource: Option<&str>,
         now: u64,
     ) -> Result<(TokenConsumeOutcome, Option<String>)> {
-        let keys = candidates.iter().map(TokenKey::encode).collect::<Result<Vec<_>>>()?;
-        let binding = Binding { subject, purpose, bound_resource };
-        ops::consume(self.tx, &keys, binding, now, super::grace_ms(self.replay_grace))
+        let consume = TokenConsume::any(candidates, subject, purpose, now);
+        self.consume_as(consume.with_bound_resource(bound_resource))
     }
 
     /// See [`FormTokenStore::set_token_result`](super::FormTokenStore::set_token_result).

@@ -7,13 +7,22 @@ use std::str::FromStr;
 use std::time::Duration;
 use ulid::Ulid;
 
-/// A state that was claimed, and what to end the claim with.
+/// A state that was claimed, and the id that ends the claim.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Claim {
     /// The state.
     pub state: JsonObject,
-    /// Names the claim in `ack` and `release`.
+    /// Names the claim in [`ack`](super::HandoffStateStore::ack) and
+    /// [`release`](super::HandoffStateStore::release).
     pub id: ClaimId,
+}
+
+impl Claim {
+    /// The claim `id` on `state`, as a driver answers it.
+    #[must_use]
+    pub fn new(state: JsonObject, id: ClaimId) -> Self {
+        Self { state, id }
+    }
 }
 
 /// Names one claim on one state. Its string form is a ULID, a full stop and the id of the state,

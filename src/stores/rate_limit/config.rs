@@ -6,6 +6,13 @@ use std::time::Duration;
 /// At most `limit` requests in any `window`.
 ///
 /// The default is 60 requests in 60 seconds.
+///
+/// ```
+/// use cloakroom::rate_limit::RateLimitConfig;
+/// use std::time::Duration;
+/// let config = RateLimitConfig::per(60, Duration::from_secs(60));
+/// assert_eq!(config, RateLimitConfig::default());
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RateLimitConfig {
     /// How many requests may be made within one window. A limit of 0 admits nobody.
@@ -15,6 +22,13 @@ pub struct RateLimitConfig {
 }
 
 impl RateLimitConfig {
+    /// At most `limit` requests in any `window`. A window of zero is refused where the
+    /// configuration is used.
+    #[must_use]
+    pub const fn per(limit: u64, window: Duration) -> Self {
+        Self { limit, window }
+    }
+
     /// What adaptive limiters begin with: 200 requests in an hour.
     #[must_use]
     pub fn adaptive_default() -> Self {

@@ -136,8 +136,8 @@ impl RateLimitStore for RateLimit {
             .read(self.durability, |rows| ops::resource_config(rows, &self.limiter(), resource))
     }
 
-    fn set_cooldown(&self, origin: &str, until: u64) -> Pending<()> {
-        self.note(origin, |tx| self.limiter().set_cooldown(tx, origin, until))
+    fn set_cooldown(&self, origin: &str, until_ms: u64) -> Pending<()> {
+        self.note(origin, |tx| self.limiter().set_cooldown(tx, origin, until_ms))
     }
 
     fn cooldown(&self, origin: &str) -> Pending<Option<u64>> {

@@ -61,10 +61,10 @@ pub trait RateLimitStore: Send + Sync {
     /// The configuration of a resource: its own, or else the limiter's.
     fn resource_config(&self, resource: &str) -> Pending<RateLimitConfig>;
 
-    /// Notes that `origin` is to be left alone until `until`, in milliseconds since the Unix epoch.
+    /// Notes that `origin` is to be left alone until `until_ms`.
     /// The last one that is set holds. A cooldown is a note for the caller, and does not change
     /// what [`acquire`](Self::acquire) answers.
-    fn set_cooldown(&self, origin: &str, until: u64) -> Pending<()>;
+    fn set_cooldown(&self, origin: &str, until_ms: u64) -> Pending<()>;
 
     /// Until when `origin` is to be left alone, in milliseconds since the Unix epoch. `None` from
     /// that time on.
@@ -78,7 +78,7 @@ pub trait RateLimitStore: Send + Sync {
     fn clear(&self) -> Pending<()>;
 }
 
-/// What is left of a limit.
+/// What is left of a limit. A driver makes one with [`new`](Self::new).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RateLimitStatus {
@@ -88,6 +88,15 @@ pub struct RateLimitStatus {
     pub reset_time: u64,
     /// How many requests may be made within one window.
     pub limit: u64,
+}
+
+impl RateLimitStatus {
+    /// The status of a limit of `limit` requests of which `remaining` are left; a request that is
+    /// made now leaves the window at `reset_time`, in milliseconds since the Unix epoch.
+    #[must_use]
+    pub const fn new(limit: u64, remaining: u64, reset_time: u64) -> Self {
+        Self { remaining, reset_time, limit }
+    }
 }
 
 /// A resource in a listing.
@@ -151,8 +160,8 @@ impl<S: RateLimitStore + ?Sized> RateLimitStore for Arc<S> {
         (**self).resource_config(resource)
     }
 
-    fn set_cooldown(&self, origin: &str, until: u64) -> Pending<()> {
-        (**self).set_cooldown(origin, until)
+    fn set_cooldown(&self, origin: &str, until_ms: u64) -> Pending<()> {
+        (**self).set_cooldown(origin, until_ms)
     }
 
     fn cooldown(&self, origin: &str) -> Pending<Option<u64>> {

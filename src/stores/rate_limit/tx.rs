@@ -70,8 +70,8 @@ impl<'a> RateLimitTx<'a> {
     }
 
     /// See [`RateLimitStore::set_cooldown`](super::RateLimitStore::set_cooldown).
-    pub fn set_cooldown(&mut self, origin: &str, until: u64) -> Result<()> {
-        self.limiter.set_cooldown(self.tx, origin, until)
+    pub fn set_cooldown(&mut self, origin: &str, until_ms: u64) -> Result<()> {
+        self.limiter.set_cooldown(self.tx, origin, until_ms)
     }
 
     /// See [`RateLimitStore::cooldown`](super::RateLimitStore::cooldown).

@@ -93,6 +93,12 @@ impl Identity {
     ) -> Self {
         Self { tenant: tenant.into(), user: user.into(), session: session.into(), run: run.into() }
     }
+
+    /// The same tenant, user and session, with this run; an empty one means the session itself.
+    #[must_use]
+    pub fn with_run(self, run: impl Into<String>) -> Self {
+        Self { run: run.into(), ..self }
+    }
 }
 
 /// One state. There is one per slot, which is an identity and a kind.
@@ -118,6 +124,24 @@ impl StateRecord {
     pub fn new(identity: Identity, kind: impl Into<String>, bytes: impl Into<Vec<u8>>) -> Self {
         let (kind, bytes) = (kind.into(), bytes.into());
         Self { id: EventId::new(), identity, kind, version: 1, bytes, updated_at: None }
+    }
+
+    /// The same record, written by this event.
+    #[must_use]
+    pub fn with_id(self, id: impl Into<EventId>) -> Self {
+        Self { id: id.into(), ..self }
+    }
+
+    /// The same record, with this version.
+    #[must_use]
+    pub fn with_version(self, version: i64) -> Self {
+        Self { version, ..self }
+    }
+
+    /// The same record, saved at this time, in milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn with_updated_at(self, updated_at: u64) -> Self {
+        Self { updated_at: Some(updated_at), ..self }
     }
 }
 
