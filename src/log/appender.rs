@@ -1,5 +1,5 @@
-//! The buffer of the log: frames that were appended and are not in the file yet, and where the next
-//! one goes.
+//! The buffer of the log: frames that were appended and are not in the file yet, and the position of
+//! the next one.
 
 use super::plan::{RecoveryPlan, Spare};
 use super::{DATA_START, SEGMENTS, frame};
@@ -7,11 +7,11 @@ use crate::durability::Durability;
 use std::collections::VecDeque;
 use std::time::Instant;
 
-/// A run of frames in one segment, to be written with one call.
+/// Consecutive frames of one segment, to be written with one call.
 #[derive(Debug)]
 pub(super) struct Chunk {
     pub(super) segment: usize,
-    /// Where the run begins in the segment.
+    /// The offset in the segment of the first frame.
     pub(super) offset: u64,
     pub(super) bytes: Vec<u8>,
     pub(super) last_lsn: u64,
@@ -24,30 +24,30 @@ impl Chunk {
     }
 }
 
-/// Where the next frame goes, and what waits to be written.
+/// The frames to be written, and the position of the next one.
 #[derive(Debug)]
 pub(super) struct Appender {
     segment_size: u64,
     active: usize,
     generations: [u64; SEGMENTS],
-    /// Where the next frame begins in the active segment.
+    /// The offset of the next frame in the active segment.
     position: u64,
     next_lsn: u64,
-    /// Whether the other segment may take frames.
+    /// Whether the other segment is free.
     spare_is_free: bool,
     unwritten: VecDeque<Chunk>,
-    /// When what was appended must be flushed at the latest.
+    /// The time by which the appended frames must be flushed.
     flush_by: Option<Instant>,
-    /// A buffer that was written and may be filled again.
+    /// A buffer that was written and can be reused.
     recycled: Vec<u8>,
 }
 
 impl Appender {
-    /// Goes on where recovery found the end.
+    /// An appender that continues where recovery found the end.
     pub(super) fn new(plan: &RecoveryPlan, segment_size: u64) -> Self {
         let spare_generation = match plan.spare {
             Spare::Free { generation } => generation,
-            // It is replaced before it is used; until then the active segment's is the greatest.
+            // It is replaced before it is used. Until then the active segment has the greatest.
             Spare::Frozen { .. } => 0,
         };
         let mut generations = [spare_generation; SEGMENTS];
@@ -67,10 +67,10 @@ impl Appender {
         }
     }
 
-    /// Appends a frame and answers its LSN, or `None` when the active segment has no room for it.
+    /// Appends a frame and returns its LSN, or `None` when the active segment has no space for it.
     pub(super) fn append(&mut self, payload: &[u8], durability: Durability) -> Option<u64> {
         let frame_len = frame::frame_len(payload.len()) as u64;
-        if !self.has_room(frame_len) {
+        if !self.has_space(frame_len) {
             return None;
         }
         let (lsn, generation) = (self.next_lsn, self.generation());
@@ -86,7 +86,7 @@ impl Appender {
         self.position += frame_len;
         self.next_lsn += 1;
         if let Durability::Interval(at_most) = durability {
-            // A time that the clock cannot express never comes.
+            // A time that the clock cannot represent never comes.
             let flush_by = Instant::now().checked_add(at_most);
             self.flush_by = match (self.flush_by, flush_by) {
                 (Some(earlier), Some(flush_by)) => Some(earlier.min(flush_by)),
@@ -96,22 +96,21 @@ impl Appender {
         Some(lsn)
     }
 
-    /// Takes what waits to be written, oldest first.
+    /// Takes the frames to be written, oldest first.
     pub(super) fn take_unwritten(&mut self) -> VecDeque<Chunk> {
         std::mem::take(&mut self.unwritten)
     }
 
-    /// Takes back a buffer that was written, to save an allocation.
+    /// Returns a buffer that was written, for reuse.
     pub(super) fn recycle(&mut self, mut bytes: Vec<u8>) {
         bytes.clear();
         self.recycled = bytes;
     }
 
-    /// A mark behind the last frame, unstamped, if every frame up to `durable` has been appended,
-    /// none after it, and there is room for it. It does not move the position: the next frame goes
-    /// over it.
+    /// A mark after the last frame, unstamped, if the last frame appended is `durable` and there is
+    /// space for a mark. The position stays: the next frame overwrites the mark.
     pub(super) fn mark(&self, durable: u64) -> Option<Chunk> {
-        if self.next_lsn != durable + 1 || !self.has_room(frame::frame_len(0) as u64) {
+        if self.next_lsn != durable + 1 || !self.has_space(frame::frame_len(0) as u64) {
             return None;
         }
         let mut bytes = Vec::with_capacity(frame::frame_len(0));
@@ -119,29 +118,29 @@ impl Appender {
         Some(Chunk { segment: self.active, offset: self.position, bytes, last_lsn: durable })
     }
 
-    /// When what was appended must be flushed at the latest.
+    /// The time by which the appended frames must be flushed.
     pub(super) fn flush_by(&self) -> Option<Instant> {
         self.flush_by
     }
 
-    /// A flush of everything begins.
+    /// A flush of all appended frames begins.
     pub(super) fn flush_begins(&mut self) {
         self.flush_by = None;
     }
 
-    /// Whether the active segment has taken no frame yet.
+    /// Whether the active segment has no frame yet.
     pub(super) fn active_is_empty(&self) -> bool {
         self.position == DATA_START
     }
 
-    /// Whether the other segment may take frames.
+    /// Whether the other segment is free.
     pub(super) fn spare_is_free(&self) -> bool {
         self.spare_is_free
     }
 
-    /// Goes on in the other segment, which must be free.
+    /// Makes the other segment, which must be free, the active one.
     pub(super) fn rotate(&mut self) {
-        assert!(self.spare_is_free, "the log rotates only into a free segment");
+        assert!(self.spare_is_free, "the other segment is not free");
         self.active = self.spare();
         self.position = DATA_START;
         self.spare_is_free = false;
@@ -152,7 +151,7 @@ impl Appender {
         (self.spare(), self.generations.iter().copied().max().unwrap_or_default() + 1)
     }
 
-    /// The segment that is not active has a durable header of this generation and may take frames.
+    /// The segment that is not active has a durable header of this generation, and is free.
     pub(super) fn spare_recycled(&mut self, generation: u64) {
         let spare = self.spare();
         if let Some(of_spare) = self.generations.get_mut(spare) {
@@ -161,7 +160,7 @@ impl Appender {
         self.spare_is_free = true;
     }
 
-    fn has_room(&self, frame_len: u64) -> bool {
+    fn has_space(&self, frame_len: u64) -> bool {
         self.position + frame_len <= self.segment_size
     }
 
@@ -176,22 +175,25 @@ impl Appender {
 
 #[cfg(test)]
 mod tests {
-    use super::super::plan::Active;
+    use super::super::plan::ActiveSegment;
     use super::*;
     use std::time::Duration;
 
     const SEGMENT: u64 = DATA_START + 256;
 
     fn appender() -> Appender {
-        let active =
-            Active { segment: 0, generation: 7, position: super::super::segment::DATA_START };
+        let active = ActiveSegment {
+            segment: 0,
+            generation: 7,
+            position: super::super::segment::DATA_START,
+        };
         let (spare, replay, erase, recycle) =
             (Spare::Free { generation: 8 }, vec![], vec![], vec![]);
         Appender::new(&RecoveryPlan { replay, next_lsn: 5, active, spare, erase, recycle }, SEGMENT)
     }
 
     #[test]
-    fn frames_of_one_segment_are_one_run() {
+    fn frames_of_one_segment_are_one_chunk() {
         let mut log = appender();
         assert!(log.active_is_empty());
         assert_eq!(log.append(b"first", Durability::Sync), Some(5));
@@ -210,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_segment_refuses_and_the_other_goes_on() {
+    fn a_full_segment_refuses_and_the_other_one_continues() {
         let mut log = appender();
         assert_eq!(log.append(&[0; 256 - 32], Durability::Sync), Some(5));
         assert_eq!(log.append(b"", Durability::Sync), None);
@@ -226,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_takes_neither_place_nor_position() {
+    fn a_mark_takes_neither_space_nor_an_lsn() {
         let mut log = appender();
         log.append(b"frame", Durability::Sync);
         assert!(log.mark(4).is_none(), "the last frame is not durable");
@@ -235,7 +237,7 @@ mod tests {
         let chunks = log.take_unwritten();
         let first_len = frame::frame_len(b"frame".len()) as u64;
         assert_eq!(mark.offset, chunks[0].offset + first_len);
-        assert!(log.mark(5).is_none(), "a newer frame will testify");
+        assert!(log.mark(5).is_none(), "a newer frame will carry a durable LSN");
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Batches: the row operations of one frame.
 //!
-//! A batch is bincode (see [`crate::codec`]) of a list: the number of operations, then of each its
-//! table number (one byte), its key (length and bytes) and its value (`0` for a delete; `1`, length
-//! and bytes for a put). Counts and lengths are variable-length integers, one byte below 251.
+//! A batch is a list in bincode (see [`crate::codec`]): the number of operations, then for each
+//! operation its table number (one byte), its key (length and bytes) and its value (`0` for a
+//! delete; `1`, length and bytes for a put). Counts and lengths are variable-length integers, which
+//! take one byte below 251.
 
 use crate::codec;
 use crate::error::Result;
@@ -19,7 +20,7 @@ pub(crate) struct Op<'a> {
     pub table: Table,
     /// The key of the row.
     pub key: &'a [u8],
-    /// What the row becomes; `None` deletes it.
+    /// The new value of the row. `None` deletes the row.
     pub value: Option<&'a [u8]>,
 }
 
@@ -38,13 +39,13 @@ pub(crate) fn encode_batch_into<'a>(
     buf: &mut Vec<u8>,
     ops: impl ExactSizeIterator<Item = (Table, &'a [u8], Option<&'a [u8]>)>,
 ) -> Result<()> {
-    codec::encode_into(&Outgoing(Cell::new(Some(ops))), buf)
+    codec::encode_into(&EncodedOps(Cell::new(Some(ops))), buf)
 }
 
 /// Decodes the payload of a frame, borrowing keys and values from it. The error says what is wrong
-/// with the bytes; the caller knows where they lie.
+/// with the bytes; the caller knows where in the file they are.
 pub(crate) fn decode_batch(tables: Catalogue, payload: &[u8]) -> Result<Vec<Op<'_>>, String> {
-    let Incoming(ops) = codec::decode(payload)?;
+    let DecodedOps(ops) = codec::decode(payload)?;
     let known = ops.into_iter().map(|(number, key, value)| {
         let table = tables.numbered(number);
         let table = table.ok_or_else(|| format!("no table has the number {number}"))?;
@@ -53,16 +54,15 @@ pub(crate) fn decode_batch(tables: Catalogue, payload: &[u8]) -> Result<Vec<Op<'
     known.collect()
 }
 
-/// Operations on their way out. `Encode` takes `&self`, and the iterator is used up: hence the
-/// cell.
-struct Outgoing<I>(Cell<Option<I>>);
+/// Operations to encode. `Encode` takes `&self` but consumes the iterator, hence the cell.
+struct EncodedOps<I>(Cell<Option<I>>);
 
-impl<'a, I> Encode for Outgoing<I>
+impl<'a, I> Encode for EncodedOps<I>
 where
     I: ExactSizeIterator<Item = (Table, &'a [u8], Option<&'a [u8]>)>,
 {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
-        let ops = self.0.take().ok_or(EncodeError::Other("a batch is encoded once"))?;
+        let ops = self.0.take().ok_or(EncodeError::Other("a batch can be encoded only once"))?;
         let count =
             u64::try_from(ops.len()).map_err(|_| EncodeError::Other("too many operations"))?;
         count.encode(encoder)?;
@@ -73,15 +73,15 @@ where
     }
 }
 
-/// Operations on their way in: the number of the table, the key and the value of each.
-struct Incoming<'a>(Vec<(u8, &'a [u8], Option<&'a [u8]>)>);
+/// Decoded operations: the number of the table, the key and the value of each.
+struct DecodedOps<'a>(Vec<(u8, &'a [u8], Option<&'a [u8]>)>);
 
-impl<'de> BorrowDecode<'de, ()> for Incoming<'de> {
+impl<'de> BorrowDecode<'de, ()> for DecodedOps<'de> {
     fn borrow_decode<D: BorrowDecoder<'de, Context = ()>>(
         decoder: &mut D,
     ) -> Result<Self, DecodeError> {
-        /// The list grows with the operations that are really there. A damaged count must not
-        /// reserve memory.
+        /// The list grows with the operations that are present. A damaged count must not reserve
+        /// memory.
         const RESERVE_MAX: u64 = 64;
         let count = u64::borrow_decode(decoder)?;
         let mut ops =
@@ -89,7 +89,7 @@ impl<'de> BorrowDecode<'de, ()> for Incoming<'de> {
         for _ in 0..count {
             ops.push(<(u8, &[u8], Option<&[u8]>)>::borrow_decode(decoder)?);
         }
-        Ok(Incoming(ops))
+        Ok(DecodedOps(ops))
     }
 }
 
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn it_appends_to_what_is_there() {
+    fn encoding_appends_to_the_buffer() {
         let mut buf = vec![42];
         encode_batch_into(&mut buf, BATCH.iter().map(|op| (op.table, op.key, op.value))).unwrap();
         assert_eq!(buf[0], 42);
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn no_flipped_byte_gives_the_same_batch_and_none_panics() {
+    fn no_changed_byte_decodes_to_the_same_batch_or_panics() {
         let bytes = encoded(&BATCH);
         for index in 0..bytes.len() {
             for mask in 1..=255 {
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn every_cut_and_every_extra_byte_is_an_error() {
+    fn every_truncated_batch_and_every_extra_byte_is_an_error() {
         let bytes = encoded(&BATCH);
         for cut in 0..bytes.len() {
             assert!(decode_batch(catalogue(), &bytes[..cut]).is_err(), "cut at {cut}");
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn an_absurd_count_reserves_nothing() {
+    fn an_absurd_count_reserves_no_memory() {
         assert!(decode_batch(catalogue(), &[253, 255, 255, 255, 255, 255, 255, 255, 255]).is_err());
     }
 

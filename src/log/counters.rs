@@ -1,4 +1,4 @@
-//! What the log counts.
+//! The counters of the log.
 
 use crate::histogram::{Histogram, HistogramRecorder};
 use crate::observe;
@@ -14,12 +14,12 @@ pub(crate) struct LogCounters {
     bytes_written: AtomicU64,
 }
 
-/// What was counted at one moment.
+/// The values of the counters at one moment.
 #[derive(Debug, Clone)]
 pub(crate) struct LogStats {
-    /// How long groups took to be written and flushed, in nanoseconds.
+    /// The time to write and flush a group, in nanoseconds.
     pub(crate) flush_ns: Histogram,
-    /// How many frames the groups had that were not empty.
+    /// The number of frames in a group, of groups that are not empty.
     pub(crate) group_frames: Histogram,
     /// Bytes handed to the storage, headers and marks included.
     pub(crate) bytes_written: u64,
@@ -31,7 +31,7 @@ impl LogCounters {
         observe::log_written(bytes);
     }
 
-    /// A group of so many frames was written and flushed, the last of them at `durable_lsn`.
+    /// A group of `frames` frames was written and flushed; the last of them is at `durable_lsn`.
     pub(crate) fn flushed(&self, frames: u64, durable_lsn: u64, took: Duration) {
         self.flush_ns.record_time(took);
         if frames > 0 {

@@ -1,18 +1,19 @@
-//! Frames: one atomic batch each, as it lies in a log segment.
+//! Frames: the bytes of one atomic batch in a log segment.
 //!
 #![doc = include_str!("../../docs/tables/frame.md")]
 //!
 //! All integers are little-endian. The generation makes frames of an earlier use of the segment
-//! invalid. The durable LSN lets a later frame testify that an earlier one had been promised, so
-//! that a damaged frame can be told from one that was never finished.
+//! invalid. The durable LSN of a later frame proves that an earlier frame was durable, and could
+//! have been acknowledged. So recovery can tell a damaged frame from one that was never completely
+//! written.
 //!
-//! A frame with an empty payload is a *mark*: it has no operations and only testifies. It is
-//! written when the log falls idle, it carries the LSN that the next frame will get, and the next
-//! frame is written over it. Nothing ever follows a mark.
+//! A frame with an empty payload is a *mark*: it has no operations and only carries a durable LSN.
+//! It is written when the log becomes idle. It has the LSN that the next frame will get, and the
+//! next frame is written over it. Nothing ever follows a mark.
 
 use std::fmt;
 
-/// The bytes of a frame in front of its payload.
+/// The bytes of a frame before its payload.
 pub(crate) const FRAME_HEADER_LEN: usize = 32;
 
 /// Frames begin at multiples of this.
@@ -23,13 +24,13 @@ pub(crate) const fn frame_len(payload_len: usize) -> usize {
     (FRAME_HEADER_LEN + payload_len).next_multiple_of(FRAME_ALIGN)
 }
 
-/// Appends a frame to `buf`, still without its durable LSN and CRC, which [`stamp`] fills in.
+/// Appends a frame to `buf` without its durable LSN and CRC, which [`stamp`] fills in.
 ///
-/// The two steps exist because the stamp belongs to the moment the group is written, off the lock
-/// of the writers. An empty payload makes a mark.
+/// There are two steps because a frame is stamped when its group is written, without the serial
+/// lock. An empty payload makes a mark.
 ///
 /// # Panics
-/// When the payload is longer than a `u32` can say. The limits of a batch lie far below that.
+/// When the length of the payload does not fit a `u32`. The limits of a batch are far below that.
 pub(crate) fn begin_frame(buf: &mut Vec<u8>, lsn: u64, generation: u64, payload: &[u8]) {
     let payload_len =
         u32::try_from(payload.len()).expect("a payload fits a log segment, which is below 4 GiB");
@@ -76,48 +77,48 @@ pub(crate) struct Frame<'a> {
     pub lsn: u64,
     /// The generation of the segment when it was written.
     pub generation: u64,
-    /// Everything up to this LSN was durable when it was written.
+    /// Every frame up to this LSN was durable when this one was written.
     pub durable_lsn: u64,
-    /// The encoded batch; empty in a mark.
+    /// The encoded batch. Empty in a mark.
     pub payload: &'a [u8],
-    /// The bytes it takes up, padding included.
+    /// Its length in the segment, with padding.
     pub len_on_disk: usize,
 }
 
 impl Frame<'_> {
-    /// Whether it has no operations and only testifies to a durable LSN.
+    /// Whether it is a mark: it has no operations and only carries a durable LSN.
     pub(crate) fn is_mark(&self) -> bool {
         self.payload.is_empty()
     }
 }
 
-/// Why bytes are not the frame that was looked for.
+/// Why bytes are not the expected frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FrameFault {
-    /// Fewer bytes are left than a header has.
+    /// Fewer bytes remain than a header has.
     Truncated,
-    /// The header is all zeros: nothing was ever written here.
+    /// The header is zero: nothing was ever written here.
     Empty,
-    /// The payload would reach past the end of the segment.
+    /// The payload would end after the end of the segment.
     LengthBeyondEnd {
-        /// The length that the header names.
+        /// The length in the header.
         length: u32,
-        /// The bytes that are left after the header.
+        /// The bytes that remain after the header.
         available: usize,
     },
-    /// The CRC does not fit the bytes.
+    /// The CRC in the frame is not that of its bytes.
     Checksum {
         /// The CRC in the frame.
         stored: u32,
-        /// The CRC of the frame.
+        /// The CRC of the bytes.
         computed: u32,
     },
-    /// A whole frame, but of another use of the segment.
+    /// A valid frame of another use of the segment.
     Generation {
         /// The generation in the frame.
         found: u64,
     },
-    /// A whole frame, but not the next one.
+    /// A valid frame that is not the next one.
     Sequence {
         /// The LSN in the frame.
         found: u64,
@@ -127,10 +128,13 @@ pub(crate) enum FrameFault {
 impl fmt::Display for FrameFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            FrameFault::Truncated => write!(f, "the segment ends"),
+            FrameFault::Truncated => write!(f, "end of segment"),
             FrameFault::Empty => write!(f, "zeros"),
             FrameFault::LengthBeyondEnd { length, available } => {
-                write!(f, "a frame length of {length} bytes where {available} are left")
+                write!(
+                    f,
+                    "a frame length of {length} bytes, with {available} bytes left in the segment"
+                )
             }
             FrameFault::Checksum { stored, computed } => {
                 write!(f, "checksum mismatch (stored {stored:#010x}, computed {computed:#010x})")
@@ -147,8 +151,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Frame<'_>, FrameFault> {
     let field = |offset| le_u64(header, offset).ok_or(FrameFault::Truncated);
     let length = le_u32(header, 0).ok_or(FrameFault::Truncated)?;
     let stored = le_u32(header, 4).ok_or(FrameFault::Truncated)?;
-    // The CRC of a header of zeros is not zero, so this only gives the common case a name of its
-    // own.
+    // The CRC of a zero header is not zero, so this only gives the common case its own name.
     if header.iter().all(|&byte| byte == 0) {
         return Err(FrameFault::Empty);
     }
@@ -214,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn every_frame_of_a_group_is_stamped_and_comes_back() {
+    fn every_frame_of_a_group_is_stamped_and_can_be_read() {
         let mut group = Vec::new();
         for lsn in 10..20_u8 {
             begin_frame(&mut group, u64::from(lsn), 3, &vec![lsn; usize::from(lsn) - 10]);
@@ -233,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn any_flipped_bit_outside_the_padding_is_noticed() {
+    fn any_flipped_bit_outside_the_padding_is_detected() {
         let bytes = stamped(77, 2, 76, b"0123456789");
         for index in 0..FRAME_HEADER_LEN + 10 {
             for bit in 0..8 {
@@ -245,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn every_cut_is_noticed() {
+    fn every_truncation_is_detected() {
         let bytes = stamped(77, 2, 76, b"0123456789");
         for cut in 0..bytes.len() {
             let expected_truncated = cut < FRAME_HEADER_LEN;
@@ -260,12 +263,12 @@ mod tests {
     }
 
     #[test]
-    fn zeros_are_no_frame() {
+    fn zeros_are_not_a_frame() {
         assert_eq!(parse(&[0; 64]), Err(FrameFault::Empty));
     }
 
     #[test]
-    fn an_absurd_length_is_refused_before_anything_is_read() {
+    fn an_absurd_length_is_refused_before_the_payload_is_read() {
         let mut bytes = stamped(1, 1, 0, b"x");
         bytes[..4].fill(0xFF);
         assert!(matches!(

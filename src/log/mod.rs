@@ -1,24 +1,25 @@
-//! The append-only log: two preallocated segments that take turns, frames appended to a buffer, and
-//! one write and one flush for everybody who waits.
+//! The append-only log: two preallocated segments used alternately, frames appended to a buffer, and
+//! one write and one flush for all waiting callers.
 //!
-//! # What it promises
-//! 1. A frame is in the file before a later frame is, and a segment takes its first frame only when
-//!    every frame of the other one is durable. So what a crash leaves is a prefix.
-//! 2. [`Log::wait`] returns `Ok` only when the frame is durable (or written, when that is all that
-//!    was asked).
+//! # Guarantees
+//! 1. A frame is in the file before any later frame is, and a segment gets its first frame only when
+//!    every frame of the other segment is durable. So a crash leaves a prefix.
+//! 2. [`Log::wait`] returns `Ok` only when the frame is durable (or written, if the caller asked for
+//!    no more).
 //! 3. After a failed write or flush nothing is written or flushed any more: the log is poisoned.
-//! 4. A segment is used again only after its header, with a new generation, is durable; frames of
-//!    the earlier use are invalid from then on.
+//! 4. A segment is reused only after its header, with a new generation, is durable. From then on
+//!    the frames of its earlier use are invalid.
 
 mod appender;
 pub(crate) mod batch;
-mod company;
+mod commit_delay;
 mod counters;
 pub(crate) mod frame;
 mod group_commit;
 pub(crate) mod plan;
 pub(crate) mod scan;
 pub(crate) mod segment;
+mod wait_slot;
 
 #[cfg(test)]
 mod protocol_tests;
@@ -30,7 +31,7 @@ use crate::error::{Error, Result};
 use crate::limits::BLOCK_SIZE;
 use crate::storage::{Storage, Superblock};
 use appender::{Appender, Chunk};
-use group_commit::{GroupCommit, Polled};
+use group_commit::{GroupCommit, GroupPoll};
 use parking_lot::Mutex;
 use plan::RecoveryPlan;
 use segment::SegmentHeader;
@@ -41,35 +42,35 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Waker;
 use std::time::Instant;
 
-/// Where the first frame of a segment begins, behind the two header slots.
+/// Where the first frame of a segment begins, after the two header slots.
 const DATA_START: u64 = segment::DATA_START as u64;
 
-/// How many segments take turns.
+/// The number of segments.
 pub(crate) const SEGMENTS: usize = 2;
 
-/// Where the log lies in the file.
+/// Where the log is in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LogLayout {
     pub(crate) file_id: [u8; 16],
-    /// Where the first segment begins.
+    /// The offset of the first segment in the file.
     pub(crate) offset: u64,
     /// The size of one segment in bytes, header slots included.
     pub(crate) segment_size: u64,
 }
 
 impl LogLayout {
-    /// The layout that a file's superblock tells.
+    /// The layout that a superblock records.
     pub(crate) fn of(superblock: &Superblock) -> Self {
         let Superblock { file_id, log_offset, segment_size, .. } = *superblock;
         Self { file_id, offset: log_offset, segment_size }
     }
 
-    /// Where segment `index` begins in the file.
+    /// The offset of segment `index` in the file.
     pub(crate) fn segment_offset(&self, index: usize) -> u64 {
         self.offset + self.segment_size * index as u64
     }
 
-    /// The most bytes one frame may have.
+    /// The largest frame, in bytes.
     pub(crate) fn max_frame_len(&self) -> u64 {
         self.segment_size - DATA_START
     }
@@ -78,7 +79,7 @@ impl LogLayout {
 /// Why a frame was not appended.
 #[derive(Debug)]
 pub(crate) enum AppendError {
-    /// The active segment has no room left: [`Log::rotate`], then append again.
+    /// The active segment has no space left: call [`Log::rotate`], then append again.
     SegmentFull,
     /// The log failed earlier.
     Poisoned(Arc<io::Error>),
@@ -90,23 +91,22 @@ pub(crate) struct Log {
     storage: Arc<dyn Storage>,
     layout: LogLayout,
     appender: Mutex<Appender>,
-    /// Held while frames go into the file, so that they go in order.
+    /// Held while frames are written to the file, so that they are written in order.
     writer: Mutex<()>,
-    /// Held while everything is flushed, so that of two flushes at once the second knows that the
-    /// first failed: the system tells only one of them.
+    /// Held during a flush, so that of two concurrent flushes the second knows when the first
+    /// failed: the operating system reports the failure to only one of them.
     flusher: Mutex<()>,
     group: GroupCommit,
     appended: AtomicU64,
     written: AtomicU64,
-    /// The newest frame that somebody wants flushed without waiting to be asked.
+    /// The newest frame with [`Durability::Sync`]. It is flushed even if its caller does not wait.
     flush_wanted: AtomicU64,
-    /// Whether any caller is content with the operating system's word. Then a group is written
-    /// before it is flushed, in two calls, so that such callers do not wait for the flush of
-    /// others.
+    /// Whether any caller asks only for a write and not for a flush. Then a group is written before
+    /// it is flushed, in two calls, so that such callers do not wait for the flush of others.
     relaxed_callers: AtomicBool,
-    /// The position at which the last mark was written.
+    /// The durable LSN when the last mark was written.
     marked: AtomicU64,
-    /// Wakes the background committer.
+    /// The thread of the background committer.
     background_leader: Mutex<Option<std::thread::Thread>>,
     counters: LogCounters,
     #[cfg(any(test, feature = "testing"))]
@@ -114,7 +114,7 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// A log that goes on where recovery found its end. Everything recovered is durable.
+    /// A log that continues where recovery found its end. Everything recovered is durable.
     pub(crate) fn new(storage: Arc<dyn Storage>, layout: LogLayout, plan: &RecoveryPlan) -> Self {
         let last_lsn = plan.next_lsn - 1;
         Self {
@@ -136,7 +136,7 @@ impl Log {
         }
     }
 
-    /// The most bytes the payload of one frame may have.
+    /// The largest payload of one frame, in bytes.
     pub(crate) fn max_payload_len(&self) -> usize {
         let max = self.layout.max_frame_len().saturating_sub(frame::FRAME_HEADER_LEN as u64 + 8);
         usize::try_from(max).unwrap_or(usize::MAX)
@@ -147,32 +147,33 @@ impl Log {
         self.layout.segment_size
     }
 
-    /// The newest frame that was appended.
+    /// The LSN of the newest frame that was appended.
     pub(crate) fn appended(&self) -> u64 {
         self.appended.load(Ordering::Acquire)
     }
 
-    /// The newest frame known to be durable.
+    /// The LSN of the newest frame known to be durable.
     pub(crate) fn durable(&self) -> u64 {
         self.group.durable()
     }
 
-    /// The newest frame that somebody wants flushed without waiting to be asked.
+    /// The LSN of the newest frame with [`Durability::Sync`]. It is flushed even if its caller does
+    /// not wait.
     pub(crate) fn flush_wanted(&self) -> u64 {
         self.flush_wanted.load(Ordering::Acquire)
     }
 
-    /// The newest frame that is in the file, durable or not.
+    /// The LSN of the newest frame that is in the file, durable or not.
     pub(crate) fn written(&self) -> u64 {
         self.written.load(Ordering::Acquire)
     }
 
-    /// What poisoned the log, if anything did.
+    /// The failure that poisoned the log, if there was one.
     pub(crate) fn failure(&self) -> Option<&Arc<io::Error>> {
         self.group.failure()
     }
 
-    /// Both segments as they are in the file now. Nothing is written to the log meanwhile.
+    /// Both segments as they are in the file now. Blocks writes to the log while it reads.
     pub(crate) fn read_segments(&self) -> io::Result<Vec<Vec<u8>>> {
         let _no_write = self.writer.lock();
         let len = usize::try_from(self.layout.segment_size).map_err(io::Error::other)?;
@@ -183,18 +184,18 @@ impl Log {
         (0..SEGMENTS).map(read).collect()
     }
 
-    /// Where the log lies.
+    /// Where the log is in the file.
     pub(crate) fn layout(&self) -> LogLayout {
         self.layout
     }
 
-    /// What was counted so far.
+    /// The counters at this moment.
     pub(crate) fn stats(&self) -> LogStats {
         self.counters.snapshot()
     }
 
-    /// Appends a frame to the buffer. The caller holds the engine's serial lock, so that the order
-    /// of frames is the order of decisions.
+    /// Appends a frame to the buffer and returns its LSN. The caller holds the engine's serial lock,
+    /// so that the order of frames is the order of decisions.
     pub(crate) fn append(
         &self,
         payload: &[u8],
@@ -205,7 +206,7 @@ impl Log {
         }
         let mut appender = self.appender.lock();
         let lsn = appender.append(payload, durability).ok_or(AppendError::SegmentFull)?;
-        // Published under the same lock, so that these never run backwards.
+        // Stored under the same lock, so that these never decrease.
         self.appended.store(lsn, Ordering::Release);
         if durability.is_sync() {
             self.flush_wanted.store(lsn, Ordering::Release);
@@ -213,28 +214,28 @@ impl Log {
         Ok(lsn)
     }
 
-    /// Whether the other segment may take frames.
+    /// Whether the other segment is free.
     pub(crate) fn spare_is_free(&self) -> bool {
         self.appender.lock().spare_is_free()
     }
 
-    /// Whether the active segment has taken no frame yet.
+    /// Whether the active segment has no frame yet.
     pub(crate) fn active_is_empty(&self) -> bool {
         self.appender.lock().active_is_empty()
     }
 
-    /// Goes on in the other segment, which must be free.
+    /// Makes the other segment, which must be free, the active one.
     pub(crate) fn rotate(&self) {
         self.appender.lock().rotate();
     }
 
-    /// When what was appended must be flushed at the latest.
+    /// The time by which the appended frames must be flushed.
     pub(crate) fn flush_by(&self) -> Option<Instant> {
         self.appender.lock().flush_by()
     }
 
-    /// Gives the segment that is not active a new generation, now that the B-tree has durably
-    /// reached `btree_lsn` and with it every frame in that segment. A failure poisons the log.
+    /// Gives the segment that is not active a new generation. The caller has made the B-tree durable
+    /// up to `btree_lsn`, which covers every frame in that segment. A failure poisons the log.
     pub(crate) fn recycle_spare(&self, btree_lsn: u64) -> Result<()> {
         let (index, generation) = self.appender.lock().next_use();
         let header = SegmentHeader { generation, index: index as u64, btree_lsn };
@@ -261,12 +262,12 @@ impl Log {
             return self.wait_written(lsn);
         }
         self.group
-            .wait(lsn, |taking: &dyn Fn(u64)| self.commit(taking), || self.call_leader())
+            .wait(lsn, |covers: &dyn Fn(u64)| self.commit(covers), || self.call_leader())
             .map_err(|source| Error::OutcomeUnknown { source })
     }
 
-    /// Asks whether the frame at `lsn` is as durable as asked, and has `waker` called when it may
-    /// be. `ticket` is the registration of the same wait.
+    /// Returns the result when the frame at `lsn` is as durable as asked. Otherwise registers `waker`
+    /// to be called when it may be. `ticket` is the registration of the same wait.
     pub(crate) fn poll(
         &self,
         lsn: u64,
@@ -278,11 +279,11 @@ impl Log {
             return Some(self.wait_written(lsn));
         }
         match self.group.poll(lsn, *ticket, waker) {
-            Polled::Ready(result) => {
+            GroupPoll::Ready(result) => {
                 *ticket = None;
                 Some(result.map_err(|source| Error::OutcomeUnknown { source }))
             }
-            Polled::Registered { ticket: given, call_leader } => {
+            GroupPoll::Registered { ticket: given, call_leader } => {
                 *ticket = Some(given);
                 if call_leader {
                     self.call_leader();
@@ -298,15 +299,15 @@ impl Log {
         reached >= lsn || self.failure().is_some()
     }
 
-    /// Forgets a wait that will not be polled again.
+    /// Removes the registration of a wait that will not be polled again.
     pub(crate) fn forget(&self, ticket: u64) {
         self.group.forget(ticket);
     }
 
-    /// Writes and flushes what was appended, unless somebody is doing so: the background
-    /// committer's turn.
+    /// Writes and flushes what was appended, unless another thread is doing so. For the background
+    /// committer.
     pub(crate) fn drive(&self) {
-        self.group.drive(|taking: &dyn Fn(u64)| self.commit(taking), || self.call_leader());
+        self.group.drive(|covers: &dyn Fn(u64)| self.commit(covers), || self.call_leader());
     }
 
     /// Writes what was appended, without a flush.
@@ -314,12 +315,12 @@ impl Log {
         self.wait_written(self.appended())
     }
 
-    /// Has the background committer woken by unparking `thread` when only tasks wait.
+    /// Sets the thread of the background committer, which is unparked when only tasks wait.
     pub(crate) fn set_background_leader(&self, thread: Option<std::thread::Thread>) {
         *self.background_leader.lock() = thread;
     }
 
-    /// Whether tasks wait and nobody leads for them.
+    /// Whether tasks wait and no thread leads a commit for them.
     pub(crate) fn tasks_wait(&self) -> bool {
         self.group.needs_leader()
     }
@@ -335,8 +336,7 @@ impl Log {
         let leader = self.background_leader.lock().clone();
         match leader {
             Some(thread) => thread.unpark(),
-            // Without a background thread whoever asks leads; everything is driven by its callers
-            // then.
+            // Without a background thread the caller leads.
             None => self.drive(),
         }
     }
@@ -361,15 +361,15 @@ impl Log {
         )
     }
 
-    /// One group: everything appended so far goes into the file and is flushed. Tells `taking` the
-    /// last position taken along, and answers the position reached.
-    fn commit(&self, taking: &dyn Fn(u64)) -> io::Result<u64> {
+    /// Commits one group: writes everything appended so far to the file and flushes it. Calls
+    /// `covers` with the last LSN of the group, and returns the LSN reached.
+    fn commit(&self, covers: &dyn Fn(u64)) -> io::Result<u64> {
         let (started, durable) = (Instant::now(), self.durable());
         let writer = self.writer.lock();
         let unflushed = self.written() > self.durable();
         self.appender.lock().flush_begins();
         let reached = if unflushed || self.relaxed_callers.load(Ordering::Relaxed) {
-            self.write_chunks(taking, |bytes, offset, _| self.storage.write_at(offset, bytes))?;
+            self.write_chunks(covers, |bytes, offset, _| self.storage.write_at(offset, bytes))?;
             let reached = self.written();
             drop(writer);
             if reached > self.durable() {
@@ -377,9 +377,8 @@ impl Log {
             }
             reached
         } else {
-            // Nothing else is unflushed, so a write that makes just its own bytes durable is
-            // enough.
-            self.write_chunks(taking, |bytes, offset, last_lsn| {
+            // Nothing else is unflushed, so a write that makes only its own bytes durable is enough.
+            self.write_chunks(covers, |bytes, offset, last_lsn| {
                 self.storage.write_at_durable(offset, bytes)?;
                 self.group.publish(last_lsn);
                 Ok(())
@@ -390,18 +389,19 @@ impl Log {
         Ok(reached)
     }
 
-    /// Stamps what was appended and passes it on, oldest first. The caller holds `writer`. A
-    /// failure poisons the log before the next caller can write behind the gap.
+    /// Stamps what was appended and gives it to `write`, oldest first. The caller holds `writer`. A
+    /// failure poisons the log before another caller can write after the gap.
     fn write_chunks(
         &self,
-        taking: impl Fn(u64),
+        covers: impl Fn(u64),
         write: impl Fn(&[u8], u64, u64) -> io::Result<()>,
     ) -> io::Result<()> {
         self.check_failure()?;
         let chunks = {
             let mut appender = self.appender.lock();
-            // Told before anybody can append, and then wait for, a later frame.
-            taking(self.appended());
+            // Called under the appender's lock: no caller can append a later frame, and wait for it,
+            // before the group has its end.
+            covers(self.appended());
             appender.take_unwritten()
         };
         self.write_in_order(chunks, write).map_err(|error| self.failed(error))
@@ -414,8 +414,8 @@ impl Log {
     ) -> io::Result<()> {
         for mut chunk in chunks {
             if self.written() > self.durable() && chunk.starts_segment() {
-                // The first frame of a segment must not be in the file before the last of the other
-                // is durable.
+                // The first frame of a segment must not be in the file before the last frame of the
+                // other segment is durable.
                 self.flush()?;
                 self.group.publish(self.written());
             }
@@ -432,8 +432,8 @@ impl Log {
         Ok(())
     }
 
-    /// Flushes everything that was written, unless a flush failed before: then nobody knows what
-    /// another one covers.
+    /// Flushes everything that was written, unless a flush failed before: after a failed flush it is
+    /// unknown what another one covers.
     fn flush(&self) -> io::Result<()> {
         let _flusher = self.flusher.lock();
         self.check_failure()?;
@@ -448,17 +448,17 @@ impl Log {
         }
     }
 
-    /// Poisons the log, and answers the failure that did.
+    /// Poisons the log with `error`, and returns the failure that poisoned it first.
     fn failed(&self, error: io::Error) -> io::Error {
         self.group.fail(error);
         self.check_failure().err().unwrap_or_else(|| io::Error::other("poisoned"))
     }
 
-    /// When the log has fallen idle, writes a mark behind the last frame (without a flush): a frame
-    /// without operations that carries the durable LSN, so that damage to the last acknowledged
-    /// group is told from a torn tail. The next group overwrites it and uses its LSN.
+    /// If the log is idle, writes a mark after the last frame, without a flush. A mark is a frame
+    /// without operations that carries the durable LSN, so that recovery can tell damage to the last
+    /// acknowledged group from a torn tail. The next group overwrites the mark and uses its LSN.
     pub(crate) fn mark_idle(&self) -> Result<()> {
-        // Whoever appends now is written after the mark, over it.
+        // A frame that is appended from now on is written after the mark, over it.
         let _writer = self.writer.lock();
         let durable = self.durable();
         let nothing_new = self.marked.load(Ordering::Relaxed) >= durable;
@@ -474,8 +474,8 @@ impl Log {
         Ok(())
     }
 
-    /// Ends the log after a failed write or flush, its own or the B-tree's, and returns the error
-    /// that says so.
+    /// Poisons the log after a failed write or flush, its own or the B-tree's, and returns
+    /// [`Error::Poisoned`].
     pub(crate) fn poison(&self, error: io::Error) -> Error {
         self.group.fail(error);
         let source =
@@ -483,8 +483,8 @@ impl Log {
         Error::Poisoned { source }
     }
 
-    /// Makes every wait succeed at once, before anything is flushed: the deliberate fault that the
-    /// crash simulation must notice.
+    /// Makes every wait succeed at once, before anything is flushed: a deliberate fault that the
+    /// crash simulation must detect.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn acknowledge_before_flush(&self) {
         self.acknowledge_before_flush.store(true, Ordering::Relaxed);

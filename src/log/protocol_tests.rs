@@ -1,6 +1,5 @@
-//! The whole protocol against a disk that loses, tears and flips: a small model of the write path
-//! writes into two segments, the disk crashes, and what is planned must be exactly what was
-//! written.
+//! The protocol against a disk that loses, tears and damages writes: a small model of the write path
+//! writes to two segments, the disk crashes, and the plan must recover exactly what was written.
 
 use super::frame::{begin_frame, frame_len, stamp};
 use super::plan::{RecoveryPlan, Spare, plan};
@@ -17,13 +16,13 @@ const FILE: [u8; 16] = *b"a file of a test";
 
 /// Two segments on a disk with a write cache.
 #[derive(Clone)]
-struct Disk {
+struct ModelDisk {
     durable: Vec<u8>,
     cached: Vec<u8>,
     unflushed: Vec<(usize, Vec<u8>)>,
 }
 
-impl Disk {
+impl ModelDisk {
     fn write(&mut self, offset: usize, data: &[u8]) {
         self.cached[offset..offset + data.len()].copy_from_slice(data);
         self.unflushed.push((offset, data.to_vec()));
@@ -39,7 +38,7 @@ impl Disk {
         self.unflushed.clear();
     }
 
-    /// Of each sector of each unflushed write, keeps or loses it.
+    /// Keeps or loses each sector of each unflushed write.
     fn crash(&mut self, random: &mut Rng) {
         let kept = [0.0, 0.3, 0.7, 0.95, 1.0][random.usize(..5)];
         for (offset, data) in std::mem::take(&mut self.unflushed) {
@@ -69,38 +68,38 @@ fn plan_of(image: &[u8], btree_lsn: u64) -> Result<RecoveryPlan, Error> {
     plan(btree_lsn, [scan(0), scan(1)])
 }
 
-/// The write path, as the plan assumes it, together with what it knows it wrote.
+/// The write path that the plan assumes, and a record of what it wrote.
 #[derive(Clone)]
-struct Log {
-    disk: Disk,
-    /// What the B-tree has durably reached.
+struct ModelLog {
+    disk: ModelDisk,
+    /// The LSN that the B-tree has durably reached.
     btree_lsn: u64,
-    /// Every frame that was written and not cut off, by LSN.
+    /// The payload of every frame that was written and not erased by a recovery, by LSN.
     written: BTreeMap<u64, Vec<u8>>,
-    /// What was flushed, hence acknowledged.
+    /// The last LSN that was flushed, and therefore acknowledged.
     durable_lsn: u64,
     /// The greatest durable LSN that any frame carries.
-    witnessed: u64,
+    known_durable: u64,
     active: usize,
     generation: u64,
     position: usize,
     spare: Spare,
     next_lsn: u64,
-    /// Frames of one size make stale frames begin exactly where a new one ends.
+    /// With frames of one size, stale frames begin exactly where a new one ends.
     payload_len: Option<usize>,
 }
 
-impl Log {
+impl ModelLog {
     fn create(random: &mut Rng) -> Self {
         let generation = random.u64(1..1 << 40);
         let image = vec![0; 2 * SEGMENT_LEN];
-        let disk = Disk { durable: image.clone(), cached: image, unflushed: Vec::new() };
-        let mut log = Log {
+        let disk = ModelDisk { durable: image.clone(), cached: image, unflushed: Vec::new() };
+        let mut log = ModelLog {
             disk,
             btree_lsn: 0,
             written: BTreeMap::new(),
             durable_lsn: 0,
-            witnessed: 0,
+            known_durable: 0,
             active: 0,
             generation,
             position: DATA_START,
@@ -145,7 +144,7 @@ impl Log {
             return;
         }
         stamp(&mut group, self.durable_lsn);
-        self.witnessed = self.witnessed.max(self.durable_lsn);
+        self.known_durable = self.known_durable.max(self.durable_lsn);
         self.disk.write(self.active * SEGMENT_LEN + self.position, &group);
         self.position += group.len();
     }
@@ -199,15 +198,15 @@ impl Log {
             17 => self.checkpoint_frozen(),
             18 => self.recycle_covered(),
             _ => {
-                // A checkpoint of everything, called by hand.
+                // A checkpoint of everything.
                 self.flush();
                 self.btree_lsn = self.durable_lsn;
             }
         }
     }
 
-    /// The frames a plan replays must be those that were written, from the B-tree on and without a
-    /// gap.
+    /// The frames that a plan replays must be those that were written, from the B-tree's LSN on,
+    /// without a gap.
     fn check_prefix(&self, image: &[u8], plan: &RecoveryPlan, context: &str) {
         let mut expected = self.btree_lsn + 1;
         for (segment, frame) in &plan.replay {
@@ -222,14 +221,13 @@ impl Log {
         assert_eq!(plan.next_lsn, expected, "{context}");
     }
 
-    /// Carries out a plan, crashing after as many steps as `steps` says. Returns whether it came to
-    /// the end.
+    /// Carries out a plan, and crashes after `steps` steps. Returns whether it was completed.
     fn carry_out(&mut self, plan: &RecoveryPlan, mut steps: usize, random: &mut Rng) -> bool {
         for erase in &plan.erase {
             self.disk
                 .write(erase.segment * SEGMENT_LEN + erase.from, &vec![0; erase.to - erase.from]);
         }
-        let mut crashes = |log: &mut Log| {
+        let mut crashes = |log: &mut ModelLog| {
             if steps == 0 {
                 log.disk.crash(random);
             }
@@ -260,17 +258,17 @@ impl Log {
 }
 
 #[test]
-fn after_any_crash_everything_acknowledged_is_there_and_the_next_operation_works() {
+fn after_any_crash_everything_acknowledged_is_recovered_and_the_next_operation_works() {
     let mut torn = 0;
     for seed in 0..600 {
         let random = &mut Rng::with_seed(seed);
-        let mut log = Log::create(random);
+        let mut log = ModelLog::create(random);
         for round in 0..12 {
             for _ in 0..random.usize(1..30) {
                 log.step(random);
             }
             let context = format!("seed {seed}, round {round}");
-            // Of a process that is killed, the system keeps every write.
+            // When only the process is killed, the system keeps every write.
             if random.bool() {
                 log.disk.crash(random);
             }
@@ -288,16 +286,19 @@ fn after_any_crash_everything_acknowledged_is_there_and_the_next_operation_works
             }
         }
     }
-    assert!(torn > 100, "the crashes tear too little to prove anything: {torn}");
+    assert!(torn > 100, "too few crashes tear a tail: {torn}");
 }
 
-/// Damages a copy of the disk and checks that what comes of it is an error, or the whole truth up
-/// to what any frame on the disk testifies to. Returns whether it was an error.
-fn check_damage(log: &Log, image: &[u8], context: &str) -> bool {
+/// Checks that a damaged image gives an error, or everything up to the greatest durable LSN that any
+/// frame carries. Returns whether it was an error.
+fn check_damage(log: &ModelLog, image: &[u8], context: &str) -> bool {
     match plan_of(image, log.btree_lsn) {
         Ok(plan) => {
             log.check_prefix(image, &plan, context);
-            assert!(plan.next_lsn > log.witnessed, "{context}: acknowledged frames were dropped");
+            assert!(
+                plan.next_lsn > log.known_durable,
+                "{context}: acknowledged frames were dropped"
+            );
             false
         }
         Err(Error::Corrupted { .. }) => true,
@@ -306,11 +307,11 @@ fn check_damage(log: &Log, image: &[u8], context: &str) -> bool {
 }
 
 #[test]
-fn a_flipped_byte_below_a_witness_is_never_silently_dropped() {
+fn a_damaged_frame_covered_by_a_later_durable_lsn_is_never_silently_dropped() {
     let mut refused = 0;
     for seed in 0..150 {
         let random = &mut Rng::with_seed(seed);
-        let mut log = Log::create(random);
+        let mut log = ModelLog::create(random);
         for _ in 0..random.usize(5..120) {
             log.step(random);
         }
@@ -325,14 +326,14 @@ fn a_flipped_byte_below_a_witness_is_never_silently_dropped() {
                 usize::from(check_damage(&log, &image, &format!("seed {seed}, byte {index}")));
         }
     }
-    assert!(refused > 200, "the flips hit too little to prove anything: {refused}");
+    assert!(refused > 200, "too few flips are detected: {refused}");
 }
 
 #[test]
-fn every_single_byte_of_a_log_can_flip() {
+fn any_single_byte_of_a_log_may_flip() {
     let random = &mut Rng::with_seed(7);
-    let mut log = Log::create(random);
-    // Until one segment was recycled, the older holds frames, and the newer some.
+    let mut log = ModelLog::create(random);
+    // Until one segment was recycled, and both hold frames.
     while log.btree_lsn == 0
         || log.position < DATA_START + 2000
         || matches!(log.spare, Spare::Free { .. })
@@ -352,10 +353,10 @@ fn every_single_byte_of_a_log_can_flip() {
 }
 
 #[test]
-fn any_mixture_of_damage_gives_a_prefix_or_an_error() {
+fn any_combination_of_damage_gives_a_prefix_or_an_error() {
     for seed in 0..300 {
         let random = &mut Rng::with_seed(seed);
-        let mut log = Log::create(random);
+        let mut log = ModelLog::create(random);
         for _ in 0..random.usize(5..120) {
             log.step(random);
         }
@@ -377,10 +378,10 @@ fn any_mixture_of_damage_gives_a_prefix_or_an_error() {
 
 #[test]
 fn a_log_older_than_the_btree_opens_without_replaying_anything() {
-    // Everything in the log is lost but its headers, after the B-tree got it all.
+    // The log loses everything but its headers, after the B-tree covered it all.
     for seed in 0..100 {
         let random = &mut Rng::with_seed(seed);
-        let mut log = Log::create(random);
+        let mut log = ModelLog::create(random);
         for _ in 0..random.usize(5..120) {
             log.step(random);
         }

@@ -1,8 +1,8 @@
-//! What a log segment holds: the valid frames from its beginning on, and what lies beyond the first
-//! bad place.
+//! The scan of a log segment: the valid frames from its beginning on, and the valid frames beyond
+//! the first bad position.
 //!
-//! A scan decides nothing. Whether the place where the valid frames end is a clean end, a torn tail
-//! or damage is for the [plan](super::plan), which sees both segments and the B-tree.
+//! A scan decides nothing. The [plan](super::plan), which has both segments and the B-tree, decides
+//! whether the valid frames end in a clean end, in a torn tail or in damage.
 
 use super::frame::{
     FRAME_ALIGN, FRAME_HEADER_LEN, Frame, FrameFault, frame_len, le_u32, le_u64, parse,
@@ -10,22 +10,21 @@ use super::frame::{
 use super::segment::{DATA_START, SegmentHeader};
 use std::ops::Range;
 
-/// Looking for frames beyond a bad place computes CRCs over at most this many times the segment's
-/// length.
+/// The search for frames beyond a bad position computes CRCs over at most this many times the
+/// segment's length.
 ///
 /// After a crash, a frame costs its own length once, and only a header torn between its length and
-/// its generation can name a wrong length. So this is out of reach for everything but a file made
-/// to be slow.
+/// its generation can have a wrong length. So only a file made to be slow reaches this limit.
 const RESYNC_CRC_FACTOR: usize = 64;
 
-/// Where a valid frame lies in its segment.
+/// A valid frame and its position in the segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FrameRef {
     /// Its log sequence number.
     pub lsn: u64,
-    /// Everything up to this LSN was durable when it was written.
+    /// Every frame up to this LSN was durable when this one was written.
     pub durable_lsn: u64,
-    /// Where it begins, in bytes from the start of the segment.
+    /// Its offset in the segment.
     pub offset: usize,
     /// The length of its payload in bytes.
     pub payload_len: usize,
@@ -41,36 +40,36 @@ impl FrameRef {
         }
     }
 
-    /// Where its payload lies, in bytes from the start of the segment.
+    /// The range of its payload in the segment.
     pub(crate) fn payload_range(&self) -> Range<usize> {
         let start = self.offset + FRAME_HEADER_LEN;
         start..start + self.payload_len
     }
 
-    /// Where the next frame begins, in bytes from the start of the segment.
+    /// The offset in the segment of the next frame.
     pub(crate) fn end(&self) -> usize {
         self.offset + frame_len(self.payload_len)
     }
 }
 
-/// Valid frames of the segment's generation beyond the first bad place, all with an LSN that was
-/// still to come.
+/// Valid frames of the segment's generation beyond the first bad position, all with an LSN above
+/// those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Beyond {
-    /// Where the first of them begins.
+pub(crate) struct FramesBeyond {
+    /// The offset of the first of them.
     pub first_offset: usize,
-    /// Where the last of them ends.
+    /// The end of the last of them.
     pub last_end: usize,
     /// The greatest LSN among them.
     pub max_lsn: u64,
     /// The one with the greatest durable LSN.
-    pub witness: FrameRef,
+    pub max_durable: FrameRef,
 }
 
-/// A valid frame of a generation that the segment's header does not know yet.
+/// A valid frame of a later generation than the segment's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NewerFrame {
-    /// Where it begins.
+    /// Its offset in the segment.
     pub offset: usize,
     /// Its generation.
     pub generation: u64,
@@ -78,24 +77,24 @@ pub(crate) struct NewerFrame {
     pub lsn: u64,
 }
 
-/// What a segment holds.
+/// The content of a segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SegmentScan {
-    /// The header that the scan went by.
+    /// The header that the scan used.
     pub header: SegmentHeader,
-    /// The valid frames from the beginning on, LSN by LSN, without the mark.
+    /// The valid frames from the beginning on, in the order of LSNs without a gap, without the mark.
     pub frames: Vec<FrameRef>,
-    /// The mark after the last of them, if there is one. The next frame belongs where it lies.
+    /// The mark after the last of them, if there is one. The next frame overwrites it.
     pub mark: Option<FrameRef>,
-    /// Where the next frame belongs: behind the last of `frames`.
+    /// The offset for the next frame: after the last of `frames`.
     pub end: usize,
-    /// What stands where the valid bytes end (behind the mark, if there is one).
+    /// What follows the valid bytes (after the mark, if there is one).
     pub fault: FrameFault,
-    /// Valid frames behind that place.
-    pub beyond: Option<Beyond>,
-    /// A frame of a later use of the segment, whose header must have been lost.
+    /// Valid frames beyond that position.
+    pub beyond: Option<FramesBeyond>,
+    /// A frame of a later use of the segment: the header of that use was lost.
     pub newer: Option<NewerFrame>,
-    /// Whether so many false candidates lay behind the valid bytes that the search was given up.
+    /// Whether the search beyond the valid bytes was given up because of too many false candidates.
     pub inconclusive: bool,
 }
 
@@ -110,7 +109,7 @@ impl SegmentScan {
         self.frames.last().map(|frame| frame.lsn)
     }
 
-    /// Where the valid bytes end, the mark included.
+    /// The end of the valid bytes, with the mark.
     pub(crate) fn valid_end(&self) -> usize {
         self.mark.map_or(self.end, |mark| mark.end())
     }
@@ -123,10 +122,9 @@ impl SegmentScan {
 
 /// Scans a whole segment, whose newest valid header is `header`.
 ///
-/// The valid frames are those with a right CRC, the header's generation, and the LSN that follows
-/// the one before (the first may have any). Behind them, every aligned place is looked at again for
-/// frames of this generation with an LSN that was still to come, and for frames of the next use of
-/// the segment.
+/// The valid frames are those with a correct CRC, the header's generation, and the LSN after that of
+/// the frame before (the first may have any). Beyond them, every aligned position is checked for
+/// frames of this generation with a later LSN, and for frames of the next use of the segment.
 pub(crate) fn scan_segment(segment: &[u8], header: SegmentHeader) -> SegmentScan {
     let mut scan = SegmentScan {
         header,
@@ -140,8 +138,7 @@ pub(crate) fn scan_segment(segment: &[u8], header: SegmentHeader) -> SegmentScan
     };
     scan.fault = loop {
         match next_frame(segment, &scan) {
-            // Nothing ever follows a mark. Bytes behind it are what an unfinished write over it
-            // left.
+            // Nothing ever follows a mark. Bytes after it were left by an unfinished write over it.
             Ok(frame) if frame.is_mark() => {
                 let mark = FrameRef::new(&frame, scan.end);
                 scan.mark = Some(mark);
@@ -176,11 +173,11 @@ fn next_frame<'a>(segment: &'a [u8], scan: &SegmentScan) -> Result<Frame<'a>, Fr
     }
 }
 
-/// Looks for frames behind the valid ones.
+/// Searches for frames beyond the valid ones.
 ///
-/// Most places are dismissed by the eight bytes where a generation would be. A CRC is computed only
-/// where the generation fits and the LSN lies in the range that two segments can hold, and over a
-/// bounded number of bytes in all, so that no content of the segment makes this slow.
+/// The eight bytes where a generation would be rule out most positions. A CRC is computed only where
+/// the generation matches and the LSN is in the range that two segments can hold, and over a bounded
+/// number of bytes in total, so that no content of the segment makes this slow.
 fn resync(segment: &[u8], scan: &mut SegmentScan) {
     let header = scan.header;
     let frames_max = (segment.len() / FRAME_HEADER_LEN) as u64;
@@ -191,7 +188,7 @@ fn resync(segment: &[u8], scan: &mut SegmentScan) {
         (None, None) => header.btree_lsn.saturating_add(1),
     };
     let own_lsns = expected..=expected.saturating_add(frames_max.saturating_mul(2));
-    // Two uses further: whatever both segments held when this use began, and may have held since.
+    // Up to two uses later: what both segments held when this use began, and may have held since.
     let newer_lsns =
         header.btree_lsn.saturating_add(1)..=header.btree_lsn.saturating_add(frames_max * 8);
     let newer_generations =
@@ -228,16 +225,16 @@ fn resync(segment: &[u8], scan: &mut SegmentScan) {
             scan.newer.get_or_insert(NewerFrame { offset: found.offset, generation, lsn });
             continue;
         }
-        let beyond = scan.beyond.get_or_insert(Beyond {
+        let beyond = scan.beyond.get_or_insert(FramesBeyond {
             first_offset: found.offset,
             last_end: found.end(),
             max_lsn: found.lsn,
-            witness: found,
+            max_durable: found,
         });
         beyond.last_end = found.end();
         beyond.max_lsn = beyond.max_lsn.max(found.lsn);
-        if found.durable_lsn > beyond.witness.durable_lsn {
-            beyond.witness = found;
+        if found.durable_lsn > beyond.max_durable.durable_lsn {
+            beyond.max_durable = found;
         }
     }
 }
@@ -279,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_are_followed_to_the_end() {
+    fn frames_are_read_to_the_end() {
         let bytes = segment(&[(107, 5, 106, 8), (108, 5, 106, 9), (109, 5, 108, 1)]);
         let scan = scan_segment(&bytes, HEADER);
         assert_eq!(lsns(&scan), [107, 108, 109]);
@@ -298,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_of_an_earlier_use_are_not_seen() {
+    fn frames_of_an_earlier_use_are_ignored() {
         let bytes = segment(&[(107, 5, 106, 8), (101, 3, 100, 8), (108, 3, 107, 8)]);
         let scan = scan_segment(&bytes, HEADER);
         assert_eq!((lsns(&scan), scan.fault), (vec![107], FrameFault::Generation { found: 3 }));
@@ -306,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_ends_the_frames_and_the_next_frame_belongs_in_its_place() {
+    fn a_mark_ends_the_frames_and_the_next_frame_overwrites_it() {
         let bytes = segment(&[(107, 5, 106, 8), (108, 5, 107, 0), (109, 5, 107, 8)]);
         let scan = scan_segment(&bytes, HEADER);
         assert_eq!((lsns(&scan), scan.end), (vec![107], DATA_START + 40));
@@ -317,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_behind_a_bad_one_are_found_again() {
+    fn frames_beyond_a_bad_one_are_found() {
         let mut bytes = segment(&[
             (107, 5, 106, 8),
             (108, 5, 106, 8),
@@ -332,7 +329,7 @@ mod tests {
         let beyond = scan.beyond.unwrap();
         assert_eq!((beyond.first_offset, beyond.last_end), (DATA_START + 80, DATA_START + 200));
         assert_eq!(
-            (beyond.max_lsn, beyond.witness.durable_lsn, beyond.witness.lsn),
+            (beyond.max_lsn, beyond.max_durable.durable_lsn, beyond.max_durable.lsn),
             (111, 109, 110)
         );
     }
@@ -345,14 +342,14 @@ mod tests {
     }
 
     #[test]
-    fn an_lsn_that_is_past_already_is_not_seen_again() {
+    fn a_frame_with_an_earlier_lsn_is_ignored() {
         let scan =
             scan_segment(&segment(&[(107, 5, 106, 8), (107, 5, 106, 8), (103, 5, 102, 8)]), HEADER);
         assert_eq!((lsns(&scan), scan.beyond), (vec![107], None));
     }
 
     #[test]
-    fn frames_of_the_next_use_are_noticed() {
+    fn frames_of_the_next_use_are_found() {
         let scan = scan_segment(&segment(&[(207, 7, 206, 8), (208, 7, 206, 8)]), HEADER);
         assert_eq!((lsns(&scan), scan.fault), (vec![], FrameFault::Generation { found: 7 }));
         assert_eq!(scan.newer, Some(NewerFrame { offset: DATA_START, generation: 7, lsn: 207 }));
@@ -360,12 +357,12 @@ mod tests {
     }
 
     #[test]
-    fn the_first_frame_being_bad_does_not_hide_the_rest() {
+    fn a_bad_first_frame_does_not_hide_the_rest() {
         let mut bytes = segment(&[(107, 5, 106, 8), (108, 5, 107, 8)]);
         bytes[DATA_START] ^= 1;
         let scan = scan_segment(&bytes, HEADER);
         assert_eq!((lsns(&scan), scan.end), (vec![], DATA_START));
-        assert_eq!(scan.beyond.map(|beyond| beyond.witness.durable_lsn), Some(107));
+        assert_eq!(scan.beyond.map(|beyond| beyond.max_durable.durable_lsn), Some(107));
     }
 
     #[test]
@@ -382,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_full_of_plausible_headers_with_huge_lengths_is_given_up_in_bounded_time() {
+    fn the_search_gives_up_in_bounded_time_on_plausible_headers_with_huge_lengths() {
         let len: usize = 4 << 20;
         let mut bytes = vec![0; len];
         for offset in (DATA_START..len - FRAME_HEADER_LEN).step_by(FRAME_HEADER_LEN) {
@@ -391,12 +388,12 @@ mod tests {
             bytes[offset + 8..offset + 16].copy_from_slice(&108_u64.to_le_bytes());
             bytes[offset + 16..offset + 24].copy_from_slice(&5_u64.to_le_bytes());
         }
-        // Computing every CRC would take 256 GiB worth of them.
+        // Every CRC together would cover 256 GiB.
         assert!(scan_segment(&bytes, HEADER).inconclusive);
     }
 
     #[test]
-    fn garbage_and_short_segments_are_scanned_without_a_fault() {
+    fn random_and_short_segments_are_scanned_without_a_panic() {
         for seed in 0..50 {
             let mut random = fastrand::Rng::with_seed(seed);
             let mut bytes = vec![0; random.usize(0..3 * DATA_START)];

@@ -13,9 +13,9 @@
 //! segments, the uses of one segment have generations `g, g + 2, ...`, and `generation / 2 % 2`
 //! alternates between its slots.
 //!
-//! A new file should start at a random generation. A caller's value that happens to be torn could
-//! otherwise hold bytes that look like a frame of the segment, because small generations are easy
-//! to guess.
+//! A new file starts at a random generation. Otherwise a caller could store a value whose bytes look
+//! like a frame of the segment, because small generations are easy to guess, and a torn write could
+//! expose those bytes.
 
 use super::frame::{le_u32, le_u64};
 use crate::error::{Error, Result};
@@ -29,19 +29,19 @@ const MAGIC: [u8; 8] = *b"CLKSEG\0\0";
 const FILE_ID: usize = 8;
 const GENERATION: usize = 24;
 const INDEX: usize = 32;
-const BASE_LSN: usize = 40;
+const BTREE_LSN: usize = 40;
 const CRC: usize = 48;
-/// What of a slot says something; the rest is zero.
+/// The bytes of a slot that carry information; the rest is zero.
 pub(crate) const HEADER_LEN: usize = 52;
 
-/// What one use of a segment begins with.
+/// The header of one use of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
-    /// Which use of any segment this is.
+    /// Numbers the uses of all segments.
     pub generation: u64,
     /// The index of the segment in the file, 0 or 1.
     pub index: u64,
-    /// What the B-tree had durably reached when this use began.
+    /// The LSN that the B-tree had durably reached when this use began.
     pub btree_lsn: u64,
 }
 
@@ -63,13 +63,13 @@ impl SegmentHeader {
         slot
     }
 
-    /// Where in the segment the slot for this generation lies.
+    /// The offset in the segment of the slot for this generation.
     pub(crate) fn slot_offset(&self) -> usize {
         if (self.generation / 2).is_multiple_of(2) { 0 } else { BLOCK_SIZE }
     }
 
-    /// Writes the header into its slot and returns when it is durable, after which frames of this
-    /// generation may be written. The other slot keeps the header before.
+    /// Writes the header into its slot and returns when it is durable. Then frames of this
+    /// generation may be written. The other slot keeps the previous header.
     pub(crate) fn write(
         &self,
         storage: &dyn Storage,
@@ -83,7 +83,7 @@ impl SegmentHeader {
     }
 
     /// The newest valid header in `segment` (its first [`DATA_START`] bytes suffice), or `None`
-    /// when both slots are bad.
+    /// when both slots are invalid.
     pub(crate) fn read_newest(
         segment: &[u8],
         file_id: &[u8; 16],
@@ -98,7 +98,7 @@ impl SegmentHeader {
             .max_by_key(|header| header.generation)
     }
 
-    /// The header of any file that a block holds, and the id of that file.
+    /// The header in a block, of whatever file, and the id of that file.
     pub(crate) fn recognize(block: &[u8]) -> Option<(SegmentHeader, [u8; 16])> {
         let file_id: [u8; 16] = block.get(FILE_ID..GENERATION)?.try_into().ok()?;
         Some((Self::parse(block.get(..HEADER_LEN)?, &file_id)?, file_id))
@@ -123,7 +123,7 @@ impl SegmentHeader {
         valid.then_some(SegmentHeader {
             generation: le_u64(slot, GENERATION)?,
             index: le_u64(slot, INDEX)?,
-            btree_lsn: le_u64(slot, BASE_LSN)?,
+            btree_lsn: le_u64(slot, BTREE_LSN)?,
         })
     }
 }
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn any_flipped_byte_of_the_newest_header_gives_the_one_before() {
+    fn any_flipped_byte_of_the_newest_header_gives_the_previous_one() {
         let before = SegmentHeader { generation: 5, index: 1, btree_lsn: 40 };
         let header = SegmentHeader { generation: 7, index: 1, btree_lsn: 50 };
         for offset in 0..HEADER_LEN {
@@ -191,11 +191,11 @@ mod tests {
         assert_eq!(SegmentHeader::read_newest(&bytes[..HEADER_LEN - 1], &FILE, 1), None);
     }
 
-    /// Just enough storage to see what a header write does.
+    /// A storage that records what a header write does.
     #[derive(Debug)]
-    struct OneWrite(parking_lot::Mutex<Vec<(u64, Vec<u8>)>>);
+    struct HeaderWrites(parking_lot::Mutex<Vec<(u64, Vec<u8>)>>);
 
-    impl Storage for OneWrite {
+    impl Storage for HeaderWrites {
         fn len(&self) -> std::io::Result<u64> {
             Err(std::io::Error::other("this test writes headers only"))
         }
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn writing_is_one_durable_write_of_one_slot() {
-        let storage = OneWrite(parking_lot::Mutex::default());
+        let storage = HeaderWrites(parking_lot::Mutex::default());
         let header = SegmentHeader { generation: 6, index: 0, btree_lsn: 9 };
         header.write(&storage, 8192, &FILE).unwrap();
         assert_eq!(*storage.0.lock(), [(8192 + 4096, header.encode(&FILE).to_vec())]);
