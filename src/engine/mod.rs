@@ -248,6 +248,11 @@ impl Engine {
         payload - (8 * crate::limits::MAX_KEY_LEN).min(payload / 4 * 3)
     }
 
+    /// The most bytes that all rows of a transaction may have.
+    pub(crate) fn max_frame_bytes(&self) -> usize {
+        self.core.log.max_payload_len()
+    }
+
     /// The room's clock.
     #[cfg(feature = "codlet")]
     pub(crate) fn clock(&self) -> Arc<dyn Clock> {

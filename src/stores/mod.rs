@@ -21,6 +21,7 @@ pub mod dedupe;
 pub(crate) mod derived;
 pub(crate) mod expiry;
 pub mod form_token;
+pub(crate) mod frame;
 pub mod handoff;
 pub(crate) mod length;
 #[cfg(test)]

@@ -102,6 +102,18 @@ impl Cursor {
         Ok(&self.key)
     }
 
+    /// The key that a listing of the rows of `table` whose keys begin with `prefix` goes on behind.
+    pub(crate) fn position<'c>(
+        cursor: Option<&'c Self>,
+        table: Table,
+        prefix: &[u8],
+    ) -> Result<Option<&'c [u8]>> {
+        let Some(cursor) = cursor else { return Ok(None) };
+        let key = cursor.key_in(table)?;
+        // A cursor of another store in the same table would begin outside.
+        if key.starts_with(prefix) { Ok(Some(key)) } else { Err(Self::foreign()) }
+    }
+
     /// What a listing answers to a cursor of another one.
     pub(crate) fn foreign() -> Error {
         Error::InvalidConfig(
@@ -116,6 +128,24 @@ pub(crate) fn check_limit(limit: usize) -> Result<()> {
         return Ok(());
     }
     Err(Error::InvalidConfig(format!("a page holds 1 to {MAX_LIST_LIMIT} rows, not {limit}")))
+}
+
+/// Makes one page of a listing of `table` of the next `limit` rows that `next` answers, which are
+/// keys and what is shown of them.
+pub(crate) fn page_of<T, E>(
+    table: Table,
+    limit: usize,
+    mut next: impl FnMut() -> Result<Option<(Vec<u8>, T)>, E>,
+) -> Result<Page<T>, E> {
+    let (mut items, mut last) = (Vec::new(), None);
+    while let Some((key, item)) = next()? {
+        if items.len() == limit {
+            return Ok(Page { items, next: last.map(|key| Cursor::new(table, key)) });
+        }
+        items.push(item);
+        last = Some(key);
+    }
+    Ok(Page { items, next: None })
 }
 
 /// The string form is lowercase hex of: version (1 byte), table (1 byte, 0 for a driver from

@@ -14,20 +14,17 @@ use super::capacity::{Activity, AdaptiveConfig, Reason, Trend, share};
 use super::{
     AdaptiveRateLimitEntry, AdaptiveRateLimitStats, AdaptiveRateLimitStatus, Priority, span_ms,
 };
-use crate::codec::{self, key};
+use crate::codec;
 use crate::engine::access::{Reader, Writer};
+use crate::engine::cursor::RowCursor;
 use crate::error::Result;
 use crate::stores::expiry;
-use crate::stores::page::{Cursor, Page, check_limit};
+use crate::stores::page::{Cursor, Page, check_limit, page_of};
 use crate::stores::rate_limit::RateLimitConfig;
 use crate::stores::rate_limit::history::{Counted, History, Place};
 use crate::stores::rate_limit::limiter::{Limiter, file_at, text_behind};
 use crate::tables::Table;
-use std::ops::Bound;
 use std::time::Duration;
-
-/// How many rows one step of a listing or count reads.
-const SCAN_SLICE: usize = 256;
 
 /// The histories of a resource.
 pub(crate) const USER: u8 = 0;
@@ -242,6 +239,11 @@ struct Seen {
 }
 
 impl Seen {
+    /// Whether no request of anybody counts.
+    fn is_idle(&self) -> bool {
+        self.user.count == 0 && self.background.count == 0
+    }
+
     fn of(&self, priority: Priority) -> (Counted, u64) {
         match priority {
             Priority::User => (self.user, self.capacity.user_reserved),
@@ -464,40 +466,6 @@ pub(crate) fn resource_config(
     adaptive.limiter.config_of(rows, &key)
 }
 
-/// Shows `each` every resource behind the key `after`, until it answers `false`.
-fn visit(
-    rows: &mut dyn Reader,
-    adaptive: &Adaptive<'_>,
-    after: Option<Vec<u8>>,
-    mut each: impl FnMut(&[u8], usize, Seen) -> Result<bool>,
-) -> Result<()> {
-    let prefix = adaptive.limiter.prefix()?;
-    let end = key::prefix_end(&prefix);
-    let mut from = after.map_or(Bound::Included(prefix.clone()), Bound::Excluded);
-    loop {
-        let to = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let found = rows.scan(
-            Table::ADAPTIVE_RATE_LIMIT,
-            from.as_ref().map(Vec::as_slice),
-            to,
-            SCAN_SLICE,
-        )?;
-        for (key, value) in &found {
-            let resource = text_behind(Table::ADAPTIVE_RATE_LIMIT, &prefix, key)?;
-            let seen = look(rows, adaptive, &resource)?;
-            if !each(key, key.len() + value.len(), seen)? {
-                return Ok(());
-            }
-        }
-        if found.len() < SCAN_SLICE {
-            return Ok(());
-        }
-        if let Some((key, _)) = found.into_iter().next_back() {
-            from = Bound::Excluded(key);
-        }
-    }
-}
-
 /// A page of the resources with counted requests, behind `cursor`.
 pub(crate) fn list(
     rows: &mut dyn Reader,
@@ -506,34 +474,25 @@ pub(crate) fn list(
     limit: usize,
 ) -> Result<Page<AdaptiveRateLimitEntry>> {
     check_limit(limit)?;
-    let table = Table::ADAPTIVE_RATE_LIMIT;
-    let prefix = adaptive.limiter.prefix()?;
-    let after = cursor.map(|cursor| cursor.key_in(table)).transpose()?;
-    if let Some(after) = after {
-        // A cursor of another limiter would begin somewhere outside.
-        text_behind(table, &prefix, after).map_err(|_| Cursor::foreign())?;
-    }
-    let mut items = Vec::new();
-    let mut last_key = Vec::new();
-    let mut next = None;
-    visit(rows, adaptive, after.map(<[u8]>::to_vec), |key, _, seen| {
-        if seen.user.count == 0 && seen.background.count == 0 {
-            return Ok(true);
+    let (table, prefix) = (Table::ADAPTIVE_RATE_LIMIT, adaptive.limiter.prefix()?);
+    let mut resources =
+        RowCursor::prefix(table, &prefix).after(Cursor::position(cursor, table, &prefix)?);
+    page_of(table, limit, || {
+        while let Some((key, _)) = resources.next(rows)? {
+            let resource = text_behind(table, &prefix, &key)?;
+            let seen = look(rows, adaptive, &resource)?;
+            if !seen.is_idle() {
+                let entry = AdaptiveRateLimitEntry {
+                    resource,
+                    user_requests: seen.user.count,
+                    background_requests: seen.background.count,
+                    config: seen.config,
+                };
+                return Ok(Some((key, entry)));
+            }
         }
-        if items.len() == limit {
-            next = Some(Cursor::new(table, std::mem::take(&mut last_key)));
-            return Ok(false);
-        }
-        items.push(AdaptiveRateLimitEntry {
-            resource: text_behind(table, &prefix, key)?,
-            user_requests: seen.user.count,
-            background_requests: seen.background.count,
-            config: seen.config,
-        });
-        last_key = key.to_vec();
-        Ok(true)
-    })?;
-    Ok(Page { items, next })
+        Ok(None)
+    })
 }
 
 /// Counts every resource.
@@ -541,18 +500,19 @@ pub(crate) fn stats(
     rows: &mut dyn Reader,
     adaptive: &Adaptive<'_>,
 ) -> Result<AdaptiveRateLimitStats> {
+    let (table, prefix) = (Table::ADAPTIVE_RATE_LIMIT, adaptive.limiter.prefix()?);
+    let mut resources = RowCursor::prefix(table, &prefix);
     let mut stats = AdaptiveRateLimitStats::default();
-    visit(rows, adaptive, None, |_, bytes, seen| {
-        stats.bytes += bytes as u64;
+    while let Some((key, value)) = resources.next(rows)? {
+        let seen = look(rows, adaptive, &text_behind(table, &prefix, &key)?)?;
+        stats.bytes += (key.len() + value.len()) as u64;
         stats.user_requests = stats.user_requests.saturating_add(seen.user.count);
         stats.background_requests = stats.background_requests.saturating_add(seen.background.count);
-        if seen.user.count == 0 && seen.background.count == 0 {
-            stats.idle += 1;
-        } else {
-            stats.live += 1;
+        match seen.is_idle() {
+            true => stats.idle += 1,
+            false => stats.live += 1,
         }
-        Ok(true)
-    })?;
+    }
     Ok(stats)
 }
 

@@ -8,6 +8,7 @@ use crate::Pending;
 use crate::durability::Durability;
 use crate::engine::Engine;
 use crate::error::Result;
+use crate::stores::frame::{FrameStep, in_frames};
 use crate::stores::named::Named;
 use crate::stores::page::{Cursor, Page};
 use crate::tables::Table;
@@ -157,22 +158,11 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Cache<T> {
 
     fn invalidate(&self, tags: &[&str]) -> Pending<u64> {
         let (spec, mut removed) = (&self.spec, 0);
-        loop {
-            let mut more = false;
-            let answer = self.engine.transact(self.durability, &[], |tx| {
-                let done = ops::invalidate(tx, spec, Turn::alone(), tags, spec.frame_bytes())?;
-                more = done.more;
-                Ok(removed + done.removed)
-            });
-            if !more {
-                return answer;
-            }
-            // The rest goes on in the next frame, if this one was taken.
-            match answer.wait() {
-                Ok(so_far) => removed = so_far,
-                Err(error) => return Pending::ready(Err(error)),
-            }
-        }
+        in_frames(&self.engine, self.durability, |tx, budget| {
+            let done = ops::invalidate(tx, spec, Turn::alone(), tags, budget)?;
+            removed += done.removed;
+            Ok(FrameStep { answer: removed, is_last: !done.more })
+        })
     }
 }
 
@@ -223,21 +213,10 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> CacheStore<T> for 
     fn clear(&self, scope: Option<&str>) -> Pending<()> {
         let (spec, scope) = (&self.spec, scope.unwrap_or_default());
         let mut after = None;
-        loop {
-            let mut next = None;
-            let answer = self.engine.transact(self.durability, &[], |tx| {
-                let from = after.take();
-                next = ops::clear(tx, spec, Turn::alone(), scope, from, spec.frame_bytes())?;
-                Ok(())
-            });
-            if next.is_none() {
-                return answer;
-            }
-            if let Err(error) = answer.wait() {
-                return Pending::ready(Err(error));
-            }
-            after = next;
-        }
+        in_frames(&self.engine, self.durability, |tx, budget| {
+            after = ops::clear(tx, spec, Turn::alone(), scope, after.take(), budget)?;
+            Ok(FrameStep { answer: (), is_last: after.is_none() })
+        })
     }
 
     fn set_with_tags(&self, hash: &str, value: &T, ttl_seconds: i64, tags: &[&str]) -> Pending<()> {

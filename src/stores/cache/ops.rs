@@ -6,25 +6,23 @@
 //! 2. An entry that expires has one row in the expiry index, at its expiry; one that never does has
 //!    none.
 
-use super::row::{CACHE_ROW_OVERHEAD, CacheRow, NEVER, TagsRow, hash_in, tag_key, tag_prefix};
-use super::spec::{Spec, row_cost};
-use super::state::{Order, Turn, count, entry_bytes, stamp_of, visit};
+use super::row::{
+    CACHE_ROW_OVERHEAD, CacheRow, NEVER, TagsRow, entry_key, hash_in, tag_key, tag_prefix,
+};
+use super::spec::Spec;
+use super::state::{Order, Turn, count, entry_bytes, stamp_of};
 use super::{CacheEntry, CacheStats, json};
-use crate::codec::key::prefix_end;
 use crate::engine::access::{Reader, Writer};
+use crate::engine::cursor::RowCursor;
 use crate::error::Result;
-use crate::limits::MAX_KEY_LEN;
-use crate::stores::expiry;
+use crate::stores::expiry::{self, KEY_OVERHEAD};
+use crate::stores::frame::{FrameBudget, row_cost};
 use crate::stores::length::check_len;
-use crate::stores::page::{Cursor, Page, check_limit};
+use crate::stores::page::{Cursor, Page, check_limit, page_of};
 use crate::tables::Table;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeSet;
-use std::ops::Bound;
 use std::sync::atomic::Ordering;
-
-/// How many index rows one step of an invalidation reads.
-const TAG_SLICE: usize = 1_024;
 
 /// What is under a hash.
 #[derive(Debug, PartialEq)]
@@ -97,11 +95,14 @@ struct Old {
 /// The entry's particulars. Its tags are read when it has any and `with_tags` or its end asks for
 /// them.
 fn old(rows: &mut dyn Reader, key: &[u8]) -> Result<Option<Old>> {
-    let now_ms = rows.now_ms();
     let Some(bytes) = rows.get(Table::CACHE, key)? else { return Ok(None) };
-    let row = CacheRow::decode(&bytes)?;
+    old_of(rows, key, &CacheRow::decode(&bytes)?).map(Some)
+}
+
+/// The same, of the row at `key`.
+fn old_of(rows: &mut dyn Reader, key: &[u8], row: &CacheRow<'_>) -> Result<Old> {
     let tags = if row.tagged { tags_of(rows, key)? } else { Vec::new() };
-    Ok(Some(Old { expires_at_ms: row.expires_at_ms, live: row.is_live(now_ms), tags }))
+    Ok(Old { expires_at_ms: row.expires_at_ms, live: row.is_live(rows.now_ms()), tags })
 }
 
 pub(super) fn tags_of(rows: &mut dyn Reader, key: &[u8]) -> Result<Vec<String>> {
@@ -112,11 +113,12 @@ pub(super) fn tags_of(rows: &mut dyn Reader, key: &[u8]) -> Result<Vec<String>> 
         .map_or_else(Vec::new, |row| row.tags))
 }
 
-/// What became of an entry that was to be removed.
-struct Removed {
-    live: bool,
-    /// What the removal takes in a frame.
-    cost: usize,
+/// What the removal of an entry takes in a frame.
+fn removal_cost(spec: &Spec, key: &[u8], hash: &str, old: &Old) -> usize {
+    let expiry = if old.expires_at_ms == NEVER { 0 } else { row_cost(KEY_OVERHEAD + key.len()) };
+    let tags = if old.tags.is_empty() { 0 } else { row_cost(key.len()) };
+    let by_tag = |tag: &String| row_cost(tag_prefix(&spec.prefix, tag).len() + hash.len());
+    row_cost(key.len()) + expiry + tags + old.tags.iter().map(by_tag).sum::<usize>()
 }
 
 /// Removes every row of an entry, if there are any.
@@ -124,42 +126,33 @@ fn remove(
     tx: &mut dyn Writer,
     spec: &Spec,
     order: &mut Option<impl std::ops::DerefMut<Target = Order>>,
-    key: &[u8],
-    hash: &str,
-) -> Result<Removed> {
-    let Some(old) = old(tx, key)? else {
-        // An order that still knew it would ask for it again.
-        if let Some(order) = order {
-            order.removed(hash);
-        }
-        return Ok(Removed { live: false, cost: 0 });
-    };
-    let mut cost = row_cost(key.len());
+    (key, hash): (&[u8], &str),
+    old: Option<&Old>,
+) {
+    // Also of an entry that is not there: an order that knew it would ask for it again.
     if let Some(order) = order {
         order.removed(hash);
     }
+    let Some(old) = old else { return };
     tx.delete(Table::CACHE, key);
     if old.expires_at_ms != NEVER {
         expiry::delete(tx, old.expires_at_ms, Table::CACHE, key);
-        cost += row_cost(9 + key.len());
     }
     if !old.tags.is_empty() {
         tx.delete(Table::CACHE_TAGS, key);
-        cost += row_cost(key.len());
     }
     for tag in &old.tags {
-        let tag_key = tag_key(&spec.prefix, tag, hash);
-        cost += row_cost(tag_key.len());
-        tx.delete(Table::CACHE_BY_TAG, &tag_key);
+        tx.delete(Table::CACHE_BY_TAG, &tag_key(&spec.prefix, tag, hash));
     }
-    Ok(Removed { live: old.live, cost })
 }
 
 /// Removes the entry.
 pub(crate) fn delete(tx: &mut dyn Writer, spec: &Spec, turn: Turn, hash: &str) -> Result<()> {
     let key = spec.key(hash)?;
     let mut order = spec.state.begin(tx, spec, turn)?;
-    remove(tx, spec, &mut order, &key, hash).map(|_| ())
+    let old = old(tx, &key)?;
+    remove(tx, spec, &mut order, (&key, hash), old.as_ref());
+    Ok(())
 }
 
 /// What [`set`] stores.
@@ -202,21 +195,24 @@ pub(crate) fn set(
     let retagged = tags != old_tags;
 
     // Keys: the entry, its tags, and its old and new place in the expiry index.
-    let mut cost =
-        row_cost(CACHE_ROW_OVERHEAD + new.json.len() + key.len()) + 3 * row_cost(9 + key.len());
+    let mut cost = row_cost(CACHE_ROW_OVERHEAD + new.json.len() + key.len())
+        + 3 * row_cost(KEY_OVERHEAD + key.len());
     if retagged {
         let index_key = |tag: &&str| row_cost(tag_prefix(&spec.prefix, tag).len() + hash.len());
         cost += tags.symmetric_difference(&old_tags).map(index_key).sum::<usize>();
         cost += tags.iter().map(|tag| row_cost(tag.len())).sum::<usize>();
     }
     let bytes = entry_bytes(hash, new.json);
+    let mut budget = spec.frame_budget();
     if new.json.len() > spec.max_entry_bytes
-        || cost > spec.frame_bytes()
+        || !budget.fits(cost)
         || spec.max_bytes.is_some_and(|max_bytes| bytes > max_bytes)
     {
         count(&spec.state.counters.oversized);
-        return remove(tx, spec, &mut order, &key, hash).map(|_| ());
+        remove(tx, spec, &mut order, (&key, hash), old.as_ref());
+        return Ok(());
     }
+    budget.take(cost);
 
     let row =
         CacheRow { expires_at_ms, stored_at_ms: now_ms, tagged: !tags.is_empty(), json: new.json };
@@ -250,7 +246,7 @@ pub(crate) fn set(
         None => {}
     }
     if let Some(order) = order {
-        evict(tx, spec, order, spec.frame_bytes().saturating_sub(cost))?;
+        evict(tx, spec, order, budget)?;
     }
     Ok(())
 }
@@ -261,65 +257,48 @@ fn evict(
     tx: &mut dyn Writer,
     spec: &Spec,
     order: impl std::ops::DerefMut<Target = Order>,
-    mut room: usize,
+    mut budget: FrameBudget,
 ) -> Result<()> {
     let mut order = Some(order);
     while let Some(victim) = order.as_ref().and_then(|order| order.victim(spec)) {
         let key = spec.key(&victim)?;
-        let most = removal_cost(tx, spec, &key, &victim)?;
-        if most > room {
+        let old = old(tx, &key)?;
+        if !budget.take(old.as_ref().map_or(0, |old| removal_cost(spec, &key, &victim, old))) {
             break;
         }
-        let removed = remove(tx, spec, &mut order, &key, &victim)?;
-        room = room.saturating_sub(removed.cost);
-        if removed.live {
+        remove(tx, spec, &mut order, (&key, &victim), old.as_ref());
+        if old.is_some_and(|old| old.live) {
             count(&spec.state.counters.evictions);
         }
     }
     Ok(())
 }
 
-/// What the removal of an entry takes in a frame at most.
-fn removal_cost(rows: &mut dyn Reader, spec: &Spec, key: &[u8], hash: &str) -> Result<usize> {
-    let tags = old(rows, key)?.map_or_else(Vec::new, |old| old.tags);
-    let by_tag = |tag: &String| row_cost(tag_prefix(&spec.prefix, tag).len() + hash.len());
-    Ok(3 * row_cost(9 + key.len()) + tags.iter().map(by_tag).sum::<usize>())
-}
-
-/// Removes entries whose hash begins with `scope`, behind the key `after`, until a frame is full.
-/// `Some` is where to go on.
+/// Removes entries whose hash begins with `scope`, behind the key `after`, as many as the budget
+/// allows. Answers behind which one to go on, or `None` when none is left.
 pub(crate) fn clear(
     tx: &mut dyn Writer,
     spec: &Spec,
     turn: Turn,
     scope: &str,
-    after: Option<Vec<u8>>,
-    room: usize,
+    mut after: Option<Vec<u8>>,
+    mut budget: FrameBudget,
 ) -> Result<Option<Vec<u8>>> {
     spec.check_name()?;
     check_len("the scope", scope)?;
     let mut order = spec.state.begin(tx, spec, turn)?;
-    let mut last = after;
-    let (mut taken, mut full) = (0, false);
-    while !full {
-        let mut slice: Vec<(Vec<u8>, String)> = Vec::new();
-        visit(tx, spec, scope, last.clone(), |key, hash, _| {
-            slice.push((key.to_vec(), hash.to_owned()));
-            Ok(slice.len() < super::state::SCAN_SLICE)
-        })?;
-        if slice.is_empty() {
-            return Ok(None);
+    let first = entry_key(&spec.prefix, scope);
+    let mut entries = RowCursor::prefix(Table::CACHE, &first).after(after.clone());
+    while let Some((key, bytes)) = entries.next(tx)? {
+        let hash = hash_in(Table::CACHE, &spec.prefix, &key)?;
+        let old = old_of(tx, &key, &CacheRow::decode(&bytes)?)?;
+        if !budget.take(removal_cost(spec, &key, hash, &old)) {
+            return Ok(after);
         }
-        for (key, hash) in slice {
-            if taken > 0 && taken + removal_cost(tx, spec, &key, &hash)? > room {
-                full = true;
-                break;
-            }
-            taken += remove(tx, spec, &mut order, &key, &hash)?.cost;
-            last = Some(key);
-        }
+        remove(tx, spec, &mut order, (&key, hash), Some(&old));
+        after = Some(key);
     }
-    Ok(last)
+    Ok(None)
 }
 
 /// What an invalidation did so far.
@@ -331,42 +310,31 @@ pub(crate) struct Invalidated {
     pub(crate) more: bool,
 }
 
-/// Removes entries that have any of `tags` until a frame is full.
+/// Removes entries that have any of `tags`, as many as the budget allows.
 pub(crate) fn invalidate(
     tx: &mut dyn Writer,
     spec: &Spec,
     turn: Turn,
     tags: &[&str],
-    room: usize,
+    mut budget: FrameBudget,
 ) -> Result<Invalidated> {
     spec.check_name()?;
     tags.iter().try_for_each(|tag| check_len("a tag", tag))?;
     let mut order = spec.state.begin(tx, spec, turn)?;
     let mut done = Invalidated::default();
-    let mut taken = 0;
     for tag in tags {
         let prefix = tag_prefix(&spec.prefix, tag);
-        let end = prefix_end(&prefix);
-        let to = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let mut after: Option<Vec<u8>> = None;
-        loop {
-            let from = after.as_deref().map_or(Bound::Included(prefix.as_slice()), Bound::Excluded);
-            let found = tx.scan(Table::CACHE_BY_TAG, from, to, TAG_SLICE)?;
-            for (tag_key, _) in &found {
-                let hash = hash_in(Table::CACHE_BY_TAG, &prefix, tag_key)?;
-                let key = spec.key(hash)?;
-                if taken > 0 && taken + removal_cost(tx, spec, &key, hash)? > room {
-                    done.more = true;
-                    return Ok(done);
-                }
-                let removed = remove(tx, spec, &mut order, &key, hash)?;
-                taken += removed.cost;
-                done.removed += u64::from(removed.live);
+        let mut tagged = RowCursor::prefix(Table::CACHE_BY_TAG, &prefix);
+        while let Some((tag_key, _)) = tagged.next(tx)? {
+            let hash = hash_in(Table::CACHE_BY_TAG, &prefix, &tag_key)?;
+            let key = spec.key(hash)?;
+            let old = old(tx, &key)?;
+            if !budget.take(old.as_ref().map_or(0, |old| removal_cost(spec, &key, hash, old))) {
+                done.more = true;
+                return Ok(done);
             }
-            if found.len() < TAG_SLICE {
-                break;
-            }
-            after = found.into_iter().next_back().map(|(key, _)| key);
+            remove(tx, spec, &mut order, (&key, hash), old.as_ref());
+            done.removed += u64::from(old.is_some_and(|old| old.live));
         }
     }
     Ok(done)
@@ -381,53 +349,32 @@ pub(crate) fn list(
 ) -> Result<Page<CacheEntry>> {
     spec.check_name()?;
     check_limit(limit)?;
-    let after = cursor.map(|cursor| cursor.key_in(Table::CACHE)).transpose()?;
-    if let Some(after) = after {
-        check_cursor(spec, after)?;
-    }
+    let after = Cursor::position(cursor, Table::CACHE, &spec.prefix)?;
     let now_ms = rows.now_ms();
-    let mut found: Vec<(Vec<u8>, bool, CacheEntry)> = Vec::new();
-    let mut more = false;
-    visit(rows, spec, "", after.map(<[u8]>::to_vec), |key, hash, row| {
-        if !row.is_live(now_ms) {
-            return Ok(true);
+    let mut entries = RowCursor::prefix(Table::CACHE, &spec.prefix).after(after);
+    page_of(Table::CACHE, limit, || {
+        while let Some((key, bytes)) = entries.next(rows)? {
+            let row = CacheRow::decode(&bytes)?;
+            if !row.is_live(now_ms) {
+                continue;
+            }
+            let entry = CacheEntry {
+                hash: hash_in(Table::CACHE, &spec.prefix, &key)?.to_owned(),
+                expires_at_ms: Some(row.expires_at_ms).filter(|at_ms| *at_ms != NEVER),
+                bytes: row.json.len() as u64,
+                tags: if row.tagged { tags_of(rows, &key)? } else { Vec::new() },
+            };
+            return Ok(Some((key, entry)));
         }
-        more = found.len() == limit;
-        if !more {
-            let expires_at_ms =
-                Some(row.expires_at_ms).filter(|expires_at_ms| *expires_at_ms != NEVER);
-            let bytes = row.json.len() as u64;
-            let entry =
-                CacheEntry { hash: hash.to_owned(), expires_at_ms, bytes, tags: Vec::new() };
-            found.push((key.to_vec(), row.tagged, entry));
-        }
-        Ok(!more)
-    })?;
-    let next =
-        found.last().filter(|_| more).map(|(key, ..)| Cursor::new(Table::CACHE, key.clone()));
-    let mut items = Vec::with_capacity(found.len());
-    for (key, tagged, mut entry) in found {
-        if tagged {
-            entry.tags = tags_of(rows, &key)?;
-        }
-        items.push(entry);
-    }
-    Ok(Page { items, next })
-}
-
-/// Refuses a cursor of a cache with another name.
-fn check_cursor(spec: &Spec, key: &[u8]) -> Result<()> {
-    if key.starts_with(&spec.prefix) && key.len() <= spec.prefix.len() + MAX_KEY_LEN {
-        return Ok(());
-    }
-    Err(crate::error::Error::InvalidConfig(
-        "the cursor is of another cache; pass one that a page of this listing gave".into(),
-    ))
+        Ok(None)
+    })
 }
 
 /// Reads every row, so that a change which needs them all finds them in memory.
 pub(crate) fn warm(rows: &mut dyn Reader, spec: &Spec) -> Result<()> {
-    visit(rows, spec, "", None, |_, _, _| Ok(true))
+    let mut entries = RowCursor::prefix(Table::CACHE, &spec.prefix);
+    while entries.next(rows)?.is_some() {}
+    Ok(())
 }
 
 /// Counts every entry.
@@ -442,14 +389,15 @@ pub(crate) fn stats(rows: &mut dyn Reader, spec: &Spec) -> Result<CacheStats> {
         oversized: counters.oversized.load(Ordering::Relaxed),
         ..CacheStats::default()
     };
-    visit(rows, spec, "", None, |_, hash, row| {
-        stats.bytes += entry_bytes(hash, row.json);
+    let mut entries = RowCursor::prefix(Table::CACHE, &spec.prefix);
+    while let Some((key, bytes)) = entries.next(rows)? {
+        let row = CacheRow::decode(&bytes)?;
+        stats.bytes += entry_bytes(hash_in(Table::CACHE, &spec.prefix, &key)?, row.json);
         match row.is_live(now_ms) {
             true => stats.live += 1,
             false => stats.expired += 1,
         }
-        Ok(true)
-    })?;
+    }
     Ok(stats)
 }
 

@@ -5,12 +5,10 @@ use super::state::CacheState;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::limits::{DEFAULT_MAX_ENTRY_BYTES, MAX_KEY_LEN};
+use crate::stores::frame::FrameBudget;
 use crate::stores::length::check_len;
 use crate::stores::named::Named;
 use std::sync::Arc;
-
-/// What a row costs in a frame beside its key and value: its table and its lengths, amply.
-const FRAME_ROW_OVERHEAD: usize = 16;
 
 /// A named cache, seen through the options of one handle.
 #[derive(Debug, Clone)]
@@ -19,6 +17,7 @@ pub(crate) struct Spec {
     pub(crate) prefix: Arc<[u8]>,
     pub(crate) state: Arc<CacheState>,
     max_row_bytes: usize,
+    max_frame_bytes: usize,
     pub(crate) max_entry_bytes: usize,
     pub(crate) max_entries: Option<u64>,
     pub(crate) max_bytes: Option<u64>,
@@ -27,15 +26,22 @@ pub(crate) struct Spec {
 impl Spec {
     /// The cache called `name` of the room that `engine` runs, with the default options.
     pub(crate) fn new(engine: &Engine, caches: &Named<CacheState>, name: &str) -> Self {
-        Self::of_state(name, caches.get(name), engine.max_row_bytes())
+        let state = caches.get(name);
+        Self::of_state(name, state, engine.max_row_bytes(), engine.max_frame_bytes())
     }
 
-    pub(super) fn of_state(name: &str, state: Arc<CacheState>, max_row_bytes: usize) -> Self {
+    pub(super) fn of_state(
+        name: &str,
+        state: Arc<CacheState>,
+        max_row_bytes: usize,
+        max_frame_bytes: usize,
+    ) -> Self {
         Self {
             name_len: name.len(),
             prefix: prefix_of(name).into(),
             state,
             max_row_bytes,
+            max_frame_bytes,
             max_entry_bytes: DEFAULT_MAX_ENTRY_BYTES.min(ceiling(max_row_bytes)),
             max_entries: None,
             max_bytes: None,
@@ -76,18 +82,10 @@ impl Spec {
         Ok(entry_key(&self.prefix, hash))
     }
 
-    /// How many bytes a frame has room for, as [`row_cost`] counts them.
-    pub(crate) fn frame_bytes(&self) -> usize {
-        // The inverse of `Engine::max_row_bytes`, less what a frame itself takes.
-        let payload =
-            (self.max_row_bytes + 8 * MAX_KEY_LEN).min(self.max_row_bytes.saturating_mul(4));
-        payload.saturating_sub(64)
+    /// What one transaction may stage.
+    pub(crate) fn frame_budget(&self) -> FrameBudget {
+        FrameBudget::of_frame(self.max_frame_bytes)
     }
-}
-
-/// What a row of this many bytes, key and value together, takes in a frame at most.
-pub(crate) fn row_cost(bytes: usize) -> usize {
-    bytes + FRAME_ROW_OVERHEAD
 }
 
 /// The most bytes of JSON that a row of `max_row_bytes` has room for.
@@ -100,7 +98,7 @@ mod tests {
     use super::*;
 
     fn spec(max_row_bytes: usize) -> Spec {
-        Spec::of_state("name", Arc::default(), max_row_bytes)
+        Spec::of_state("name", Arc::default(), max_row_bytes, max_row_bytes)
     }
 
     #[test]
@@ -119,7 +117,7 @@ mod tests {
     #[test]
     fn a_name_or_hash_over_the_limit_is_too_large() {
         let long = "n".repeat(MAX_KEY_LEN + 1);
-        let named = Spec::of_state(&long, Arc::default(), 1_000);
+        let named = Spec::of_state(&long, Arc::default(), 1_000, 1_000);
         assert!(matches!(named.key("h"), Err(Error::TooLarge { .. })));
         assert!(matches!(spec(1_000).key(&long), Err(Error::TooLarge { .. })));
         assert!(spec(1_000).key(&long[1..]).is_ok());

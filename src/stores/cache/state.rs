@@ -13,17 +13,14 @@
 use super::recency::{Recency, Stamp};
 use super::row::{CacheRow, entry_key, hash_in};
 use super::spec::Spec;
-use crate::codec::key::prefix_end;
 use crate::engine::access::Reader;
+use crate::engine::cursor::RowCursor;
 use crate::error::Result;
 use crate::tables::Table;
 use parking_lot::{Mutex, MutexGuard};
-use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// How many rows one step of reading a whole cache takes. Few, because values may have megabytes.
-pub(super) const SCAN_SLICE: usize = 64;
 /// How many hits are remembered until the next change.
 const MAX_HITS: usize = 4_096;
 /// How many rows are read again to confirm a transaction; after a larger one the whole order is
@@ -261,12 +258,14 @@ fn confirm(
 fn load(rows: &mut dyn Reader, spec: &Spec) -> Result<Recency> {
     let now_ms = rows.now_ms();
     let mut found: Vec<(Arc<str>, Stamp)> = Vec::new();
-    visit(rows, spec, "", None, |_, hash, row| {
+    let mut entries = RowCursor::prefix(Table::CACHE, &spec.prefix);
+    while let Some((key, bytes)) = entries.next(rows)? {
+        let hash = hash_in(Table::CACHE, &spec.prefix, &key)?;
+        let row = CacheRow::decode(&bytes)?;
         if row.is_live(now_ms) {
             found.push((hash.into(), stamp_of(hash, &row)));
         }
-        Ok(true)
-    })?;
+    }
     found.sort_by_key(|(_, stamp)| stamp.stored_at_ms);
     let mut recency = Recency::default();
     for (hash, stamp) in found {
@@ -274,32 +273,4 @@ fn load(rows: &mut dyn Reader, spec: &Spec) -> Result<Recency> {
     }
     let _ = recency.advance(now_ms);
     Ok(recency)
-}
-
-/// Shows `each` the key, hash and row of every entry whose hash begins with `scope`, behind the key
-/// `after`, in key order, until it answers `false`.
-pub(super) fn visit(
-    rows: &mut dyn Reader,
-    spec: &Spec,
-    scope: &str,
-    mut after: Option<Vec<u8>>,
-    mut each: impl FnMut(&[u8], &str, CacheRow<'_>) -> Result<bool>,
-) -> Result<()> {
-    let first = entry_key(&spec.prefix, scope);
-    let end = prefix_end(&first);
-    let to = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-    loop {
-        let from = after.as_deref().map_or(Bound::Included(first.as_slice()), Bound::Excluded);
-        let found = rows.scan(Table::CACHE, from, to, SCAN_SLICE)?;
-        for (key, bytes) in &found {
-            let hash = hash_in(Table::CACHE, &spec.prefix, key)?;
-            if !each(key, hash, CacheRow::decode(bytes)?)? {
-                return Ok(());
-            }
-        }
-        if found.len() < SCAN_SLICE {
-            return Ok(());
-        }
-        after = found.into_iter().next_back().map(|(key, _)| key);
-    }
 }

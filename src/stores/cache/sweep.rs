@@ -5,10 +5,11 @@
 
 use super::ops::tags_of;
 use super::row::{CacheRow, NEVER, TagsRow, hash_in, tag_key};
-use super::spec::row_cost;
+
 use crate::codec::key;
 use crate::engine::access::Writer;
 use crate::error::{Error, Result};
+use crate::stores::frame::row_cost;
 use crate::stores::sweep::{Budget, Due, Verdict};
 use crate::tables::Table;
 
@@ -73,7 +74,7 @@ mod tests {
     use std::sync::Arc;
 
     fn put(tx: &mut MapTx, name: &str, hash: &str, ttl_seconds: i64, tags: &[&str]) {
-        let spec = Spec::of_state(name, Arc::default(), 1 << 20);
+        let spec = Spec::of_state(name, Arc::default(), 1 << 20, 1 << 20);
         let new = New { json: b"1", ttl_seconds, tags: Some(tags) };
         set(tx, &spec, Turn::alone(), hash, new).unwrap();
     }

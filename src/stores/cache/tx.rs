@@ -7,6 +7,7 @@ use super::state::{CacheState, Turn};
 use crate::engine::Engine;
 use crate::engine::access::Writer;
 use crate::error::Result;
+use crate::stores::frame::FrameBudget;
 use crate::stores::named::Named;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -80,7 +81,7 @@ impl<T: Serialize + DeserializeOwned> CacheTx<'_, T> {
     /// [`TooLarge`](crate::Error::TooLarge) and leaves nothing.
     pub fn clear(&mut self, scope: Option<&str>) -> Result<()> {
         let scope = scope.unwrap_or_default();
-        ops::clear(self.tx, &self.spec, self.turn, scope, None, usize::MAX).map(|_| ())
+        ops::clear(self.tx, &self.spec, self.turn, scope, None, FrameBudget::UNBOUNDED).map(|_| ())
     }
 
     /// See [`CacheStore::set_with_tags`](super::CacheStore::set_with_tags).
@@ -102,7 +103,8 @@ impl<T: Serialize + DeserializeOwned> CacheTx<'_, T> {
     /// See [`CacheStore::invalidate_by_tags`](super::CacheStore::invalidate_by_tags). One step, as
     /// [`clear`](Self::clear).
     pub fn invalidate_by_tags(&mut self, tags: &[&str]) -> Result<u64> {
-        ops::invalidate(self.tx, &self.spec, self.turn, tags, usize::MAX).map(|done| done.removed)
+        ops::invalidate(self.tx, &self.spec, self.turn, tags, FrameBudget::UNBOUNDED)
+            .map(|done| done.removed)
     }
 
     fn store(

@@ -9,6 +9,7 @@ use crate::durability::Durability;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::limits::DEFAULT_JOB_TIMEOUT;
+use crate::stores::frame::{FrameStep, in_frames};
 use crate::stores::page::{Cursor, Page};
 use crate::tables::Table;
 use serde::Serialize;
@@ -195,21 +196,11 @@ impl<T: Serialize + DeserializeOwned + Send + 'static> DedupeStore<T> for Dedupe
 
     fn clear(&self, scope: Option<&str>) -> Pending<()> {
         let prefix = key_or_answer!(self, scope.unwrap_or_default());
-        // Half of a frame, so that the last row of a step fits whatever its key.
-        let budget = self.engine.max_row_bytes() / 2;
         let mut after = None;
-        loop {
-            let mut left = None;
-            let step = self.engine.transact(self.durability, &[], |tx| {
-                left = ops::clear(tx, &prefix, after.take(), budget)?;
-                Ok(())
-            });
-            if left.is_none() || step.has_failed() {
-                return step;
-            }
-            drop(step);
-            after = left;
-        }
+        in_frames(&self.engine, self.durability, |tx, budget| {
+            after = ops::clear(tx, &prefix, after.take(), budget)?;
+            Ok(FrameStep { answer: (), is_last: after.is_none() })
+        })
     }
 
     fn complete_owned(&self, hash: &str, job_id: &JobId, value: &T) -> Pending<bool> {

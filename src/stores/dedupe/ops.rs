@@ -7,7 +7,7 @@
 //!    is over.
 //! 2. A row stands in the expiry index once, at its end; a row without an end not at all.
 
-use super::row::{JobRow, Progress, key_of, prefix_of};
+use super::row::{JobRow, Progress, prefix_of};
 use super::{DedupeEntry, DedupeStats, JobId, JobState, Registration};
 use crate::engine::access::{Reader, Value, Writer};
 use crate::engine::cursor::RowCursor;
@@ -16,7 +16,8 @@ use crate::error::{Error, Result};
 use crate::limits::MAX_KEY_LEN;
 use crate::stores::cache::json;
 use crate::stores::expiry;
-use crate::stores::page::{Cursor, Page, check_limit};
+use crate::stores::frame::{FrameBudget, row_cost};
+use crate::stores::page::{Cursor, Page, check_limit, page_of};
 use crate::tables::Table;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -180,27 +181,32 @@ fn judge_of(job: [u8; 16]) -> Judge {
     })
 }
 
-/// Removes jobs whose keys begin with `prefix`, behind `after`, until about `budget` bytes were
-/// staged. Answers behind which one to go on, or `None` when none is left.
+/// Removes the jobs behind `after` whose keys begin with `prefix`, as many as the budget allows.
+/// Answers behind which one to go on, or `None` when none is left. An error changes nothing.
 pub(crate) fn clear(
     tx: &mut dyn Writer,
     prefix: &[u8],
     after: Option<Vec<u8>>,
-    budget: usize,
+    mut budget: FrameBudget,
 ) -> Result<Option<Vec<u8>>> {
-    let mut staged = 0;
     let mut jobs = RowCursor::prefix(TABLE, prefix).after(after);
+    let (mut removed, mut is_all) = (Vec::new(), true);
     while let Some((key, value)) = jobs.next(tx)? {
-        if let Some(ends_at_ms) = JobRow::decode(&value)?.ends_at_ms {
-            expiry::delete(tx, ends_at_ms, TABLE, &key);
+        let ends_at_ms = JobRow::decode(&value)?.ends_at_ms;
+        // The job and its row in the expiry index.
+        if !budget.take(row_cost(key.len()) + row_cost(expiry::KEY_OVERHEAD + key.len())) {
+            is_all = false;
+            break;
         }
-        tx.delete(TABLE, &key);
-        staged += 2 * (key.len() + 16);
-        if staged >= budget {
-            return Ok(Some(key));
-        }
+        removed.push((key, ends_at_ms));
     }
-    Ok(None)
+    for (key, ends_at_ms) in &removed {
+        if let Some(ends_at_ms) = *ends_at_ms {
+            expiry::delete(tx, ends_at_ms, TABLE, key);
+        }
+        tx.delete(TABLE, key);
+    }
+    Ok(removed.pop().map(|(key, _)| key).filter(|_| !is_all))
 }
 
 /// A page of the jobs of the store called `name` behind `cursor`.
@@ -213,28 +219,20 @@ pub(crate) fn list(
 ) -> Result<Page<DedupeEntry>> {
     check_limit(limit)?;
     let prefix = prefix_of(name)?;
-    let after = cursor.map(|cursor| cursor.key_in(TABLE)).transpose()?;
-    if after.is_some_and(|after| !after.starts_with(&prefix)) {
-        return Err(Error::InvalidConfig(
-            "the cursor is of another store; pass one that a page of this listing gave".into(),
-        ));
-    }
+    let after = Cursor::position(cursor, TABLE, &prefix)?;
     let now_ms = rows.now_ms();
-    let mut items: Vec<DedupeEntry> = Vec::new();
     let mut jobs = RowCursor::prefix(TABLE, &prefix).after(after);
-    while let Some((key, value)) = jobs.next(rows)? {
-        let row = JobRow::decode(&value)?;
-        if !row.is_live(now_ms) {
-            continue;
+    page_of(TABLE, limit, || {
+        while let Some((key, value)) = jobs.next(rows)? {
+            let row = JobRow::decode(&value)?;
+            if row.is_live(now_ms) {
+                let hash = key.strip_prefix(prefix.as_slice()).unwrap_or_default();
+                let entry = entry(hash, &row, opening_id)?;
+                return Ok(Some((key, entry)));
+            }
         }
-        if items.len() == limit {
-            let last = items.last().map(|last| key_of(name, &last.hash)).transpose()?;
-            return Ok(Page { items, next: last.map(|key| Cursor::new(TABLE, key)) });
-        }
-        let hash = key.strip_prefix(prefix.as_slice()).unwrap_or_default();
-        items.push(entry(hash, &row, opening_id)?);
-    }
-    Ok(Page { items, next: None })
+        Ok(None)
+    })
 }
 
 fn entry(hash: &[u8], row: &JobRow<'_>, opening_id: u64) -> Result<DedupeEntry> {

@@ -7,6 +7,7 @@ use super::{JobId, Registration};
 use crate::engine::access::Writer;
 use crate::engine::{Engine, Found};
 use crate::error::Result;
+use crate::stores::frame::FrameBudget;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt;
@@ -85,7 +86,7 @@ impl<'a, T: Serialize + DeserializeOwned> DedupeTx<'a, T> {
     /// name.
     pub fn clear(&mut self, scope: Option<&str>) -> Result<()> {
         let prefix = key_of(self.name, scope.unwrap_or_default())?;
-        ops::clear(self.tx, &prefix, None, usize::MAX).map(drop)
+        ops::clear(self.tx, &prefix, None, FrameBudget::UNBOUNDED).map(drop)
     }
 
     /// See [`DedupeStore::complete_owned`](super::DedupeStore::complete_owned).

@@ -17,9 +17,12 @@ use crate::codec::key;
 use crate::engine::access::Writer;
 use crate::tables::Table;
 
+/// How much longer the key of an index row is than that of the row it is for.
+pub(crate) const KEY_OVERHEAD: usize = 9;
+
 /// The key of the index row for the row at `primary` of `table`.
 pub(crate) fn encode_key(time_ms: u64, table: Table, primary: &[u8]) -> Vec<u8> {
-    let mut encoded = Vec::with_capacity(9 + primary.len());
+    let mut encoded = Vec::with_capacity(KEY_OVERHEAD + primary.len());
     key::push_u64(&mut encoded, time_ms);
     encoded.push(table.number());
     encoded.extend_from_slice(primary);

@@ -13,18 +13,13 @@ use super::record::{
 };
 use super::row::{self, Phase, SubjectRow, TokenKey, TokenRow, UseRow};
 use crate::engine::access::{Reader, Value, Writer};
+use crate::engine::cursor::RowJoin;
 use crate::error::{Error, Result};
 use crate::observe;
 use crate::stores::expiry;
 use crate::stores::length::check_len;
-use crate::stores::merge_join::visit;
-use crate::stores::page::{Cursor, Page, check_limit};
+use crate::stores::page::{Cursor, Page, check_limit, page_of};
 use crate::tables::Table;
-
-/// How many rows one step of a listing or count reads.
-const SCAN_SLICE: usize = 256;
-/// The tokens, and beside them what became of the consumed ones.
-const TABLES: (Table, Table) = (Table::FORM_TOKEN, Table::FORM_TOKEN_USE);
 
 /// What a token was bound to, as the caller of a consume names it.
 #[derive(Debug, Clone, Copy)]
@@ -162,49 +157,41 @@ pub(crate) fn list(
     limit: usize,
 ) -> Result<Page<FormTokenEntry>> {
     check_limit(limit)?;
-    let after =
-        cursor.map(|cursor| cursor.key_in(Table::FORM_TOKEN)).transpose()?.map(<[u8]>::to_vec);
+    let after = Cursor::position(cursor, Table::FORM_TOKEN, &[])?;
     let now_ms = u128::from(rows.now_ms());
-    let mut items = Vec::new();
-    let mut last_key = Vec::new();
-    let mut next = None;
-    visit(rows, TABLES, SCAN_SLICE, after, |key, token, used| {
-        let row = TokenRow::decode(token)?;
-        let used = decode_use(used)?;
-        if row.phase(used.as_ref(), now_ms) == Phase::Absent {
-            return Ok(true);
-        }
-        if items.len() == limit {
-            next = Some(Cursor::new(Table::FORM_TOKEN, std::mem::take(&mut last_key)));
-            return Ok(false);
-        }
-        items.push(FormTokenEntry {
-            record: row.to_record(row::decode_key(key)?),
-            consumed: used.map(|used| TokenUse {
+    let mut tokens = RowJoin::all(Table::FORM_TOKEN, Table::FORM_TOKEN_USE, after);
+    page_of(Table::FORM_TOKEN, limit, || {
+        while let Some(((key, token), used)) = tokens.next(rows)? {
+            let row = TokenRow::decode(&token)?;
+            let used = decode_use(used.as_ref())?;
+            if row.phase(used.as_ref(), now_ms) == Phase::Absent {
+                continue;
+            }
+            let record = row.to_record(row::decode_key(&key)?);
+            let consumed = used.map(|used| TokenUse {
                 consumed_at: used.consumed_at,
                 result_ref: used.result_ref.map(Into::into),
-            }),
-        });
-        last_key = key.to_vec();
-        Ok(true)
-    })?;
-    Ok(Page { items, next })
+            });
+            return Ok(Some((key, FormTokenEntry { record, consumed })));
+        }
+        Ok(None)
+    })
 }
 
 /// Counts every token.
 pub(crate) fn stats(rows: &mut dyn Reader) -> Result<FormTokenStats> {
     let now_ms = u128::from(rows.now_ms());
     let mut stats = FormTokenStats::default();
-    visit(rows, TABLES, SCAN_SLICE, None, |key, token, used| {
-        stats.bytes +=
-            (key.len() + token.len() + used.map_or(0, |used| key.len() + used.len())) as u64;
-        match TokenRow::decode(token)?.phase(decode_use(used)?.as_ref(), now_ms) {
+    let mut tokens = RowJoin::all(Table::FORM_TOKEN, Table::FORM_TOKEN_USE, None);
+    while let Some(((key, token), used)) = tokens.next(rows)? {
+        stats.bytes += (key.len() + token.len()) as u64;
+        stats.bytes += used.as_ref().map_or(0, |used| key.len() + used.len()) as u64;
+        match TokenRow::decode(&token)?.phase(decode_use(used.as_ref())?.as_ref(), now_ms) {
             Phase::Unconsumed => stats.live += 1,
             Phase::Consumed => stats.consumed += 1,
             Phase::Absent => stats.expired += 1,
         }
-        Ok(true)
-    })?;
+    }
     Ok(stats)
 }
 

@@ -12,19 +12,13 @@ use super::json;
 use super::row::{ClaimRow, StateRow, key_of};
 use super::{HandoffEntry, HandoffStats, JsonObject};
 use crate::engine::access::{Reader, Value, Writer};
+use crate::engine::cursor::RowJoin;
 use crate::error::{Error, Result};
 use crate::stores::expiry;
-use crate::stores::merge_join::visit;
-use crate::stores::page::{Cursor, Page, check_limit};
+use crate::stores::page::{Cursor, Page, check_limit, page_of};
 use crate::tables::Table;
 use std::time::Duration;
 use ulid::Ulid;
-
-/// How many rows one step of a listing or count reads. Fewer than for small rows, because these may
-/// have megabytes.
-const SCAN_SLICE: usize = 32;
-/// The states, and beside them the claims on them.
-const TABLES: (Table, Table) = (Table::HANDOFF, Table::HANDOFF_CLAIM);
 
 /// A state's row, if it can be taken now: unexpired, and nobody holds a claim on it.
 fn free(rows: &mut dyn Reader, key: &[u8]) -> Result<Option<Value>> {
@@ -170,59 +164,57 @@ pub(crate) fn list(
     limit: usize,
 ) -> Result<Page<HandoffEntry>> {
     check_limit(limit)?;
-    let after = cursor.map(|cursor| cursor.key_in(Table::HANDOFF)).transpose()?.map(<[u8]>::to_vec);
+    let after = Cursor::position(cursor, Table::HANDOFF, &[])?;
     let now_ms = rows.now_ms();
-    let mut items: Vec<HandoffEntry> = Vec::new();
-    let mut next = None;
-    visit(rows, TABLES, SCAN_SLICE, after, |key, bytes, claim| {
-        let row = StateRow::decode(bytes)?;
-        if !row.is_live(now_ms) {
-            return Ok(true);
+    let mut states = RowJoin::all(Table::HANDOFF, Table::HANDOFF_CLAIM, after);
+    page_of(Table::HANDOFF, limit, || {
+        while let Some(((key, bytes), claim)) = states.next(rows)? {
+            let row = StateRow::decode(&bytes)?;
+            if row.is_live(now_ms) {
+                let entry = entry(&key, row, claim.as_deref(), now_ms)?;
+                return Ok(Some((key, entry)));
+            }
         }
-        if items.len() == limit {
-            next = items
-                .last()
-                .map(|last| Cursor::new(Table::HANDOFF, last.state_id.as_bytes().to_vec()));
-            return Ok(false);
-        }
-        let state_id = std::str::from_utf8(key).map_err(|_| {
-            Error::corrupted(
-                format!("a key of table {}", Table::HANDOFF.name()),
-                "a state id that is not UTF-8",
-            )
-        })?;
-        let claim = claim.map(|bytes| ClaimRow::decode(bytes)).transpose()?;
-        items.push(HandoffEntry {
-            state_id: state_id.into(),
-            expires_at_ms: row.expires_at_ms,
-            bytes: row.json.len() as u64,
-            claimed_until_ms: claim
-                .filter(|claim| claim.is_live(now_ms))
-                .map(|claim| claim.lease_until_ms),
-        });
-        Ok(true)
+        Ok(None)
+    })
+}
+
+fn entry(key: &[u8], row: StateRow<'_>, claim: Option<&[u8]>, now_ms: u64) -> Result<HandoffEntry> {
+    let state_id = std::str::from_utf8(key).map_err(|_| {
+        Error::corrupted(
+            format!("a key of table {}", Table::HANDOFF.name()),
+            "a state id that is not UTF-8",
+        )
     })?;
-    Ok(Page { items, next })
+    let claim = claim.map(ClaimRow::decode).transpose()?;
+    Ok(HandoffEntry {
+        state_id: state_id.into(),
+        expires_at_ms: row.expires_at_ms,
+        bytes: row.json.len() as u64,
+        claimed_until_ms: claim
+            .filter(|claim| claim.is_live(now_ms))
+            .map(|claim| claim.lease_until_ms),
+    })
 }
 
 /// Counts every state.
 pub(crate) fn stats(rows: &mut dyn Reader) -> Result<HandoffStats> {
     let now_ms = rows.now_ms();
     let mut stats = HandoffStats::default();
-    visit(rows, TABLES, SCAN_SLICE, None, |key, bytes, claim| {
-        stats.bytes +=
-            (key.len() + bytes.len() + claim.map_or(0, |claim| key.len() + claim.len())) as u64;
+    let mut states = RowJoin::all(Table::HANDOFF, Table::HANDOFF_CLAIM, None);
+    while let Some(((key, bytes), claim)) = states.next(rows)? {
+        stats.bytes += (key.len() + bytes.len()) as u64;
+        stats.bytes += claim.as_ref().map_or(0, |claim| key.len() + claim.len()) as u64;
         let claimed = claim
-            .map(|bytes| ClaimRow::decode(bytes))
+            .map(|bytes| ClaimRow::decode(&bytes))
             .transpose()?
             .is_some_and(|claim| claim.is_live(now_ms));
-        match (StateRow::decode(bytes)?.is_live(now_ms), claimed) {
+        match (StateRow::decode(&bytes)?.is_live(now_ms), claimed) {
             (false, _) => stats.expired += 1,
             (true, true) => stats.claimed += 1,
             (true, false) => stats.live += 1,
         }
-        Ok(true)
-    })?;
+    }
     Ok(stats)
 }
 

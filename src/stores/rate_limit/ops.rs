@@ -11,17 +11,15 @@ use super::config::RateLimitConfig;
 use super::history::{Counted, History, Place};
 use super::limiter::{Limiter, file_at, text_behind};
 use super::{RateLimitEntry, RateLimitStats, RateLimitStatus};
-use crate::codec::{self, key};
+use crate::codec;
 use crate::engine::access::{Reader, Writer};
+use crate::engine::cursor::RowCursor;
 use crate::error::Result;
 use crate::stores::expiry;
-use crate::stores::page::{Cursor, Page, check_limit};
+use crate::stores::page::{Cursor, Page, check_limit, page_of};
 use crate::tables::Table;
-use std::ops::Bound;
 use std::time::Duration;
 
-/// How many rows one step of a listing or count reads.
-const SCAN_SLICE: usize = 256;
 /// The only history of a plain window.
 pub(crate) const LANE: u8 = 0;
 
@@ -233,36 +231,6 @@ pub(crate) fn resource_config(
     limiter.config_of(rows, &key)
 }
 
-/// Shows `each` the window of every resource behind the key `after`, until it answers `false`.
-fn visit(
-    rows: &mut dyn Reader,
-    limiter: &Limiter<'_>,
-    after: Option<Vec<u8>>,
-    mut each: impl FnMut(&mut dyn Reader, &[u8], usize, Seen) -> Result<bool>,
-) -> Result<()> {
-    let prefix = limiter.prefix()?;
-    let end = key::prefix_end(&prefix);
-    let mut from = after.map_or(Bound::Included(prefix.clone()), Bound::Excluded);
-    loop {
-        let to = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let found =
-            rows.scan(Table::RATE_LIMIT, from.as_ref().map(Vec::as_slice), to, SCAN_SLICE)?;
-        for (key, value) in &found {
-            let resource = text_behind(Table::RATE_LIMIT, &prefix, key)?;
-            let seen = look(rows, limiter, &resource)?;
-            if !each(rows, key, key.len() + value.len(), seen)? {
-                return Ok(());
-            }
-        }
-        if found.len() < SCAN_SLICE {
-            return Ok(());
-        }
-        if let Some((key, _)) = found.into_iter().next_back() {
-            from = Bound::Excluded(key);
-        }
-    }
-}
-
 /// A page of the resources with counted requests, behind `cursor`.
 pub(crate) fn list(
     rows: &mut dyn Reader,
@@ -271,47 +239,37 @@ pub(crate) fn list(
     limit: usize,
 ) -> Result<Page<RateLimitEntry>> {
     check_limit(limit)?;
-    let prefix = limiter.prefix()?;
-    let after = cursor.map(|cursor| cursor.key_in(Table::RATE_LIMIT)).transpose()?;
-    if let Some(after) = after {
-        // A cursor of another limiter would begin somewhere outside.
-        text_behind(Table::RATE_LIMIT, &prefix, after).map_err(|_| Cursor::foreign())?;
-    }
-    let mut items = Vec::new();
-    let mut last_key = Vec::new();
-    let mut next = None;
-    visit(rows, limiter, after.map(<[u8]>::to_vec), |_, key, _, seen| {
-        if seen.counted.count == 0 {
-            return Ok(true);
+    let (table, prefix) = (Table::RATE_LIMIT, limiter.prefix()?);
+    let mut windows =
+        RowCursor::prefix(table, &prefix).after(Cursor::position(cursor, table, &prefix)?);
+    page_of(table, limit, || {
+        while let Some((key, _)) = windows.next(rows)? {
+            let resource = text_behind(table, &prefix, &key)?;
+            let seen = look(rows, limiter, &resource)?;
+            if seen.counted.count > 0 {
+                let (requests, config) = (seen.counted.count, seen.config);
+                return Ok(Some((key, RateLimitEntry { resource, requests, config })));
+            }
         }
-        if items.len() == limit {
-            next = Some(Cursor::new(Table::RATE_LIMIT, std::mem::take(&mut last_key)));
-            return Ok(false);
-        }
-        items.push(RateLimitEntry {
-            resource: text_behind(Table::RATE_LIMIT, &prefix, key)?,
-            requests: seen.counted.count,
-            config: seen.config,
-        });
-        last_key = key.to_vec();
-        Ok(true)
-    })?;
-    Ok(Page { items, next })
+        Ok(None)
+    })
 }
 
 /// Counts every window.
 pub(crate) fn stats(rows: &mut dyn Reader, limiter: &Limiter<'_>) -> Result<RateLimitStats> {
+    let (table, prefix) = (Table::RATE_LIMIT, limiter.prefix()?);
+    let mut windows = RowCursor::prefix(table, &prefix);
     let mut stats = RateLimitStats::default();
-    visit(rows, limiter, None, |_, _, bytes, seen| {
-        stats.bytes += bytes as u64;
+    while let Some((key, value)) = windows.next(rows)? {
+        let seen = look(rows, limiter, &text_behind(table, &prefix, &key)?)?;
+        stats.bytes += (key.len() + value.len()) as u64;
         if seen.counted.count == 0 {
             stats.expired += 1;
         } else {
             stats.live += 1;
             stats.requests = stats.requests.saturating_add(seen.counted.count);
         }
-        Ok(true)
-    })?;
+    }
     Ok(stats)
 }
 

@@ -5,6 +5,7 @@ use super::{StateEntry, StateError, StateStats, StateStore, ops, row, scan};
 use crate::Pending;
 use crate::durability::Durability;
 use crate::engine::{Engine, Snapshot};
+use crate::stores::frame::{FrameStep, in_frames};
 use crate::stores::page::{Cursor, Page};
 use crate::tables::Table;
 use std::fmt;
@@ -172,27 +173,16 @@ impl StateStore for State {
     /// each whole by itself; after a crash or an error in between, the rest is there and the call
     /// can be made again.
     fn delete_scope(&self, tenant: &str, user: &str, session: &str) -> Pending<u64, StateError> {
-        let budget = self.engine.max_row_bytes();
-        let mut removed = 0;
-        loop {
-            let mut more = false;
-            let answer = self.transact(&[], &[], |tx| {
-                let (count, all) = ops::delete_scope(tx, (tenant, user, session), budget)?;
-                removed += count;
-                more = !all;
-                Ok(removed)
-            });
-            // The position of the last transaction is behind those of the others.
-            if !more {
-                return answer;
+        let (mut removed, mut after) = (0, None);
+        in_frames(&self.engine, self.durability, |tx, budget| {
+            if self.is_closed() {
+                return Err(StateError::StoreClosed);
             }
-            // One that was not applied has its error at once.
-            if answer.is_ready()
-                && let Err(error) = answer.wait()
-            {
-                return Pending::ready(Err(error));
-            }
-        }
+            let scope = (tenant, user, session);
+            let (count, left) = ops::delete_scope(tx, scope, after.take(), budget)?;
+            (removed, after) = (removed + count, left);
+            Ok(FrameStep { answer: removed, is_last: after.is_none() })
+        })
     }
 
     fn list_kind_for_identity(

@@ -14,42 +14,10 @@ use super::record::{
 };
 use super::row::{self, Slot, StateRow};
 use crate::engine::access::{Reader, Value, Writer};
+use crate::engine::cursor::RowCursor;
 use crate::error::Error;
+use crate::stores::frame::{FrameBudget, row_cost};
 use crate::tables::Table;
-use std::ops::Bound;
-
-/// How many rows one step of a walk over states reads. Fewer than of small rows, because these may
-/// have megabytes.
-pub(super) const SCAN_SLICE: usize = 32;
-
-/// What the rows of one state cost a transaction that deletes them, beside their keys.
-const DELETE_OVERHEAD: usize = 64;
-
-/// Shows `each` every row whose key begins with `prefix`, in key order, until it answers `false`.
-pub(super) fn walk(
-    rows: &mut dyn Reader,
-    table: Table,
-    prefix: &[u8],
-    slice: usize,
-    mut each: impl FnMut(&mut dyn Reader, &[u8], &Value) -> Result<bool, StateError>,
-) -> Result<(), StateError> {
-    let end = row::end_of(prefix);
-    let end = end.as_ref().map(Vec::as_slice);
-    let mut after: Option<Vec<u8>> = None;
-    loop {
-        let from = after.as_deref().map_or(Bound::Included(prefix), Bound::Excluded);
-        let found = rows.scan(table, from, end, slice)?;
-        for (key, value) in &found {
-            if !each(rows, key, value)? {
-                return Ok(());
-            }
-        }
-        if found.len() < slice {
-            return Ok(());
-        }
-        after = found.into_iter().next_back().map(|(key, _)| key);
-    }
-}
 
 /// The state in the slot under `key`, which an index row says is there.
 pub(super) fn indexed(
@@ -100,12 +68,42 @@ fn put(tx: &mut dyn Writer, key: &[u8], record: &StateRecord) -> Result<(), Stat
     Ok(())
 }
 
-/// Stages the absence of a state.
-fn remove(tx: &mut dyn Writer, key: &[u8], identity: &Identity, kind: &str, event_id: &str) {
-    tx.delete(Table::STATE, key);
-    tx.delete(Table::STATE_EVENT, event_id.as_bytes());
-    tx.delete(Table::STATE_KIND, &row::kind_key(identity, kind));
-    tx.delete(Table::STATE_TENANT_KIND, &row::tenant_kind_key(identity, kind));
+/// The rows of one state.
+struct RowsOfState {
+    slot: Vec<u8>,
+    event: Vec<u8>,
+    kind: Vec<u8>,
+    tenant_kind: Vec<u8>,
+}
+
+impl RowsOfState {
+    fn new(slot: Vec<u8>, identity: &Identity, kind: &str, event_id: &str) -> Self {
+        Self {
+            slot,
+            event: event_id.as_bytes().to_vec(),
+            kind: row::kind_key(identity, kind),
+            tenant_kind: row::tenant_kind_key(identity, kind),
+        }
+    }
+
+    fn keys(&self) -> [(Table, &[u8]); 4] {
+        [
+            (Table::STATE, &self.slot),
+            (Table::STATE_EVENT, &self.event),
+            (Table::STATE_KIND, &self.kind),
+            (Table::STATE_TENANT_KIND, &self.tenant_kind),
+        ]
+    }
+
+    /// What their removal takes in a frame.
+    fn removal_cost(&self) -> usize {
+        self.keys().iter().map(|(_, key)| row_cost(key.len())).sum()
+    }
+
+    /// Stages their absence.
+    fn remove(&self, tx: &mut dyn Writer) {
+        self.keys().iter().for_each(|(table, key)| tx.delete(*table, key));
+    }
 }
 
 /// Saves a record.
@@ -184,7 +182,8 @@ pub(crate) fn delete(
     validate_slot(identity, kind)?;
     let key = row::slot_key(identity, kind);
     if let Some(state) = tx.get(Table::STATE, &key)? {
-        remove(tx, &key, identity, kind, StateRow::decode(&state)?.event_id);
+        let event_id = StateRow::decode(&state)?.event_id;
+        RowsOfState::new(key, identity, kind, event_id).remove(tx);
     }
     Ok(())
 }
@@ -202,36 +201,32 @@ pub(crate) fn delete_if(
     Ok(held)
 }
 
-/// Removes the states of a session: as many as fit into about `budget` bytes of a transaction, and
-/// at least one. How many they were, and whether that was all.
+/// Removes the states of a session behind the key `after`, as many as the budget allows. Answers
+/// how many they were, and behind which one to go on, or `None` when none is left. An error changes
+/// nothing.
 pub(crate) fn delete_scope(
     tx: &mut dyn Writer,
     (tenant, user, session): (&str, &str, &str),
-    budget: usize,
-) -> Result<(u64, bool), StateError> {
+    after: Option<Vec<u8>>,
+    mut budget: FrameBudget,
+) -> Result<(u64, Option<Vec<u8>>), StateError> {
     validate_session(tenant, user, session)?;
-    let mut found = Vec::new();
-    let mut cost = 0_usize;
-    let mut all = true;
-    walk(
-        tx,
-        Table::STATE,
-        &row::session_prefix(tenant, user, session),
-        SCAN_SLICE,
-        |_, key, state| {
-            let event_id = StateRow::decode(state)?.event_id.to_owned();
-            cost = cost.saturating_add(3 * key.len() + event_id.len() + DELETE_OVERHEAD);
-            all = cost <= budget || found.is_empty();
-            if all {
-                found.push((key.to_vec(), row::decode_slot_key(key)?, event_id));
-            }
-            Ok(all)
-        },
-    )?;
-    for (key, slot, event_id) in &found {
-        remove(tx, key, &slot.identity, &slot.kind, event_id);
+    let prefix = row::session_prefix(tenant, user, session);
+    let mut states = RowCursor::prefix(Table::STATE, &prefix).after(after);
+    let (mut found, mut is_all): (Vec<RowsOfState>, _) = (Vec::new(), true);
+    while let Some((key, state)) = states.next(tx)? {
+        let event_id = StateRow::decode(&state)?.event_id;
+        let Slot { identity, kind } = row::decode_slot_key(&key)?;
+        let rows = RowsOfState::new(key, &identity, &kind, event_id);
+        if !budget.take(rows.removal_cost()) {
+            is_all = false;
+            break;
+        }
+        found.push(rows);
     }
-    Ok((found.len() as u64, all))
+    found.iter().for_each(|rows| rows.remove(tx));
+    let removed = found.len() as u64;
+    Ok((removed, found.pop().map(|rows| rows.slot).filter(|_| !is_all)))
 }
 
 #[cfg(test)]

@@ -1,20 +1,17 @@
 //! The listings of agent states.
 
-use super::ops::{SCAN_SLICE, indexed, walk};
+use super::ops::indexed;
 use super::record::{Identity, ListScope, StateRecord, validate_list_kind};
 use super::row::{self, StateRow};
 use super::{StateEntry, StateError, StateStats, check};
 use crate::engine::access::Reader;
+use crate::engine::cursor::RowCursor;
 use crate::error::Result;
-use crate::stores::page::{Cursor, Page, check_limit};
+use crate::stores::page::{Cursor, Page, check_limit, page_of};
 use crate::tables::Table;
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
-/// How many rows of an index one step reads.
-const INDEX_SLICE: usize = 128;
-/// How many rows of one kind a merge reads at once.
-const MERGE_SLICE: usize = 16;
 /// How many rows of other kinds a page of a tenant's scan passes before it asks the index by kind.
 const MAX_PASSED: usize = 256;
 
@@ -26,13 +23,14 @@ pub(crate) fn list_kind(
     kind_prefix: &str,
 ) -> Result<Vec<StateRecord>, StateError> {
     validate_list_kind(scope, kind_prefix)?;
+    let prefix = row::kinds_prefix(kind_prefix);
+    let mut slots = RowCursor::prefix(Table::STATE_KIND, &prefix);
     let mut items = Vec::new();
-    walk(rows, Table::STATE_KIND, &row::kinds_prefix(kind_prefix), INDEX_SLICE, |rows, key, _| {
-        let slot = row::decode_kind_key(key)?;
+    while let Some((key, _)) = slots.next(rows)? {
+        let slot = row::decode_kind_key(&key)?;
         let state = indexed(rows, Table::STATE_KIND, &row::slot_key(&slot.identity, &slot.kind))?;
         items.push(StateRow::decode(&state)?.record(slot));
-        Ok(true)
-    })?;
+    }
     Ok(items)
 }
 
@@ -46,11 +44,11 @@ pub(crate) fn list_kind_for_identity(
     let limit = check::list_for_identity(identity, kind_prefix, limit)?;
     let mut prefix = row::identity_prefix(identity);
     prefix.extend_from_slice(kind_prefix.as_bytes());
+    let mut states = RowCursor::prefix(Table::STATE, &prefix).up_to(limit);
     let mut items = Vec::new();
-    walk(rows, Table::STATE, &prefix, limit.min(SCAN_SLICE), |_, key, state| {
-        items.push(StateRow::decode(state)?.record(row::decode_slot_key(key)?));
-        Ok(items.len() < limit)
-    })?;
+    while let Some((key, state)) = states.next(rows)? {
+        items.push(StateRow::decode(&state)?.record(row::decode_slot_key(&key)?));
+    }
     Ok(items)
 }
 
@@ -113,7 +111,8 @@ fn walk_slots(
             return Ok((found, Some(last)));
         }
         let start = from.as_ref().map(Vec::as_slice);
-        let Some((key, _)) = rows.scan(Table::STATE, start, end, 1)?.pop() else { break };
+        let mut next = RowCursor::range(Table::STATE, start, end).up_to(1);
+        let Some((key, _)) = next.next(rows)? else { break };
         let slot = row::decode_slot_key(&key)?;
         last = Some(key.clone());
         from = if slot.kind.starts_with(kind_prefix) {
@@ -151,13 +150,12 @@ fn merge_kinds(
     let mut next_kind = Bound::Included(all);
     loop {
         let start = next_kind.as_ref().map(Vec::as_slice);
-        let Some((key, _)) = rows.scan(Table::STATE_TENANT_KIND, start, end, 1)?.pop() else {
-            break;
-        };
+        let mut next = RowCursor::range(Table::STATE_TENANT_KIND, start, end).up_to(1);
+        let Some((key, _)) = next.next(rows)? else { break };
         let kind = row::decode_tenant_kind_key(&key)?.kind;
         let of_kind = row::tenant_kind_prefix(tenant, &kind);
         let end_of_kind = row::end_of(&of_kind);
-        let mut from = match &after {
+        let from = match &after {
             None => Bound::Included(of_kind),
             // Of the identity where the walk stopped, only the kinds behind that place are still to
             // come.
@@ -166,26 +164,19 @@ fn merge_kinds(
             }
             Some(slot) => Bound::Excluded(row::tenant_kind_key(&slot.identity, &kind)),
         };
-        'kind: loop {
-            let (start, end) =
-                (from.as_ref().map(Vec::as_slice), end_of_kind.as_ref().map(Vec::as_slice));
-            let found = rows.scan(Table::STATE_TENANT_KIND, start, end, MERGE_SLICE)?;
-            for (key, _) in &found {
-                let slot = row::decode_tenant_kind_key(key)?;
-                let slot_key = row::slot_key(&slot.identity, &slot.kind);
-                if least.len() == wanted {
-                    if least.last().is_some_and(|greatest| slot_key > *greatest) {
-                        break 'kind;
-                    }
-                    least.pop_last();
+        let (start, end) =
+            (from.as_ref().map(Vec::as_slice), end_of_kind.as_ref().map(Vec::as_slice));
+        let mut slots = RowCursor::range(Table::STATE_TENANT_KIND, start, end);
+        while let Some((key, _)) = slots.next(rows)? {
+            let slot = row::decode_tenant_kind_key(&key)?;
+            let slot_key = row::slot_key(&slot.identity, &slot.kind);
+            if least.len() == wanted {
+                if least.last().is_some_and(|greatest| slot_key > *greatest) {
+                    break;
                 }
-                least.insert(slot_key);
+                least.pop_last();
             }
-            if found.len() < MERGE_SLICE {
-                break;
-            }
-            let Some((last, _)) = found.into_iter().next_back() else { break };
-            from = Bound::Excluded(last);
+            least.insert(slot_key);
         }
         next_kind = match end_of_kind {
             Bound::Excluded(next) => Bound::Included(next),
@@ -202,44 +193,31 @@ pub(crate) fn list(
     limit: usize,
 ) -> Result<Page<StateEntry>, StateError> {
     check_limit(limit)?;
-    let after = cursor.map(|cursor| cursor.key_in(Table::STATE)).transpose()?;
-    let mut from = after.map_or(Bound::Unbounded, |key| Bound::Excluded(key.to_vec()));
-    let mut items = Vec::new();
-    let mut last = Vec::new();
-    loop {
-        let start = from.as_ref().map(Vec::as_slice);
-        let found = rows.scan(Table::STATE, start, Bound::Unbounded, SCAN_SLICE)?;
-        let short = found.len() < SCAN_SLICE;
-        for (key, value) in found {
-            if items.len() == limit {
-                return Ok(Page { items, next: Some(Cursor::new(Table::STATE, last)) });
-            }
-            let state = StateRow::decode(&value)?;
-            let slot = row::decode_slot_key(&key)?;
-            items.push(StateEntry {
-                event_id: state.event_id.into(),
-                identity: slot.identity,
-                kind: slot.kind,
-                version: state.version,
-                bytes: state.bytes.len() as u64,
-                updated_at: state.updated_at_ms,
-            });
-            last = key;
-        }
-        if short {
-            return Ok(Page { items, next: None });
-        }
-        from = Bound::Excluded(last.clone());
-    }
+    let after = Cursor::position(cursor, Table::STATE, &[])?;
+    let mut states = RowCursor::all(Table::STATE).after(after);
+    page_of(Table::STATE, limit, || {
+        let Some((key, value)) = states.next(rows)? else { return Ok(None) };
+        let state = StateRow::decode(&value)?;
+        let slot = row::decode_slot_key(&key)?;
+        let entry = StateEntry {
+            event_id: state.event_id.into(),
+            identity: slot.identity,
+            kind: slot.kind,
+            version: state.version,
+            bytes: state.bytes.len() as u64,
+            updated_at: state.updated_at_ms,
+        };
+        Ok(Some((key, entry)))
+    })
 }
 
 /// Counts every state.
 pub(crate) fn stats(rows: &mut dyn Reader) -> Result<StateStats, StateError> {
     let mut stats = StateStats::default();
-    walk(rows, Table::STATE, &[], SCAN_SLICE, |_, key, state| {
+    let mut states = RowCursor::all(Table::STATE);
+    while let Some((key, state)) = states.next(rows)? {
         stats.states += 1;
         stats.bytes += (key.len() + state.len()) as u64;
-        Ok(true)
-    })?;
+    }
     Ok(stats)
 }

@@ -3,6 +3,7 @@
 use super::record::{EventId, Identity, ListScope, SlotExpectation, StateRecord};
 use super::{StateError, ops, scan};
 use crate::engine::access::Writer;
+use crate::stores::frame::FrameBudget;
 use crate::stores::page::{Cursor, Page};
 use std::fmt;
 
@@ -84,7 +85,8 @@ impl<'a> StateTx<'a> {
         user: &str,
         session: &str,
     ) -> Result<u64, StateError> {
-        ops::delete_scope(self.tx, (tenant, user, session), usize::MAX).map(|(count, _)| count)
+        let (scope, budget) = ((tenant, user, session), FrameBudget::UNBOUNDED);
+        ops::delete_scope(self.tx, scope, None, budget).map(|(count, _)| count)
     }
 
     /// See [`StateStore::list_kind_for_identity`](super::StateStore::list_kind_for_identity).

@@ -6,7 +6,7 @@ use std::sync::Arc;
 const NOW: u64 = 10_000;
 
 fn spec() -> Spec {
-    Spec::of_state("c", Arc::default(), 1 << 20)
+    Spec::of_state("c", Arc::default(), 1 << 20, 1 << 20)
 }
 
 fn put(
@@ -52,10 +52,17 @@ fn every_row_of_an_entry_goes_with_it() {
 fn clearing_invalidating_eviction_and_damage_leave_no_rows() {
     type End = fn(&mut MapTx, &Spec);
     let ends: [End; 5] = [
-        |tx, spec| assert_eq!(clear(tx, spec, Turn::alone(), "h", None, usize::MAX).unwrap(), None),
         |tx, spec| {
             assert_eq!(
-                invalidate(tx, spec, Turn::alone(), &["b", "a"], usize::MAX).unwrap().removed,
+                clear(tx, spec, Turn::alone(), "h", None, FrameBudget::UNBOUNDED).unwrap(),
+                None
+            )
+        },
+        |tx, spec| {
+            assert_eq!(
+                invalidate(tx, spec, Turn::alone(), &["b", "a"], FrameBudget::UNBOUNDED)
+                    .unwrap()
+                    .removed,
                 1
             )
         },
@@ -83,7 +90,10 @@ fn an_expired_entry_leaves_no_tags_to_the_next() {
     assert_eq!(value(&mut tx, &spec, "h"), None);
     put(&mut tx, &spec, "h", "2", 5, None);
     assert_eq!(rows(&tx), [1, 0, 0, 1]);
-    assert_eq!(invalidate(&mut tx, &spec, Turn::alone(), &["a"], usize::MAX).unwrap().removed, 0);
+    assert_eq!(
+        invalidate(&mut tx, &spec, Turn::alone(), &["a"], FrameBudget::UNBOUNDED).unwrap().removed,
+        0
+    );
     assert_eq!(value(&mut tx, &spec, "h"), Some(2));
 }
 
@@ -167,12 +177,21 @@ fn a_full_frame_stops_a_clear_and_an_invalidation_which_then_go_on() {
         loop {
             steps += 1;
             if round == 0 {
-                after = clear(&mut tx, &spec, Turn::alone(), "h", after, 2_000).unwrap();
+                after =
+                    clear(&mut tx, &spec, Turn::alone(), "h", after, FrameBudget::of_bytes(2_000))
+                        .unwrap();
                 if after.is_none() {
                     break;
                 }
             } else {
-                let done = invalidate(&mut tx, &spec, Turn::alone(), &["b", "a"], 2_000).unwrap();
+                let done = invalidate(
+                    &mut tx,
+                    &spec,
+                    Turn::alone(),
+                    &["b", "a"],
+                    FrameBudget::of_bytes(2_000),
+                )
+                .unwrap();
                 removed += done.removed;
                 if !done.more {
                     assert_eq!(removed, 200);
@@ -242,7 +261,7 @@ fn a_cursor_of_another_cache_is_refused() {
     let cursor = page.next.unwrap();
     let rest = list(&mut tx, &spec, Some(&cursor), 2).unwrap();
     assert_eq!((rest.items.len(), rest.next), (1, None));
-    let other = Spec::of_state("d", Arc::default(), 1 << 20);
+    let other = Spec::of_state("d", Arc::default(), 1 << 20, 1 << 20);
     assert!(list(&mut tx, &other, Some(&cursor), 2).is_err());
 }
 
@@ -250,15 +269,15 @@ fn a_cursor_of_another_cache_is_refused() {
 fn entries_have_the_rows_that_are_derived() {
     crate::stores::derived::tests::histories(|tx, random| {
         let name = ["", "c", "c\0"][random.usize(0..3)];
-        let spec = Spec::of_state(name, Arc::default(), 1 << 20);
+        let spec = Spec::of_state(name, Arc::default(), 1 << 20, 1 << 20);
         let hash = ["", "h", "h\0", "hh"][random.usize(0..4)];
         let tags: Vec<&str> = ["", "a", "a\0", "b"].into_iter().filter(|_| random.bool()).collect();
         match random.u8(0..8) {
             0..=2 => put(tx, &spec, hash, "1", random.i64(-1..5), None),
             3 | 4 => put(tx, &spec, hash, "1", random.i64(-1..5), Some(&tags)),
             5 => delete(tx, &spec, Turn::alone(), hash).unwrap(),
-            6 => drop(clear(tx, &spec, Turn::alone(), "h", None, usize::MAX).unwrap()),
-            _ => drop(invalidate(tx, &spec, Turn::alone(), &tags, usize::MAX).unwrap()),
+            6 => drop(clear(tx, &spec, Turn::alone(), "h", None, FrameBudget::UNBOUNDED).unwrap()),
+            _ => drop(invalidate(tx, &spec, Turn::alone(), &tags, FrameBudget::UNBOUNDED).unwrap()),
         }
     });
 }

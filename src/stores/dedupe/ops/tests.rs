@@ -1,3 +1,4 @@
+use super::super::row::key_of;
 use super::*;
 use crate::stores::map_tx::MapTx;
 
@@ -99,7 +100,7 @@ fn clear_goes_step_by_step_and_takes_the_index_along() {
     let prefix = key_of("s", "a").unwrap();
     let (mut after, mut steps) = (None, 0);
     loop {
-        after = clear(&mut tx, &prefix, after, 1_000).unwrap();
+        after = clear(&mut tx, &prefix, after, FrameBudget::of_bytes(1_000)).unwrap();
         steps += 1;
         check_index(&tx);
         if after.is_none() {
@@ -108,7 +109,7 @@ fn clear_goes_step_by_step_and_takes_the_index_along() {
     }
     assert!(steps > 5);
     assert_eq!(tx.keys(TABLE), [key_of("s", "b").unwrap(), key_of("t", "a").unwrap()]);
-    clear(&mut tx, &key_of("s", "").unwrap(), None, usize::MAX).unwrap();
+    clear(&mut tx, &key_of("s", "").unwrap(), None, FrameBudget::UNBOUNDED).unwrap();
     assert_eq!(tx.keys(TABLE), [key_of("t", "a").unwrap()]);
 }
 
@@ -173,7 +174,7 @@ fn jobs_have_the_rows_that_are_derived() {
             0..=2 => drop(register_or_join(tx, &key, terms, random.u128(..)).unwrap()),
             3 => drop(end(tx, &key, terms, None, Progress::Completed(b"1")).unwrap()),
             4 => drop(end(tx, &key, terms, None, Progress::Failed("e")).unwrap()),
-            _ => drop(clear(tx, &prefix_of("s").unwrap(), None, usize::MAX).unwrap()),
+            _ => drop(clear(tx, &prefix_of("s").unwrap(), None, FrameBudget::UNBOUNDED).unwrap()),
         }
     });
 }

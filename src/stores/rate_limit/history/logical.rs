@@ -3,6 +3,7 @@
 use super::{History, Mark, Place, damaged, decode_row_key, row_key};
 use crate::codec;
 use crate::engine::access::Reader;
+use crate::engine::cursor::RowCursor;
 use crate::error::Result;
 use crate::tables::Table;
 use std::ops::Bound;
@@ -65,12 +66,9 @@ impl History {
         };
         let to = row_key(place, self.epoch, self.last_ms);
         // One more, because a row tells how many requests came before it.
-        let found = rows.scan(
-            Table::RATE_LIMIT_REQUEST,
-            from,
-            Bound::Included(&to),
-            limit.saturating_add(1),
-        )?;
+        let found = RowCursor::range(Table::RATE_LIMIT_REQUEST, from, Bound::Included(&to))
+            .up_to(limit.saturating_add(1))
+            .collect(rows)?;
         let marks = found.iter().map(|(key, value)| {
             let number = codec::decode_row(Table::RATE_LIMIT_REQUEST.name(), value)?;
             Ok(Mark { ms: decode_row_key(key)?.1, number })

@@ -72,7 +72,10 @@ fn secondary_rows_come_and_go_with_their_primary() {
     assert_eq!(tx.keys(Table::STATE_EVENT), [b"e2", b"e3"]);
     delete(&mut tx, &Identity::new("t", "u", "s", ""), "b").unwrap();
     assert_eq!(counts(&tx), [1; 4]);
-    assert_eq!(delete_scope(&mut tx, ("t", "u", "s"), usize::MAX).unwrap(), (1, true));
+    assert_eq!(
+        delete_scope(&mut tx, ("t", "u", "s"), None, FrameBudget::UNBOUNDED).unwrap(),
+        (1, None)
+    );
     assert_eq!(counts(&tx), [0; 4]);
 }
 
@@ -119,7 +122,7 @@ fn damage_is_corruption_and_stages_nothing() {
     corrupted(load(&mut tx, &whose, "a").map(drop));
     corrupted(load_by_event_id(&mut tx, &"e1".into()).map(drop));
     corrupted(delete(&mut tx, &whose, "a"));
-    corrupted(delete_scope(&mut tx, ("t", "u", "s"), usize::MAX).map(drop));
+    corrupted(delete_scope(&mut tx, ("t", "u", "s"), None, FrameBudget::UNBOUNDED).map(drop));
     corrupted(scan::list_kind(&mut tx, ListScope::maintenance(), "a").map(drop));
     assert_eq!(tx.snapshot(), before);
     tx.delete(Table::STATE, &key);
@@ -134,10 +137,14 @@ fn a_session_is_removed_by_pieces_that_fit() {
         save(&mut tx, &of("u", &format!("e{number}"), &format!("k{number}"))).unwrap();
     }
     save(&mut tx, &of("u2", "other", "k")).unwrap();
-    assert_eq!(delete_scope(&mut tx, ("t", "u", "s"), 0).unwrap(), (1, false));
-    let (some, all) = delete_scope(&mut tx, ("t", "u", "s"), 2_000).unwrap();
-    assert!((2..99).contains(&some) && !all, "{some}");
-    assert_eq!(delete_scope(&mut tx, ("t", "u", "s"), usize::MAX).unwrap(), (99 - some, true));
+    let scope = ("t", "u", "s");
+    let mut delete_within =
+        |after, bytes| delete_scope(&mut tx, scope, after, FrameBudget::of_bytes(bytes)).unwrap();
+    let (one, after) = delete_within(None, 0);
+    assert!(one == 1 && after.is_some());
+    let (some, after) = delete_within(after, 2_000);
+    assert!((2..99).contains(&some) && after.is_some(), "{some}");
+    assert_eq!(delete_within(after, usize::MAX), (99 - some, None));
     assert_eq!(counts(&tx), [1; 4]);
 }
 
