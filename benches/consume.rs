@@ -6,10 +6,10 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)]
 
-use cloakroom::{
-    Cloakroom, FormTokenRecord, FormTokenStore, FormTokens, LookupKey, Pending,
-    TokenConsumeOutcome, TokenSubject,
+use cloakroom::form_token::{
+    FormTokenRecord, FormTokenStore, FormTokens, LookupKey, TokenConsumeOutcome, TokenSubject,
 };
+use cloakroom::{Cloakroom, Pending};
 use criterion::measurement::WallTime;
 use criterion::{
     BenchmarkGroup, BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group,

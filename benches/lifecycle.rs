@@ -6,10 +6,11 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use cloakroom::{
-    Cloakroom, FormTokenRecord, FormTokenStore, HandoffStateStore, JsonObject, LookupKey,
-    TokenConsumeOutcome, TokenSubject,
+use cloakroom::Cloakroom;
+use cloakroom::form_token::{
+    FormTokenRecord, FormTokenStore, LookupKey, TokenConsumeOutcome, TokenSubject,
 };
+use cloakroom::handoff::{HandoffStateStore, JsonObject};
 use criterion::{
     BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
 };

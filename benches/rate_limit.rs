@@ -6,7 +6,8 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use cloakroom::{Cloakroom, ManualClock, RateLimit, RateLimitConfig, RateLimitStore};
+use cloakroom::rate_limit::{RateLimit, RateLimitConfig, RateLimitStore};
+use cloakroom::{Cloakroom, ManualClock};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use std::path::Path;
 use std::sync::Arc;

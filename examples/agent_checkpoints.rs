@@ -4,7 +4,7 @@
 //! `cargo run --example agent_checkpoints`
 
 use cloakroom::drivers::{self, StateConfig};
-use cloakroom::{Identity, ListScope, SlotExpectation, StateError, StateRecord, StateStore};
+use cloakroom::state::{Identity, ListScope, SlotExpectation, StateError, StateRecord, StateStore};
 use std::sync::Arc;
 use std::thread;
 

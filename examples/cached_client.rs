@@ -12,10 +12,10 @@ mod http;
 
 use axum::http::Uri;
 use axum::{Router, serve};
-use cloakroom::{
-    Cache, CacheStore, Cloakroom, Dedupe, DedupeStore, Error, JobId, RateLimit, RateLimitConfig,
-    RateLimitStore,
-};
+use cloakroom::cache::{Cache, CacheStore};
+use cloakroom::dedupe::{Dedupe, DedupeStore, JobId};
+use cloakroom::rate_limit::{RateLimit, RateLimitConfig, RateLimitStore};
+use cloakroom::{Cloakroom, Error};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -18,7 +18,8 @@ use axum::response::Html;
 use axum::routing::get;
 use axum::{Router, serve};
 use cloakroom::codlet::{CodletClock, CodletStore};
-use cloakroom::{Cloakroom, Error, JsonObject};
+use cloakroom::handoff::JsonObject;
+use cloakroom::{Cloakroom, Error};
 use codlet::{
     Clock, FormTokenManager, KeyError, LookupKey, NoopAuditSink, SecretDomain, SecretHasher,
     StaticKeyProvider, SubjectId, SystemRandom, TokenConsumeOutcome, TokenSubject,

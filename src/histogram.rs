@@ -92,7 +92,8 @@ impl HistogramRecorder {
 /// greatest value are exact.
 ///
 /// ```
-/// # use cloakroom::{Cloakroom, HandoffStateStore};
+/// # use cloakroom::Cloakroom;
+/// # use cloakroom::handoff::HandoffStateStore;
 /// let room = Cloakroom::builder().open_in_memory()?;
 /// room.handoff().set("order-7", &Default::default(), 600).wait()?;
 /// let stats = room.engine_stats()?;

@@ -35,45 +35,11 @@ pub use api::{
     adaptive_rate_limit, cache, dedupe, form_token, handoff, maintenance, page, prelude,
     rate_limit, state, stats, tools, watch,
 };
-pub use clock::{Clock, ClockPace, ManualClock, SystemClock};
+pub use clock::{Clock, ManualClock, SystemClock};
 pub use durability::Durability;
-pub use engine::{BackupReport, CompactReport, EngineStats};
 pub use error::{Error, Result};
-pub use export::{DumpRow, ExportReport, ImportReport, TableInfo};
-pub use histogram::{Histogram, HistogramBucket};
 pub use pending::Pending;
 pub use room::{Builder, Cloakroom, Transaction};
-pub use salvage::{Loss, SalvageReport, salvage};
-pub use stores::adaptive_rate_limit::{
-    AdaptiveConfig, AdaptiveRateLimit, AdaptiveRateLimitEntry, AdaptiveRateLimitStats,
-    AdaptiveRateLimitStatus, AdaptiveRateLimitStore, AdaptiveRateLimitTx, Priority,
-};
-pub use stores::cache::{Cache, CacheEntry, CacheStats, CacheStore, CacheTx};
-pub use stores::dedupe::{
-    Dedupe, DedupeEntry, DedupeStats, DedupeStore, DedupeTx, JobId, JobIdParseError, JobState,
-    Registration,
-};
-pub use stores::form_token::{
-    FormTokenEntry, FormTokenRecord, FormTokenStats, FormTokenStore, FormTokens, FormTokensTx,
-    LookupKey, TokenConsumeOutcome, TokenSubject, TokenUse, classify_token_consume,
-};
-pub use stores::handoff::{
-    Claim, ClaimId, ClaimIdParseError, Handoff, HandoffEntry, HandoffStateStore, HandoffStats,
-    HandoffTx, JsonObject, MAX_STATE_DEPTH,
-};
-pub use stores::rate_limit::{
-    RateLimit, RateLimitConfig, RateLimitEntry, RateLimitStats, RateLimitStatus, RateLimitStore,
-    RateLimitTx,
-};
-pub use stores::state::{
-    EventId, Identity, ListScope, MAX_IDENTITY_LIST_LIMIT, MAX_SCAN_LIMIT, SlotExpectation, State,
-    StateEntry, StateError, StateRecord, StateStats, StateStore, StateTx, validate_identity,
-    validate_list_kind, validate_record,
-};
-pub use stores::sweep::SweepReport;
-pub use stores::watch::{Change, ChangeKind, Watch, WatchError, WatchFilter};
-pub use stores::{Cursor, CursorParseError, Page, RoomStats, StoreKind, StoreStats};
-pub use verify::{Finding, VerifyReport, verify};
 
 /// The fault-injecting storage, for tests of this crate and of what is built on it. Not part of the
 /// stable interface.
@@ -86,11 +52,11 @@ pub mod testing {
     /// Salvages the bytes of a file.
     ///
     /// # Errors
-    /// As [`salvage`](crate::salvage()).
+    /// As [`salvage`](crate::tools::salvage()).
     pub fn salvage_image(
         bytes: Vec<u8>,
         to: &std::path::Path,
-    ) -> crate::Result<crate::SalvageReport> {
+    ) -> crate::Result<crate::tools::SalvageReport> {
         let storage: std::sync::Arc<dyn Storage> =
             std::sync::Arc::new(crate::storage::MemoryStorage::from(bytes));
         crate::salvage::salvage_storage(&storage, std::path::Path::new("(image)"), to)
@@ -99,8 +65,8 @@ pub mod testing {
     /// Verifies the bytes of a file.
     ///
     /// # Errors
-    /// As [`verify`](crate::verify()).
-    pub fn verify_image(bytes: Vec<u8>) -> crate::Result<crate::VerifyReport> {
+    /// As [`verify`](crate::tools::verify()).
+    pub fn verify_image(bytes: Vec<u8>) -> crate::Result<crate::tools::VerifyReport> {
         let storage: std::sync::Arc<dyn Storage> =
             std::sync::Arc::new(crate::storage::MemoryStorage::from(bytes));
         crate::verify::verify_storage(&storage, std::path::Path::new("(image)"))

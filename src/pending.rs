@@ -27,8 +27,8 @@ use std::task::{Context, Poll};
 ///   shortly after.
 ///
 /// An answer that is still to be made by somebody else, such as that of
-/// [`DedupeStore::wait_for`](crate::DedupeStore::wait_for), is waited for in the same way; nothing
-/// polls meanwhile, and dropping it leaves nothing behind.
+/// [`DedupeStore::wait_for`](crate::dedupe::DedupeStore::wait_for), is waited for in the same way;
+/// nothing polls meanwhile, and dropping it leaves nothing behind.
 ///
 /// So one thread can issue a thousand calls and then wait for all of them; they share one flush of
 /// the disk.

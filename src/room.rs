@@ -31,7 +31,8 @@ use std::sync::Arc;
 /// last handle.
 ///
 /// ```
-/// use cloakroom::{Cloakroom, HandoffStateStore};
+/// use cloakroom::Cloakroom;
+/// use cloakroom::handoff::HandoffStateStore;
 /// # let dir = tempfile::tempdir().unwrap();
 /// # let path = dir.path().join("edge.cloak");
 /// let room = Cloakroom::open(&path)?;
@@ -150,8 +151,10 @@ impl Cloakroom {
     /// [`Error::DiskFull`], [`Error::LogFull`], [`Error::Closed`].
     ///
     /// ```
-    /// # use cloakroom::{Cloakroom, Error, FormTokenStore, HandoffStateStore, FormTokenRecord, LookupKey};
-    /// # use cloakroom::{TokenConsumeOutcome, TokenSubject};
+    /// # use cloakroom::{Cloakroom, Error};
+    /// # use cloakroom::form_token::{FormTokenStore, FormTokenRecord, LookupKey};
+    /// # use cloakroom::handoff::HandoffStateStore;
+    /// # use cloakroom::form_token::{TokenConsumeOutcome, TokenSubject};
     /// # let room = Cloakroom::builder().open_in_memory()?;
     /// # let (key, subject) = (LookupKey::new("00ff"), TokenSubject::Anonymous);
     /// # room.form_tokens().insert_form_token(FormTokenRecord { lookup_key: key.clone(), key_version: "1".into(),
@@ -231,7 +234,8 @@ impl Cloakroom {
     /// before the error stays removed, and every entry is either gone whole or as it was.
     ///
     /// ```
-    /// # use cloakroom::{Cloakroom, HandoffStateStore, JsonObject, ManualClock};
+    /// # use cloakroom::{Cloakroom, ManualClock};
+    /// # use cloakroom::handoff::{HandoffStateStore, JsonObject};
     /// # use std::{sync::Arc, time::Duration};
     /// let clock = Arc::new(ManualClock::new(0));
     /// let room = Cloakroom::builder().clock(clock.clone()).sweep_interval(None).open_in_memory()?;
@@ -296,8 +300,8 @@ impl Cloakroom {
     }
 
     /// Checks everything that the room consists of: the rows of one position, the blocks, the log.
-    /// Blocks until that is done; writers go on meanwhile. See [`verify`](crate::verify()) for a
-    /// file that nobody has open.
+    /// Blocks until that is done; writers go on meanwhile. See [`verify`](crate::tools::verify())
+    /// for a file that nobody has open.
     ///
     /// # Errors
     /// [`Error::Closed`], or [`Error::Io`] when the system fails a call. Damage is no error: it is

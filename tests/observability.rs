@@ -3,9 +3,11 @@
 #[path = "support/rooms.rs"]
 mod rooms;
 
+use cloakroom::handoff::HandoffStateStore;
 use cloakroom::limits::LONGEST_KEYS_LOG_CAPACITY;
 use cloakroom::testing::{CallKind, Fault, SimStorage, Storage};
-use cloakroom::{Cloakroom, Durability, Error, HandoffStateStore, ManualClock, WatchFilter};
+use cloakroom::watch::Filter;
+use cloakroom::{Cloakroom, Durability, Error, ManualClock};
 use metrics::{
     Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder,
 };
@@ -482,7 +484,7 @@ fn a_compaction_and_a_backup_are_spans_that_end_with_their_figures() {
 fn a_watcher_that_is_overtaken_is_told_of() {
     let _turn = turn();
     let (room, _) = simulated();
-    let mut watch = room.watch(WatchFilter::all().buffer(1)).unwrap();
+    let mut watch = room.watch(Filter::all().buffer(1)).unwrap();
     for id in ["a", "b", "c"] {
         set(&room, id);
     }

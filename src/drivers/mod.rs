@@ -6,13 +6,14 @@
 //! | `cloakroom` | the path of a room | the room's agent states, durable; closing the store closes the room |
 //!
 //! ```
-//! use cloakroom::{Identity, StateRecord, StateStore, drivers};
+//! use cloakroom::drivers;
+//! use cloakroom::state::{Identity, StateRecord, StateStore};
 //! let store = drivers::open(&drivers::StateConfig::default())?;
 //! let whose = Identity::new("acme", "ada", "session-1", "");
 //! store.save(StateRecord::new(whose.clone(), "plan", *b"step 1")).wait()?;
 //! assert_eq!(store.load(&whose, "plan").wait()?.bytes, b"step 1");
 //! assert_eq!(drivers::registered(), ["cloakroom", "inmem"]);
-//! # Ok::<(), cloakroom::StateError>(())
+//! # Ok::<(), cloakroom::state::StateError>(())
 //! ```
 
 mod inmem;

@@ -62,7 +62,8 @@ impl DumpRow {
     /// The row as one object, with a field `note` when there is one.
     ///
     /// ```
-    /// use cloakroom::{Cloakroom, HandoffStateStore};
+    /// use cloakroom::Cloakroom;
+    /// use cloakroom::handoff::HandoffStateStore;
     /// let room = Cloakroom::builder().open_in_memory()?;
     /// room.handoff().set("order-7", &Default::default(), 0).wait()?;
     /// room.handoff().set("order-8", &Default::default(), 600).wait()?;

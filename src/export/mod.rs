@@ -73,7 +73,8 @@ impl Cloakroom {
     /// room is never changed.
     ///
     /// ```
-    /// use cloakroom::{CacheStore, Cloakroom};
+    /// use cloakroom::Cloakroom;
+    /// use cloakroom::cache::CacheStore;
     /// let room = Cloakroom::builder().open_in_memory()?;
     /// room.cache::<u32>("primes").set_with_tags("third", &5, 0, &["odd"]).wait()?;
     ///
@@ -150,7 +151,8 @@ impl Cloakroom {
     /// [`Error::Closed`], or [`Error::Corrupted`] or [`Error::Io`] when a page cannot be read.
     ///
     /// ```
-    /// use cloakroom::{Cloakroom, HandoffStateStore};
+    /// use cloakroom::Cloakroom;
+    /// use cloakroom::handoff::HandoffStateStore;
     /// let room = Cloakroom::builder().open_in_memory()?;
     /// room.handoff().set("order-7", &Default::default(), 600).wait()?;
     /// let full: Vec<_> = room.tables()?.into_iter().filter(|table| table.rows > 0).collect();
@@ -173,7 +175,8 @@ impl Cloakroom {
     /// [`Error::Corrupted`] or [`Error::Io`] when a page cannot be read.
     ///
     /// ```
-    /// use cloakroom::{CacheStore, Cloakroom};
+    /// use cloakroom::Cloakroom;
+    /// use cloakroom::cache::CacheStore;
     /// let room = Cloakroom::builder().open_in_memory()?;
     /// room.cache::<u32>("primes").set("third", &5, 0).wait()?;
     /// room.dump("cache", &mut |row| {

@@ -3,16 +3,18 @@
 
 use super::input::Input;
 use crate::codec::key;
+use crate::form_token::LookupKey;
+use crate::handoff::ClaimId;
 use crate::log::batch::{Op, decode_batch, encode_batch};
 use crate::log::frame::{FRAME_HEADER_LEN, begin_frame, frame_len, parse, stamp};
 use crate::log::scan::scan_segment;
 use crate::log::segment::{DATA_START, SegmentHeader};
+use crate::page::Cursor;
 use crate::stores::cache::row::{CacheRow, TagsRow};
 use crate::stores::expiry;
 use crate::stores::form_token::row::{self as token_row, TokenKey, TokenRow, UseRow};
 use crate::stores::handoff::row::{ClaimRow, StateRow};
 use crate::stores::schema::catalogue;
-use crate::{ClaimId, Cursor, LookupKey};
 
 /// Log frames and segments: arbitrary bytes are read as such, and frames that were made of the
 /// input come back from a scan, of which one flipped byte takes away exactly what it must.

@@ -1,12 +1,11 @@
 //! Whole files: arbitrary bytes, and damage to a file that holds something.
 
 use super::input::Input;
+use crate::form_token::{FormTokenRecord, LookupKey, TokenSubject};
 use crate::storage::sim::SimStorage;
 use crate::stores::form_token::{FormTokenEntry, FormTokenStore};
 use crate::stores::handoff::{HandoffEntry, HandoffStateStore, JsonObject};
-use crate::{
-    Cloakroom, Error, FormTokenRecord, LookupKey, ManualClock, Pending, Result, TokenSubject,
-};
+use crate::{Cloakroom, Error, ManualClock, Pending, Result};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 

@@ -45,7 +45,8 @@ impl Cloakroom {
     ///   ([`Error::Io`]) the new backup may be in place, whole.
     ///
     /// ```
-    /// use cloakroom::{Cloakroom, HandoffStateStore};
+    /// use cloakroom::Cloakroom;
+    /// use cloakroom::handoff::HandoffStateStore;
     /// # let dir = tempfile::tempdir().unwrap();
     /// # let (path, copy) = (dir.path().join("edge.cloak"), dir.path().join("backup.cloak"));
     /// let room = Cloakroom::open(&path)?;

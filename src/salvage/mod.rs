@@ -53,9 +53,9 @@ const CACHE_SIZE: usize = 8 << 20;
 /// # let dir = tempfile::tempdir().unwrap();
 /// # let (path, whole) = (dir.path().join("edge.cloak"), dir.path().join("whole.cloak"));
 /// cloakroom::Cloakroom::open(&path)?.close()?;
-/// let report = cloakroom::salvage(&path, &whole)?;
+/// let report = cloakroom::tools::salvage(&path, &whole)?;
 /// assert!(report.is_complete(), "{report}");
-/// assert!(cloakroom::verify(&whole)?.is_ok());
+/// assert!(cloakroom::tools::verify(&whole)?.is_ok());
 /// # Ok::<(), cloakroom::Error>(())
 /// ```
 ///

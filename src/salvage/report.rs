@@ -22,7 +22,8 @@ impl fmt::Display for Loss {
     }
 }
 
-/// What a salvage brought out of a file, and what is lost. See [`salvage`](crate::salvage()).
+/// What a salvage brought out of a file, and what is lost. See
+/// [`salvage`](crate::tools::salvage()).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SalvageReport {

@@ -71,16 +71,16 @@ impl Cursor {
     ///
     /// Two drivers cannot tell each other's cursors apart, nor one driver its listings', unless
     /// `position` does. So it should hold what was asked (the name of the listing, and of
-    /// [`scan_kind_for_tenant`](crate::StateStore::scan_kind_for_tenant) the tenant and the prefix)
-    /// beside the row where the page ended. It is not encrypted: whoever holds the cursor can read
-    /// it.
+    /// [`scan_kind_for_tenant`](crate::state::StateStore::scan_kind_for_tenant) the tenant and the
+    /// prefix) beside the row where the page ended. It is not encrypted: whoever holds the cursor
+    /// can read it.
     ///
     /// ```
-    /// use cloakroom::Cursor;
+    /// use cloakroom::page::Cursor;
     /// let cursor = Cursor::of_driver("page ends at row 7");
     /// let back: Cursor = cursor.to_string().parse()?;
     /// assert_eq!(back.driver_position(), Some(&b"page ends at row 7"[..]));
-    /// # Ok::<(), cloakroom::CursorParseError>(())
+    /// # Ok::<(), cloakroom::page::CursorParseError>(())
     /// ```
     #[must_use]
     pub fn of_driver(position: impl Into<Vec<u8>>) -> Self {

@@ -56,7 +56,7 @@ const MAX_BLOCKS_TRACED: usize = 1 << 20;
 /// # let dir = tempfile::tempdir().unwrap();
 /// # let path = dir.path().join("edge.cloak");
 /// cloakroom::Cloakroom::open(&path)?.close()?;
-/// let report = cloakroom::verify(&path)?;
+/// let report = cloakroom::tools::verify(&path)?;
 /// assert!(report.is_ok(), "{report}");
 /// # Ok::<(), cloakroom::Error>(())
 /// ```

@@ -25,7 +25,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What a verification looked at and found. See [`verify`](crate::verify()).
+/// What a verification looked at and found. See [`verify`](crate::tools::verify()).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct VerifyReport {

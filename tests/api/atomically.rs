@@ -1,9 +1,9 @@
 //! Several stores in one transaction: together, or not at all.
 
 use crate::rooms::{consume, insert, small, state, token};
-use cloakroom::{
-    Cloakroom, Error, HandoffStateStore, LookupKey, TokenConsumeOutcome, TokenSubject,
-};
+use cloakroom::form_token::{LookupKey, TokenConsumeOutcome, TokenSubject};
+use cloakroom::handoff::HandoffStateStore;
+use cloakroom::{Cloakroom, Error};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 use std::thread;
@@ -20,7 +20,7 @@ fn furnished() -> Cloakroom {
 /// Everything that a transaction here may change.
 fn contents(
     room: &Cloakroom,
-) -> (Vec<cloakroom::FormTokenEntry>, Vec<cloakroom::HandoffEntry>, u64) {
+) -> (Vec<cloakroom::form_token::Entry>, Vec<cloakroom::handoff::Entry>, u64) {
     let tokens = room.form_tokens().list(None, 100).wait().unwrap().items;
     let states = room.handoff().list(None, 100).wait().unwrap().items;
     (tokens, states, room.engine_stats().unwrap().newest_lsn)

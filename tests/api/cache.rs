@@ -1,8 +1,11 @@
 //! Caches as a program uses them: by name, over restarts, with limits, together with other stores.
 
 use crate::rooms::{NOW_MS, small, state};
+use cloakroom::cache::{Cache, CacheStore};
+use cloakroom::handoff::HandoffStateStore;
 use cloakroom::limits::{LONGEST_KEYS_LOG_CAPACITY, MAX_KEY_LEN};
-use cloakroom::{Cache, CacheStore, Cloakroom, Cursor, Error, HandoffStateStore, ManualClock};
+use cloakroom::page::Cursor;
+use cloakroom::{Cloakroom, Error, ManualClock};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;

@@ -1,8 +1,9 @@
 //! Caches against a reference that is plain maps and obviously right: random operations, in
 //! transactions that are kept and lost, clock moves and reopenings.
 
+use cloakroom::cache::{self, Cache, CacheStore};
 use cloakroom::limits::LONGEST_KEYS_LOG_CAPACITY;
-use cloakroom::{Cache, CacheStore, CacheTx, Cloakroom, Error, ManualClock, Result};
+use cloakroom::{Cloakroom, Error, ManualClock, Result};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -262,7 +263,7 @@ fn run_alone(room: &Cloakroom, name: &str, op: &CacheOp) -> Result<Answer> {
 }
 
 fn run_in(tx: &mut cloakroom::Transaction<'_>, name: &str, op: &CacheOp) -> Result<Answer> {
-    fn texts<'a>(tx: &'a mut cloakroom::Transaction<'_>, name: &str) -> CacheTx<'a, String> {
+    fn texts<'a>(tx: &'a mut cloakroom::Transaction<'_>, name: &str) -> cache::Tx<'a, String> {
         tx.cache(name).with_max_entries(MAX_ENTRIES)
     }
     answer!(op, texts(tx, name), tx.cache::<serde_json::Value>(name), AtOnce)

@@ -3,7 +3,9 @@
 use crate::rooms::{block_on, small};
 use cloakroom::codlet::{CodletClock, CodletStore};
 use cloakroom::limits::MAX_KEY_LEN;
-use cloakroom::{ChangeKind, Cloakroom, Durability, Error, ManualClock, StoreKind, WatchFilter};
+use cloakroom::stats::StoreKind;
+use cloakroom::watch::{ChangeKind, Filter};
+use cloakroom::{Cloakroom, Durability, Error, ManualClock};
 use codlet::admin::{CodeAdminStore, CodeListFilter};
 use codlet::audit::CollectingAuditSink;
 use codlet::store::{
@@ -863,7 +865,7 @@ mod beside_the_in_memory_stores {
 fn what_the_adapter_keeps_is_counted_and_watched() {
     let clock = Arc::new(ManualClock::new(START * 1_000));
     let room = small().clock(clock.clone()).sweep_interval(None).open_in_memory().unwrap();
-    let mut watch = room.watch(WatchFilter::all()).unwrap();
+    let mut watch = room.watch(Filter::all()).unwrap();
     block_on(room.codlet().insert_code(code_record("c", "secret"))).unwrap();
     block_on(room.codlet().insert_session(session_record("s", "secret"))).unwrap();
     block_on(room.codlet().record_failure(&guest(), &limit(3))).unwrap();

@@ -1,11 +1,15 @@
 //! The engine passes the conformance suites whole, in memory and in a file, and so does the
 //! reference driver.
 
+use cloakroom::adaptive_rate_limit::AdaptiveRateLimitStore;
+use cloakroom::cache::CacheStore;
+use cloakroom::dedupe::DedupeStore;
+use cloakroom::form_token::FormTokenStore;
+use cloakroom::handoff::HandoffStateStore;
 use cloakroom::limits::LONGEST_KEYS_LOG_CAPACITY;
-use cloakroom::{
-    AdaptiveRateLimitStore, CacheStore, Cloakroom, DedupeStore, Durability, FormTokenStore,
-    HandoffStateStore, ManualClock, RateLimitStore, StateStore, conformance, drivers,
-};
+use cloakroom::rate_limit::RateLimitStore;
+use cloakroom::state::StateStore;
+use cloakroom::{Cloakroom, Durability, ManualClock, conformance, drivers};
 use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,10 +1,13 @@
 //! A crowd of threads on each store at once, with mixed operations, counted exactly.
 
-use cloakroom::{
-    AdaptiveConfig, AdaptiveRateLimitStore, Cloakroom, DedupeStore, FormTokenRecord,
-    FormTokenStore, HandoffStateStore, JsonObject, LookupKey, ManualClock, Priority,
-    RateLimitConfig, RateLimitStore, TokenConsumeOutcome, TokenSubject,
+use cloakroom::adaptive_rate_limit::{AdaptiveConfig, AdaptiveRateLimitStore, Priority};
+use cloakroom::dedupe::DedupeStore;
+use cloakroom::form_token::{
+    FormTokenRecord, FormTokenStore, LookupKey, TokenConsumeOutcome, TokenSubject,
 };
+use cloakroom::handoff::{HandoffStateStore, JsonObject};
+use cloakroom::rate_limit::{RateLimitConfig, RateLimitStore};
+use cloakroom::{Cloakroom, ManualClock};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;

@@ -2,11 +2,10 @@
 //! behind.
 
 use crate::rooms::{NOW_MS, Wakes, block_on, small, until};
+use cloakroom::dedupe::{Dedupe, DedupeStore, JobState};
 use cloakroom::limits::LONGEST_KEYS_LOG_CAPACITY;
-use cloakroom::{
-    Builder, Cloakroom, Clock, Cursor, Dedupe, DedupeStore, Durability, Error, JobState,
-    ManualClock, Pending,
-};
+use cloakroom::page::Cursor;
+use cloakroom::{Builder, Cloakroom, Clock, Durability, Error, ManualClock, Pending};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

@@ -2,7 +2,8 @@
 //! maps.
 
 use crate::rooms::{NOW_MS, small};
-use cloakroom::{Cloakroom, Dedupe, DedupeStore, Error, JobId, JobState, ManualClock, Pending};
+use cloakroom::dedupe::{Dedupe, DedupeStore, JobId, JobState};
+use cloakroom::{Cloakroom, Error, ManualClock, Pending};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -2,14 +2,16 @@
 
 use crate::rooms::{NOW_MS, consume, insert, small, state, state_of, token};
 use TokenConsumeOutcome::{Invalid, Proceed, Replay};
+use cloakroom::form_token::{
+    FormTokenRecord, FormTokenStore, LookupKey, TokenConsumeOutcome, TokenSubject,
+};
+use cloakroom::handoff::{Handoff, HandoffStateStore, MAX_STATE_DEPTH};
 use cloakroom::limits::{
     DEFAULT_MAX_STATE_BYTES, DEFAULT_REPLAY_GRACE, LONGEST_KEYS_LOG_CAPACITY, MAX_KEY_LEN,
     MAX_LIST_LIMIT,
 };
-use cloakroom::{
-    Cloakroom, Cursor, Error, FormTokenRecord, FormTokenStore, Handoff, HandoffStateStore,
-    LookupKey, MAX_STATE_DEPTH, ManualClock, Result, TokenConsumeOutcome, TokenSubject,
-};
+use cloakroom::page::Cursor;
+use cloakroom::{Cloakroom, Error, ManualClock, Result};
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
@@ -252,7 +254,7 @@ fn whatever_maximum_a_room_accepts_it_can_keep_even_under_the_longest_id() {
 fn states_nest_to_the_limit_and_one_level_more_is_refused() {
     let nested = |levels: usize| {
         let inner = (1..levels).fold(Value::Null, |inner, _| Value::Array(vec![inner]));
-        cloakroom::JsonObject::from_iter([("in".to_owned(), inner)])
+        cloakroom::handoff::JsonObject::from_iter([("in".to_owned(), inner)])
     };
     let room = in_memory();
     let handoff = room.handoff();
@@ -563,10 +565,13 @@ fn no_part_of_a_binding_can_be_pushed_into_another() {
 fn strings_inside_a_state_come_back_to_the_byte() {
     let room = in_memory();
     let fields = TRICKY.iter().map(|text| ((*text).to_owned(), Value::from(*text)));
-    let state = cloakroom::JsonObject::from_iter(fields);
+    let state = cloakroom::handoff::JsonObject::from_iter(fields);
     room.handoff().set("s", &state, 600).wait().unwrap();
     room.checkpoint().unwrap();
     assert_eq!(room.handoff().get("s").wait().unwrap(), Some(state));
-    room.handoff().set("s", &cloakroom::JsonObject::new(), 600).wait().unwrap();
-    assert_eq!(room.handoff().get("s").wait().unwrap(), Some(cloakroom::JsonObject::new()));
+    room.handoff().set("s", &cloakroom::handoff::JsonObject::new(), 600).wait().unwrap();
+    assert_eq!(
+        room.handoff().get("s").wait().unwrap(),
+        Some(cloakroom::handoff::JsonObject::new())
+    );
 }

@@ -2,10 +2,11 @@
 //! included.
 
 use cloakroom::drivers::InMemoryState;
-use cloakroom::{
-    Cloakroom, Cursor, EventId, Identity, ListScope, ManualClock, Page, Pending, SlotExpectation,
-    StateError, StateRecord, StateStore, conformance,
+use cloakroom::page::{Cursor, Page};
+use cloakroom::state::{
+    EventId, Identity, ListScope, SlotExpectation, StateError, StateRecord, StateStore,
 };
+use cloakroom::{Cloakroom, ManualClock, Pending, conformance};
 use std::sync::Arc;
 
 /// Takes everything but the paging from another driver.

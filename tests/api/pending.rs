@@ -1,9 +1,9 @@
 //! The answer of a call: ways to wait for it, and not to.
 
 use crate::rooms::{Wakes, block_on, consume, insert, small, state, until};
-use cloakroom::{
-    Cloakroom, Error, FormTokenStore, HandoffStateStore, Pending, TokenConsumeOutcome,
-};
+use cloakroom::form_token::{FormTokenStore, TokenConsumeOutcome};
+use cloakroom::handoff::HandoffStateStore;
+use cloakroom::{Cloakroom, Error, Pending};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -28,13 +28,13 @@ fn poll<T, E>(pending: &mut Pending<T, E>, waker: &Waker) -> Poll<Result<T, E>> 
 fn an_answer_can_be_sent_moved_and_kept() {
     fn anywhere<T: Send + Unpin + 'static>() {}
     anywhere::<Pending<()>>();
-    anywhere::<Pending<Option<cloakroom::JsonObject>>>();
+    anywhere::<Pending<Option<cloakroom::handoff::JsonObject>>>();
     anywhere::<Pending<String, Box<dyn std::error::Error + Send + Sync>>>();
 
     fn shared<T: Send + Sync + Clone + 'static>() {}
     shared::<Cloakroom>();
-    shared::<cloakroom::FormTokens>();
-    shared::<cloakroom::Handoff>();
+    shared::<cloakroom::form_token::FormTokens>();
+    shared::<cloakroom::handoff::Handoff>();
     shared::<Arc<dyn FormTokenStore>>();
     shared::<Arc<dyn HandoffStateStore>>();
 }
@@ -167,7 +167,8 @@ fn each_call_sees_the_calls_before_it_without_waiting() {
     let (room, _dir) = room_with(1);
     let (tokens, handoff) = (room.form_tokens(), room.handoff());
     let consumes = [consume(&tokens, "000000"), consume(&tokens, "000000")];
-    let result = tokens.set_token_result(&cloakroom::LookupKey::new("000000"), "receipt");
+    let result =
+        tokens.set_token_result(&cloakroom::form_token::LookupKey::new("000000"), "receipt");
     let third = consume(&tokens, "000000");
     let set = handoff.set("s", &state(1), 600);
     let (first_take, second_take) = (handoff.get_and_delete("s"), handoff.get_and_delete("s"));
@@ -203,7 +204,9 @@ fn answers_from_before_a_close_are_good_and_calls_after_it_are_refused() {
         |answer: Result<(), Error>| assert!(matches!(answer, Err(Error::Closed)), "{answer:?}");
     closed(consume(&tokens, "000003").wait().map(drop));
     closed(insert(&tokens, "new").wait());
-    closed(tokens.set_token_result(&cloakroom::LookupKey::new("000000"), "late").wait());
+    closed(
+        tokens.set_token_result(&cloakroom::form_token::LookupKey::new("000000"), "late").wait(),
+    );
     closed(tokens.list(None, 1).wait().map(drop));
     closed(tokens.stats().wait().map(drop));
     closed(handoff.set("s", &state(1), 1).wait());

@@ -1,9 +1,10 @@
 //! Rate limits against lists of times, with clock moves and reopenings.
 
-use cloakroom::{
-    AdaptiveConfig, AdaptiveRateLimit, AdaptiveRateLimitStore, Cloakroom, Error, ManualClock,
-    Priority, RateLimit, RateLimitConfig, RateLimitStore,
+use cloakroom::adaptive_rate_limit::{
+    AdaptiveConfig, AdaptiveRateLimit, AdaptiveRateLimitStore, Priority,
 };
+use cloakroom::rate_limit::{RateLimit, RateLimitConfig, RateLimitStore};
+use cloakroom::{Cloakroom, Error, ManualClock};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -2,12 +2,15 @@
 //! stays as it is.
 
 use crate::rooms::{consume, insert, names, small, state};
+use cloakroom::adaptive_rate_limit::{AdaptiveConfig, AdaptiveRateLimitStore, Priority};
+use cloakroom::cache::CacheStore;
+use cloakroom::dedupe::DedupeStore;
+use cloakroom::form_token::{FormTokenStore, LookupKey};
+use cloakroom::handoff::HandoffStateStore;
 use cloakroom::limits::{BLOCK_SIZE, LONGEST_KEYS_LOG_CAPACITY};
-use cloakroom::{
-    AdaptiveConfig, AdaptiveRateLimitStore, CacheStore, Cloakroom, DedupeStore, Durability, Error,
-    FormTokenStore, HandoffStateStore, Identity, LookupKey, Priority, RateLimitConfig,
-    RateLimitStore, StateError, StateRecord, StateStore,
-};
+use cloakroom::rate_limit::{RateLimitConfig, RateLimitStore};
+use cloakroom::state::{Identity, StateError, StateRecord, StateStore};
+use cloakroom::{Cloakroom, Durability, Error};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,11 +19,11 @@ use std::time::{Duration, SystemTime};
 
 const MINUTE: RateLimitConfig = RateLimitConfig { limit: 20, window: Duration::from_secs(60) };
 
-fn rates(room: &Cloakroom) -> cloakroom::RateLimit {
+fn rates(room: &Cloakroom) -> cloakroom::rate_limit::RateLimit {
     room.rate_limit("api", MINUTE).unwrap()
 }
 
-fn adaptive(room: &Cloakroom) -> cloakroom::AdaptiveRateLimit {
+fn adaptive(room: &Cloakroom) -> cloakroom::adaptive_rate_limit::AdaptiveRateLimit {
     room.adaptive_rate_limit("api", MINUTE, AdaptiveConfig::default()).unwrap()
 }
 

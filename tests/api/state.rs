@@ -2,11 +2,10 @@
 
 use crate::rooms::{insert, small};
 use cloakroom::drivers::{self, StateConfig};
+use cloakroom::handoff::HandoffStateStore;
 use cloakroom::limits::LONGEST_KEYS_LOG_CAPACITY;
-use cloakroom::{
-    Cloakroom, Durability, Error, HandoffStateStore, Identity, ListScope, SlotExpectation,
-    StateError, StateRecord, StateStore,
-};
+use cloakroom::state::{Identity, ListScope, SlotExpectation, StateError, StateRecord, StateStore};
+use cloakroom::{Cloakroom, Durability, Error};
 use std::panic::catch_unwind;
 use std::sync::Arc;
 use std::thread;

@@ -2,10 +2,11 @@
 //! after reopening.
 
 use cloakroom::drivers::InMemoryState;
-use cloakroom::{
-    Cloakroom, Cursor, Durability, EventId, Identity, ListScope, ManualClock, SlotExpectation,
-    StateError, StateRecord, StateStore,
+use cloakroom::page::Cursor;
+use cloakroom::state::{
+    EventId, Identity, ListScope, SlotExpectation, StateError, StateRecord, StateStore,
 };
+use cloakroom::{Cloakroom, Durability, ManualClock};
 use proptest::prelude::*;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,12 +1,17 @@
 //! What a room says about itself: the figures of its engine, and what each of its stores holds.
 
 use crate::rooms::{NOW_MS, consume, insert, small, state, state_of, token};
+use cloakroom::adaptive_rate_limit::{AdaptiveConfig, AdaptiveRateLimitStore, Priority};
+use cloakroom::cache::CacheStore;
+use cloakroom::dedupe::DedupeStore;
+use cloakroom::form_token::FormTokenStore;
+use cloakroom::handoff::HandoffStateStore;
+use cloakroom::rate_limit::{RateLimitConfig, RateLimitStore};
+use cloakroom::state::{Identity, StateRecord, StateStore};
+use cloakroom::stats::{StoreKind, StoreStats};
 use cloakroom::testing::{SimStorage, Storage};
-use cloakroom::{
-    AdaptiveConfig, AdaptiveRateLimitStore, CacheStore, Cloakroom, DedupeStore, Durability, Error,
-    FormTokenStore, HandoffStateStore, Identity, ManualClock, Priority, RateLimitConfig,
-    RateLimitStore, StateRecord, StateStore, StoreKind, StoreStats, WatchFilter,
-};
+use cloakroom::watch::Filter;
+use cloakroom::{Cloakroom, Durability, Error, ManualClock};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -243,7 +248,7 @@ fn checkpoints_and_stalls_are_timed() {
 #[test]
 fn the_json_has_a_member_for_every_figure() {
     let (room, _) = room();
-    let _watch = room.watch(WatchFilter::all()).unwrap();
+    let _watch = room.watch(Filter::all()).unwrap();
     fill(&room);
     let json = serde_json::to_value(room.stats().unwrap()).unwrap();
     let engine: Vec<_> = json["engine"].as_object().unwrap().keys().map(String::as_str).collect();

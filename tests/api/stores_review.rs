@@ -2,13 +2,16 @@
 //! hostile names, and calls that come after the end.
 
 use crate::rooms::{NOW_MS, small};
+use cloakroom::adaptive_rate_limit::{AdaptiveConfig, AdaptiveRateLimitStore, Priority};
+use cloakroom::cache::CacheStore;
+use cloakroom::dedupe::DedupeStore;
 use cloakroom::drivers::InMemoryState;
 use cloakroom::limits::{LONGEST_KEYS_LOG_CAPACITY, MAX_KEY_LEN};
-use cloakroom::{
-    AdaptiveConfig, AdaptiveRateLimitStore, CacheStore, Cloakroom, DedupeStore, Error, EventId,
-    Identity, ListScope, ManualClock, Priority, RateLimitConfig, RateLimitStore, SlotExpectation,
-    StateError, StateRecord, StateStore,
+use cloakroom::rate_limit::{RateLimitConfig, RateLimitStore};
+use cloakroom::state::{
+    EventId, Identity, ListScope, SlotExpectation, StateError, StateRecord, StateStore,
 };
+use cloakroom::{Cloakroom, Error, ManualClock};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;

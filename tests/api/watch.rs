@@ -2,12 +2,16 @@
 //! word to slow watchers.
 
 use crate::rooms::{NOW_MS, Wakes, block_on, consume, insert, small, state, token, until};
+use cloakroom::cache::CacheStore;
+use cloakroom::dedupe::DedupeStore;
+use cloakroom::form_token::{FormTokenStore, LookupKey};
+use cloakroom::handoff::HandoffStateStore;
+use cloakroom::rate_limit::{RateLimitConfig, RateLimitStore};
+use cloakroom::state::{Identity, StateRecord, StateStore};
+use cloakroom::stats::StoreKind;
 use cloakroom::testing::{CallKind, Fault, SimStorage};
-use cloakroom::{
-    CacheStore, Change, ChangeKind, Cloakroom, DedupeStore, Durability, Error, FormTokenStore,
-    HandoffStateStore, Identity, LookupKey, ManualClock, RateLimitConfig, RateLimitStore,
-    StateRecord, StateStore, StoreKind, Watch, WatchError, WatchFilter,
-};
+use cloakroom::watch::{Change, ChangeKind, Filter, Watch, WatchError};
+use cloakroom::{Cloakroom, Durability, Error, ManualClock};
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
@@ -51,7 +55,7 @@ fn every_store_tells_what_happened_to_which_entry() {
         Claimed, Cleared, Configured, Consumed, Paused, Put, Released, Removed, ResultSet, Resumed,
     };
     let room = room();
-    let mut watch = room.watch(WatchFilter::all()).unwrap();
+    let mut watch = room.watch(Filter::all()).unwrap();
     let mut expected = Vec::new();
 
     let tokens = room.form_tokens();
@@ -123,7 +127,7 @@ fn every_store_tells_what_happened_to_which_entry() {
 fn what_ended_by_time_is_told_from_what_was_removed() {
     let clock = Arc::new(ManualClock::new(NOW_MS));
     let room = small().without_threads().clock(clock.clone()).open_in_memory().unwrap();
-    let mut watch = room.watch(WatchFilter::all()).unwrap();
+    let mut watch = room.watch(Filter::all()).unwrap();
     set(&room, "taken");
     set(&room, "ended");
     room.handoff().get_and_delete("taken").wait().unwrap();
@@ -147,7 +151,7 @@ fn what_the_sweeper_removes_has_expired() {
     set(&room, "s");
     let cache = room.cache::<u64>("c").with_durability(Durability::Sync);
     cache.set_with_tags("h", &1, 5, &["t", "u"]).wait().unwrap();
-    let mut watch = room.watch(WatchFilter::all()).unwrap();
+    let mut watch = room.watch(Filter::all()).unwrap();
     let mut swept = |by: Duration| {
         clock.advance(by);
         room.sweep().unwrap();
@@ -169,7 +173,7 @@ fn what_the_sweeper_removes_has_expired() {
 #[test]
 fn a_transaction_is_shown_whole_as_what_it_came_to() {
     let room = room();
-    let mut watch = room.watch(WatchFilter::all()).unwrap();
+    let mut watch = room.watch(Filter::all()).unwrap();
     set(&room, "gone");
     room.atomically(|tx| {
         tx.handoff().set("a", &state(1), 600)?;
@@ -178,7 +182,7 @@ fn a_transaction_is_shown_whole_as_what_it_came_to() {
         tx.form_tokens().insert_form_token(token("t"))?;
         tx.form_tokens().consume_form_token(
             &LookupKey::new("t"),
-            &cloakroom::TokenSubject::Anonymous,
+            &cloakroom::form_token::TokenSubject::Anonymous,
             "pay",
             None,
             1_000,
@@ -205,7 +209,7 @@ fn a_transaction_is_shown_whole_as_what_it_came_to() {
         changes.iter().map(|change| (change.lsn, change.last_of_transaction)).collect();
     assert_eq!(lsns, [(1, true), (2, false), (2, false), (2, false), (2, true)]);
     // The last that passes the filter is the last.
-    let mut tokens = room.watch(WatchFilter::form_tokens()).unwrap();
+    let mut tokens = room.watch(Filter::form_tokens()).unwrap();
     room.atomically(|tx| {
         tx.form_tokens().insert_form_token(token("u"))?;
         tx.handoff().set("b", &state(1), 600)
@@ -219,14 +223,14 @@ fn a_transaction_is_shown_whole_as_what_it_came_to() {
 #[test]
 fn a_prefix_is_literal_and_every_condition_must_hold() {
     let room = room();
-    let watch = |filter: WatchFilter| room.watch(filter).unwrap();
-    let mut tokens = watch(WatchFilter::form_tokens().prefix("00f"));
-    let mut percent = watch(WatchFilter::handoff().prefix("100%"));
-    let mut every_store = watch(WatchFilter::all().prefix("00"));
-    let mut pages = watch(WatchFilter::cache("pages").prefix("a\0"));
-    let mut caches = watch(WatchFilter::store(StoreKind::Cache));
-    let mut tenant = watch(WatchFilter::state().tenant("t").prefix("plan."));
-    let mut of_tenant = watch(WatchFilter::all().tenant("t"));
+    let watch = |filter: Filter| room.watch(filter).unwrap();
+    let mut tokens = watch(Filter::form_tokens().prefix("00f"));
+    let mut percent = watch(Filter::handoff().prefix("100%"));
+    let mut every_store = watch(Filter::all().prefix("00"));
+    let mut pages = watch(Filter::cache("pages").prefix("a\0"));
+    let mut caches = watch(Filter::store(StoreKind::Cache));
+    let mut tenant = watch(Filter::state().tenant("t").prefix("plan."));
+    let mut of_tenant = watch(Filter::all().tenant("t"));
 
     for key in ["00ff", "00f", "00ef", "00F0", "f00f"] {
         insert(&room.form_tokens(), key).wait().unwrap();
@@ -262,8 +266,8 @@ fn a_watch_begins_at_its_call_and_frees_what_it_kept() {
         (stats.watchers, stats.watch_buffered, stats.watch_lag)
     };
     assert_eq!(figures(), (0, 0, 0));
-    let mut watch = room.watch(WatchFilter::all()).unwrap();
-    let other = room.watch(WatchFilter::form_tokens()).unwrap();
+    let mut watch = room.watch(Filter::all()).unwrap();
+    let other = room.watch(Filter::form_tokens()).unwrap();
     assert!(watch.try_recv().unwrap().is_none());
     for id in ["a", "b", "c"] {
         set(&room, id);
@@ -284,7 +288,7 @@ fn many_threads_are_seen_in_the_order_of_the_log_and_the_feed_is_the_room() {
     const THREADS: u64 = 6;
     const EACH: u64 = 400;
     let room = small().open_in_memory().unwrap();
-    let mut watch = room.watch(WatchFilter::handoff().buffer(1 << 20)).unwrap();
+    let mut watch = room.watch(Filter::handoff().buffer(1 << 20)).unwrap();
     let reader = thread::spawn(move || {
         let mut copy = BTreeMap::new();
         let (mut last_lsn, mut whole, mut seen) = (0, true, 0);
@@ -353,7 +357,7 @@ fn many_threads_are_seen_in_the_order_of_the_log_and_the_feed_is_the_room() {
 fn nothing_is_shown_before_it_is_durable() {
     let sim = SimStorage::new(3);
     let room = small().without_threads().open_on(Arc::new(sim.clone())).unwrap();
-    let mut watch = room.watch(WatchFilter::all()).unwrap();
+    let mut watch = room.watch(Filter::all()).unwrap();
     let tokens = room.form_tokens().with_durability(Durability::Os);
     for number in 0..9 {
         insert(&tokens, &format!("t{number}")).wait().unwrap();
@@ -376,7 +380,7 @@ fn no_power_failure_takes_away_what_was_shown() {
     for stop_after in 0..30 {
         let sim = SimStorage::new(stop_after);
         let room = small().without_threads().open_on(Arc::new(sim.clone())).unwrap();
-        let mut watch = room.watch(WatchFilter::all()).unwrap();
+        let mut watch = room.watch(Filter::all()).unwrap();
         sim.stop_after(sim.events() + stop_after);
         let relaxed = room.handoff().with_durability(Durability::Os);
         let (mut shown, mut newest, mut number) = (0, 0, 0);
@@ -427,8 +431,8 @@ fn what_a_failed_flush_may_have_lost_is_never_shown() {
         let builder = small();
         let builder = if background { builder } else { builder.without_threads() };
         let room = builder.open_on(Arc::new(sim.clone())).unwrap();
-        let mut all = room.watch(WatchFilter::all()).unwrap();
-        let idle = room.watch(WatchFilter::cache("nothing happens here")).unwrap();
+        let mut all = room.watch(Filter::all()).unwrap();
+        let idle = room.watch(Filter::cache("nothing happens here")).unwrap();
         let idle = thread::spawn(move || idle.into_iter().next());
         set(&room, "durable");
         sim.fail_call(CallKind::DurableWrite, 0, Fault::Eio);
@@ -445,20 +449,20 @@ fn what_a_failed_flush_may_have_lost_is_never_shown() {
         assert_eq!(change.key, "durable");
         assert!(matches!(all.try_recv(), Err(WatchError::Poisoned { .. })));
         assert!(matches!(idle.join().unwrap(), Some(Err(WatchError::Poisoned { .. }))));
-        assert!(matches!(room.watch(WatchFilter::all()), Err(Error::Poisoned { .. })));
+        assert!(matches!(room.watch(Filter::all()), Err(Error::Poisoned { .. })));
     }
 }
 
 #[test]
 fn a_slow_watcher_is_told_what_it_missed_and_goes_on_behind_it() {
     let room = room();
-    let mut watch = room.watch(WatchFilter::handoff().prefix("s").buffer(3)).unwrap();
+    let mut watch = room.watch(Filter::handoff().prefix("s").buffer(3)).unwrap();
     for number in 1..=7 {
         set(&room, &format!("s{number}"));
     }
     // No change that is missed.
     insert(&room.form_tokens(), "t").wait().unwrap();
-    let mut other = room.watch(WatchFilter::all().buffer(3)).unwrap();
+    let mut other = room.watch(Filter::all().buffer(3)).unwrap();
     for number in 1..=3 {
         assert_eq!(watch.recv().unwrap().lsn, number);
     }
@@ -476,7 +480,7 @@ fn a_slow_watcher_is_told_what_it_missed_and_goes_on_behind_it() {
 #[test]
 fn a_transaction_over_the_buffer_is_whole_or_missed() {
     let room = room();
-    let mut watch = room.watch(WatchFilter::all().buffer(2)).unwrap();
+    let mut watch = room.watch(Filter::all().buffer(2)).unwrap();
     let five = |from: u64| {
         let sets = room.atomically(|tx| {
             (from..from + 5)
@@ -498,7 +502,7 @@ fn a_transaction_over_the_buffer_is_whole_or_missed() {
 #[test]
 fn a_watcher_that_never_looks_keeps_no_more_than_its_buffer_and_delays_nobody() {
     let room = room();
-    let watch = room.watch(WatchFilter::all().buffer(10)).unwrap();
+    let watch = room.watch(Filter::all().buffer(10)).unwrap();
     for number in 0..2_000 {
         drop(room.handoff().set(&format!("{}", number % 50), &state(number), 600));
     }
@@ -514,8 +518,8 @@ fn closing_ends_it_behind_what_was_durable() {
         let builder = small();
         let builder = if background { builder } else { builder.without_threads() };
         let room = builder.open_in_memory().unwrap();
-        let mut watch = room.watch(WatchFilter::all()).unwrap();
-        let waiting = room.watch(WatchFilter::form_tokens()).unwrap();
+        let mut watch = room.watch(Filter::all()).unwrap();
+        let waiting = room.watch(Filter::form_tokens()).unwrap();
         let waiting = thread::spawn(move || waiting.count());
         // Nobody waits for it; closing makes it durable.
         drop(room.handoff().set("a", &state(1), 600));
@@ -531,7 +535,7 @@ fn closing_ends_it_behind_what_was_durable() {
             assert!(matches!(watch.try_recv(), Err(WatchError::Closed)));
         }
         assert_eq!(watch.count(), 0);
-        assert!(matches!(room.watch(WatchFilter::all()), Err(Error::Closed)));
+        assert!(matches!(room.watch(Filter::all()), Err(Error::Closed)));
     }
 }
 
@@ -540,7 +544,7 @@ fn a_watch_does_not_keep_the_room_open() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("room.cloak");
     let room = small().open(&path).unwrap();
-    let mut watch = room.watch(WatchFilter::all()).unwrap();
+    let mut watch = room.watch(Filter::all()).unwrap();
     set(&room, "a");
     drop(room);
     assert!(small().open(&path).is_ok());
@@ -551,7 +555,7 @@ fn a_watch_does_not_keep_the_room_open() {
 #[test]
 fn a_task_is_woken_for_a_change_and_for_nothing_else() {
     let room = room();
-    let mut watch = room.watch(WatchFilter::handoff()).unwrap();
+    let mut watch = room.watch(Filter::handoff()).unwrap();
     let wakes = Arc::new(Wakes::default());
     let waker = Waker::from(Arc::clone(&wakes));
     let mut context = Context::from_waker(&waker);
@@ -577,7 +581,7 @@ fn a_task_is_woken_for_a_change_and_for_nothing_else() {
 #[test]
 fn a_relaxed_change_reaches_a_task_without_anybody_else() {
     let room = small().open_in_memory().unwrap();
-    let mut watch = room.watch(WatchFilter::cache("c")).unwrap();
+    let mut watch = room.watch(Filter::cache("c")).unwrap();
     for number in 0..50 {
         drop(room.cache::<u64>("c").set(&format!("{number}"), &number, 60));
         let change = if number % 2 == 0 { watch.recv() } else { block_on(watch.recv_async()) };
@@ -588,7 +592,7 @@ fn a_relaxed_change_reaches_a_task_without_anybody_else() {
 #[test]
 fn a_thread_that_sleeps_is_woken_by_the_first_change() {
     let room = small().open_in_memory().unwrap();
-    let mut watch = room.watch(WatchFilter::all()).unwrap();
+    let mut watch = room.watch(Filter::all()).unwrap();
     let (send, received) = mpsc::channel();
     let reader = thread::spawn(move || {
         while let Ok(change) = watch.recv() {
@@ -607,7 +611,7 @@ fn a_thread_that_sleeps_is_woken_by_the_first_change() {
 #[test]
 fn a_wait_with_a_deadline_ends_and_loses_nothing() {
     let room = room();
-    let mut watch = room.watch(WatchFilter::all()).unwrap();
+    let mut watch = room.watch(Filter::all()).unwrap();
     assert!(watch.recv_timeout(Duration::from_millis(1)).unwrap().is_none());
     assert!(watch.recv_timeout(Duration::ZERO).unwrap().is_none());
     set(&room, "a");
@@ -622,7 +626,7 @@ fn a_wait_with_a_deadline_ends_and_loses_nothing() {
 #[test]
 fn a_watch_inside_a_transaction_is_refused() {
     let room = room();
-    let inside = room.atomically(|_| room.watch(WatchFilter::all()).map(drop));
+    let inside = room.atomically(|_| room.watch(Filter::all()).map(drop));
     assert!(matches!(inside.wait(), Err(Error::NestedTransaction)));
     assert_eq!(room.engine_stats().unwrap().watchers, 0);
 }

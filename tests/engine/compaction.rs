@@ -1,7 +1,8 @@
 //! What is free is given back to the file system while the room is in use, and nothing is lost by
 //! it.
 
-use cloakroom::{Cloakroom, Durability, Error, HandoffStateStore, JsonObject, ManualClock};
+use cloakroom::handoff::{HandoffStateStore, JsonObject};
+use cloakroom::{Cloakroom, Durability, Error, ManualClock};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -8,11 +8,12 @@
 use crate::simulation::model::{Blob, Model, Op, View};
 use crate::simulation::reading::{Unread, read};
 use crate::simulation::world::{Check, Shape, Violation, World, new_clock, open, violation};
-use cloakroom::testing::{CallKind, Fault, SimStorage, Storage};
-use cloakroom::{
-    Cloakroom, Durability, Error, FormTokenRecord, FormTokenStore, HandoffStateStore, JsonObject,
-    LookupKey, TokenConsumeOutcome, TokenSubject,
+use cloakroom::form_token::{
+    FormTokenRecord, FormTokenStore, LookupKey, TokenConsumeOutcome, TokenSubject,
 };
+use cloakroom::handoff::{HandoffStateStore, JsonObject};
+use cloakroom::testing::{CallKind, Fault, SimStorage, Storage};
+use cloakroom::{Cloakroom, Durability, Error};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -8,10 +8,11 @@
 
 use crate::all_stores::dump::{Dump, check_swept, go_on};
 use crate::all_stores::history::{History, builder, new_clock, open};
+use cloakroom::cache::CacheStore;
+use cloakroom::handoff::{HandoffStateStore, JsonObject};
+use cloakroom::rate_limit::RateLimitStore;
 use cloakroom::testing::SimStorage;
-use cloakroom::{
-    CacheStore, Cloakroom, Durability, HandoffStateStore, JsonObject, ManualClock, RateLimitStore,
-};
+use cloakroom::{Cloakroom, Durability, ManualClock};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;

@@ -1,8 +1,10 @@
 //! How much each caller waits for, on the simulated disk, where every flush is counted.
 
 use crate::rooms::{block_on, consume, insert, small, state, until};
+use cloakroom::form_token::TokenConsumeOutcome;
+use cloakroom::handoff::HandoffStateStore;
 use cloakroom::testing::{CallKind, Fault, SimStorage};
-use cloakroom::{Cloakroom, Durability, Error, HandoffStateStore, TokenConsumeOutcome};
+use cloakroom::{Cloakroom, Durability, Error};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

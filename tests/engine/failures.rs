@@ -1,8 +1,9 @@
 //! What a room does when its disk fails, on the simulated disk.
 
 use crate::rooms::{block_on, consume, insert, small, state, state_of, until};
+use cloakroom::handoff::{HandoffStateStore, JsonObject};
 use cloakroom::testing::{CallKind, Fault, SimStorage, Storage};
-use cloakroom::{Builder, Cloakroom, Durability, Error, HandoffStateStore, JsonObject, Result};
+use cloakroom::{Builder, Cloakroom, Durability, Error, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Barrier};
 use std::thread;

@@ -1,10 +1,11 @@
 //! Rooms against a model of what they promise, and callers that count what they were answered.
 
-use cloakroom::fuzzing::model::{Ending, ModelOp, ModelRun, Reopening, StoreOp};
-use cloakroom::{
-    Cloakroom, Error, FormTokenRecord, FormTokenStore, HandoffStateStore, JsonObject, LookupKey,
-    TokenConsumeOutcome, TokenSubject,
+use cloakroom::form_token::{
+    FormTokenRecord, FormTokenStore, LookupKey, TokenConsumeOutcome, TokenSubject,
 };
+use cloakroom::fuzzing::model::{Ending, ModelOp, ModelRun, Reopening, StoreOp};
+use cloakroom::handoff::{HandoffStateStore, JsonObject};
+use cloakroom::{Cloakroom, Error};
 use proptest::prelude::*;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -2,8 +2,11 @@
 //! that is not.
 
 use crate::rooms::{consume, insert, names, small, state};
+use cloakroom::Cloakroom;
+use cloakroom::cache::CacheStore;
+use cloakroom::handoff::HandoffStateStore;
 use cloakroom::limits::{BLOCK_SIZE, LONGEST_KEYS_LOG_CAPACITY, MIN_LOG_CAPACITY};
-use cloakroom::{CacheStore, Cloakroom, HandoffStateStore, StateRecord, StateStore};
+use cloakroom::state::{StateRecord, StateStore};
 use serde_json::Value;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -164,7 +167,7 @@ fn fill(room: &Cloakroom) {
         .set_with_tags("page", &"hello".to_owned(), 600, &["news"])
         .wait()
         .unwrap();
-    let whose = cloakroom::Identity::new("acme", "ada", "session-1", "");
+    let whose = cloakroom::state::Identity::new("acme", "ada", "session-1", "");
     room.state().save(StateRecord::new(whose, "plan", *b"step 1")).wait().unwrap();
 }
 

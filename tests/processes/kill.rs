@@ -4,10 +4,11 @@
 //! several threads, and prints each acknowledgement after it has it. The parent kills it, opens the
 //! file and compares, again and again with the same file. `CLOAKROOM_KILL_ROUNDS` sets how often.
 
-use cloakroom::{
-    Cloakroom, Durability, Error, FormTokenRecord, FormTokenStore, HandoffStateStore, JsonObject,
-    LookupKey, TokenConsumeOutcome, TokenSubject,
+use cloakroom::form_token::{
+    FormTokenRecord, FormTokenStore, LookupKey, TokenConsumeOutcome, TokenSubject,
 };
+use cloakroom::handoff::{HandoffStateStore, JsonObject};
+use cloakroom::{Cloakroom, Durability, Error};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;

@@ -2,11 +2,13 @@
 //! it was.
 
 use crate::rooms::{consume, insert, names, small, state};
+use cloakroom::form_token::TokenConsumeOutcome;
+use cloakroom::handoff::HandoffStateStore;
 use cloakroom::limits::{
     BLOCK_SIZE, DEFAULT_MAX_STATE_BYTES, LONGEST_KEYS_LOG_CAPACITY, MAX_LOG_CAPACITY,
     MIN_LOG_CAPACITY,
 };
-use cloakroom::{Cloakroom, Error, HandoffStateStore, TokenConsumeOutcome};
+use cloakroom::{Cloakroom, Error};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};

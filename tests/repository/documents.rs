@@ -1,6 +1,7 @@
 //! The documents agree with the code and with one another.
 
-use cloakroom::{CacheStore, Cloakroom};
+use cloakroom::Cloakroom;
+use cloakroom::cache::CacheStore;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -2,11 +2,12 @@
 //! it.
 #![allow(dead_code, reason = "every test crate uses a part of it")]
 
-use cloakroom::limits::LONGEST_KEYS_LOG_CAPACITY;
-use cloakroom::{
-    Builder, Cloakroom, FormTokenRecord, FormTokenStore, JsonObject, LookupKey, ManualClock,
-    Pending, TokenConsumeOutcome, TokenSubject,
+use cloakroom::form_token::{
+    FormTokenRecord, FormTokenStore, LookupKey, TokenConsumeOutcome, TokenSubject,
 };
+use cloakroom::handoff::JsonObject;
+use cloakroom::limits::LONGEST_KEYS_LOG_CAPACITY;
+use cloakroom::{Builder, Cloakroom, ManualClock, Pending};
 use serde_json::Value;
 use std::path::Path;
 use std::pin::pin;

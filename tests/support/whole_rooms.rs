@@ -2,12 +2,15 @@
 #![allow(dead_code, reason = "every test crate uses a part of it")]
 
 use crate::rooms::{NOW_MS, consume, insert, state};
+use cloakroom::adaptive_rate_limit::{AdaptiveConfig, AdaptiveRateLimitStore, Priority};
+use cloakroom::cache::CacheStore;
+use cloakroom::dedupe::DedupeStore;
+use cloakroom::form_token::{FormTokenStore, LookupKey};
+use cloakroom::handoff::HandoffStateStore;
 use cloakroom::limits::MIN_LOG_CAPACITY;
-use cloakroom::{
-    AdaptiveConfig, AdaptiveRateLimitStore, Builder, CacheStore, Cloakroom, DedupeStore,
-    FormTokenStore, HandoffStateStore, Identity, LookupKey, ManualClock, Priority, RateLimitConfig,
-    RateLimitStore, StateRecord, StateStore,
-};
+use cloakroom::rate_limit::{RateLimitConfig, RateLimitStore};
+use cloakroom::state::{Identity, StateRecord, StateStore};
+use cloakroom::{Builder, Cloakroom, ManualClock};
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;

@@ -4,11 +4,12 @@
 use crate::all_stores::dump::{Dump, go_on};
 use crate::all_stores::history::{History, new_clock};
 use crate::rooms::{NOW_MS, consume, insert, names, small, state, token};
+use cloakroom::cache::CacheStore;
+use cloakroom::dedupe::{DedupeStore, JobState};
+use cloakroom::form_token::{LookupKey, TokenConsumeOutcome};
+use cloakroom::handoff::HandoffStateStore;
 use cloakroom::testing::{CallKind, Fault, SimStorage};
-use cloakroom::{
-    CacheStore, Cloakroom, DedupeStore, Durability, Error, HandoffStateStore, JobState, LookupKey,
-    ManualClock, TokenConsumeOutcome,
-};
+use cloakroom::{Cloakroom, Durability, Error, ManualClock};
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -86,7 +87,7 @@ fn count_up(room: &Cloakroom, writer: usize, number: u64) {
             let last = LookupKey::new(format!("token {writer} {}", number - 1));
             tx.form_tokens().consume_form_token(
                 &last,
-                &cloakroom::TokenSubject::Anonymous,
+                &cloakroom::form_token::TokenSubject::Anonymous,
                 "pay",
                 None,
                 1,

@@ -4,12 +4,15 @@
 use crate::all_stores::dump::{Dump, go_on};
 use crate::all_stores::history::{History, new_clock, open};
 use crate::all_stores::ops::{HASHES, JOBS, Op, RESOURCES, TOKENS, issue};
+use cloakroom::adaptive_rate_limit::{AdaptiveConfig, AdaptiveRateLimitStore, Priority};
+use cloakroom::cache::CacheStore;
+use cloakroom::dedupe::{DedupeStore, JobState};
+use cloakroom::form_token::{FormTokenStore, LookupKey, TokenConsumeOutcome, TokenSubject};
+use cloakroom::handoff::HandoffStateStore;
+use cloakroom::rate_limit::{RateLimitConfig, RateLimitStore};
+use cloakroom::state::{Identity, StateStore};
 use cloakroom::testing::SimStorage;
-use cloakroom::{
-    AdaptiveConfig, AdaptiveRateLimitStore, CacheStore, Cloakroom, DedupeStore, Durability, Error,
-    FormTokenStore, HandoffStateStore, Identity, JobState, LookupKey, ManualClock, Priority,
-    RateLimitConfig, RateLimitStore, StateStore, TokenConsumeOutcome, TokenSubject,
-};
+use cloakroom::{Cloakroom, Durability, Error, ManualClock};
 use proptest::prelude::*;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -39,7 +42,7 @@ fn export(room: &Cloakroom) -> String {
     text
 }
 
-fn import(room: &Cloakroom, text: &str) -> Result<cloakroom::ImportReport, Error> {
+fn import(room: &Cloakroom, text: &str) -> Result<cloakroom::tools::ImportReport, Error> {
     room.import(&mut text.as_bytes())
 }
 

@@ -10,12 +10,15 @@
 use crate::all_stores::dump::{Dump, event_id, go_on};
 use crate::all_stores::ops::{Op, identity, issue, kind, lookup_key, name};
 use crate::rooms::{block_on, names};
+use cloakroom::adaptive_rate_limit::Priority;
+use cloakroom::cache::CacheStore;
+use cloakroom::dedupe::{DedupeStore, JobState};
+use cloakroom::form_token::{FormTokenStore, TokenConsumeOutcome, TokenSubject};
+use cloakroom::handoff::HandoffStateStore;
+use cloakroom::rate_limit::{RateLimitConfig, RateLimitStore};
+use cloakroom::state::{StateRecord, StateStore};
 use cloakroom::testing::{SimStorage, write_version_0};
-use cloakroom::{
-    CacheStore, Cloakroom, DedupeStore, Durability, Error, FormTokenStore, HandoffStateStore,
-    JobState, ManualClock, Priority, RateLimitConfig, RateLimitStore, StateRecord, StateStore,
-    TokenConsumeOutcome, TokenSubject,
-};
+use cloakroom::{Cloakroom, Durability, Error, ManualClock};
 use codlet::store::{ClaimRequest, CodeRecord, CodeStore, SessionRecord, SessionStore};
 use codlet::{
     ClaimOutcome, CodeId, KeyVersion, RateLimitKey, RateLimitOutcome, RateLimitPolicy,
@@ -53,7 +56,7 @@ fn save(user: u8, state_kind: u8, event: u64, bytes: &str) -> Op {
     Op::Save(record)
 }
 
-fn state_of(number: u64) -> cloakroom::JsonObject {
+fn state_of(number: u64) -> cloakroom::handoff::JsonObject {
     crate::rooms::state(number)
 }
 

@@ -2,8 +2,10 @@
 
 use crate::rooms::{consume, insert, names, state};
 use crate::whole_rooms::{fill, image, rows, tiny};
+use cloakroom::Error;
+use cloakroom::form_token::{LookupKey, TokenConsumeOutcome};
 use cloakroom::testing::{salvage_image, verify_image};
-use cloakroom::{Error, LookupKey, SalvageReport, TokenConsumeOutcome};
+use cloakroom::tools::SalvageReport;
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::Range;
@@ -19,7 +21,7 @@ const DERIVED: [u8; 7] = [5, 8, 21, 22, 23, 27, 29];
 
 /// The rows of a file, which is looked at and removed.
 fn take_rows(path: &Path) -> Rows {
-    let report = cloakroom::verify(path).unwrap();
+    let report = cloakroom::tools::verify(path).unwrap();
     assert!(report.is_ok(), "the new file is sound: {report}");
     let room = tiny().read_only(true).open(path).unwrap();
     let found = rows(&room);
@@ -94,17 +96,17 @@ fn a_sound_file_comes_out_whole_and_is_not_touched() {
     let room = tiny().open(&from).unwrap();
     fill(&room);
     let truth = rows(&room);
-    assert!(matches!(cloakroom::salvage(&from, &to), Err(Error::Locked { .. })));
+    assert!(matches!(cloakroom::tools::salvage(&from, &to), Err(Error::Locked { .. })));
     room.close().unwrap();
     let before = fs::read(&from).unwrap();
-    let report = cloakroom::salvage(&from, &to).unwrap();
+    let report = cloakroom::tools::salvage(&from, &to).unwrap();
     assert!(report.is_complete() && report.dropped == 0 && report.notes.is_empty(), "{report}");
     assert_eq!(report.bytes, fs::metadata(&to).unwrap().len());
     assert_eq!(names(dir.path()), ["a.cloak", "b.cloak"]);
     assert!(fs::read(&from).unwrap() == before, "the original is as it was");
 
     // What is there already is not touched either.
-    let error = cloakroom::salvage(&from, &to).unwrap_err();
+    let error = cloakroom::tools::salvage(&from, &to).unwrap_err();
     assert!(
         matches!(&error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::AlreadyExists)
     );
@@ -124,7 +126,7 @@ fn a_salvaged_room_goes_on() {
     room.checkpoint().unwrap();
     assert!(room.verify().unwrap().is_ok());
     room.close().unwrap();
-    let report = cloakroom::verify(&to).unwrap();
+    let report = cloakroom::tools::verify(&to).unwrap();
     assert!(report.is_ok(), "{report}");
 }
 
@@ -379,11 +381,11 @@ fn what_is_no_damaged_room_is_refused_and_no_file_appears() {
     let dir = tempfile::tempdir().unwrap();
     let (from, to) = (dir.path().join("a.cloak"), dir.path().join("b.cloak"));
     fs::write(&from, vec![7; 50_000]).unwrap();
-    assert!(matches!(cloakroom::salvage(&from, &to), Err(Error::NotCloakroom { .. })));
+    assert!(matches!(cloakroom::tools::salvage(&from, &to), Err(Error::NotCloakroom { .. })));
     fs::write(&from, b"").unwrap();
-    assert!(matches!(cloakroom::salvage(&from, &to), Err(Error::NotCloakroom { .. })));
+    assert!(matches!(cloakroom::tools::salvage(&from, &to), Err(Error::NotCloakroom { .. })));
     fs::remove_file(&from).unwrap();
-    assert!(matches!(cloakroom::salvage(&from, &to), Err(Error::Io { .. })));
+    assert!(matches!(cloakroom::tools::salvage(&from, &to), Err(Error::Io { .. })));
     assert_eq!(names(dir.path()), [""; 0]);
     let mut newer = image();
     newer[8] = 99;

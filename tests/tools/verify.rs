@@ -3,11 +3,11 @@
 
 use crate::rooms::{small, state};
 use crate::whole_rooms::{EVERY_TABLE, fill, image, rows, tiny};
+use cloakroom::adaptive_rate_limit::{AdaptiveConfig, AdaptiveRateLimitStore};
+use cloakroom::handoff::HandoffStateStore;
+use cloakroom::rate_limit::RateLimitConfig;
 use cloakroom::testing::verify_image;
-use cloakroom::{
-    AdaptiveConfig, AdaptiveRateLimitStore, Cloakroom, Error, HandoffStateStore, ManualClock,
-    RateLimitConfig,
-};
+use cloakroom::{Cloakroom, Error, ManualClock};
 use std::fs;
 use std::sync::Arc;
 
@@ -37,11 +37,11 @@ fn a_sound_room_has_no_findings_open_or_closed_with_or_without_a_log_to_replay()
             room.checkpoint().unwrap();
         }
     }
-    assert!(matches!(cloakroom::verify(&path), Err(Error::Locked { .. })));
+    assert!(matches!(cloakroom::tools::verify(&path), Err(Error::Locked { .. })));
     let expected = rows(&room).len() as u64;
     room.close().unwrap();
     let before = fs::read(&path).unwrap();
-    let report = cloakroom::verify(&path).unwrap();
+    let report = cloakroom::tools::verify(&path).unwrap();
     assert!(report.is_ok() && report.rows == expected && report.blocks > 0, "{report}");
     assert!(fs::read(&path).unwrap() == before, "verification writes nothing");
     assert!(matches!(room.verify(), Err(Error::Closed)));
@@ -55,7 +55,7 @@ fn verification_goes_on_beside_readers_of_the_file() {
     fill(&room);
     room.close().unwrap();
     let reader = Cloakroom::builder().read_only(true).open(&path).unwrap();
-    let report = cloakroom::verify(&path).unwrap();
+    let report = cloakroom::tools::verify(&path).unwrap();
     assert!(report.is_ok(), "{report}");
     assert!(reader.verify().unwrap().is_ok());
 }
@@ -133,7 +133,7 @@ fn every_derived_row_that_is_missing_is_named() {
         room.set_raw_row(*table, key, None).unwrap();
         let report = room.verify().unwrap();
         let shown = format!("\"{}\"", key.escape_ascii());
-        let named = |finding: &cloakroom::Finding| {
+        let named = |finding: &cloakroom::tools::Finding| {
             finding.location.ends_with(&format!("key {shown}")) || *table == 7 || *table == 14
         };
         assert!(!report.is_ok(), "table {table}, key {shown}");
@@ -258,12 +258,12 @@ fn files_cut_short_are_damaged_and_foreign_ones_are_refused() {
 
     let dir = tempfile::tempdir().unwrap();
     let missing = dir.path().join("missing.cloak");
-    let error = cloakroom::verify(&missing).unwrap_err();
+    let error = cloakroom::tools::verify(&missing).unwrap_err();
     let kind = |error: &Error| match error {
         Error::Io { source, .. } => Some(source.kind()),
         _ => None,
     };
     assert_eq!(kind(&error), Some(std::io::ErrorKind::NotFound), "{error}");
     assert!(!missing.exists());
-    assert!(matches!(cloakroom::verify(dir.path()), Err(Error::NotCloakroom { .. })));
+    assert!(matches!(cloakroom::tools::verify(dir.path()), Err(Error::NotCloakroom { .. })));
 }

@@ -6,7 +6,8 @@ use crate::progress::Spinner;
 use crate::room;
 use crate::units;
 use clap::Args;
-use cloakroom::{Cloakroom, DumpRow, TableInfo};
+use cloakroom::Cloakroom;
+use cloakroom::tools::{DumpRow, TableInfo};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 

@@ -6,7 +6,8 @@ use crate::progress::Spinner;
 use crate::room;
 use crate::units;
 use clap::Args;
-use cloakroom::{Error, Loss, SalvageReport};
+use cloakroom::Error;
+use cloakroom::tools::{Loss, SalvageReport};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -54,7 +55,7 @@ pub fn run(options: &Options, out: &mut Output) -> Result<Verdict, Problem> {
     }
     room::vacant(to)?;
     let spinner = Spinner::start(format!("salvaging {}", shown(file)));
-    let salvaged = cloakroom::salvage(file, to);
+    let salvaged = cloakroom::tools::salvage(file, to);
     drop(spinner);
     let report = salvaged.map_err(|error| failed(&error, file))?;
     if out.is_json() {

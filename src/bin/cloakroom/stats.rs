@@ -6,7 +6,7 @@ use crate::progress::Spinner;
 use crate::room;
 use crate::units;
 use clap::Args;
-use cloakroom::{RoomStats, StoreStats};
+use cloakroom::stats::{RoomStats, StoreStats};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 

@@ -6,7 +6,7 @@ use crate::progress::Spinner;
 use crate::room;
 use crate::units;
 use clap::Args;
-use cloakroom::SweepReport;
+use cloakroom::maintenance::SweepReport;
 use serde_json::json;
 use std::path::PathBuf;
 

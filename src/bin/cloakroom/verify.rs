@@ -6,7 +6,7 @@ use crate::progress::Spinner;
 use crate::salvage;
 use crate::units;
 use clap::Args;
-use cloakroom::{Finding, VerifyReport};
+use cloakroom::tools::{Finding, VerifyReport};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -43,7 +43,7 @@ pub struct Options {
 pub fn run(options: &Options, out: &mut Output) -> Result<Verdict, Problem> {
     let file = &options.file;
     let spinner = Spinner::start(format!("verifying {}", shown(file)));
-    let report = cloakroom::verify(file);
+    let report = cloakroom::tools::verify(file);
     drop(spinner);
     let report = report.map_err(|error| Problem::of(&error, file))?;
     let next = next_command(&report, file);

@@ -2,9 +2,9 @@
 //! operations meet.
 
 use super::super::input::Input;
+use crate::form_token::{LookupKey, TokenSubject};
 use crate::limits::MAX_KEY_LEN;
 use crate::stores::handoff::{JsonObject, MAX_STATE_DEPTH};
-use crate::{LookupKey, TokenSubject};
 use serde_json::{Value, json};
 use std::time::Duration;
 

@@ -1,9 +1,9 @@
 //! What the stores promise, in the plainest data structures there are.
 
 use super::ops::{self, MAX_STATE_BYTES, StoreOp};
+use crate::form_token::{FormTokenRecord, TokenConsumeOutcome, TokenSubject};
 use crate::limits::MAX_KEY_LEN;
 use crate::stores::handoff::JsonObject;
-use crate::{FormTokenRecord, TokenConsumeOutcome, TokenSubject};
 use std::collections::BTreeMap;
 
 /// An answer, of the room or of the model.

@@ -2,12 +2,12 @@
 
 use super::ops::{self, Ending, MAX_STATE_BYTES, ModelOp, Reopening, StoreOp};
 use super::reference::{Model, ModelOutcome, Refusal, caller_seconds, encoded_len, record};
+use crate::form_token::LookupKey;
+use crate::page::{Cursor, Page};
 use crate::storage::sim::SimStorage;
 use crate::stores::form_token::{FormTokenEntry, FormTokenStore};
 use crate::stores::handoff::{Claim, ClaimId, HandoffEntry, HandoffStateStore, JsonObject};
-use crate::{
-    Builder, Cloakroom, Cursor, Error, LookupKey, ManualClock, Page, Pending, Transaction,
-};
+use crate::{Builder, Cloakroom, Error, ManualClock, Pending, Transaction};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -437,7 +437,7 @@ impl IntoAnswer for () {
     }
 }
 
-impl IntoAnswer for (crate::TokenConsumeOutcome, Option<String>) {
+impl IntoAnswer for (crate::form_token::TokenConsumeOutcome, Option<String>) {
     fn into_answer(self) -> ModelAnswer {
         (ModelOutcome::Consumed(self.0, self.1), None)
     }

@@ -28,8 +28,8 @@ pub enum Priority {
 
 /// A limiter that shares the limit of each resource between users and the background.
 ///
-/// Requests count as those of a [`RateLimitStore`](crate::RateLimitStore) do, each for its
-/// priority. With L the limit and A the user requests inside the monitoring window of the
+/// Requests count as those of a [`RateLimitStore`](crate::rate_limit::RateLimitStore) do, each for
+/// its priority. With L the limit and A the user requests inside the monitoring window of the
 /// [`AdaptiveConfig`]:
 ///
 /// | case, in this order | reserved for users | the background is paused |

@@ -34,7 +34,8 @@ use std::marker::PhantomData;
 /// cache once, and other writers wait meanwhile.
 ///
 /// ```
-/// use cloakroom::{Cache, CacheStore, Cloakroom};
+/// use cloakroom::Cloakroom;
+/// use cloakroom::cache::{Cache, CacheStore};
 /// let room = Cloakroom::builder().open_in_memory()?;
 /// let pages: Cache<String> = room.cache("http").with_max_entries(10_000);
 /// pages.set_with_tags("GET /a", &"<p>a".into(), 60, &["site"]).wait()?;

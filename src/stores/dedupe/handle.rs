@@ -26,7 +26,8 @@ use ulid::Ulid;
 /// another `T` under the same name gets `None` for what is no `T` of its own.
 ///
 /// ```
-/// use cloakroom::{Cloakroom, DedupeStore};
+/// use cloakroom::Cloakroom;
+/// use cloakroom::dedupe::DedupeStore;
 /// let room = Cloakroom::builder().open_in_memory()?;
 /// let jobs = room.dedupe::<String>("http");
 /// assert!(jobs.register_or_join("GET /weather").wait()?.is_owner);

@@ -9,7 +9,7 @@ use ulid::Ulid;
 ///
 /// ```
 /// let text = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
-/// let job: cloakroom::JobId = text.parse().unwrap();
+/// let job: cloakroom::dedupe::JobId = text.parse().unwrap();
 /// assert_eq!(job.to_string(), text);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

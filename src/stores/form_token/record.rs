@@ -15,7 +15,7 @@ const DEBUG_PREFIX_CHARS: usize = 6;
 /// its beginning. `Display` prints it whole.
 ///
 /// ```
-/// let key = cloakroom::LookupKey::new("3fa9c1d27b");
+/// let key = cloakroom::form_token::LookupKey::new("3fa9c1d27b");
 /// assert_eq!(key.as_str(), "3fa9c1d27b");
 /// assert_eq!(format!("{key:?}"), "LookupKey(3fa9c1..)");
 /// ```
@@ -183,7 +183,7 @@ pub enum TokenConsumeOutcome {
 /// - `binding_ok`: whether subject, purpose and resource are those of the row.
 ///
 /// ```
-/// use cloakroom::{TokenConsumeOutcome, classify_token_consume};
+/// use cloakroom::form_token::{TokenConsumeOutcome, classify_token_consume};
 /// assert_eq!(classify_token_consume(1, true, false, true), TokenConsumeOutcome::Proceed);
 /// assert_eq!(classify_token_consume(0, true, true, true), TokenConsumeOutcome::Replay);
 /// assert_eq!(classify_token_consume(0, true, true, false), TokenConsumeOutcome::Invalid);

@@ -30,7 +30,7 @@ impl Claim {
 ///
 /// ```
 /// let text = "01ARZ3NDEKTSV4RRFFQ69G5FAV.order.17";
-/// let claim: cloakroom::ClaimId = text.parse().unwrap();
+/// let claim: cloakroom::handoff::ClaimId = text.parse().unwrap();
 /// assert_eq!(claim.state_id(), "order.17");
 /// assert_eq!(claim.to_string(), text);
 /// ```

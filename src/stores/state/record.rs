@@ -12,7 +12,7 @@ use ulid::Generator;
 /// Names one event: what wrote a state. Usually a ULID, but any non-empty string will do.
 ///
 /// ```
-/// use cloakroom::EventId;
+/// use cloakroom::state::EventId;
 /// assert!(EventId::new() < EventId::new());
 /// assert_eq!(EventId::from("order-7").as_str(), "order-7");
 /// ```

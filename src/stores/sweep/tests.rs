@@ -2,17 +2,21 @@
 
 use super::sweeper::{SLICE_ROWS, SweepCounts};
 use super::{Budget, backlog, sweep_job};
+use crate::adaptive_rate_limit::{AdaptiveConfig, AdaptiveRateLimitStore, Priority};
+use crate::cache::CacheStore;
+use crate::dedupe::DedupeStore;
 use crate::durability::Durability;
 use crate::engine::Tick;
 use crate::engine::access::{Reader, Writer};
+use crate::form_token::{
+    FormTokenRecord, FormTokenStore, LookupKey, TokenConsumeOutcome, TokenSubject,
+};
+use crate::handoff::{HandoffStateStore, JsonObject};
 use crate::limits::MIN_LOG_CAPACITY;
+use crate::rate_limit::{RateLimitConfig, RateLimitStore};
 use crate::stores::expiry;
 use crate::tables::Table;
-use crate::{
-    AdaptiveConfig, AdaptiveRateLimitStore, Builder, CacheStore, Cloakroom, Clock, DedupeStore,
-    Error, FormTokenRecord, FormTokenStore, HandoffStateStore, JsonObject, LookupKey, ManualClock,
-    Priority, RateLimitConfig, RateLimitStore, TokenConsumeOutcome, TokenSubject,
-};
+use crate::{Builder, Cloakroom, Clock, Error, ManualClock};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

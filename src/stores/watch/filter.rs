@@ -8,9 +8,11 @@ use crate::stores::state::Identity;
 /// hold.
 ///
 /// ```
-/// use cloakroom::{CacheStore, ChangeKind, Cloakroom, WatchFilter};
+/// use cloakroom::Cloakroom;
+/// use cloakroom::cache::CacheStore;
+/// use cloakroom::watch::{ChangeKind, Filter};
 /// let room = Cloakroom::builder().open_in_memory()?;
-/// let mut watch = room.watch(WatchFilter::cache("pages").prefix("/news/"))?;
+/// let mut watch = room.watch(Filter::cache("pages").prefix("/news/"))?;
 /// room.cache::<String>("pages").set("/news/1", &"<p>".to_owned(), 60).wait()?;
 /// let change = watch.recv().unwrap();
 /// assert_eq!((change.key.as_str(), change.kind), ("/news/1", ChangeKind::Put));

@@ -1,10 +1,9 @@
 //! The operations of the model, made on a room: through the traits, and inside `atomically`.
 
 use super::model::{Answer, Blob, Op, lookup_key, record, state_id};
-use cloakroom::{
-    Claim, ClaimId, Cloakroom, Error, FormTokenStore, FormTokens, Handoff, HandoffStateStore,
-    Pending, Transaction,
-};
+use cloakroom::form_token::{FormTokenStore, FormTokens};
+use cloakroom::handoff::{Claim, ClaimId, Handoff, HandoffStateStore};
+use cloakroom::{Cloakroom, Error, Pending, Transaction};
 use std::time::Duration;
 
 /// An answer, and the claims that came with it.
@@ -194,14 +193,14 @@ fn claim_id(claims: &[(u64, u8, ClaimId)], number: u64) -> &ClaimId {
     id
 }
 
-fn consumed(outcome: cloakroom::TokenConsumeOutcome, result: Option<String>) -> Answer {
+fn consumed(outcome: cloakroom::form_token::TokenConsumeOutcome, result: Option<String>) -> Answer {
     match result.as_deref().map(|text| Blob::of_text(text).ok_or(text)).transpose() {
         Ok(result) => Answer::Consumed(outcome, result),
         Err(text) => Answer::Garbage(text.into()),
     }
 }
 
-fn state_answer(state: Option<cloakroom::JsonObject>) -> Answer {
+fn state_answer(state: Option<cloakroom::handoff::JsonObject>) -> Answer {
     match state.as_ref().map(|object| Blob::of_json(object).ok_or(object)).transpose() {
         Ok(value) => Answer::State(value),
         Err(object) => Answer::Garbage(format!("{object:?}")),

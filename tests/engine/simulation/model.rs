@@ -1,7 +1,8 @@
 //! What both stores must do, written a second time: a pure model over two maps, independent of the
 //! engine.
 
-use cloakroom::{FormTokenRecord, JsonObject, LookupKey, TokenConsumeOutcome, TokenSubject};
+use cloakroom::form_token::{FormTokenRecord, LookupKey, TokenConsumeOutcome, TokenSubject};
+use cloakroom::handoff::JsonObject;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 

@@ -2,7 +2,8 @@
 
 use super::model::{Binding, Blob, StateView, TokenView, View, lookup_key, record, state_id};
 use super::world::{STATES, TOKENS};
-use cloakroom::{Cloakroom, Error, HandoffStateStore};
+use cloakroom::handoff::HandoffStateStore;
+use cloakroom::{Cloakroom, Error};
 
 /// Why a room was not read.
 #[derive(Debug)]
@@ -84,7 +85,7 @@ pub fn read(room: &Cloakroom) -> Result<View, Unread> {
     }
 }
 
-fn binding_of(record: &cloakroom::FormTokenRecord) -> Option<Binding> {
+fn binding_of(record: &cloakroom::form_token::FormTokenRecord) -> Option<Binding> {
     (0..18).map(|n: u8| Binding { subject: n % 3, purpose: n / 3 % 2, resource: n / 6 }).find(
         |binding| {
             binding.subject() == record.subject

@@ -3,8 +3,9 @@
 use super::calls::{Issued, Outcome, issue};
 use super::model::{Answer, Binding, Blob, Model, Op, View};
 use super::reading::{Unread, read};
+use cloakroom::handoff::{ClaimId, HandoffStateStore};
 use cloakroom::testing::SimStorage;
-use cloakroom::{ClaimId, Cloakroom, Durability, Error, HandoffStateStore, ManualClock};
+use cloakroom::{Cloakroom, Durability, Error, ManualClock};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,12 +1,14 @@
 //! All that a room holds, as its listings and reads tell it. Reading changes nothing.
 
 use super::ops::{CACHES, JOBS, RESOURCES, TAGS, adaptive, caches, jobs, name, rates};
-use cloakroom::{
-    AdaptiveRateLimitEntry, AdaptiveRateLimitStats, AdaptiveRateLimitStore, CacheEntry, CacheStore,
-    Cloakroom, Cursor, DedupeStore, Durability, Error, EventId, FormTokenEntry, HandoffEntry,
-    HandoffStateStore, JobState, JsonObject, ListScope, Page, Pending, RateLimitConfig,
-    RateLimitEntry, RateLimitStatus, RateLimitStore, StateError, StateRecord, StateStore,
-};
+use cloakroom::adaptive_rate_limit::{self, AdaptiveRateLimitStore};
+use cloakroom::cache::{self, CacheStore};
+use cloakroom::dedupe::{DedupeStore, JobState};
+use cloakroom::handoff::{self, HandoffStateStore, JsonObject};
+use cloakroom::page::{Cursor, Page};
+use cloakroom::rate_limit::{self, RateLimitConfig, RateLimitStatus, RateLimitStore};
+use cloakroom::state::{EventId, ListScope, StateError, StateRecord, StateStore};
+use cloakroom::{Cloakroom, Durability, Error, Pending, form_token};
 
 /// Waits for no flush, so that looking does not make durable what is looked at.
 const AT_ONCE: Durability = Durability::Os;
@@ -14,17 +16,17 @@ const LEFT_PENDING: &str = "left pending by an earlier opening of the file";
 
 #[derive(Debug, PartialEq)]
 pub struct Dump {
-    tokens: Vec<FormTokenEntry>,
-    states: Vec<(HandoffEntry, Option<JsonObject>)>,
+    tokens: Vec<form_token::Entry>,
+    states: Vec<(handoff::Entry, Option<JsonObject>)>,
     /// The entries of each cache, and the values of the one without a limit: reading those of the
     /// other would change what it evicts next.
-    caches: Vec<Vec<CacheEntry>>,
+    caches: Vec<Vec<cache::Entry>>,
     cached: Vec<Option<String>>,
     jobs: Vec<Job>,
-    rates: Vec<RateLimitEntry>,
+    rates: Vec<rate_limit::Entry>,
     statuses: Vec<(RateLimitStatus, RateLimitConfig, Option<u64>)>,
-    adaptive: Vec<AdaptiveRateLimitEntry>,
-    adaptive_stats: AdaptiveRateLimitStats,
+    adaptive: Vec<adaptive_rate_limit::Entry>,
+    adaptive_stats: adaptive_rate_limit::Stats,
     shared: Vec<(RateLimitConfig, Option<u64>)>,
     records: Vec<StateRecord>,
 }
@@ -111,7 +113,7 @@ impl Dump {
     }
 
     /// What a resource that counts nothing takes up depends on whether it was swept.
-    fn adaptive_stats(mut stats: AdaptiveRateLimitStats) -> AdaptiveRateLimitStats {
+    fn adaptive_stats(mut stats: adaptive_rate_limit::Stats) -> adaptive_rate_limit::Stats {
         (stats.idle, stats.bytes) = (0, 0);
         stats
     }
@@ -301,7 +303,8 @@ pub fn event_id(nth: u64) -> EventId {
 /// Every store takes a change, and shows it.
 pub fn go_on(room: &Cloakroom) -> Result<(), String> {
     use super::ops::{Op, issue, lookup_key};
-    use cloakroom::{FormTokenStore, Priority, TokenConsumeOutcome, TokenSubject};
+    use cloakroom::adaptive_rate_limit::Priority;
+    use cloakroom::form_token::{FormTokenStore, TokenConsumeOutcome, TokenSubject};
     let failed = |error: Error| error.to_string();
     let made = |op: Op| {
         issue(room, &op, Durability::Sync)()

@@ -5,11 +5,13 @@ use super::ops::{
     CACHES, Failure, HASHES, JOBS, KINDS, Kept, Op, RESOURCES, STATES, TAGS, TOKENS, USERS, Wait,
     identity, issue, issue_batch, kind,
 };
+use cloakroom::adaptive_rate_limit::Priority;
+use cloakroom::dedupe::JobId;
+use cloakroom::handoff::ClaimId;
+use cloakroom::rate_limit::RateLimitConfig;
+use cloakroom::state::{EventId, SlotExpectation, StateRecord};
 use cloakroom::testing::SimStorage;
-use cloakroom::{
-    Builder, ClaimId, Cloakroom, Durability, EventId, JobId, ManualClock, Priority,
-    RateLimitConfig, SlotExpectation, StateRecord,
-};
+use cloakroom::{Builder, Cloakroom, Durability, ManualClock};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,12 +1,15 @@
 //! Operations of every store, made through a handle or inside `atomically`.
 
-use cloakroom::{
-    AdaptiveConfig, AdaptiveRateLimit, AdaptiveRateLimitStore, Cache, CacheStore, CacheTx, Claim,
-    ClaimId, Cloakroom, Dedupe, DedupeStore, Durability, Error, FormTokenRecord, FormTokenStore,
-    HandoffStateStore, Identity, JobId, JsonObject, LookupKey, Pending, Priority, RateLimit,
-    RateLimitConfig, RateLimitStore, SlotExpectation, StateError, StateRecord, StateStore,
-    TokenSubject, Transaction,
+use cloakroom::adaptive_rate_limit::{
+    AdaptiveConfig, AdaptiveRateLimit, AdaptiveRateLimitStore, Priority,
 };
+use cloakroom::cache::{self, Cache, CacheStore};
+use cloakroom::dedupe::{Dedupe, DedupeStore, JobId};
+use cloakroom::form_token::{FormTokenRecord, FormTokenStore, LookupKey, TokenSubject};
+use cloakroom::handoff::{Claim, ClaimId, HandoffStateStore, JsonObject};
+use cloakroom::rate_limit::{RateLimit, RateLimitConfig, RateLimitStore};
+use cloakroom::state::{Identity, SlotExpectation, StateError, StateRecord, StateStore};
+use cloakroom::{Cloakroom, Durability, Error, Pending, Transaction};
 use std::time::Duration;
 
 pub const TOKENS: u8 = 5;
@@ -308,7 +311,7 @@ fn handle_of((room, durability): (&Cloakroom, Durability), cache: usize) -> Cach
     caches(room, cache, durability)
 }
 
-fn view_of<'a>(tx: &'a mut Transaction<'_>, cache: usize) -> CacheTx<'a, String> {
+fn view_of<'a>(tx: &'a mut Transaction<'_>, cache: usize) -> cache::Tx<'a, String> {
     let view = tx.cache(CACHES[cache]);
     if cache == 1 { view.with_max_entries(MAX_ENTRIES) } else { view }
 }

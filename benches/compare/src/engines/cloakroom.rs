@@ -3,11 +3,11 @@
 use crate::contest::{Contender, Session};
 use crate::slow_file::SlowFile;
 use crate::tokens::{PURPOSE, SUBJECT, Tokens, now};
-use ::cloakroom::limits::MAX_LIST_LIMIT;
-use ::cloakroom::{
-    Cloakroom, FormTokenRecord, FormTokenStore, FormTokens, LookupKey, Pending, TokenConsumeOutcome,
-    TokenSubject,
+use ::cloakroom::form_token::{
+    FormTokenRecord, FormTokenStore, FormTokens, LookupKey, TokenConsumeOutcome, TokenSubject,
 };
+use ::cloakroom::limits::MAX_LIST_LIMIT;
+use ::cloakroom::{Cloakroom, Pending};
 use anyhow::{Result, ensure};
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};

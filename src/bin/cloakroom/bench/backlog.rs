@@ -8,11 +8,11 @@ use crate::problem::{Kind, Problem, Verdict};
 use crate::progress;
 use crate::units;
 use clap::Args;
-use cloakroom::limits::DEFAULT_LOG_CAPACITY;
-use cloakroom::{
-    Cloakroom, Error, FormTokenRecord, FormTokenStore, LookupKey, ManualClock, Pending,
-    TokenConsumeOutcome, TokenSubject,
+use cloakroom::form_token::{
+    FormTokenRecord, FormTokenStore, LookupKey, TokenConsumeOutcome, TokenSubject,
 };
+use cloakroom::limits::DEFAULT_LOG_CAPACITY;
+use cloakroom::{Cloakroom, Error, ManualClock, Pending};
 use serde_json::json;
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
@@ -196,7 +196,7 @@ fn measure(options: &Options, path: &Path) -> Result<Measured, Problem> {
     let stats = room.engine_stats().map_err(failed)?;
     let live_found = count_live(&room).map_err(failed)?;
     room.close().map_err(failed)?;
-    let verified = cloakroom::verify(path).map_err(failed)?.is_ok();
+    let verified = cloakroom::tools::verify(path).map_err(failed)?.is_ok();
     Ok(Measured {
         fill,
         open,

@@ -8,7 +8,8 @@ use crate::problem::{Problem, Verdict};
 use crate::progress;
 use crate::units;
 use clap::Args;
-use cloakroom::{Cloakroom, Error, HandoffStateStore, JsonObject, Pending};
+use cloakroom::handoff::{HandoffStateStore, JsonObject};
+use cloakroom::{Cloakroom, Error, Pending};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -150,7 +151,7 @@ fn write(
 /// What is wrong with a backup that was begun when this much was acknowledged.
 fn check(copy: &Path, acknowledged: &[u64]) -> Result<Vec<String>, Error> {
     let mut wrong = Vec::new();
-    if !cloakroom::verify(copy)?.is_ok() {
+    if !cloakroom::tools::verify(copy)?.is_ok() {
         wrong.push("a backup does not verify".to_owned());
     }
     let room = Cloakroom::builder().sweep_interval(None).open(copy)?;

@@ -6,11 +6,11 @@ use super::target::Target;
 use crate::problem::{Kind, Problem};
 use crate::progress::bar as progress;
 use clap::{Args, ValueEnum};
-use cloakroom::limits::{DEFAULT_CACHE_SIZE, DEFAULT_LOG_CAPACITY, MAX_LIST_LIMIT};
-use cloakroom::{
-    Cloakroom, Durability, Error, FormTokenRecord, FormTokenStore, FormTokens, LookupKey, Pending,
-    TokenConsumeOutcome, TokenSubject,
+use cloakroom::form_token::{
+    FormTokenRecord, FormTokenStore, FormTokens, LookupKey, TokenConsumeOutcome, TokenSubject,
 };
+use cloakroom::limits::{DEFAULT_CACHE_SIZE, DEFAULT_LOG_CAPACITY, MAX_LIST_LIMIT};
+use cloakroom::{Cloakroom, Durability, Error, Pending};
 use std::collections::VecDeque;
 use std::fmt;
 use std::path::{Path, PathBuf};

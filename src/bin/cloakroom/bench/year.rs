@@ -7,11 +7,13 @@ use crate::problem::{Kind, Problem, Verdict};
 use crate::progress;
 use crate::units;
 use clap::Args;
-use cloakroom::{
-    CacheStore, Cloakroom, DedupeStore, Durability, Error, FormTokenRecord, FormTokenStore,
-    HandoffStateStore, Identity, JsonObject, LookupKey, ManualClock, Pending, RateLimitConfig,
-    RateLimitStore, StateError, StateRecord, StateStore, TokenSubject,
-};
+use cloakroom::cache::CacheStore;
+use cloakroom::dedupe::DedupeStore;
+use cloakroom::form_token::{FormTokenRecord, FormTokenStore, LookupKey, TokenSubject};
+use cloakroom::handoff::{HandoffStateStore, JsonObject};
+use cloakroom::rate_limit::{RateLimitConfig, RateLimitStore};
+use cloakroom::state::{Identity, StateError, StateRecord, StateStore};
+use cloakroom::{Cloakroom, Durability, Error, ManualClock, Pending};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -82,8 +84,8 @@ pub fn run(options: &Options, out: &mut Output) -> Result<Verdict, Problem> {
     let samples = year.simulate(&target).map_err(|failure| failure.problem(target.path()))?;
     let stats = year.room.engine_stats().map_err(|error| Problem::of(&error, target.path()))?;
     year.room.close().map_err(|error| Problem::of(&error, target.path()))?;
-    let verified =
-        cloakroom::verify(target.path()).map_err(|error| Problem::of(&error, target.path()))?;
+    let verified = cloakroom::tools::verify(target.path())
+        .map_err(|error| Problem::of(&error, target.path()))?;
 
     let flat = is_flat(samples.iter().map(|sample| sample.file_bytes));
     if out.is_json() {
@@ -240,7 +242,7 @@ impl Year<'_> {
         for number in 0..self.options.per_hour {
             let slot = (self.hour * self.options.per_hour + number) % self.options.states;
             saved.push(room.state().with_durability(Durability::Os).save(StateRecord {
-                id: cloakroom::EventId::new(),
+                id: cloakroom::state::EventId::new(),
                 identity: Identity {
                     tenant: "acme".into(),
                     user: format!("user-{}", slot % 100),
