@@ -1,4 +1,10 @@
-//! Where the time comes from.
+//! Where the time comes from, and how times are written in this crate.
+//!
+//! A span of time is a [`Duration`](std::time::Duration). A point in time is a `u64` of
+//! milliseconds since the Unix epoch, and its name ends in `_ms`. Where an interface that programs
+//! already use says otherwise, its own names stay: a form token's `now`, `issued_at`, `expires_at`
+//! and `consumed_at` are seconds since the Unix epoch, `ttl_seconds` is a span in seconds, and
+//! `reset_time` (rate limits) and `updated_at` (agent state) are milliseconds since the Unix epoch.
 
 use parking_lot::Mutex;
 use std::fmt;

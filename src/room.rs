@@ -27,8 +27,17 @@ use crate::verify::{self, VerifyReport};
 use std::path::Path;
 use std::sync::Arc;
 
-/// An open cloakroom file. Cheap to clone; the file closes with [`close`](Cloakroom::close) or the
-/// last handle.
+/// An open cloakroom file. Cheap to clone; the file closes with [`close`](Cloakroom::close) or when
+/// the last handle is dropped, which blocks as `close` does.
+///
+/// # Handles of stores
+/// A store is reached through a handle: a cheap clone, with options of its own (`with_..`). One rule
+/// says which constructors and options answer a `Result`: those that are given something the room
+/// may have to refuse. These are [`rate_limit`](Self::rate_limit) and
+/// [`adaptive_rate_limit`](Self::adaptive_rate_limit), whose configuration can contradict itself,
+/// and the options `with_max_state_bytes` and `with_max_entry_bytes`, whose maximum may not fit the
+/// log. All others cannot fail. A name that is longer than a key may be is the one exception: the
+/// calls answer it, with [`Error::TooLarge`], so that naming a store stays one word.
 ///
 /// ```
 /// use cloakroom::Cloakroom;

@@ -12,6 +12,16 @@
 //! A name that is imported by itself takes precedence over one of the prelude, so
 //! `use axum::extract::State;` beside it means axum's. Entries, statistics and reports are not in
 //! it: each is in the module of what it is about.
+//!
+//! # Types with a fixed shape
+//! What callers build or match is `#[non_exhaustive]`, with constructors and `with_` methods, so
+//! that a later version can add to it. Some types are not, because the interfaces that they come
+//! from fix their shape: programs in use build them by literal, match them whole, or answer them
+//! from drivers of their own. These are [`FormTokenRecord`], [`TokenSubject`],
+//! [`TokenConsumeOutcome`] (and [`Outcome`](crate::form_token::Outcome), which mirrors it),
+//! [`Claim`], [`Registration`], [`RateLimitConfig`], [`AdaptiveConfig`], [`Priority`],
+//! [`Identity`], [`StateRecord`], [`SlotExpectation`], [`StateConfig`] and [`Page`]. They have
+//! constructors as well, which read better than a literal with every field.
 
 pub use super::adaptive_rate_limit::{
     AdaptiveConfig, AdaptiveRateLimit, AdaptiveRateLimitStatus, AdaptiveRateLimitStore, Priority,

@@ -1,10 +1,10 @@
 //! What every [`DedupeStore`] must do.
 
-use super::{RACERS, Rule, START, race, run};
+mod extremes;
+
+use super::{RACERS, Rule, START, run};
 use crate::clock::ManualClock;
-use crate::error::Error;
-use crate::limits::{DEFAULT_JOB_TIMEOUT, MAX_KEY_LEN};
-use crate::pending::Pending;
+use crate::limits::DEFAULT_JOB_TIMEOUT;
 use crate::stores::dedupe::{DedupeStore, JobId, Registration};
 use serde_json::{Value, json};
 use std::pin::pin;
@@ -55,14 +55,14 @@ const RULES: &[Rule<DedupeDriver>] = &[
     ("clear takes literal prefixes", clear_prefix),
     ("clear without a scope takes everything", clear_all),
     ("every JSON value comes back equal", json_values),
-    ("any string up to 64 KiB is a hash, and no two are the same", any_hash),
-    ("a hash over 64 KiB is TooLarge", too_large_hash),
-    ("a job id comes back from its string form", id_by_string),
-    ("a call sees every call before it, awaited or not", in_order),
-    ("of many concurrent registrations exactly one is the owner", race_register),
-    ("of many concurrent ends exactly one is the first", race_end),
-    ("waiters that race with the end all get the value", race_wait),
-    ("of many callers one fetches, and all have the value", race_fetch),
+    ("any string up to 64 KiB is a hash, and no two are the same", extremes::any_hash),
+    ("a hash over 64 KiB is TooLarge", extremes::too_large_hash),
+    ("a job id comes back from its string form", extremes::id_by_string),
+    ("a call sees every call before it, awaited or not", extremes::in_order),
+    ("of many concurrent registrations exactly one is the owner", extremes::race_register),
+    ("of many concurrent ends exactly one is the first", extremes::race_end),
+    ("waiters that race with the end all get the value", extremes::race_wait),
+    ("of many callers one fetches, and all have the value", extremes::race_fetch),
 ];
 
 fn join(store: &DedupeDriver, hash: &str) -> Registration {
@@ -407,123 +407,5 @@ fn json_values(store: &DedupeDriver, _: &ManualClock) {
         complete(store, "h", value.clone());
         assert_eq!(waiting.wait().unwrap().as_ref(), Some(&value));
         assert_eq!(self::value(store, "h"), Some(value));
-    }
-}
-
-fn any_hash(store: &DedupeDriver, _: &ManualClock) {
-    let longest = "h".repeat(MAX_KEY_LEN);
-    let hashes = [
-        "", "\0", "\0\0", "\0\u{1}", "a", "a\0", "a\0b", "a/b", "A", "%", "é", "e\u{301}", "𝄞",
-        &longest,
-    ];
-    for (number, hash) in hashes.iter().enumerate() {
-        own(store, hash);
-        complete(store, hash, number);
-    }
-    for (number, hash) in hashes.iter().enumerate() {
-        assert_eq!(value(store, hash), some(number), "hash {hash:.9?}");
-    }
-}
-
-fn too_large_hash(store: &DedupeDriver, _: &ManualClock) {
-    fn assert_too_large<T: std::fmt::Debug>(call: &str, answer: Pending<T>) {
-        let answer = answer.wait();
-        assert!(matches!(answer, Err(Error::TooLarge { .. })), "{call}: {answer:?}");
-    }
-    let (long, job) = ("h".repeat(MAX_KEY_LEN + 1), own(store, "h"));
-    assert_too_large("register", store.register(&long));
-    assert_too_large("register_or_join", store.register_or_join(&long));
-    assert_too_large("wait_for", store.wait_for(&long));
-    assert_too_large("complete", store.complete(&long, &json!(1)));
-    assert_too_large("fail", store.fail(&long, ""));
-    assert_too_large("is_in_progress", store.is_in_progress(&long));
-    assert_too_large("clear", store.clear(Some(&long)));
-    assert_too_large("complete_owned", store.complete_owned(&long, &job, &json!(1)));
-    assert_too_large("fail_owned", store.fail_owned(&long, &job, ""));
-}
-
-fn id_by_string(store: &DedupeDriver, _: &ManualClock) {
-    let job: JobId = own(store, "h").to_string().parse().unwrap();
-    assert!(store.complete_owned("h", &job, &json!(1)).wait().unwrap());
-}
-
-fn in_order(store: &DedupeDriver, _: &ManualClock) {
-    let mut answers = Vec::new();
-    for number in 0..200 {
-        let hash = number.to_string();
-        drop(store.register(&hash));
-        answers.push((some(number), store.wait_for(&hash)));
-        drop(store.complete(&hash, &json!(number)));
-        answers.push((some(number), store.wait_for(&hash)));
-        drop(store.clear(Some(&hash)));
-        answers.push((None, store.wait_for(&hash)));
-    }
-    for (expected, pending) in answers {
-        assert_eq!(pending.wait().unwrap(), expected);
-    }
-}
-
-fn race_register(store: &DedupeDriver, _: &ManualClock) {
-    for round in 0..10 {
-        let hash = round.to_string();
-        let registrations = race(|_| join(store, &hash));
-        assert_eq!(registrations.iter().filter(|registration| registration.is_owner).count(), 1);
-        let job = join(store, &hash).job_id;
-        assert!(registrations.iter().all(|registration| registration.job_id == job));
-    }
-}
-
-fn race_end(store: &DedupeDriver, _: &ManualClock) {
-    for _ in 0..10 {
-        let job = own(store, "h");
-        let waiting = store.wait_for("h");
-        let ends = race(|racer| match racer % 2 {
-            0 => (Some(racer), store.complete_owned("h", &job, &json!(racer)).wait().unwrap()),
-            _ => (None, store.fail_owned("h", &job, "no").wait().unwrap()),
-        });
-        let mut firsts = ends.into_iter().filter(|(_, first)| *first);
-        let (Some((by, _)), None) = (firsts.next(), firsts.next()) else {
-            panic!("a job ends once")
-        };
-        let expected = by.map(Value::from);
-        assert_eq!(waiting.wait().unwrap(), expected);
-        assert_eq!(value(store, "h"), expected);
-    }
-}
-
-fn race_wait(store: &DedupeDriver, _: &ManualClock) {
-    for round in 0..20 {
-        let hash = round.to_string();
-        own(store, &hash);
-        let got = race(|racer| {
-            if racer == RACERS / 2 {
-                complete(store, &hash, round);
-            }
-            match racer % 2 {
-                0 => value(store, &hash),
-                _ => block_on(store.wait_for(&hash)).unwrap(),
-            }
-        });
-        assert!(got.iter().all(|value| *value == some(round)), "{got:?}");
-    }
-}
-
-fn race_fetch(store: &DedupeDriver, _: &ManualClock) {
-    for round in 0..20 {
-        let hash = round.to_string();
-        let got = race(|racer| {
-            let registration = join(store, &hash);
-            if registration.is_owner {
-                assert!(
-                    store
-                        .complete_owned(&hash, &registration.job_id, &json!(racer))
-                        .wait()
-                        .unwrap()
-                );
-            }
-            value(store, &hash)
-        });
-        // A late caller may have found the job over, and done it again.
-        assert!(got.iter().all(Option::is_some), "{got:?}");
     }
 }

@@ -17,6 +17,7 @@ mod limits;
 #[cfg(feature = "conformance")]
 mod outside_driver;
 mod pending;
+mod prelude;
 mod rate_limit_model;
 mod read_only;
 #[path = "../support/rooms.rs"]

@@ -412,3 +412,28 @@ fn every_file_begins_by_saying_what_it_is() {
         .collect();
     fail_with(&problems);
 }
+
+/// The modules hold the rest. A name at the root must not be one that programs import from
+/// elsewhere beside ours, as `State` is of web frameworks.
+#[test]
+fn the_root_of_the_crate_has_about_a_dozen_names() {
+    let root = fs::read_to_string(root().join("lib.rs")).unwrap();
+    let at_the_margin = |statement: &&str| statement.starts_with("\npub use ");
+    let text = root.replace("\n\n", "\n");
+    let statements = text.split_inclusive(';').filter(at_the_margin);
+    let names: Vec<String> = statements
+        .flat_map(|statement| {
+            let (_, names) = statement.rsplit_once("::{").or(statement.rsplit_once("::")).unwrap();
+            let words =
+                names.split(|character: char| !character.is_alphanumeric() && character != '_');
+            words
+                .filter(|word| word.starts_with(char::is_uppercase))
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    assert!((8..=12).contains(&names.len()), "{names:?}");
+    for foreign in ["State", "Json", "Path", "Query", "Router", "Request", "Response", "Entry"] {
+        assert!(!names.iter().any(|name| name == foreign), "`{foreign}` is what others import");
+    }
+}
