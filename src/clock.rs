@@ -1,4 +1,4 @@
-//! Where the time comes from, and how times are written in this crate.
+//! Sources of time, and how times are written in this crate.
 //!
 //! A span of time is a [`Duration`](std::time::Duration). A point in time is a `u64` of
 //! milliseconds since the Unix epoch, and its name ends in `_ms`. Where an interface that programs
@@ -20,34 +20,34 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// Milliseconds since the Unix epoch.
     fn now_ms(&self) -> u64;
 
-    /// Has `changed` called after every move of the clock, for as long as it is alive, and answers
-    /// how a wait until a time must be made. A room asks once, when it is opened or when something
-    /// first waits for a time.
+    /// Registers `changed` to be called after every change of the clock, for as long as it is alive,
+    /// and returns how to wait for a time. A room calls this once, when it is opened or when
+    /// something first waits for a time.
     ///
-    /// The default remembers nothing and answers [`ClockPace::Unknown`], which is right for every
-    /// clock.
+    /// The default does not register it and returns [`ClockPace::Unknown`], which is correct for
+    /// every clock.
     fn on_change(&self, changed: Weak<dyn Fn() + Send + Sync>) -> ClockPace {
         drop(changed);
         ClockPace::Unknown
     }
 }
 
-/// How a clock moves, which decides how a room waits until a time.
+/// How a clock advances. It decides how a room waits for a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ClockPace {
-    /// A second of the clock is a second: the room sleeps until the time has come.
+    /// In real time: the room sleeps until the time has come.
     Real,
-    /// It moves only when it is moved, and then calls everybody that was given to
-    /// [`Clock::on_change`]: the room sleeps until it is called.
+    /// Only when it is set. It then calls every function registered by [`Clock::on_change`]: the
+    /// room sleeps until it is called.
     Announced,
-    /// Nothing is known: while something waits for a time, the room looks every 50 milliseconds.
+    /// In an unknown way: while something waits for a time, the room reads the clock every 50
+    /// milliseconds.
     Unknown,
 }
 
 /// The system's wall clock. It never runs backwards within one process: when the system's time is
-/// set back, it stands still until that time is reached again, so that what has expired stays
-/// expired.
+/// set back, it stops until that time is reached again, so that what has expired stays expired.
 #[derive(Debug, Default)]
 pub struct SystemClock {
     latest_ms: AtomicU64,
@@ -73,7 +73,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that stands still until it is moved, for tests. Moving it wakes whatever waits for a
+/// A clock that changes only when it is set, for tests. Setting it wakes everything that waits for a
 /// time.
 pub struct ManualClock {
     now_ms: AtomicU64,
@@ -81,34 +81,34 @@ pub struct ManualClock {
 }
 
 impl ManualClock {
-    /// A clock that shows `now_ms`, in milliseconds since the Unix epoch.
+    /// A clock set to `now_ms`, in milliseconds since the Unix epoch.
     #[must_use]
     pub fn new(now_ms: u64) -> Self {
         Self { now_ms: AtomicU64::new(now_ms), changed: Mutex::default() }
     }
 
-    /// Moves the clock forward.
+    /// Advances the clock. It stops at the greatest time that milliseconds in a `u64` can express.
     pub fn advance(&self, by: std::time::Duration) {
         let by_ms = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
         let _ = self.now_ms.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |now_ms| {
             Some(now_ms.saturating_add(by_ms))
         });
-        self.announce();
+        self.notify();
     }
 
-    /// Sets the clock, forward or back, to `now_ms` milliseconds since the Unix epoch.
+    /// Sets the clock to `now_ms`, in milliseconds since the Unix epoch. It may run backwards.
     pub fn set(&self, now_ms: u64) {
         self.now_ms.store(now_ms, Ordering::SeqCst);
-        self.announce();
+        self.notify();
     }
 
-    fn announce(&self) {
+    fn notify(&self) {
         let changed: Vec<_> = {
             let mut changed = self.changed.lock();
             changed.retain(|changed| changed.strong_count() > 0);
             changed.iter().filter_map(Weak::upgrade).collect()
         };
-        // What is called may ask this clock, and subscribe to it.
+        // Called without the lock, because a function may read this clock and register another.
         changed.iter().for_each(|changed| changed());
     }
 }
@@ -137,7 +137,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn a_manual_clock_moves_only_when_told() {
+    fn a_manual_clock_changes_only_when_it_is_set() {
         let clock = ManualClock::new(5);
         assert_eq!(clock.now_ms(), 5);
         clock.advance(Duration::from_millis(7));
@@ -149,7 +149,8 @@ mod tests {
     }
 
     #[test]
-    fn whoever_listens_to_a_manual_clock_hears_of_every_move_until_it_is_gone() {
+    fn a_function_registered_with_a_manual_clock_is_called_after_every_change_until_it_is_dropped()
+    {
         let clock = Arc::new(ManualClock::new(0));
         let heard = Arc::new(AtomicU64::new(0));
         let listener: Arc<dyn Fn() + Send + Sync> = {

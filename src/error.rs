@@ -1,4 +1,4 @@
-//! What can go wrong, and what each failure leaves behind.
+//! Errors, and the state that each one leaves.
 
 mod state;
 
@@ -14,15 +14,15 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// An error of a room, a store or the engine behind them.
 ///
-/// Every variant says what it leaves behind: *not applied* (as if the call had never been made), or
+/// Every variant says what state it leaves: *not applied* (as if the call had never been made), or
 /// *unknown* (only [`Error::OutcomeUnknown`]: the change may or may not survive).
 ///
-/// Errors are cheap to clone, because one failed flush answers everybody who waited for it.
+/// Errors are cheap to clone, because every caller that waited for a failed flush gets one.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Another handle, in this process or another, has the file open. Nothing was touched.
-    #[error("{}: already open elsewhere; close the other opener, or work on a copy of the file", path.display())]
+    /// Another handle, in this process or another, has the file open. Nothing was changed.
+    #[error("{}: already open in another handle or process; close that one, or use a copy of the file", path.display())]
     Locked {
         /// The file that is locked.
         path: PathBuf,
@@ -33,18 +33,19 @@ pub enum Error {
     NotCloakroom {
         /// The file that was refused.
         path: PathBuf,
-        /// What gave it away.
+        /// Why it is not one.
         reason: String,
     },
 
-    /// The target of a backup is another room, which is not replaced. Nothing was written to it.
+    /// The target of a backup is a different room, which a backup does not replace. Nothing was written
+    /// to it.
     #[error(
-        "{}: this is another room; a backup replaces only earlier backups of the same room \
-         (nothing was written to it)",
+        "{}: this is a different room, and a backup replaces only earlier backups of the same room; \
+         choose another path (nothing was written to it)",
         path.display()
     )]
     DifferentRoom {
-        /// The file that was left as it is.
+        /// The file, which is unchanged.
         path: PathBuf,
     },
 
@@ -57,30 +58,30 @@ pub enum Error {
     UnsupportedVersion {
         /// The file that was refused.
         path: PathBuf,
-        /// The version its superblock names.
+        /// The version in its superblock.
         found: u32,
         /// The newest version this build reads.
         supported: u32,
     },
 
-    /// The file is of an older format version, and this opener may not make one of the present
-    /// version out of it. Nothing was written to it.
+    /// The file has an older format version, and this call may not migrate it to the current one.
+    /// Nothing was written to it.
     #[error(
-        "{}: format version {found} is older than {current}; open the file once for writing with this cloakroom, \
-         which brings it to version {current} (or do so with a copy); nothing was written to it",
+        "{}: format version {found} is older than {current}; open the file, or a copy of it, once for writing with \
+         this cloakroom, which migrates it to version {current} (nothing was written to it)",
         path.display()
     )]
     OutdatedVersion {
         /// The file that was refused.
         path: PathBuf,
-        /// The version its superblock names.
+        /// The version in its superblock.
         found: u32,
         /// The version this build writes.
         current: u32,
     },
 
-    /// The file is of a format version so old that this version of the crate does not know it any
-    /// more. Nothing was written to it.
+    /// The file has a format version that is too old for this version of the crate to migrate.
+    /// Nothing was written to it.
     #[error(
         "{}: format version {found} is older than {oldest}, the oldest this version can migrate; \
          open it with an earlier cloakroom first (nothing was written to it)",
@@ -89,80 +90,82 @@ pub enum Error {
     VersionTooOld {
         /// The file that was refused.
         path: PathBuf,
-        /// The version its superblock names.
+        /// The version in its superblock.
         found: u32,
         /// The oldest version this build migrates.
         oldest: u32,
     },
 
-    /// Bytes on the disk are not what was written there. Reads of other, intact rows go on.
+    /// Bytes on the disk are not those that were written there. Other, intact rows stay readable.
     #[error("corrupted: {location}: {detail}")]
     Corrupted {
-        /// Where in the file, as exactly as it is known.
+        /// Where in the file, as exactly as is known.
         location: String,
         /// What is wrong there.
         detail: String,
     },
 
-    /// The operating system failed a call. A write that answers this was not applied.
+    /// A system call failed. A write that returns this was not applied.
     #[error("{context}: {source}")]
     Io {
-        /// What was being done, and to what.
+        /// The operation, and the file.
         context: String,
-        /// The system's own error.
+        /// The error of the operating system.
         source: Arc<io::Error>,
     },
 
-    /// The disk is full and the log has no room left to wait in. The write was not applied; nothing
-    /// that was acknowledged is lost. Free some space: the next checkpoint heals the room without
-    /// reopening it.
+    /// The disk is full and the log has no space left. The write was not applied; nothing that was
+    /// acknowledged is lost. Free some space: the next checkpoint then succeeds, and there is no need
+    /// to reopen the room.
     #[error("disk full: {context}; free some space and try again, there is no need to reopen")]
     DiskFull {
         /// What could not be written.
         context: String,
     },
 
-    /// Both log segments stayed full for longer than a writer waits. The write was not applied.
-    #[error("the log is full and no checkpoint freed it within {waited:?} ({cause})")]
+    /// Both log segments were full for longer than a writer waits. The write was not applied.
+    #[error(
+        "the log is full and no checkpoint freed a segment within {waited:?} ({cause}); try again"
+    )]
     LogFull {
         /// How long the writer waited.
         waited: Duration,
-        /// What the checkpointer last said.
+        /// The last error of the checkpointer, or that it is still running.
         cause: String,
     },
 
     /// A key, value or batch is over its limit. Nothing was applied.
-    #[error("{what} has {size} bytes, over the limit of {limit}")]
+    #[error("{what} has {size} bytes, over the limit of {limit} bytes")]
     TooLarge {
         /// What was too large.
         what: &'static str,
         /// Its size in bytes.
         size: u64,
-        /// The most that is allowed, in bytes.
+        /// The limit in bytes.
         limit: u64,
     },
 
-    /// A live record with this key exists. It is untouched.
-    #[error("a live record with this key exists already; it was left as it is")]
+    /// A live record with this key already exists. It is unchanged.
+    #[error("a live record with this key already exists; it is unchanged")]
     AlreadyExists,
 
-    /// An import met a row in its room, which must have none. Nothing was changed.
-    #[error("the room is not empty, there are rows in its table {table}; import into a new file")]
+    /// The room of an import has a row, and must be empty. Nothing was changed.
+    #[error("the room is not empty: there are rows in its table {table}; import into a new file")]
     NotEmpty {
         /// The first table with a row.
         table: &'static str,
     },
 
-    /// An import stopped at a line. The entries before that line are in the room, durably, and
-    /// nothing else of the import is; but when the source is [`Error::OutcomeUnknown`], entries of
-    /// this line and some behind it may be, too.
+    /// An import stopped at a line. The entries before that line are durable in the room, and nothing
+    /// else of the import is; but if the source is [`Error::OutcomeUnknown`], entries of this line
+    /// and of some lines after it may be, too.
     #[error("line {line}: {detail}")]
     Import {
         /// The number of the line, from 1.
         line: u64,
-        /// What is wrong with it, or what went wrong when it was to be written.
+        /// What is wrong with the line, or why it could not be written.
         detail: String,
-        /// The failure, when it was not the line's fault: a full disk, for one.
+        /// The failure, if the line itself is not at fault. For example a full disk.
         source: Option<Arc<Error>>,
     },
 
@@ -175,26 +178,26 @@ pub enum Error {
     Encode(String),
 
     /// The log failed while this call waited for it. The change **may or may not** survive: reopen
-    /// and look.
+    /// the file and check.
     #[error(
         "outcome unknown: the log failed while this call waited for it ({source}); \
-         the change may or may not survive, reopen the file and look"
+         the change may or may not survive; reopen the file and check"
     )]
     OutcomeUnknown {
-        /// The failure of the write or flush.
+        /// The error of the write or flush.
         source: Arc<io::Error>,
     },
 
-    /// The log failed earlier, so nothing can be made durable any more. Not applied. Reads of
-    /// durable state go on; reopening the file recovers everything that was acknowledged.
+    /// The log failed earlier, so nothing can be made durable any more. Not applied. Durable state
+    /// stays readable; reopening the file recovers everything that was acknowledged.
     #[error("poisoned: the log failed earlier ({source}); reopen the file to recover")]
     Poisoned {
-        /// The failure that poisoned the room.
+        /// The error that poisoned the room.
         source: Arc<io::Error>,
     },
 
     /// The room or store was closed before this call. Not applied.
-    #[error("closed: this call came after the room or store was closed")]
+    #[error("closed: the room or store was closed before this call")]
     Closed,
 
     /// The room was opened for reading only. Not applied; nothing is ever written to the file
@@ -202,10 +205,10 @@ pub enum Error {
     #[error("read-only: this room was opened for reading; open it for writing to change anything")]
     ReadOnly,
 
-    /// A write was made through a room or store handle from inside `atomically`, where it would
-    /// wait for itself for ever. Not applied; use the transaction that the closure was given.
+    /// A write through a room or store handle inside `atomically`, where it would wait for itself for
+    /// ever. Not applied; use the transaction that was passed to the closure.
     #[error(
-        "a transaction of this room is already running on this thread; use the transaction it was given"
+        "a transaction of this room is already running on this thread; use the transaction that was passed to its closure"
     )]
     NestedTransaction,
 
@@ -216,7 +219,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Wraps a system error, saying what was being done. A full disk becomes [`Error::DiskFull`].
+    /// Wraps an error of the operating system. A full disk becomes [`Error::DiskFull`].
     pub(crate) fn io(context: impl Into<String>, source: io::Error) -> Self {
         let context = context.into();
         if is_disk_full(&source) {
@@ -231,7 +234,7 @@ impl Error {
     }
 }
 
-/// Whether the system says that there is no space (or no quota) left.
+/// Whether the error means that no space, or no quota, is left.
 pub(crate) fn is_disk_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -1,9 +1,8 @@
-//! How values are distributed: counts in fixed buckets on a logarithmic scale.
+//! Histograms: counts of values in fixed buckets on a logarithmic scale.
 //!
-//! A value below 4 has a bucket of its own. Above, each power of two is cut into four buckets of
-//! equal width, so that a bucket is at most a quarter as wide as its values are large, whatever the
-//! unit. The bounds never change, so histograms of different times and files can be added and
-//! compared.
+//! A value below 4 has its own bucket. Above, each power of two is divided into four buckets of
+//! equal width, so that the width of a bucket is at most a quarter of its values, whatever the unit.
+//! The bounds never change, so histograms of different times and files can be added and compared.
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,7 +21,7 @@ fn bucket_of(value: u64) -> usize {
         return usize::try_from(value).unwrap_or_default();
     };
     let shift = exponent - STEP_BITS;
-    // The highest bits behind the leading one: less than STEPS.
+    // The bits after the leading one: less than STEPS.
     let step = usize::try_from((value >> shift) & (STEPS as u64 - 1)).unwrap_or_default();
     (shift as usize + 1) * STEPS + step
 }
@@ -34,7 +33,7 @@ fn upper_bound(bucket: usize) -> u64 {
     first + ((1 << octave) - 1)
 }
 
-/// Counts values from many threads: one addition each to a bucket and to the sum, and no lock.
+/// Records values from many threads: one addition to a bucket and one to the sum, without a lock.
 #[derive(Debug)]
 pub(crate) struct HistogramRecorder {
     counts: [AtomicU64; BUCKETS],
@@ -58,13 +57,13 @@ impl HistogramRecorder {
             count.fetch_add(1, Ordering::Relaxed);
         }
         self.sum.fetch_add(value, Ordering::Relaxed);
-        // Greater ones become rare, so this is a look nearly always.
+        // A new maximum is rare, so this is nearly always a load only.
         if value > self.max.load(Ordering::Relaxed) {
             self.max.fetch_max(value, Ordering::Relaxed);
         }
     }
 
-    /// Records a time in nanoseconds.
+    /// Records a duration in nanoseconds.
     pub(crate) fn record_time(&self, time: Duration) {
         self.record(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     }
@@ -74,8 +73,8 @@ impl HistogramRecorder {
         self.sum.load(Ordering::Relaxed)
     }
 
-    /// What was recorded so far. A value that is recorded at the same time may be in one of the
-    /// figures and not yet in another.
+    /// What was recorded so far. A value that is recorded concurrently may be in one of the figures
+    /// and not yet in another.
     pub(crate) fn snapshot(&self) -> Histogram {
         Histogram {
             counts: self.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect(),
@@ -85,11 +84,11 @@ impl HistogramRecorder {
     }
 }
 
-/// How recorded values are distributed. What unit they have stands where the histogram is found.
+/// The distribution of recorded values. The field or method that returns it names their unit.
 ///
-/// Values are counted in fixed buckets on a logarithmic scale, four to each power of two. So a
-/// quantile is at most a quarter too great, and never too small; the count, the sum and the
-/// greatest value are exact.
+/// Values are counted in fixed buckets on a logarithmic scale, four for each power of two. So a
+/// quantile is at most a quarter too great, and never too small. The count, the sum and the greatest
+/// value are exact.
 ///
 /// ```
 /// # use cloakroom::Cloakroom;
@@ -116,14 +115,14 @@ pub struct Histogram {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HistogramBucket {
-    /// The greatest value that counts here; the least one is behind that of the bucket before.
+    /// The greatest value of this bucket. The least is one above that of the previous bucket.
     pub upper_bound: u64,
-    /// How many values were recorded.
+    /// The number of values in it.
     pub count: u64,
 }
 
 impl Histogram {
-    /// How many values were recorded.
+    /// The number of recorded values.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
@@ -150,9 +149,9 @@ impl Histogram {
         }
     }
 
-    /// The value that a part of `q` of all values does not exceed: 0.5 is the median, 0.99 the
-    /// ninety-ninth percentile. It is the bound of a bucket, or the greatest value where that is
-    /// less; zero when there is no value. `q` outside 0 to 1 means the nearer of these.
+    /// The value that a fraction `q` of all values does not exceed: 0.5 is the median, 0.99 the 99th
+    /// percentile. It is the upper bound of a bucket, or the greatest value if that is less; zero
+    /// when there is no value. `q` is clamped to the range 0 to 1.
     #[must_use]
     pub fn quantile(&self, q: f64) -> u64 {
         let wanted = q.clamp(0.0, 1.0) * self.count() as f64;
@@ -229,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_one_answers_zeros() {
+    fn an_empty_histogram_returns_zeros() {
         let empty = of([]);
         assert_eq!((empty.count(), empty.sum(), empty.max(), empty.quantile(0.5)), (0, 0, 0, 0));
         assert_eq!(empty.mean().to_bits(), 0.0_f64.to_bits());
@@ -253,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn values_of_many_threads_are_all_counted() {
+    fn values_from_many_threads_are_all_counted() {
         let recorder = HistogramRecorder::default();
         std::thread::scope(|scope| {
             for thread in 0..4 {

@@ -1,6 +1,7 @@
 //! Order-preserving keys.
 //!
-//! A key is a tuple of parts. Bytes compare as the tuples do, and no string can forge a separator:
+//! A key is a tuple of parts. The bytes of keys compare as the tuples do, and no string can imitate a
+//! separator:
 //!
 //! - a string or byte part writes each `00` as `00 FF` and ends with `00 00`, unless it is the last
 //!   part, which is written as it is;
@@ -14,7 +15,7 @@ const TERMINATOR: [u8; 2] = [0x00, 0x00];
 /// Stands for a `00` inside such a part.
 const ESCAPED_ZERO: [u8; 2] = [0x00, 0xFF];
 
-/// Writes a byte part that others follow.
+/// Writes a byte part that is not the last.
 pub(crate) fn push_bytes(key: &mut Vec<u8>, part: &[u8]) {
     for &byte in part {
         if byte == 0 {
@@ -31,8 +32,8 @@ pub(crate) fn push_u64(key: &mut Vec<u8>, part: u64) {
     key.extend_from_slice(&part.to_be_bytes());
 }
 
-/// Takes a byte part that others follow off the front of `key`. `None` when the key was not written
-/// this way.
+/// Takes a byte part that is not the last off the front of `key`. `None` when the key was not
+/// written this way.
 pub(crate) fn take_bytes(key: &mut &[u8]) -> Option<Vec<u8>> {
     let mut part = Vec::new();
     let mut rest = *key;
@@ -102,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_without_an_end_is_refused() {
+    fn a_part_without_a_terminator_is_refused() {
         for mut bad in [&b"abc"[..], b"abc\0", b"abc\0\x01", b""] {
             assert_eq!(take_bytes(&mut bad), None);
         }

@@ -1,8 +1,8 @@
-//! Bytes of rows, frames and keys.
+//! The bytes of rows, frames and keys.
 //!
-//! This is the only module that knows bincode. Everything is little-endian with variable-length
-//! integers (`bincode::config::standard()`), and decoding never allocates more than the input could
-//! justify. The golden tests freeze the bytes.
+//! This is the only module that uses bincode's configuration. Everything is little-endian with
+//! variable-length integers (`bincode::config::standard()`), and decoding never allocates more than
+//! the input can justify. Golden tests freeze the bytes.
 
 pub(crate) mod key;
 
@@ -10,8 +10,8 @@ use crate::error::{Error, Result};
 use crate::observe;
 use bincode::config::{self, Configuration};
 
-/// The most bytes one decoded value may claim, so that a damaged length cannot ask for all the
-/// memory there is.
+/// The most bytes that one decoded value may claim, so that a damaged length cannot request all
+/// memory.
 const DECODE_LIMIT: usize = 1 << 30;
 
 fn configuration()
@@ -24,7 +24,7 @@ pub(crate) fn encode<T: bincode::Encode>(value: &T) -> Result<Vec<u8>> {
     bincode::encode_to_vec(value, configuration()).map_err(|error| Error::Encode(error.to_string()))
 }
 
-/// Appends what [`encode`] would give to `buf`, in one pass. After an error `buf` is as it was.
+/// Appends the bytes of [`encode`] to `buf`, in one pass. After an error `buf` is as it was.
 pub(crate) fn encode_into<T: bincode::Encode>(value: &T, buf: &mut Vec<u8>) -> Result<()> {
     let start = buf.len();
     if let Err(error) = bincode::encode_into_std_write(value, buf, configuration()) {
@@ -34,17 +34,17 @@ pub(crate) fn encode_into<T: bincode::Encode>(value: &T, buf: &mut Vec<u8>) -> R
     Ok(())
 }
 
-/// Decodes what [`encode`] wrote. Bytes left over are damage too.
+/// Decodes the bytes of [`encode`]. Surplus bytes are an error.
 pub(crate) fn decode<'a, T: bincode::BorrowDecode<'a, ()>>(bytes: &'a [u8]) -> Result<T, String> {
     let (value, used) = bincode::borrow_decode_from_slice(bytes, configuration())
         .map_err(|error| error.to_string())?;
     if used != bytes.len() {
-        return Err(format!("{} bytes left over after a value of {used}", bytes.len() - used));
+        return Err(format!("{} surplus bytes after a value of {used} bytes", bytes.len() - used));
     }
     Ok(value)
 }
 
-/// Decodes a row of `table`, naming it when that fails.
+/// Decodes a row of `table`, which the error names.
 pub(crate) fn decode_row<'a, T: bincode::BorrowDecode<'a, ()>>(
     table: &'static str,
     bytes: &'a [u8],

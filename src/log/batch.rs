@@ -73,8 +73,11 @@ where
     }
 }
 
-/// Decoded operations: the number of the table, the key and the value of each.
-struct DecodedOps<'a>(Vec<(u8, &'a [u8], Option<&'a [u8]>)>);
+/// A decoded operation: the number of its table, its key and its value.
+type DecodedOp<'a> = (u8, &'a [u8], Option<&'a [u8]>);
+
+/// Decoded operations, whose tables may not exist.
+struct DecodedOps<'a>(Vec<DecodedOp<'a>>);
 
 impl<'de> BorrowDecode<'de, ()> for DecodedOps<'de> {
     fn borrow_decode<D: BorrowDecoder<'de, Context = ()>>(
@@ -87,7 +90,7 @@ impl<'de> BorrowDecode<'de, ()> for DecodedOps<'de> {
         let mut ops =
             Vec::with_capacity(usize::try_from(count.min(RESERVE_MAX)).unwrap_or_default());
         for _ in 0..count {
-            ops.push(<(u8, &[u8], Option<&[u8]>)>::borrow_decode(decoder)?);
+            ops.push(DecodedOp::borrow_decode(decoder)?);
         }
         Ok(DecodedOps(ops))
     }

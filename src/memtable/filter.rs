@@ -1,7 +1,7 @@
 //! A Bloom filter over the keys of an in-memory table.
 //!
-//! Most lookups in the in-memory table are for keys it does not hold: a token that is consumed was
-//! usually handed in long ago. The filter answers those with two probes of a small bit array
+//! Most lookups in the in-memory table are for keys that it does not hold: a token that is consumed
+//! was usually issued long ago. The filter answers those with two probes of a small bit array,
 //! instead of a walk through the ordered map, whose nodes are spread over the heap. (Bloom,
 //! "Space/time trade-offs in hash coding with allowable errors", 1970.)
 
@@ -11,35 +11,35 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 const WORD_BITS: usize = 64;
 
-/// Bits per key that is expected at most: with two probes about one absent key in twenty is looked
-/// up in vain when the table is full, and far fewer before.
+/// Bits per expected key. With two probes, about one absent key in twenty is a false positive when
+/// the table is full, and far fewer before.
 const BITS_PER_KEY: usize = 8;
 
-/// The most words of one filter, 8 MiB: beyond a million expected keys more of them are looked up
-/// in vain.
+/// The most words of one filter, 8 MiB. Beyond about eight million expected keys there are more
+/// false positives.
 const MAX_WORDS: usize = 1 << 20;
 
-/// The filter. Setting and asking are atomic; nothing is ever cleared.
+/// The filter. Bits are set and read atomically, and never cleared.
 #[derive(Debug)]
-pub(super) struct Filter {
+pub(super) struct KeyFilter {
     words: Box<[AtomicU64]>,
 }
 
-impl Filter {
+impl KeyFilter {
     /// A filter for about `keys` keys.
     pub(super) fn for_keys(keys: usize) -> Self {
         let words = (keys * BITS_PER_KEY / WORD_BITS).next_power_of_two().clamp(1, MAX_WORDS);
         Self { words: (0..words).map(|_| AtomicU64::new(0)).collect() }
     }
 
-    /// Remembers a key.
+    /// Adds a key.
     pub(super) fn insert(&self, table: Table, key: &[u8]) {
         for (word, bit) in self.probes(table, key).into_iter().flatten() {
             word.fetch_or(bit, Ordering::Release);
         }
     }
 
-    /// `false` when the key was certainly not inserted.
+    /// `false` only when the key was not inserted.
     pub(super) fn may_contain(&self, table: Table, key: &[u8]) -> bool {
         self.probes(table, key)
             .into_iter()
@@ -65,8 +65,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_never_denies_a_key_and_seldom_admits_another() {
-        let filter = Filter::for_keys(10_000);
+    fn it_has_no_false_negative_and_few_false_positives() {
+        let filter = KeyFilter::for_keys(10_000);
         for number in 0..10_000_u32 {
             filter.insert(Table::FORM_TOKEN, &number.to_le_bytes());
         }

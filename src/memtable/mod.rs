@@ -1,31 +1,31 @@
 //! The in-memory table: every version of every row since the last checkpoint, ordered, readable
 //! without a lock.
 //!
-//! One writer inserts under the engine's serial lock; any number of readers look at the state as of
-//! a log position (LSN) without blocking it. A version is never changed or removed: the whole table
-//! is dropped once a checkpoint has moved its newest versions into the B-tree.
+//! One writer inserts under the engine's serial lock. Any number of readers read the state as of an
+//! LSN without blocking the writer. A version is never changed or removed: the whole table is
+//! dropped when a checkpoint has moved its newest versions into the B-tree.
 
 mod filter;
 
 use crate::tables::{Table, Value};
 use crossbeam_skiplist::SkipMap;
-use filter::Filter;
+use filter::KeyFilter;
 use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering as Atomic};
 
-/// A key and the table it belongs to. All tables are one ordered space, table by table.
+/// A key and its table. The rows of all tables are in one order, table by table.
 pub(crate) type TableKey = (Table, Box<[u8]>);
 
-/// A version of a row as the table orders them: by table and key, then the newest first.
+/// A version of a row, ordered by table and key, then the newest first.
 trait Versioned {
     fn parts(&self) -> (Head, &[u8], u64);
 }
 
-/// A table's number and the first seven bytes of a key, which decide most comparisons without a
-/// look at the key, which lies elsewhere in memory. Shorter keys are filled up with zeros; equal
-/// heads decide nothing.
+/// A table's number and the first seven bytes of a key. They decide most comparisons without
+/// reading the key, which is elsewhere in memory. Shorter keys are padded with zeros, so equal heads
+/// decide nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Head(u64);
 
@@ -47,7 +47,7 @@ struct Version {
     key: Box<[u8]>,
 }
 
-/// The same, borrowed, to look up without an allocation.
+/// A borrowed version, to look up without an allocation.
 struct Probe<'a> {
     head: Head,
     key: &'a [u8],
@@ -122,7 +122,7 @@ impl PartialEq for dyn Versioned + '_ {
 
 impl Eq for dyn Versioned + '_ {}
 
-/// What a lookup found: the version's position, and the row or its absence (a tombstone).
+/// The version that a lookup found: its LSN, and the row or `None` for a tombstone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
     pub(crate) lsn: u64,
@@ -133,22 +133,22 @@ pub(crate) struct Found {
 #[derive(Debug)]
 pub(crate) struct Memtable {
     versions: SkipMap<Version, Option<Value>>,
-    filter: Filter,
+    filter: KeyFilter,
     newest_lsn: AtomicU64,
 }
 
 impl Memtable {
-    /// A table that will hold about `keys` keys; more fit, with slower lookups.
+    /// A table for about `keys` keys. It takes more, with slower lookups.
     pub(crate) fn for_keys(keys: usize) -> Self {
         Self {
             versions: SkipMap::new(),
-            filter: Filter::for_keys(keys),
+            filter: KeyFilter::for_keys(keys),
             newest_lsn: AtomicU64::new(0),
         }
     }
 
-    /// Adds the version of `key` that the frame at `lsn` wrote. Readers at an earlier position do
-    /// not see it.
+    /// Adds the version of `key` that the frame at `lsn` wrote. Readers at an earlier LSN do not see
+    /// it.
     pub(crate) fn insert(&self, table: Table, key: Box<[u8]>, lsn: u64, value: Option<Value>) {
         self.filter.insert(table, &key);
         let head = Head::new(table, &key);
@@ -156,12 +156,12 @@ impl Memtable {
         self.newest_lsn.fetch_max(lsn, Atomic::Release);
     }
 
-    /// The position of the newest version in the table; zero while it is empty.
+    /// The LSN of the newest version in the table, or zero while it is empty.
     pub(crate) fn newest_lsn(&self) -> u64 {
         self.newest_lsn.load(Atomic::Acquire)
     }
 
-    /// How many versions it holds.
+    /// The number of versions.
     pub(crate) fn len(&self) -> usize {
         self.versions.len()
     }
@@ -210,8 +210,8 @@ impl Memtable {
                 let found = Found { lsn: version.lsn, value: entry.value().clone() };
                 return Some((version.key.clone(), found));
             }
-            // This version is too new: the one to look at is the newest of the same key that is
-            // not, and the next key when there is none.
+            // This version is too new. Next is the newest version of the same key that is not, or
+            // the next key when there is none.
             (key, at, included) = (version.key.to_vec(), lsn, true);
         }
     }
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_sees_its_position_and_nothing_later() {
+    fn a_reader_sees_its_lsn_and_nothing_later() {
         let table = Memtable::for_keys(16);
         table.insert(T, b"k"[..].into(), 3, value("three"));
         table.insert(T, b"k"[..].into(), 7, None);
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_do_not_see_each_other() {
+    fn a_lookup_does_not_find_rows_of_another_table() {
         let table = Memtable::for_keys(16);
         table.insert(Table::FORM_TOKEN, b"k"[..].into(), 1, value("token"));
         table.insert(Table::HANDOFF_CLAIM, b"k"[..].into(), 2, value("claim"));

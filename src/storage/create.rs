@@ -1,13 +1,14 @@
-//! How a new file comes into being: whole, or not at all.
+//! The atomic creation of a file: it appears complete, or not at all.
 //!
-//! 1. A temporary file beside the target is created, readable by its owner only, and locked.
+//! 1. A temporary file is created in the directory of the target, readable by its owner only, and
+//!    locked.
 //! 2. Its content is written, and flushed with every attribute.
-//! 3. It is renamed to the target, unless something has that name by now. The lock goes with it, so
-//!    nobody can open the file in between.
-//! 4. The directory is flushed, so that the name survives too.
+//! 3. It is renamed to the target, unless something has that name by now. It stays locked, so that
+//!    no other process can open it in between.
+//! 4. The directory is flushed, so that the name is durable too.
 //!
-//! A crash before step 3 leaves a temporary that nobody has locked, and the next creator removes
-//! it. A crash after it leaves the whole file or, before step 4, perhaps the temporary.
+//! A crash before step 3 leaves an unlocked temporary, which the next creator removes. A crash after
+//! step 3 leaves the complete file or, before step 4, perhaps the temporary.
 
 use super::file::{Access, FileStorage, context, is_named, lock, open_regular};
 use crate::error::{Error, Result};
@@ -16,18 +17,18 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// What a temporary file ends in.
+/// The end of a temporary file's name.
 const SUFFIX: &str = ".new";
 
 /// How many random letters make the name of a temporary file unique.
 const RANDOM_LEN: usize = 10;
 
-/// The most bytes of the target's name that go into a temporary's, because most filesystems end
-/// names at 255.
+/// The most bytes of the target's name in a temporary's name, because most filesystems limit names
+/// to 255 bytes.
 const MAX_STEM_LEN: usize = 200;
 
-/// How often a creator starts over because a cleaner took its temporary for an orphan in the moment
-/// between creating and locking it, or because the target came and went. Each round takes another
+/// How often a creator retries because another creator removed its temporary as an orphan between
+/// creating and locking it, or because the target appeared and disappeared. Each retry needs another
 /// process in exactly that moment.
 const MAX_ATTEMPTS: usize = 16;
 
@@ -58,12 +59,12 @@ impl FileStorage {
         }
     }
 
-    /// Creates the file at `path` with the content that `init` writes, and locks it. It appears
-    /// under its name whole and durable.
+    /// Creates the file at `path` with the content that `init` writes, and locks it. It appears at
+    /// its path complete and durable.
     ///
     /// # Errors
-    /// Any error leaves no file behind. When something has that name already it is left alone, and
-    /// the error is an [`Error::Io`] whose source is `AlreadyExists`: open that one instead.
+    /// After any error there is no file. If the path already exists it is unchanged, and the error is
+    /// an [`Error::Io`] whose source is `AlreadyExists`: open that file instead.
     pub(crate) fn create(
         path: &Path,
         init: impl FnOnce(&FileStorage) -> Result<()>,
@@ -75,32 +76,32 @@ impl FileStorage {
     }
 }
 
-/// What a new file may take the place of.
+/// What a new file may replace.
 #[derive(Debug)]
 pub(crate) enum Replace {
-    /// Nothing: when something has the name by then, the new file is given up.
+    /// Nothing: if the path exists by then, the new file is discarded.
     Nothing,
-    /// This file, which its holder has locked and still has the name. Its owner and permissions are
-    /// kept where the system allows it. It stays whole until the new one has its name.
+    /// This file, which is locked and still has the name. Its owner and permissions are kept where
+    /// the system allows it. It stays complete until the new one has its name.
     This(FileStorage),
 }
 
-/// A file that is being made. It has its name when it is published; dropped before, it leaves
-/// nothing.
+/// A file that is being created. It gets its name when it is published. If it is dropped before, no
+/// file remains.
 #[derive(Debug)]
 pub(crate) struct Creation {
-    // Before the temporary, so that nobody finds it without a lock.
+    // Declared before the temporary: it would be unlocked otherwise while it still exists.
     storage: FileStorage,
     temporary: tempfile::TempPath,
-    /// The name that was asked for.
+    /// The path that the caller asked for.
     path: PathBuf,
-    /// Where it leads, when it is a symbolic link to something.
+    /// The target of that path, if it is a symbolic link.
     resolved: PathBuf,
 }
 
 impl Creation {
-    /// An empty, locked temporary beside `path`, or beside what a symbolic link of that name leads
-    /// to. Temporaries of the same target that were left by creators that are gone are removed.
+    /// An empty, locked temporary in the directory of `path`, or of the target if `path` is a symbolic
+    /// link. Removes temporaries of the same target whose creators no longer exist.
     pub(crate) fn begin(path: &Path) -> Result<Self> {
         let failed = |error| Error::io(context("creating", path), error);
         let is_link = fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink());
@@ -113,29 +114,29 @@ impl Creation {
         Ok(Self { storage, temporary, path: path.to_path_buf(), resolved })
     }
 
-    /// The name it shall have.
+    /// The path that it will have.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where the content goes.
+    /// The storage to write the content to.
     pub(crate) fn storage(&self) -> &FileStorage {
         &self.storage
     }
 
-    /// Flushes the content, and gives the file its name. It is still locked.
+    /// Flushes the content, and gives the file its name. It stays locked.
     ///
     /// # Errors
-    /// Any error leaves no temporary. What has the name is as it was, with one exception: when the
-    /// directory cannot be flushed after a replacement, the new file has the name, and a crash may
-    /// bring back the old one, whole. When something has the name that must not be replaced, the
+    /// After any error there is no temporary. A file with that name is unchanged, with one exception:
+    /// when the directory cannot be flushed after a replacement, the new file has the name, and a
+    /// crash may bring back the complete old file. If the path exists and must not be replaced, the
     /// error is an [`Error::Io`] whose source is `AlreadyExists`.
     pub(crate) fn publish(self, replace: Replace) -> Result<FileStorage> {
         let Self { storage, temporary, path, resolved } = self;
         let failed = |error| Error::io(context("creating", &path), error);
         if let Replace::This(old) = &replace {
             if !is_named(old.file(), &resolved) {
-                let detail = "the file that was to be replaced has lost its name meanwhile";
+                let detail = "the file to replace was renamed or removed in the meantime";
                 return Err(failed(io::Error::other(detail)));
             }
             keep_access(old.file(), storage.file()).map_err(failed)?;
@@ -148,7 +149,7 @@ impl Creation {
                 false
             }
             Replace::This(old) => {
-                // Elsewhere an open file cannot be replaced.
+                // Other systems cannot replace an open file.
                 let _old = cfg!(unix).then_some(old);
                 temporary.persist(&resolved).map_err(|refused| failed(refused.error))?;
                 true
@@ -156,8 +157,8 @@ impl Creation {
         };
         if let Err(error) = sync_dir(dir) {
             if !replaces {
-                // The name may not survive a crash, so the caller is told that there is no file,
-                // and that is made so. It is still locked, so nobody has begun to use it.
+                // The name may not survive a crash, so the file is removed and the caller gets an
+                // error. It is still locked, so no other process uses it.
                 let _ = fs::remove_file(&path);
             }
             return Err(Error::io(context("flushing the directory of the new", &path), error));
@@ -166,10 +167,10 @@ impl Creation {
     }
 }
 
-/// Says early that the name is taken, to spare the work. What decides is the rename.
+/// Checks early whether the path exists, to avoid needless work. The rename decides.
 ///
 /// # Errors
-/// [`Error::Io`], whose source is `AlreadyExists` when something has the name, or `InvalidInput`
+/// [`Error::Io`], whose source is `AlreadyExists` when the path exists, or `InvalidInput`
 /// for a symbolic link and for a path without a name.
 pub(crate) fn check_vacant(path: &Path) -> Result<()> {
     let failed = |error| Error::io(context("creating", path), error);
@@ -181,8 +182,8 @@ pub(crate) fn check_vacant(path: &Path) -> Result<()> {
     }
 }
 
-/// Gives the new file the owner and the permissions of the old one. Where the owner cannot be
-/// given, nobody but the new one gets in.
+/// Gives the new file the owner and the permissions of the old one. If the owner cannot be set, only
+/// the new owner gets access.
 #[cfg(unix)]
 fn keep_access(old: &File, new: &File) -> io::Result<()> {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
@@ -192,7 +193,7 @@ fn keep_access(old: &File, new: &File) -> io::Result<()> {
     new.set_permissions(fs::Permissions::from_mode(mode | 0o600))
 }
 
-/// Owners and permissions are those that the directory gives here.
+/// On this system the directory decides about owner and permissions.
 #[cfg(not(unix))]
 fn keep_access(_old: &File, _new: &File) -> io::Result<()> {
     Ok(())
@@ -205,7 +206,7 @@ fn has_kind(error: &Error, kind: io::ErrorKind) -> bool {
 /// The directory and the name of the file within it.
 fn split(path: &Path) -> io::Result<(&Path, &OsStr)> {
     let name = path.file_name().ok_or_else(|| {
-        io::Error::new(io::ErrorKind::InvalidInput, "the path does not end in the name of a file")
+        io::Error::new(io::ErrorKind::InvalidInput, "the path does not end in a file name")
     })?;
     let dir = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -214,17 +215,20 @@ fn split(path: &Path) -> io::Result<(&Path, &OsStr)> {
     Ok((dir, name))
 }
 
-/// Why the name cannot be taken. A symbolic link that leads nowhere is not something to open
-/// instead.
+/// Why the path cannot be used. A dangling symbolic link cannot be opened instead.
 fn occupied(found: &fs::Metadata) -> io::Error {
     if found.is_symlink() {
-        let detail = "a symbolic link has this name; create the file where it leads, or remove it";
+        let detail =
+            "a symbolic link has this name; create the file at its target, or remove the link";
         return io::Error::new(io::ErrorKind::InvalidInput, detail);
     }
-    io::Error::new(io::ErrorKind::AlreadyExists, "something with this name exists already")
+    io::Error::new(
+        io::ErrorKind::AlreadyExists,
+        "a file or directory with this name already exists",
+    )
 }
 
-/// What the temporaries of the file `name` begin with.
+/// The prefix of the names of `name`'s temporaries.
 fn prefix(name: &OsStr) -> OsString {
     let mut prefix = OsString::from(".");
     prefix.push(stem(name));
@@ -232,20 +236,20 @@ fn prefix(name: &OsStr) -> OsString {
     prefix
 }
 
-/// As much of the name as a temporary's has room for.
+/// As much of the name as fits a temporary's name.
 #[cfg(unix)]
 fn stem(name: &OsStr) -> &OsStr {
     use std::os::unix::ffi::OsStrExt;
     OsStr::from_bytes(name.as_bytes().get(..MAX_STEM_LEN).unwrap_or(name.as_bytes()))
 }
 
-/// As much of the name as a temporary's has room for.
+/// As much of the name as fits a temporary's name.
 #[cfg(not(unix))]
 fn stem(name: &OsStr) -> &OsStr {
     if name.len() <= MAX_STEM_LEN { name } else { OsStr::new("cloakroom") }
 }
 
-/// A new temporary file that is locked, and whose name is certainly still its own.
+/// A new temporary file that is locked and still has its name.
 fn locked_temporary(dir: &Path, name: &OsStr, path: &Path) -> Result<(File, tempfile::TempPath)> {
     let prefix = prefix(name);
     let mut builder = tempfile::Builder::new();
@@ -258,7 +262,7 @@ fn locked_temporary(dir: &Path, name: &OsStr, path: &Path) -> Result<(File, temp
         let (file, temporary) =
             created.map_err(|error| Error::io(context("creating", path), error))?.into_parts();
         match lock(&file, path, Access::Write) {
-            // From here on no cleaner removes it, because a cleaner locks first.
+            // From here on no other creator removes it, because that needs the lock.
             Ok(()) if is_named(&file, &temporary) => return Ok((file, temporary)),
             Ok(()) | Err(Error::Locked { .. }) => {}
             Err(error) => return Err(error),
@@ -267,8 +271,8 @@ fn locked_temporary(dir: &Path, name: &OsStr, path: &Path) -> Result<(File, temp
     Err(Error::Locked { path: path.to_path_buf() })
 }
 
-/// Removes the temporaries of creators that were killed: those with a name like ours that nobody
-/// has locked. What cannot be removed is left, because it is in nobody's way.
+/// Removes the temporaries of creators that were killed: unlocked files with the name of a temporary
+/// of this target. One that cannot be removed stays, and does no harm.
 fn remove_orphans(dir: &Path, name: &OsStr) {
     let prefix = prefix(name);
     let Ok(entries) = fs::read_dir(dir) else { return };
@@ -302,7 +306,7 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Makes the names in a directory durable, which this system does by itself.
+/// Makes the names in a directory durable. This system does so by itself.
 #[cfg(not(unix))]
 fn sync_dir(_dir: &Path) -> io::Result<()> {
     Ok(())
@@ -329,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_created_file_is_whole_locked_and_its_owners_only() {
+    fn a_created_file_is_complete_locked_and_accessible_to_its_owner_only() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("edge.cloak");
         let storage = FileStorage::create(&path, hello).unwrap();
@@ -348,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn the_content_is_locked_and_invisible_while_it_is_written() {
+    fn the_file_is_locked_and_not_at_its_path_while_it_is_written() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("edge.cloak");
         FileStorage::create(&path, |_| {
@@ -375,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_appears_meanwhile_is_left_alone() {
+    fn a_file_that_appears_in_the_meantime_is_unchanged() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("edge.cloak");
         let late = FileStorage::create(&path, |_| {
@@ -391,10 +395,10 @@ mod tests {
     }
 
     #[test]
-    fn opening_or_creating_takes_whichever_is_there() {
+    fn open_or_create_opens_a_file_that_exists_and_creates_one_otherwise() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("edge.cloak");
-        // The file appears between the look and the rename, and is opened instead.
+        // The file appears between the check and the rename, and is opened instead.
         let raced = FileStorage::open_or_create(&path, |_| {
             drop(FileStorage::create(&path, hello).unwrap());
             Ok(())
@@ -414,8 +418,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for name in [
             ".edge.cloak.abcdefghi1.new",  // an orphan
-            ".edge.cloak.abcdefghi2.new",  // locked below: its creator lives
-            ".other.cloak.abcdefghi3.new", // another room's
+            ".edge.cloak.abcdefghi2.new",  // locked below: its creator is alive
+            ".other.cloak.abcdefghi3.new", // of another room
             ".edge.cloak.backup.new",      // not ours: too short
             ".edge.cloak.abcdefgh-4.new",  // not ours: not alphanumeric
             "edge.cloak.abcdefghi5.new",   // not ours: visible
@@ -453,7 +457,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_link_that_leads_nowhere_is_an_error_and_not_a_loop() {
+    fn a_dangling_link_is_an_error_and_not_a_loop() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("edge.cloak");
         std::os::unix::fs::symlink(dir.path().join("nowhere"), &path).unwrap();
@@ -471,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_creators_at_once_one_wins_and_the_others_find_its_file() {
+    fn of_many_concurrent_creators_one_succeeds_and_the_others_open_its_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("edge.cloak");
         let created: usize = std::thread::scope(|scope| {

@@ -1,13 +1,13 @@
 //! A locked file.
 //!
 //! Invariants:
-//! 1. The whole file is locked for as long as a [`FileStorage`] lives, exclusively by whoever may
-//!    write and shared by those who only read, and the path named this very file when the lock was
-//!    taken. So nobody else who respects the lock writes to it or truncates it.
-//! 2. `len` is the length of the file as this storage left it. A write is checked against it,
-//!    because the system would silently grow the file instead.
+//! 1. The whole file is locked for as long as a [`FileStorage`] lives, exclusively by a writer and
+//!    shared by readers, and the path named this file when the lock was taken. So no other process
+//!    that respects the lock writes to the file or truncates it.
+//! 2. `len` is the length that this storage gave the file. A write is checked against it, because
+//!    the system would silently extend the file instead.
 
-use super::{Storage, StorageView};
+use super::{Storage, StorageView, positioned};
 use crate::error::{Error, Result};
 use parking_lot::Mutex;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -16,43 +16,41 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// How often [`FileStorage::open`] starts over because the file was replaced between opening and
-/// locking it. Each round takes another process that replaces the file in that moment, so a few are
-/// plenty.
+/// How often [`FileStorage::open`] retries because the file was replaced between opening and locking
+/// it. Each retry needs another process that replaces the file in that moment, so a few suffice.
 const MAX_OPEN_ATTEMPTS: usize = 16;
 
 /// What a file is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
-    /// Reading only, beside others who only read.
+    /// Reading, together with other readers.
     Read,
-    /// Reading and writing, alone.
+    /// Reading and writing, exclusively.
     Write,
 }
 
-/// A file that is open and locked as a whole, until it is closed or the last clone of this is
-/// dropped.
+/// A file that is open and locked as a whole until it is closed or the last clone is dropped.
 #[derive(Debug, Clone)]
 pub(crate) struct FileStorage {
-    shared: Arc<Shared>,
-    /// A descriptor of its own to flush through, if this is a separate handle.
+    shared: Arc<OpenFile>,
+    /// The descriptor to flush through, if this is a separate handle.
     own: Option<Arc<File>>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct OpenFile {
     file: File,
     len: AtomicU64,
-    /// Held while the length changes, so that two changes cannot mix.
+    /// Held while the length changes, so that two changes cannot interleave.
     resizing: Mutex<()>,
-    /// Set for good once the system has refused a write with the data-sync flag.
+    /// Set for good when the system has refused a write with the data-sync flag.
     durable_writes_unsupported: AtomicBool,
 }
 
-impl Drop for Shared {
+impl Drop for OpenFile {
     fn drop(&mut self) {
-        // Closing the descriptor alone keeps the lock for as long as another process has inherited
-        // it, be it only for the moment between the fork and the exec of a child.
+        // Closing the descriptor alone would keep the lock for as long as another process has
+        // inherited it, for example between the fork and the exec of a child.
         let _ = self.file.unlock();
     }
 }
@@ -61,18 +59,17 @@ impl FileStorage {
     /// Opens the file at `path`, which must exist, and locks it. Nothing is written to it.
     ///
     /// # Errors
-    /// [`Error::Locked`] when somebody has it open, [`Error::NotCloakroom`] when it is not a
-    /// regular file, and [`Error::Io`] otherwise; its source is `NotFound` when there is no such
-    /// file.
+    /// [`Error::Locked`] when it is open elsewhere, [`Error::NotCloakroom`] when it is not a regular
+    /// file, and [`Error::Io`] otherwise; its source is `NotFound` when there is no such file.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         Self::open_for(path, Access::Write)
     }
 
-    /// Opens the file at `path`, which must exist, without the right to write to it, and locks it
-    /// against writers. Any number of readers may have it open.
+    /// Opens the file at `path`, which must exist, for reading only, and locks it against writers.
+    /// Any number of readers may have it open.
     ///
     /// # Errors
-    /// As [`FileStorage::open`]; [`Error::Locked`] when somebody has it open for writing.
+    /// As [`FileStorage::open`]; [`Error::Locked`] when it is open for writing elsewhere.
     pub(crate) fn open_read_only(path: &Path) -> Result<Self> {
         Self::open_for(path, Access::Read)
     }
@@ -92,7 +89,7 @@ impl FileStorage {
     pub(super) fn from_locked(file: File, path: &Path) -> Result<Self> {
         let len =
             file.metadata().map_err(|error| Error::io(context("examining", path), error))?.len();
-        let shared = Shared {
+        let shared = OpenFile {
             file,
             len: AtomicU64::new(len),
             resizing: Mutex::new(()),
@@ -101,18 +98,18 @@ impl FileStorage {
         Ok(Self { shared: Arc::new(shared), own: None })
     }
 
-    /// The descriptor whose flushes this handle hears of.
+    /// The descriptor through which this handle flushes.
     fn flushed(&self) -> &File {
         self.own.as_deref().unwrap_or(&self.shared.file)
     }
 
-    /// The file itself, for those who give it a name.
+    /// The file itself, for its creation.
     pub(super) fn file(&self) -> &File {
         &self.shared.file
     }
 
-    /// Asks the system to forget what it keeps of the file in memory, so that it is read from the
-    /// disk next. What is not flushed stays. A system that does not know how goes on as before.
+    /// Asks the system to drop its cached pages of the file, so that the next read comes from the
+    /// disk. Pages that are not flushed stay. Does nothing on systems without such a call.
     pub(crate) fn forget_cached(&self) {
         #[cfg(target_os = "linux")]
         {
@@ -132,13 +129,12 @@ impl FileStorage {
 
 impl Storage for FileStorage {
     fn len(&self) -> io::Result<u64> {
-        // Asked of the system, so that a file that somebody shortened behind the lock's back is
-        // noticed.
+        // Read from the system, to notice a file that was shortened in spite of the lock.
         Ok(self.shared.file.metadata()?.len())
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        // Offsets that the system cannot express are past the end like any other.
+        // An offset that the system cannot express is beyond the end, like any other.
         super::check_read(i64::MAX as u64, offset, buf.len())?;
         positioned::read_exact(&self.shared.file, offset, buf)
     }
@@ -152,7 +148,7 @@ impl Storage for FileStorage {
         self.check_write(offset, data.len())?;
         if !self.shared.durable_writes_unsupported.load(Ordering::Relaxed) {
             match positioned::write_all_durable(self.flushed(), offset, data) {
-                // The flag is newer than the call, and a filesystem may know neither.
+                // The flag is newer than the system call, and a filesystem may support neither.
                 Err(error)
                     if matches!(
                         error.kind(),
@@ -176,8 +172,7 @@ impl Storage for FileStorage {
         let _resizing = self.shared.resizing.lock();
         let old_len = self.shared.file.metadata()?.len();
         if len < old_len {
-            // Shortened first in our books, so that no write passes the check and grows the file
-            // again.
+            // `len` is reduced first, so that no write passes the check and extends the file again.
             self.shared.len.store(len, Ordering::Release);
             if let Err(error) = self.shared.file.set_len(len) {
                 self.shared.len.store(old_len, Ordering::Release);
@@ -190,19 +185,16 @@ impl Storage for FileStorage {
         Ok(())
     }
 
-    #[expect(
-        unsafe_code,
-        reason = "a memory map cannot be made without; the lock is what makes it sound"
-    )]
+    #[expect(unsafe_code, reason = "a memory map needs it; the file lock makes it sound")]
     fn view(&self, offset: u64, len: usize) -> io::Result<StorageView> {
-        // A map beyond the end would fault when it is read.
+        // A read of a map beyond the end of the file would fault.
         super::check_read(self.len()?, offset, len)?;
         if len == 0 {
             return Ok(StorageView::Owned(Vec::new()));
         }
         let mut options = memmap2::MmapOptions::new();
         options.offset(offset).len(len);
-        // SAFETY: the map is read-only and lies within the file (checked above). Its bytes do not
+        // SAFETY: the map is read-only and is within the file (checked above). Its bytes do not
         // change and the file is not shortened while it lives: within this process by the contract
         // of `Storage::view`, and by others because the whole file is locked for as long as this
         // storage is open: exclusively, or shared with openers who cannot write.
@@ -210,8 +202,8 @@ impl Storage for FileStorage {
         Ok(StorageView::Mapped(map))
     }
 
-    /// Linux tells each open file description once that something could not be written back. With
-    /// one for two flushes at the same time, the other would take what was lost for durable.
+    /// Linux reports a failed write-back once to each open file description. If two concurrent
+    /// flushes shared one description, one of them would take lost writes for durable.
     fn separate(&self) -> io::Result<Option<Arc<dyn Storage>>> {
         let own = Arc::new(open_again(&self.shared.file)?);
         Ok(Some(Arc::new(Self { shared: Arc::clone(&self.shared), own: Some(own) })))
@@ -222,28 +214,28 @@ impl Storage for FileStorage {
     }
 
     fn close(&self) {
-        // An error leaves the lock until the last clone is dropped, which is all that can be done.
+        // After an error the lock is released when the last clone is dropped.
         let _ = self.shared.file.unlock();
     }
 }
 
-/// What is being done to which file, for the context of an error.
+/// The context of an error: the operation and the file.
 pub(super) fn context(doing: &str, path: &Path) -> String {
     format!("{doing} {}", path.display())
 }
 
-/// Opens a regular file, or says why that cannot be.
+/// Opens a regular file. The error says why it cannot be opened.
 pub(super) fn open_regular(path: &Path, access: Access) -> Result<File> {
     let failed = |error| open_error(path, access, error);
-    // Asked before opening, because opening some kinds of file (a tape, a serial line) is an act of
-    // its own.
+    // Checked before opening, because opening some kinds of file (a tape, a serial line) has an
+    // effect.
     let metadata = fs::metadata(path).map_err(failed)?;
     if !metadata.is_file() {
         return Err(not_regular(path, &metadata));
     }
     let file =
         OpenOptions::new().read(true).write(access == Access::Write).open(path).map_err(failed)?;
-    // Asked again of what was opened, because the name may have changed hands.
+    // Checked again for the opened file, because the path may name another file by now.
     let metadata = file.metadata().map_err(failed)?;
     if !metadata.is_file() {
         return Err(not_regular(path, &metadata));
@@ -259,18 +251,17 @@ fn not_regular(path: &Path, metadata: &fs::Metadata) -> Error {
 fn open_error(path: &Path, access: Access, error: io::Error) -> Error {
     let advice = match (error.kind(), access) {
         (io::ErrorKind::PermissionDenied, Access::Write) => {
-            " (a room is read and written, so it needs both permissions, unless it is opened read-only)"
+            " (a room needs read and write permission, unless it is opened read-only)"
         }
         (io::ErrorKind::ReadOnlyFilesystem, Access::Write) => {
-            " (a room is read and written, but this filesystem is read-only; open it read-only, or copy the file to \
-             a filesystem that is not)"
+            " (this filesystem is read-only; open the room read-only, or copy the file to a writable filesystem)"
         }
         _ => "",
     };
     Error::io(format!("{}{advice}", context("opening", path)), error)
 }
 
-/// Locks the whole file, without waiting: alone to write, together with others to read.
+/// Locks the whole file without waiting: exclusively to write, shared to read.
 pub(super) fn lock(file: &File, path: &Path, access: Access) -> Result<()> {
     let locked = match access {
         Access::Read => file.try_lock_shared(),
@@ -283,7 +274,7 @@ pub(super) fn lock(file: &File, path: &Path, access: Access) -> Result<()> {
     }
 }
 
-/// Whether `path` names this very file. A lock on a file that was meanwhile renamed or removed
+/// Whether `path` names this file. A lock on a file that was renamed or removed in the meantime
 /// protects nothing.
 #[cfg(unix)]
 pub(super) fn is_named(file: &File, path: &Path) -> bool {
@@ -294,8 +285,7 @@ pub(super) fn is_named(file: &File, path: &Path) -> bool {
     }
 }
 
-/// Whether `path` names this very file. Here a file that is open can be neither renamed nor
-/// removed.
+/// Whether `path` names this file. On this system an open file can be neither renamed nor removed.
 #[cfg(not(unix))]
 pub(super) fn is_named(_file: &File, path: &Path) -> bool {
     path.exists()
@@ -310,23 +300,22 @@ fn reserve(file: &File, old_len: u64, len: u64) -> io::Result<()> {
         Ok(()) => Ok(()),
         Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => file.set_len(len),
         Err(errno) => {
-            // A reservation that found the disk full may have grown the file part of the way.
-            // Giving that back can fail too, and then leaves zeros at the end that the next growth
-            // takes in.
+            // A reservation that found the disk full may have extended the file in part. If undoing
+            // that fails too, zeros stay at the end, and the next growth includes them.
             let _ = file.set_len(old_len);
             Err(errno.into())
         }
     }
 }
 
-/// Grows the file. Space cannot be reserved here.
+/// Grows the file. This system cannot reserve space.
 #[cfg(not(target_os = "linux"))]
 fn reserve(file: &File, _old_len: u64, len: u64) -> io::Result<()> {
     file.set_len(len)
 }
 
-/// Opens the same file again: another open file description, where the system has a way to do that
-/// whatever the file is called by now, else another handle of the same one.
+/// Opens the same file again. The result is another open file description if the system can open it
+/// whatever its path is by now, and otherwise another handle of the same description.
 fn open_again(file: &File) -> io::Result<File> {
     #[cfg(target_os = "linux")]
     {
@@ -337,85 +326,6 @@ fn open_again(file: &File) -> io::Result<File> {
         }
     }
     file.try_clone()
-}
-
-/// Reads and writes at a position, without a cursor that threads would share.
-#[cfg(unix)]
-mod positioned {
-    use std::fs::File;
-    use std::io;
-    use std::os::unix::fs::FileExt;
-
-    pub(super) fn read_exact(file: &File, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        file.read_exact_at(buf, offset)
-    }
-
-    pub(super) fn write_all(file: &File, offset: u64, data: &[u8]) -> io::Result<()> {
-        file.write_all_at(data, offset)
-    }
-
-    /// Writes and flushes these bytes in one call of the system; `Unsupported` or `InvalidInput`
-    /// when it has none.
-    #[cfg(target_os = "linux")]
-    pub(super) fn write_all_durable(
-        file: &File,
-        mut offset: u64,
-        mut data: &[u8],
-    ) -> io::Result<()> {
-        use rustix::io::{ReadWriteFlags, pwritev2, retry_on_intr};
-        while !data.is_empty() {
-            let written = retry_on_intr(|| {
-                pwritev2(file, &[io::IoSlice::new(data)], offset, ReadWriteFlags::DSYNC)
-            })?;
-            data = data.get(written..).unwrap_or_default();
-            offset += written as u64;
-            if written == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
-            }
-        }
-        Ok(())
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    pub(super) fn write_all_durable(_file: &File, _offset: u64, _data: &[u8]) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-}
-
-/// Reads and writes at a position. The system moves a cursor along, which nobody here uses.
-#[cfg(windows)]
-mod positioned {
-    use std::fs::File;
-    use std::io;
-    use std::os::windows::fs::FileExt;
-
-    pub(super) fn read_exact(file: &File, mut offset: u64, mut buf: &mut [u8]) -> io::Result<()> {
-        while !buf.is_empty() {
-            let read = file.seek_read(buf, offset)?;
-            if read == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            buf = buf.get_mut(read..).unwrap_or_default();
-            offset += read as u64;
-        }
-        Ok(())
-    }
-
-    pub(super) fn write_all(file: &File, mut offset: u64, mut data: &[u8]) -> io::Result<()> {
-        while !data.is_empty() {
-            let written = file.seek_write(data, offset)?;
-            if written == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
-            }
-            data = data.get(written..).unwrap_or_default();
-            offset += written as u64;
-        }
-        Ok(())
-    }
-
-    pub(super) fn write_all_durable(_file: &File, _offset: u64, _data: &[u8]) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
 }
 
 #[cfg(test)]
@@ -438,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn it_keeps_the_contract_of_a_storage() {
+    fn a_file_storage_satisfies_the_contract_of_a_storage() {
         let (_dir, path) = room(b"");
         crate::storage::contract::check(&FileStorage::open(&path).unwrap());
     }
@@ -468,14 +378,14 @@ mod tests {
     }
 
     #[test]
-    fn readers_share_a_file_that_writers_have_alone() {
+    fn readers_share_a_file_and_a_writer_has_it_exclusively() {
         let (_dir, path) = room(b"read by many");
         let locked = |outcome: Result<FileStorage>| matches!(outcome, Err(Error::Locked { .. }));
         let first = FileStorage::open_read_only(&path).unwrap();
         let second = FileStorage::open_read_only(&path).unwrap();
         assert!(locked(FileStorage::open(&path)));
         drop(first);
-        assert!(locked(FileStorage::open(&path)), "the second reader is still there");
+        assert!(locked(FileStorage::open(&path)), "the second reader still has it open");
         drop(second);
         let writer = FileStorage::open(&path).unwrap();
         assert!(locked(FileStorage::open_read_only(&path)));
@@ -484,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn the_system_refuses_whatever_would_change_a_file_that_is_read() {
+    fn the_system_refuses_to_change_a_file_opened_read_only() {
         let (_dir, path) = room(b"read only");
         let storage = FileStorage::open_read_only(&path).unwrap();
         storage.write_at(0, b"R").unwrap_err();
@@ -496,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_opener_is_told_the_path() {
+    fn a_second_open_fails_with_the_path() {
         let (_dir, path) = room(b"x");
         let first = FileStorage::open(&path).unwrap();
         match FileStorage::open(&path) {
@@ -539,7 +449,7 @@ mod tests {
     #[test]
     fn a_file_that_may_not_be_written_is_refused_with_advice() {
         for (kind, advice) in [
-            (io::ErrorKind::PermissionDenied, "both permissions"),
+            (io::ErrorKind::PermissionDenied, "read and write permission"),
             (io::ErrorKind::ReadOnlyFilesystem, "copy the file"),
         ] {
             let error = open_error(Path::new("edge.cloak"), Access::Write, kind.into());
@@ -571,7 +481,7 @@ mod tests {
         use std::os::unix::fs::MetadataExt;
         let (dir, path) = room(b"");
         let storage = FileStorage::open(&path).unwrap();
-        // Whether the filesystem under the test can reserve at all is asked of another file.
+        // Another file shows whether this filesystem can reserve space.
         let probe = File::create(dir.path().join("probe")).unwrap();
         let flags = rustix::fs::FallocateFlags::empty();
         if rustix::fs::fallocate(&probe, flags, 0, 1 << 20).is_err() {
@@ -588,7 +498,10 @@ mod tests {
         let storage = FileStorage::open(&path).unwrap();
         assert!(storage.set_len(i64::MAX as u64).is_err());
         assert_eq!(storage.len().unwrap(), 3);
-        assert!(storage.write_at(3, b"d").is_err(), "the bound moved although the growth failed");
+        assert!(
+            storage.write_at(3, b"d").is_err(),
+            "the length changed although the growth failed"
+        );
         storage.write_at(0, b"x").unwrap();
     }
 

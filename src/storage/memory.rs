@@ -1,4 +1,4 @@
-//! A buffer that behaves like a file, for rooms that live only in memory.
+//! A buffer that behaves like a file, for rooms in memory.
 
 use super::{Storage, StorageView, check_read, check_write};
 use parking_lot::RwLock;
@@ -72,8 +72,7 @@ pub(super) fn slice_mut(bytes: &mut [u8], offset: u64, len: usize) -> io::Result
     found.ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
-/// Cuts the buffer off or fills it up with zeros. Memory that is not to be had is an error, not an
-/// abort.
+/// Truncates the buffer or extends it with zeros. Too little memory is an error, not an abort.
 pub(super) fn resize(bytes: &mut Vec<u8>, len: u64) -> io::Result<()> {
     let out_of_memory = || io::Error::from(io::ErrorKind::OutOfMemory);
     let len = usize::try_from(len).map_err(|_| out_of_memory())?;
@@ -87,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_keeps_the_contract_of_a_storage() {
+    fn a_memory_storage_satisfies_the_contract_of_a_storage() {
         crate::storage::contract::check(&MemoryStorage::new());
     }
 

@@ -1,13 +1,14 @@
-//! The one place that touches a disk.
+//! The only folder that accesses files.
 //!
 //! Everything above works on a [`Storage`]: a flat range of bytes that can be read, written,
 //! flushed and resized. [`FileStorage`] is a locked file, [`MemoryStorage`] a buffer, and the
-//! fault-injecting twin (feature `testing`) records what it is told and yields every state that a
-//! crash could legally leave.
+//! simulated storage (feature `testing`) injects faults and yields every state that a crash could
+//! legally leave.
 
 mod create;
 mod file;
 mod memory;
+mod positioned;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod sim;
 mod superblock;
@@ -19,7 +20,7 @@ pub(crate) use memory::MemoryStorage;
 pub(crate) use superblock::OLDEST_VERSION;
 pub(crate) use superblock::{FORMAT_VERSION, Superblock};
 
-/// For the fuzzers, which touch no files themselves.
+/// For the fuzzers, which do not access files themselves.
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use tempfile::tempdir;
 
@@ -30,27 +31,27 @@ use std::sync::Arc;
 
 /// A flat, resizable range of bytes with explicit durability.
 ///
-/// # What is assumed of an implementation
-/// 1. A write that returned is seen by every later read through the same storage.
+/// # Requirements of an implementation
+/// 1. Every later read through the same storage sees a write that has returned.
 /// 2. What was written before a [`sync_data`](Storage::sync_data) began is durable when it returns
 ///    `Ok`, and so are the length and the bytes of a
 ///    [`write_at_durable`](Storage::write_at_durable) that returned `Ok`.
 /// 3. A crash keeps, of each write that was not flushed, any subset of its 512-byte sectors, each
 ///    either old or new.
-/// 4. After a failed flush nothing is known about the writes it covered; it is never retried on the
-///    same handle.
+/// 4. After a failed flush nothing is known about the writes that it covered. It is never retried on
+///    the same handle.
 #[cfg_attr(
     any(test, feature = "testing"),
-    expect(clippy::len_without_is_empty, reason = "a storage is never meaningfully empty")
+    expect(clippy::len_without_is_empty, reason = "an empty storage has no meaning")
 )]
 pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// The length in bytes.
     fn len(&self) -> io::Result<u64>;
 
-    /// Fills `buf` from `offset` on; a read past the end is `UnexpectedEof`.
+    /// Fills `buf` from `offset` on. A read past the end is `UnexpectedEof`.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()>;
 
-    /// Writes all of `data` at `offset`, which lies within the length. Not durable until flushed.
+    /// Writes all of `data` at `offset`, within the length. Not durable until flushed.
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()>;
 
     /// Writes all of `data` at `offset` and returns when these bytes (not those of earlier writes)
@@ -64,29 +65,29 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// them does not find the disk full.
     fn set_len(&self, len: u64) -> io::Result<()>;
 
-    /// A read-only view of `len` bytes from `offset` on, as they are now. Nobody writes to that
-    /// range while the view lives.
+    /// A read-only view of `len` bytes from `offset` on. The caller makes sure that nothing writes to
+    /// that range while the view lives.
     fn view(&self, offset: u64, len: usize) -> io::Result<StorageView>;
 
-    /// The same bytes through a handle of its own, if there is such a thing: a system that tells
-    /// each handle once of a failed flush then tells both. Closing is left to the first.
+    /// Another handle of the same bytes, if the storage has handles: an operating system that reports
+    /// a failed flush once per handle then reports it to both. Closing is left to the first.
     fn separate(&self) -> io::Result<Option<Arc<dyn Storage>>> {
         Ok(None)
     }
 
-    /// Whether it is the file that `path` names.
+    /// Whether this is the file at `path`.
     fn is_at(&self, _path: &std::path::Path) -> bool {
         false
     }
 
-    /// Lets others open it. Nothing is read or written afterwards.
+    /// Releases the lock, so that others can open it. Nothing is read or written afterwards.
     fn close(&self) {}
 }
 
 /// Bytes lent by [`Storage::view`]: a memory map, or a copy.
 #[derive(Debug)]
 pub enum StorageView {
-    /// A read-only memory map and where in it the bytes begin.
+    /// A read-only memory map.
     Mapped(memmap2::Mmap),
     /// A copy.
     Owned(Vec<u8>),
@@ -103,31 +104,30 @@ impl Deref for StorageView {
     }
 }
 
-/// Refuses a read of `len` bytes at `offset` that passes the end of a storage of `end` bytes.
+/// Refuses a read of `len` bytes at `offset` beyond the end of a storage of `end` bytes.
 fn check_read(end: u64, offset: u64, len: usize) -> io::Result<()> {
     if offset.checked_add(len as u64).is_some_and(|read_end| read_end <= end) {
         return Ok(());
     }
-    let detail = format!("a read of {len} bytes at offset {offset} passes the end at {end}");
+    let detail = format!("a read of {len} bytes at offset {offset} goes beyond the end at {end}");
     Err(io::Error::new(io::ErrorKind::UnexpectedEof, detail))
 }
 
-/// Refuses a write of `len` bytes at `offset` that passes the end of a storage of `end` bytes.
+/// Refuses a write of `len` bytes at `offset` beyond the end of a storage of `end` bytes.
 fn check_write(end: u64, offset: u64, len: usize) -> io::Result<()> {
     if offset.checked_add(len as u64).is_some_and(|write_end| write_end <= end) {
         return Ok(());
     }
-    let detail =
-        format!("a write of {len} bytes at offset {offset} passes the end at {end}; grow it first");
+    let detail = format!("a write of {len} bytes at offset {offset} goes beyond the end at {end}");
     Err(io::Error::new(io::ErrorKind::InvalidInput, detail))
 }
 
-/// What every storage must do, checked against each of them.
+/// The contract of [`Storage`], checked for each implementation.
 #[cfg(test)]
 mod contract {
     use super::*;
 
-    /// Takes an empty storage through its paces.
+    /// Checks the contract with an empty storage.
     pub(super) fn check(storage: &dyn Storage) {
         let read = |offset: u64, len: usize| {
             let mut buf = vec![0xEE; len];
@@ -135,7 +135,7 @@ mod contract {
         };
         assert_eq!(storage.len().unwrap(), 0);
 
-        // Growth adds zeros; a write is seen at once.
+        // Growth adds zeros. A write is visible at once.
         storage.set_len(10_000).unwrap();
         assert_eq!(storage.len().unwrap(), 10_000);
         assert_eq!(read(0, 10_000).unwrap(), vec![0; 10_000]);
@@ -145,7 +145,7 @@ mod contract {
         assert_eq!(read(9_996, 4).unwrap(), b"tail");
         storage.sync_data().unwrap();
 
-        // Nothing reaches past the end, and a refused write leaves nothing behind.
+        // No call goes beyond the end, and a refused write changes nothing.
         assert_eq!(read(9_997, 4).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         assert_eq!(read(u64::MAX, 4).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         let refused = |outcome: io::Result<()>| outcome.unwrap_err().kind();
@@ -161,7 +161,7 @@ mod contract {
         assert_eq!(storage.view(9_997, 4).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         assert_eq!(storage.view(u64::MAX, 4).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
 
-        // What was cut off does not come back.
+        // Bytes that were cut off do not return.
         storage.set_len(4_095).unwrap();
         assert_eq!(read(4_090, 5).unwrap(), b"acros");
         assert_eq!(refused(storage.write_at(4_095, b"x")), io::ErrorKind::InvalidInput);

@@ -20,10 +20,10 @@ use std::path::Path;
 
 const MAGIC: [u8; 8] = *b"CLOAKRM\0";
 
-/// The format this build writes, and the newest it reads.
+/// The format version that this build writes, and the newest that it reads.
 pub(crate) const FORMAT_VERSION: u32 = 1;
 
-/// The oldest format that this build makes one of its own out of. Tests have made-up older ones.
+/// The oldest format version that this build can migrate. Tests have made-up older ones.
 pub(crate) const OLDEST_VERSION: u32 =
     if cfg!(any(test, feature = "testing")) { 0 } else { FORMAT_VERSION };
 
@@ -44,28 +44,28 @@ type Block = [u8; BLOCK_SIZE];
 pub(crate) struct Superblock {
     /// The format version of everything else in the file.
     pub(crate) version: u32,
-    /// Tells this file from every other.
+    /// Identifies the file.
     pub(crate) file_id: [u8; 16],
-    /// Where the first log segment begins.
+    /// The offset of the first log segment.
     pub(crate) log_offset: u64,
     /// The size of each log segment in bytes.
     pub(crate) segment_size: u64,
-    /// Where the B-tree begins; it reaches to the end of the file.
+    /// The offset of the B-tree, which extends to the end of the file.
     pub(crate) btree_offset: u64,
     /// When the file was created, in milliseconds since the Unix epoch.
     pub(crate) created_at_ms: u64,
 }
 
-/// What one copy turned out to be.
+/// The state of one copy.
 #[derive(Debug, PartialEq, Eq)]
-enum Copy {
-    /// The magic is not there, or the file ends before it.
+enum CopyState {
+    /// It has no magic, or the file ends before it.
     Foreign,
-    /// The magic is there, but the block is cut off or its checksum is wrong.
+    /// It has the magic, but the block is cut off or its checksum is wrong.
     Damaged(&'static str),
-    /// Intact, and of a version that this build does not know yet.
+    /// Intact, and of a version newer than this build.
     Newer(u32),
-    /// Intact, and of a version that this build does not know any more.
+    /// Intact, and of a version that this build can no longer migrate.
     TooOld(u32),
     /// Intact, but it contradicts itself.
     Invalid(String),
@@ -87,7 +87,7 @@ impl Superblock {
     }
 
     /// Writes both copies, one durably before the other, so that a crash can tear only one of them.
-    /// Call it when the rest of a new file is durable, because it is what makes the file a room.
+    /// Call it when the rest of a new file is durable, because it makes the file a valid room.
     pub(crate) fn write(&self, storage: &dyn Storage) -> Result<()> {
         let block = self.encode();
         for copy in 0..COPIES {
@@ -100,8 +100,8 @@ impl Superblock {
     /// version. Nothing is written.
     ///
     /// # Errors
-    /// [`Error::OutdatedVersion`] when it is of an older one that opening it for writing makes one
-    /// of this version, and those of [`read_any`](Self::read_any).
+    /// [`Error::OutdatedVersion`] when the version is older and opening the file for writing would
+    /// migrate it, and those of [`read_any`](Self::read_any).
     pub(crate) fn read(storage: &dyn Storage, path: &Path) -> Result<Superblock> {
         let superblock = Self::read_any(storage, path)?;
         let (found, current) = (superblock.version, FORMAT_VERSION);
@@ -111,7 +111,7 @@ impl Superblock {
         Ok(superblock)
     }
 
-    /// The same for a file of any version from [`OLDEST_VERSION`] on.
+    /// Reads the superblock of a file of any version from [`OLDEST_VERSION`] on.
     ///
     /// # Errors
     /// The first row that applies decides:
@@ -123,7 +123,7 @@ impl Superblock {
         let file_len = storage.len().map_err(failed)?;
         let mut copies = Vec::with_capacity(2);
         for copy in 0..COPIES {
-            // A file that is cut off inside a copy is judged by what is left of it.
+            // If the file ends inside a copy, the rest of that copy decides.
             let offset = copy * BLOCK_SIZE as u64;
             let available = file_len.saturating_sub(offset).min(BLOCK_SIZE as u64);
             let mut bytes = vec![0; usize::try_from(available).unwrap_or(BLOCK_SIZE)];
@@ -145,8 +145,8 @@ impl Superblock {
         Ok(found.chunks(BLOCK_SIZE).all(|copy| copy == block))
     }
 
-    /// Rewrites each copy that is not this superblock, and says whether there was one. Call it when
-    /// the file may be written to: a copy that decayed is a copy that no longer protects.
+    /// Rewrites each copy that is not this superblock, and returns whether there was one. Call it when
+    /// the file may be written to: a damaged copy protects no longer.
     pub(crate) fn repair(&self, storage: &dyn Storage) -> Result<bool> {
         let block = self.encode();
         let mut repaired = false;
@@ -163,7 +163,7 @@ impl Superblock {
         Ok(repaired)
     }
 
-    /// What each of the two copies says, or what is wrong with it.
+    /// The content of each of the two copies, or what is wrong with it.
     pub(crate) fn read_copies(storage: &dyn Storage) -> [Result<Superblock, String>; 2] {
         [0, 1].map(|copy| {
             let mut block = [0; BLOCK_SIZE];
@@ -171,12 +171,14 @@ impl Superblock {
                 .read_at(copy * BLOCK_SIZE as u64, &mut block)
                 .map_err(|error| format!("it cannot be read: {error}"))?;
             match Self::decode(&block) {
-                Copy::Good(superblock) => Ok(superblock),
-                Copy::Foreign => Err("it does not begin like one".to_owned()),
-                Copy::Damaged(detail) => Err(detail.to_owned()),
-                Copy::Invalid(detail) => Err(detail),
-                Copy::Newer(version) | Copy::TooOld(version) => {
-                    Err(format!("it is of format version {version}"))
+                CopyState::Good(superblock) => Ok(superblock),
+                CopyState::Foreign => {
+                    Err("it does not begin with the magic number of a cloakroom file".to_owned())
+                }
+                CopyState::Damaged(detail) => Err(detail.to_owned()),
+                CopyState::Invalid(detail) => Err(detail),
+                CopyState::Newer(version) | CopyState::TooOld(version) => {
+                    Err(format!("it has format version {version}"))
                 }
             }
         })
@@ -203,37 +205,37 @@ impl Superblock {
         block
     }
 
-    /// Judges one copy on its own.
-    fn decode(bytes: &[u8]) -> Copy {
+    /// Decides the state of one copy.
+    fn decode(bytes: &[u8]) -> CopyState {
         Self::decode_version(bytes, OLDEST_VERSION..=FORMAT_VERSION)
     }
 
-    /// The same for a build that knows these versions.
-    fn decode_version(bytes: &[u8], known: RangeInclusive<u32>) -> Copy {
+    /// Decides the state of one copy, for a build that knows these versions.
+    fn decode_version(bytes: &[u8], known: RangeInclusive<u32>) -> CopyState {
         if bytes.get(..MAGIC.len()) != Some(&MAGIC) {
-            return Copy::Foreign;
+            return CopyState::Foreign;
         }
         let Some(block) = bytes.first_chunk::<BLOCK_SIZE>() else {
-            return Copy::Damaged("the file ends inside it");
+            return CopyState::Damaged("the file ends inside it");
         };
         let (content, crc) = block.split_at(CRC_AT);
         if crc != crc32fast::hash(content).to_le_bytes() {
-            return Copy::Damaged("checksum mismatch");
+            return CopyState::Damaged("checksum mismatch");
         }
         let version = u32_at(block, 8);
         if version > *known.end() {
-            return Copy::Newer(version);
+            return CopyState::Newer(version);
         }
         if version < *known.start() {
-            return Copy::TooOld(version);
+            return CopyState::TooOld(version);
         }
         match Self::decode_fields(version, block) {
-            Ok(superblock) => Copy::Good(superblock),
-            Err(detail) => Copy::Invalid(detail),
+            Ok(superblock) => CopyState::Good(superblock),
+            Err(detail) => CopyState::Invalid(detail),
         }
     }
 
-    /// Reads the fields of an intact block, and compares each with those that it implies.
+    /// Reads the fields of an intact block, and checks that they are consistent.
     fn decode_fields(version: u32, block: &Block) -> Result<Superblock, String> {
         let expect = |what: &str, found: u64, expected: u64| {
             if found == expected {
@@ -264,16 +266,16 @@ impl Superblock {
             .and_then(|log_size| log_size.checked_add(LOG_OFFSET));
         let log_end =
             log_end.ok_or_else(|| format!("the segment size {segment_size} is impossible"))?;
-        expect("the offset of the btree", superblock.btree_offset, log_end)?;
+        expect("the offset of the B-tree", superblock.btree_offset, log_end)?;
         if block.get(RESERVED_AT..CRC_AT).is_none_or(|rest| rest.iter().any(|byte| *byte != 0)) {
-            return Err("bytes are set that this format version leaves zero".to_owned());
+            return Err("bytes are set that are zero in this format version".to_owned());
         }
         Ok(superblock)
     }
 }
 
 /// The decision table of [`Superblock::read`].
-fn decide(file_len: u64, copies: Vec<Copy>, path: &Path) -> Result<Superblock> {
+fn decide(file_len: u64, copies: Vec<CopyState>, path: &Path) -> Result<Superblock> {
     let refused =
         |reason: &str| Error::NotCloakroom { path: path.to_path_buf(), reason: reason.to_owned() };
     let corrupted =
@@ -284,7 +286,7 @@ fn decide(file_len: u64, copies: Vec<Copy>, path: &Path) -> Result<Superblock> {
     }
     let newest = copies
         .iter()
-        .filter_map(|copy| if let Copy::Newer(found) = copy { Some(*found) } else { None });
+        .filter_map(|copy| if let CopyState::Newer(found) = copy { Some(*found) } else { None });
     if let Some(found) = newest.max() {
         return Err(Error::UnsupportedVersion {
             path: path.to_path_buf(),
@@ -294,7 +296,7 @@ fn decide(file_len: u64, copies: Vec<Copy>, path: &Path) -> Result<Superblock> {
     }
     let oldest = copies
         .iter()
-        .filter_map(|copy| if let Copy::TooOld(found) = copy { Some(*found) } else { None });
+        .filter_map(|copy| if let CopyState::TooOld(found) = copy { Some(*found) } else { None });
     if let Some(found) = oldest.max() {
         return Err(Error::VersionTooOld {
             path: path.to_path_buf(),
@@ -302,22 +304,22 @@ fn decide(file_len: u64, copies: Vec<Copy>, path: &Path) -> Result<Superblock> {
             oldest: OLDEST_VERSION,
         });
     }
-    if copies.iter().all(|copy| *copy == Copy::Foreign) {
-        return Err(refused("it does not begin like one"));
+    if copies.iter().all(|copy| *copy == CopyState::Foreign) {
+        return Err(refused("it does not begin with the magic number of a cloakroom file"));
     }
     let mut good: Option<Superblock> = None;
     let mut damage = Vec::new();
     for (name, copy) in ["A", "B"].into_iter().zip(copies) {
         match copy {
-            Copy::Invalid(detail) => return Err(corrupted(format!("copy {name}: {detail}"))),
-            Copy::Good(superblock) => match &good {
+            CopyState::Invalid(detail) => return Err(corrupted(format!("copy {name}: {detail}"))),
+            CopyState::Good(superblock) => match &good {
                 Some(first) if *first != superblock => {
                     return Err(corrupted("both copies are intact, but they differ".to_owned()));
                 }
                 _ => good = Some(superblock),
             },
-            Copy::Damaged(detail) => damage.push(format!("copy {name}: {detail}")),
-            Copy::Foreign | Copy::Newer(_) | Copy::TooOld(_) => {
+            CopyState::Damaged(detail) => damage.push(format!("copy {name}: {detail}")),
+            CopyState::Foreign | CopyState::Newer(_) | CopyState::TooOld(_) => {
                 damage.push(format!("copy {name}: not a superblock"))
             }
         }
@@ -326,7 +328,7 @@ fn decide(file_len: u64, copies: Vec<Copy>, path: &Path) -> Result<Superblock> {
     if file_len < good.btree_offset {
         let btree_offset = good.btree_offset;
         return Err(corrupted(format!(
-            "the file has {file_len} bytes, but its log alone reaches to {btree_offset}; it was cut off"
+            "the file has {file_len} bytes, but its log ends at {btree_offset}: the file was cut off"
         )));
     }
     Ok(good)
@@ -343,7 +345,7 @@ fn seal(block: &mut Block) {
     crc.copy_from_slice(&crc32fast::hash(content).to_le_bytes());
 }
 
-/// The bytes of a field. Every field lies inside the block, so there is no other case.
+/// The bytes of a field. Every field is within the block, so there is no other case.
 fn bytes_at<const N: usize>(block: &Block, offset: usize) -> [u8; N] {
     block.get(offset..).and_then(<[u8]>::first_chunk).copied().unwrap_or([0; N])
 }
@@ -367,7 +369,7 @@ mod tests {
         Superblock::new(SEGMENT_SIZE, 1_700_000_000_123, *b"0123456789abcdef")
     }
 
-    /// A file with these two copies and room for the log.
+    /// A file with these two copies and space for the log.
     fn file(copies: [Block; 2]) -> MemoryStorage {
         let mut bytes = copies.concat();
         bytes.resize(usize::try_from(superblock().btree_offset).unwrap(), 0);
@@ -399,7 +401,7 @@ mod tests {
     fn newer() -> Block {
         sealed(|block| {
             block[8] = 2;
-            // A newer version may mean anything by the rest.
+            // In a newer version the other bytes may have any meaning.
             block[12..CRC_AT].fill(0xEE);
         })
     }
@@ -452,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn any_flipped_byte_in_either_copy_is_outvoted_and_repaired() {
+    fn any_flipped_byte_in_one_copy_is_repaired_from_the_other() {
         for position in 0..2 * BLOCK_SIZE {
             let mut copies = [good(), good()];
             copies[position / BLOCK_SIZE][position % BLOCK_SIZE] ^= 0xFF;
@@ -467,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn any_flipped_byte_in_an_only_copy_is_noticed() {
+    fn any_flipped_byte_in_an_only_copy_is_detected() {
         for position in 0..BLOCK_SIZE {
             let mut block = good();
             block[position] ^= 0x10;
@@ -486,12 +488,12 @@ mod tests {
 
     #[test]
     fn a_file_without_the_magic_is_not_a_room() {
-        assert_refused(read([FOREIGN, FOREIGN]), "does not begin like one");
+        assert_refused(read([FOREIGN, FOREIGN]), "does not begin with the magic number");
         for len in [1, 8, 4096, 5000] {
             let foreign = MemoryStorage::from(vec![b'#'; len]);
             assert_refused(
                 Superblock::read(&foreign, Path::new("edge.cloak")),
-                "does not begin like one",
+                "does not begin with the magic number",
             );
         }
     }
@@ -515,7 +517,7 @@ mod tests {
     }
 
     #[test]
-    fn an_older_version_is_read_only_by_those_who_ask_for_it() {
+    fn an_older_version_is_an_error_unless_the_caller_reads_any_version() {
         let old = sealed(|block| block[8] = 0);
         match read([old, old]) {
             Err(Error::OutdatedVersion { path, found: 0, current: 1 }) => {
@@ -531,12 +533,15 @@ mod tests {
     }
 
     #[test]
-    fn a_version_that_is_known_no_more_is_refused_whatever_the_other_copy_is() {
+    fn a_version_too_old_to_migrate_is_refused_whatever_the_other_copy_is() {
         let old = || Superblock::decode_version(&sealed(|block| block[8] = 0), 1..=1);
-        assert_eq!(old(), Copy::TooOld(0));
-        for other in
-            [old(), Copy::Foreign, Copy::Damaged("checksum mismatch"), Copy::Good(superblock())]
-        {
+        assert_eq!(old(), CopyState::TooOld(0));
+        for other in [
+            old(),
+            CopyState::Foreign,
+            CopyState::Damaged("checksum mismatch"),
+            CopyState::Good(superblock()),
+        ] {
             match decide(1 << 20, vec![other, old()], Path::new("edge.cloak")) {
                 Err(Error::VersionTooOld { found: 0, .. }) => {}
                 outcome => panic!("{outcome:?}"),
@@ -562,7 +567,7 @@ mod tests {
     }
 
     #[test]
-    fn two_bad_copies_are_corruption_and_both_are_named() {
+    fn two_bad_copies_are_corruption_and_the_error_names_both() {
         assert_corrupted(
             read([damaged(), damaged()]),
             "copy A: checksum mismatch; copy B: checksum mismatch",
@@ -588,8 +593,8 @@ mod tests {
             (set(40, 4097), "segment size 4097"),
             (set(40, 1 << 63), "impossible"),
             (set(48, 3), "number of log segments is 3"),
-            (set(56, 8192), "offset of the btree is 8192"),
-            (set(RESERVED_AT, 1), "leaves zero"),
+            (set(56, 8192), "offset of the B-tree is 8192"),
+            (set(RESERVED_AT, 1), "are zero in this"),
         ] {
             assert_corrupted(read([block, block]), part);
             assert_corrupted(read([good(), block]), part);
@@ -607,13 +612,13 @@ mod tests {
         };
         assert_eq!(read(btree_offset).unwrap(), superblock());
         for len in [btree_offset - 1, 2 * BLOCK_SIZE, BLOCK_SIZE + 9, BLOCK_SIZE] {
-            assert_corrupted(read(len), "it was cut off");
+            assert_corrupted(read(len), "the file was cut off");
         }
         assert_corrupted(
             read(BLOCK_SIZE - 1),
             "copy A: the file ends inside it; copy B: not a superblock",
         );
         assert_corrupted(read(8), "copy A: the file ends inside it");
-        assert_refused(read(7), "does not begin like one");
+        assert_refused(read(7), "does not begin with the magic number");
     }
 }

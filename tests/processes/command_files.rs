@@ -520,7 +520,7 @@ fn a_backup_replaces_an_earlier_one_and_nothing_else() {
     small().open(place.path("other.cloak")).unwrap().close().unwrap();
     fs::write(place.path("notes.txt"), "precious\n").unwrap();
     for (to, said) in [
-        ("other.cloak", "another room"),
+        ("other.cloak", "a different room"),
         ("notes.txt", "exists already"),
         ("edge.cloak", "the room itself"),
     ] {

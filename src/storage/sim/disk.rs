@@ -1,57 +1,57 @@
-//! What is on a simulated disk for sure, what reads see, and what lies between.
+//! A simulated disk: its durable content, what reads see, and the unflushed operations in between.
 //!
 //! Invariants:
 //! 1. `durable` with every operation of `unflushed` applied in order is `current`, except after an
-//!    operation that was cut off, which is the last.
+//!    operation that was interrupted, which is the last.
 //! 2. No operation of `unflushed` covers a byte that was made durable after it. So a crash image
 //!    can apply any part of them over `durable` without undoing a flush.
 //! 3. `durable` has the length of the last flush. Lengths become durable in the order in which they
-//!    were set, as a journal makes them.
+//!    were set, as in a journal.
 
 #![expect(clippy::indexing_slicing, reason = "a test double: an index out of range is its own bug")]
 
 use crate::storage::memory::resize;
 use std::io;
 
-/// What a device writes whole or not at all.
+/// The unit that a device writes completely or not at all.
 const SECTOR_SIZE: usize = 512;
 
 #[derive(Debug)]
-pub(super) struct Disk {
+pub(super) struct SimDisk {
     durable: Vec<u8>,
     current: Vec<u8>,
-    unflushed: Vec<Unflushed>,
+    unflushed: Vec<UnflushedOp>,
 }
 
 #[derive(Debug)]
-enum Unflushed {
-    Write(Write),
+enum UnflushedOp {
+    Write(UnflushedWrite),
     SetLen(usize),
 }
 
 #[derive(Debug)]
-struct Write {
+struct UnflushedWrite {
     offset: usize,
     data: Vec<u8>,
     /// Its flush failed, and no later one covers it.
     in_limbo: bool,
 }
 
-impl Write {
+impl UnflushedWrite {
     fn end(&self) -> usize {
         self.offset + self.data.len()
     }
 
-    /// Drops what lies at `len` and beyond.
+    /// Drops the part from `len` on.
     fn truncate(&mut self, len: usize) {
         self.data.truncate(len.saturating_sub(self.offset));
     }
 
-    /// Drops what lies in `from..to`, which may leave a part on either side.
-    fn without(mut self, from: usize, to: usize) -> [Option<Write>; 2] {
+    /// Drops the part in `from..to`, which may leave a part on either side.
+    fn without(mut self, from: usize, to: usize) -> [Option<UnflushedWrite>; 2] {
         let tail = (self.end() > to).then(|| {
             let offset = to.max(self.offset);
-            Write {
+            UnflushedWrite {
                 offset,
                 data: self.data[offset - self.offset..].to_vec(),
                 in_limbo: self.in_limbo,
@@ -62,7 +62,7 @@ impl Write {
     }
 }
 
-impl Disk {
+impl SimDisk {
     pub(super) fn new(image: Vec<u8>) -> Self {
         Self { durable: image.clone(), current: image, unflushed: Vec::new() }
     }
@@ -71,13 +71,13 @@ impl Disk {
         &self.current
     }
 
-    /// Writes within the length, as the caller has checked for this and the other kinds of write.
+    /// Writes within the length. The caller has checked that, here and for the other kinds of write.
     pub(super) fn write(&mut self, offset: u64, data: &[u8]) {
         self.push_write(position(offset), data, data.len(), false);
     }
 
-    /// A write that was cut off by a crash: reads would see `seen` bytes of it, the disk may have
-    /// any sectors.
+    /// A write that a crash interrupted: reads would see `seen` bytes of it, and the disk may have
+    /// any of its sectors.
     pub(super) fn write_in_flight(&mut self, offset: u64, data: &[u8], seen: usize) {
         self.push_write(position(offset), data, seen, false);
     }
@@ -90,7 +90,11 @@ impl Disk {
     fn push_write(&mut self, offset: usize, data: &[u8], seen: usize, in_limbo: bool) {
         overlay(&mut self.current, offset, &data[..seen]);
         if !data.is_empty() {
-            self.unflushed.push(Unflushed::Write(Write { offset, data: data.to_vec(), in_limbo }));
+            self.unflushed.push(UnflushedOp::Write(UnflushedWrite {
+                offset,
+                data: data.to_vec(),
+                in_limbo,
+            }));
         }
     }
 
@@ -100,9 +104,9 @@ impl Disk {
         let end = offset + data.len();
         overlay(&mut self.current, offset, data);
         let needs_len = |len: usize| len < end;
-        let is_below = |op: &Unflushed| matches!(op, Unflushed::SetLen(len) if needs_len(*len));
+        let is_below = |op: &UnflushedOp| matches!(op, UnflushedOp::SetLen(len) if needs_len(*len));
         if needs_len(self.durable.len()) || self.unflushed.iter().any(is_below) {
-            self.settle(false);
+            self.make_durable(false);
         }
         self.forget(offset, end);
         overlay(&mut self.durable, offset, data);
@@ -110,54 +114,54 @@ impl Disk {
 
     /// Makes everything durable that is not in limbo.
     pub(super) fn flush(&mut self) {
-        self.settle(true);
+        self.make_durable(true);
     }
 
-    /// Makes the length durable, and the writes that are not in limbo too if `writes` says so.
-    fn settle(&mut self, writes: bool) {
+    /// Makes the length durable and, with `writes`, the writes that are not in limbo.
+    fn make_durable(&mut self, writes: bool) {
         for op in std::mem::take(&mut self.unflushed) {
             match op {
-                Unflushed::SetLen(len) => {
+                UnflushedOp::SetLen(len) => {
                     self.durable.resize(len, 0);
                     for earlier in &mut self.unflushed {
-                        if let Unflushed::Write(write) = earlier {
+                        if let UnflushedOp::Write(write) = earlier {
                             write.truncate(len);
                         }
                     }
                 }
-                Unflushed::Write(write) if writes && !write.in_limbo => {
+                UnflushedOp::Write(write) if writes && !write.in_limbo => {
                     self.forget(write.offset, write.end());
                     overlay(&mut self.durable, write.offset, &write.data);
                 }
-                Unflushed::Write(write) => self.unflushed.push(Unflushed::Write(write)),
+                UnflushedOp::Write(write) => self.unflushed.push(UnflushedOp::Write(write)),
             }
         }
-        self.unflushed.retain(|op| !matches!(op, Unflushed::Write(write) if write.data.is_empty()));
+        self.unflushed
+            .retain(|op| !matches!(op, UnflushedOp::Write(write) if write.data.is_empty()));
     }
 
-    /// Drops from the unflushed writes what newer, durable bytes at `from..to` have replaced.
+    /// Drops the part of the unflushed writes that newer, durable bytes at `from..to` have replaced.
     fn forget(&mut self, from: usize, to: usize) {
-        let overlaps =
-            |op: &Unflushed| matches!(op, Unflushed::Write(w) if w.offset < to && from < w.end());
+        let overlaps = |op: &UnflushedOp| matches!(op, UnflushedOp::Write(w) if w.offset < to && from < w.end());
         if !self.unflushed.iter().any(overlaps) {
             return;
         }
         for op in std::mem::take(&mut self.unflushed) {
             match op {
-                Unflushed::Write(write) => {
+                UnflushedOp::Write(write) => {
                     self.unflushed.extend(
-                        write.without(from, to).into_iter().flatten().map(Unflushed::Write),
+                        write.without(from, to).into_iter().flatten().map(UnflushedOp::Write),
                     );
                 }
-                Unflushed::SetLen(_) => self.unflushed.push(op),
+                UnflushedOp::SetLen(_) => self.unflushed.push(op),
             }
         }
     }
 
-    /// Leaves every unflushed write in limbo.
+    /// Puts every unflushed write in limbo.
     pub(super) fn fail_flush(&mut self) {
         for op in &mut self.unflushed {
-            if let Unflushed::Write(write) = op {
+            if let UnflushedOp::Write(write) = op {
                 write.in_limbo = true;
             }
         }
@@ -167,7 +171,7 @@ impl Disk {
         self.set_len_in_flight(len, true)
     }
 
-    /// A change of length that was perhaps cut off by a crash: reads would see it or not.
+    /// A change of length that a crash may have interrupted: reads would see it or not.
     pub(super) fn set_len_in_flight(&mut self, len: u64, seen: bool) -> io::Result<()> {
         if len == self.current.len() as u64 {
             return Ok(());
@@ -175,11 +179,11 @@ impl Disk {
         if seen {
             resize(&mut self.current, len)?;
         }
-        self.unflushed.push(Unflushed::SetLen(position(len)));
+        self.unflushed.push(UnflushedOp::SetLen(position(len)));
         Ok(())
     }
 
-    /// Flips bits of a byte wherever it is kept, so that every crash image has them flipped.
+    /// Flips bits of a byte in every copy of it, so that every crash image has them flipped.
     pub(super) fn flip_bits(&mut self, offset: u64, bits: u8) {
         let offset = position(offset);
         self.current[offset] ^= bits;
@@ -187,7 +191,7 @@ impl Disk {
             *byte ^= bits;
         }
         for op in &mut self.unflushed {
-            if let Unflushed::Write(write) = op
+            if let UnflushedOp::Write(write) = op
                 && (write.offset..write.end()).contains(&offset)
             {
                 write.data[offset - write.offset] ^= bits;
@@ -198,25 +202,25 @@ impl Disk {
     pub(super) fn crash_image(&self, seed: u64) -> Vec<u8> {
         match seed {
             0 => self.durable.clone(),
-            1 => self.image(&mut Fate::keeping_everything()),
-            _ => self.image(&mut Fate::new(seed, self.set_lens())),
+            1 => self.image(&mut CrashFate::keeping_everything()),
+            _ => self.image(&mut CrashFate::new(seed, self.set_lens())),
         }
     }
 
     fn set_lens(&self) -> usize {
-        self.unflushed.iter().filter(|op| matches!(op, Unflushed::SetLen(_))).count()
+        self.unflushed.iter().filter(|op| matches!(op, UnflushedOp::SetLen(_))).count()
     }
 
-    fn image(&self, fate: &mut Fate) -> Vec<u8> {
+    fn image(&self, fate: &mut CrashFate) -> Vec<u8> {
         let mut image = self.durable.clone();
         for op in &self.unflushed {
             match op {
-                Unflushed::SetLen(len) => {
+                UnflushedOp::SetLen(len) => {
                     if fate.keeps_len() {
                         image.resize(*len, 0);
                     }
                 }
-                Unflushed::Write(write) => {
+                UnflushedOp::Write(write) => {
                     let sectors = write.offset / SECTOR_SIZE..write.end().div_ceil(SECTOR_SIZE);
                     fate.begin_write(sectors.len());
                     for (index, sector) in sectors.enumerate() {
@@ -238,11 +242,11 @@ impl Disk {
 }
 
 /// What one crash keeps.
-struct Fate {
+struct CrashFate {
     rng: fastrand::Rng,
     /// How many changes of length it still keeps, from the first on.
     lens: usize,
-    /// Out of 16 writes, how many are kept whole and how many are torn. The rest are lost.
+    /// Of 16 writes, how many are kept completely and how many are torn. The rest are lost.
     whole: u8,
     torn: u8,
     write: WriteFate,
@@ -252,15 +256,15 @@ struct Fate {
 enum WriteFate {
     All,
     Nothing,
-    /// So many sectors from the first on.
+    /// This many sectors from the first on.
     Prefix(usize),
-    /// All but so many sectors from the first on.
+    /// All but this many sectors from the first on.
     Suffix(usize),
-    /// Each or not, by chance.
+    /// Each sector or not, at random.
     Scattered,
 }
 
-impl Fate {
+impl CrashFate {
     fn keeping_everything() -> Self {
         Self {
             rng: fastrand::Rng::with_seed(1),
@@ -278,8 +282,8 @@ impl Fate {
             1 => set_lens,
             _ => rng.usize(0..=set_lens),
         };
-        // A crash that loses or keeps nearly everything finds other bugs than one that mixes
-        // evenly, and is what a mixture per write alone would almost never yield.
+        // A crash that loses or keeps nearly everything finds other bugs than one with an even
+        // mixture, and random choices for each write alone would almost never yield one.
         let (whole, torn) = match rng.u8(0..5) {
             0 => (1, 1),
             1 => (14, 1),
@@ -322,7 +326,7 @@ impl Fate {
     }
 }
 
-/// Copies `data` to `offset` as far as it lies within the image.
+/// Copies the part of `data` at `offset` that is within the image.
 fn overlay(image: &mut [u8], offset: usize, data: &[u8]) {
     if let Some(target) = image.get_mut(offset..) {
         let len = target.len().min(data.len());

@@ -1,15 +1,15 @@
-//! The fault-injecting twin of a storage: a disk in memory that remembers what was flushed and what
+//! A simulated storage that injects faults: a disk in memory that records what was flushed and what
 //! was not.
 //!
-//! It keeps the contract of [`Storage`] and no more than that. What a real disk may lose in a
-//! crash, [`SimStorage::crash_image`] loses for some seed; what it may do to a call,
-//! [`SimStorage::fail_call`] does. All of it is deterministic: the same calls and the same seeds
-//! give the same bytes.
+//! It satisfies the contract of [`Storage`] and no more. Whatever a real disk may lose in a crash,
+//! [`SimStorage::crash_image`] loses for some seed; however a real disk may fail a call,
+//! [`SimStorage::fail_call`] fails it. It is deterministic: the same calls and the same seeds give
+//! the same bytes.
 
 mod disk;
 
 use super::{Storage, StorageView};
-use disk::Disk;
+use disk::SimDisk;
 use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub enum CallKind {
     SetLen,
 }
 
-/// How a call fails, and what that leaves behind.
+/// How a call fails, and what state that leaves.
 ///
 /// | call | [`Eio`](Fault::Eio), [`Enospc`](Fault::Enospc) | [`ShortWrite`](Fault::ShortWrite) |
 /// |---|---|---|
@@ -39,10 +39,9 @@ pub enum CallKind {
 /// | flush | every unflushed write is in limbo | like `Eio` |
 /// | change of length | the length stays | like `Eio` |
 ///
-/// A write in limbo is one whose flush failed: reads see it, a crash may or may not take it away,
-/// and later flushes do not cover it, because the system took its pages for clean when it reported
-/// the failure. A later write to the same place is a write like any other. Lengths are never in
-/// limbo.
+/// A write in limbo is one whose flush failed: reads see it, a crash may or may not lose it, and
+/// later flushes do not cover it, because the system marked its pages clean when it reported the
+/// failure. A later write to the same place is a write like any other. Lengths are never in limbo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// The device reports an error.
@@ -54,7 +53,7 @@ pub enum Fault {
     ShortWrite,
 }
 
-/// A storage in memory that can crash, fail and decay. Clones are the same storage.
+/// A storage in memory that can crash, fail and be damaged. Clones are the same storage.
 #[derive(Debug, Clone)]
 pub struct SimStorage {
     state: Arc<Mutex<SimState>>,
@@ -62,7 +61,7 @@ pub struct SimStorage {
 
 #[derive(Debug)]
 struct SimState {
-    disk: Disk,
+    disk: SimDisk,
     rng: fastrand::Rng,
     events: u64,
     stop_after: Option<u64>,
@@ -81,16 +80,16 @@ struct ScheduledFault {
     fault: Fault,
 }
 
-/// What becomes of a call.
-enum Turn {
+/// What happens to a call.
+enum CallOutcome {
     Proceed,
     Fail(Fault),
-    /// The power goes while the call is in flight.
+    /// The power fails during the call.
     Crash,
 }
 
 impl SimStorage {
-    /// An empty storage. The seed decides what is left to chance in calls that fail or are cut off.
+    /// An empty storage. The seed decides the random part of calls that fail or are interrupted.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self::from_image(Vec::new(), seed)
@@ -100,7 +99,7 @@ impl SimStorage {
     #[must_use]
     pub fn from_image(image: Vec<u8>, seed: u64) -> Self {
         let state = SimState {
-            disk: Disk::new(image),
+            disk: SimDisk::new(image),
             rng: fastrand::Rng::with_seed(seed),
             events: 0,
             stop_after: None,
@@ -114,22 +113,22 @@ impl SimStorage {
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
-    /// How many calls that change something have been made: writes, durable writes, flushes and
-    /// changes of length, whether they succeeded or not.
+    /// The number of calls that change something: writes, durable writes, flushes and changes of
+    /// length, whether they succeeded or not.
     #[must_use]
     pub fn events(&self) -> u64 {
         self.state.lock().events
     }
 
-    /// Lets the power fail during event number `n + 1`, counted from the creation of this storage.
-    /// That call fails, and may have happened in part: a write in flight is unflushed and may be
-    /// torn, and of what a flush in flight covered, any part may be durable. Every call after it
+    /// Makes the power fail during event number `n + 1`, counted from the creation of this storage.
+    /// That call fails, and may have taken effect in part: a write in progress is unflushed and may
+    /// be torn, and any part of what a flush in progress covered may be durable. Every later call
     /// fails, reads too. If event `n` is already past, the power fails during the next one.
     pub fn stop_after(&self, n: u64) {
         self.state.lock().stop_after = Some(n);
     }
 
-    /// Lets the power fail at once, between two calls.
+    /// Makes the power fail now, between two calls.
     pub fn power_off(&self) {
         self.state.lock().crashed = true;
     }
@@ -140,62 +139,62 @@ impl SimStorage {
         self.state.lock().crashed
     }
 
-    /// What is on the disk after a crash now, one of the legal possibilities: what is durable, and
-    /// any part of what is not, torn at 512-byte sectors. Seed 0 keeps nothing that was not
-    /// flushed, seed 1 keeps everything, and every other seed keeps its own selection. The length
-    /// is the durable one or one that was set since.
+    /// One legal content of the disk after a crash now: what is durable, and any part of what is not,
+    /// torn at 512-byte sectors. Seed 0 keeps nothing that was not flushed, seed 1 keeps everything,
+    /// and every other seed keeps its own selection. The length is the durable one or one that was
+    /// set since.
     #[must_use]
     pub fn crash_image(&self, seed: u64) -> Vec<u8> {
         self.state.lock().disk.crash_image(seed)
     }
 
-    /// What is in the file after the process was killed now. The system keeps everything that it
-    /// was given; of a write that was in flight, that may be a prefix.
+    /// The content of the file after the process is killed now. The system keeps everything that it
+    /// was given; of a write in progress, that may be a prefix.
     #[must_use]
     pub fn process_crash_image(&self) -> Vec<u8> {
         self.state.lock().disk.current().to_vec()
     }
 
-    /// Lets a call of that kind fail, once: the next one if `nth_from_now` is 0, the one after it
-    /// if it is 1, and so on. Several failures may be due; each is for a call of its own.
+    /// Makes one call of that kind fail: the next one if `nth_from_now` is 0, the one after it if it
+    /// is 1, and so on. Several failures may be scheduled; each one is for another call.
     pub fn fail_call(&self, kind: CallKind, nth_from_now: u64, fault: Fault) {
         self.state.lock().faults.push(ScheduledFault { kind, calls_before: nth_from_now, fault });
     }
 
-    /// Takes back every failure that is still due.
+    /// Cancels every scheduled failure.
     pub fn clear_faults(&self) {
         self.state.lock().faults.clear();
     }
 
-    /// Limits the length to which the storage can grow; more is `StorageFull`. `None` lifts the
-    /// limit. What lies beyond a new limit already stays, and can be written.
+    /// Limits the length to which the storage can grow; more is `StorageFull`. `None` removes the
+    /// limit. Bytes that are already beyond a new limit stay, and can be written.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.state.lock().capacity = bytes;
     }
 
-    /// Flips one bit (0 to 7) of the byte at `offset`, at rest: in what is durable and in what
-    /// reads see.
+    /// Flips one bit (0 to 7) of the byte at `offset`, in the durable content and in what reads see.
     ///
     /// # Panics
-    /// If the storage has no such byte, or a byte no such bit.
+    /// If the storage has no such byte, or a byte has no such bit.
     pub fn flip_bit(&self, offset: u64, bit: u8) {
         assert!(bit < 8, "a byte has no bit {bit}");
         self.state.lock().disk.flip_bits(offset, 1 << bit);
     }
 
-    /// How many bytes were written, flushed or not, by calls that succeeded.
+    /// The number of bytes written, flushed or not, by calls that succeeded.
     #[must_use]
     pub fn bytes_written(&self) -> u64 {
         self.state.lock().bytes_written
     }
 
-    /// How many flushes succeeded. Durable writes are counted [apart](SimStorage::durable_writes).
+    /// The number of flushes that succeeded. Durable writes are counted
+    /// [separately](SimStorage::durable_writes).
     #[must_use]
     pub fn syncs(&self) -> u64 {
         self.state.lock().syncs
     }
 
-    /// How many durable writes succeeded.
+    /// The number of durable writes that succeeded.
     #[must_use]
     pub fn durable_writes(&self) -> u64 {
         self.state.lock().durable_writes
@@ -203,7 +202,7 @@ impl SimStorage {
 }
 
 impl SimState {
-    fn turn(&mut self, kind: CallKind) -> io::Result<Turn> {
+    fn outcome(&mut self, kind: CallKind) -> io::Result<CallOutcome> {
         if self.crashed {
             return Err(power_is_off());
         }
@@ -211,7 +210,7 @@ impl SimState {
             self.events += 1;
             if self.stop_after.is_some_and(|n| self.events > n) {
                 self.crashed = true;
-                return Ok(Turn::Crash);
+                return Ok(CallOutcome::Crash);
             }
         }
         let mut due = None;
@@ -227,19 +226,19 @@ impl SimState {
             scheduled.calls_before = scheduled.calls_before.saturating_sub(1);
             true
         });
-        Ok(due.map_or(Turn::Proceed, Turn::Fail))
+        Ok(due.map_or(CallOutcome::Proceed, CallOutcome::Fail))
     }
 
-    fn read_turn(&mut self) -> io::Result<()> {
-        match self.turn(CallKind::Read)? {
-            Turn::Proceed => Ok(()),
-            Turn::Fail(fault) => Err(injected(fault)),
-            Turn::Crash => Err(power_is_off()),
+    fn read_outcome(&mut self) -> io::Result<()> {
+        match self.outcome(CallKind::Read)? {
+            CallOutcome::Proceed => Ok(()),
+            CallOutcome::Fail(fault) => Err(injected(fault)),
+            CallOutcome::Crash => Err(power_is_off()),
         }
     }
 
-    /// How much of a write of `len` bytes was done when it was cut off; the ends are as likely as
-    /// all between.
+    /// How many of the `len` bytes of an interrupted write were written. None and all are as likely
+    /// as the rest together.
     fn cut(&mut self, len: usize) -> usize {
         match self.rng.u8(0..4) {
             0 => 0,
@@ -248,7 +247,7 @@ impl SimState {
         }
     }
 
-    /// As much of `data` as a short write takes.
+    /// The part of `data` that a short write writes.
     fn short<'a>(&mut self, data: &'a [u8]) -> &'a [u8] {
         let len = self.cut(data.len().saturating_sub(1));
         data.get(..len).unwrap_or_default()
@@ -266,29 +265,29 @@ impl Storage for SimStorage {
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         let mut state = self.state.lock();
-        state.read_turn()?;
+        state.read_outcome()?;
         buf.copy_from_slice(super::memory::slice(state.disk.current(), offset, buf.len())?);
         Ok(())
     }
 
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let mut state = self.state.lock();
-        let turn = state.turn(CallKind::Write)?;
+        let outcome = state.outcome(CallKind::Write)?;
         super::check_write(state.disk.current().len() as u64, offset, data.len())?;
-        match turn {
-            Turn::Proceed => {
+        match outcome {
+            CallOutcome::Proceed => {
                 state.disk.write(offset, data);
                 state.bytes_written += data.len() as u64;
                 Ok(())
             }
-            Turn::Fail(fault) => {
+            CallOutcome::Fail(fault) => {
                 if fault == Fault::ShortWrite {
                     let written = state.short(data);
                     state.disk.write(offset, written);
                 }
                 Err(injected(fault))
             }
-            Turn::Crash => {
+            CallOutcome::Crash => {
                 let seen = state.cut(data.len());
                 state.disk.write_in_flight(offset, data, seen);
                 Err(power_is_off())
@@ -298,16 +297,16 @@ impl Storage for SimStorage {
 
     fn write_at_durable(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let mut state = self.state.lock();
-        let turn = state.turn(CallKind::DurableWrite)?;
+        let outcome = state.outcome(CallKind::DurableWrite)?;
         super::check_write(state.disk.current().len() as u64, offset, data.len())?;
-        match turn {
-            Turn::Proceed => {
+        match outcome {
+            CallOutcome::Proceed => {
                 state.disk.write_durable(offset, data);
                 state.bytes_written += data.len() as u64;
                 state.durable_writes += 1;
                 Ok(())
             }
-            Turn::Fail(fault) => {
+            CallOutcome::Fail(fault) => {
                 match fault {
                     Fault::Eio => state.disk.write_in_limbo(offset, data),
                     Fault::Enospc => {}
@@ -318,7 +317,7 @@ impl Storage for SimStorage {
                 }
                 Err(injected(fault))
             }
-            Turn::Crash => {
+            CallOutcome::Crash => {
                 let seen = state.cut(data.len());
                 state.disk.write_in_flight(offset, data, seen);
                 Err(power_is_off())
@@ -328,33 +327,33 @@ impl Storage for SimStorage {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.state.lock();
-        match state.turn(CallKind::Sync)? {
-            Turn::Proceed => {
+        match state.outcome(CallKind::Sync)? {
+            CallOutcome::Proceed => {
                 state.disk.flush();
                 state.syncs += 1;
                 Ok(())
             }
-            Turn::Fail(fault) => {
+            CallOutcome::Fail(fault) => {
                 state.disk.fail_flush();
                 Err(injected(fault))
             }
-            // What it covered is still unflushed, so a crash image takes any part of it.
-            Turn::Crash => Err(power_is_off()),
+            // What it covered is still unflushed, so a crash image has any part of it.
+            CallOutcome::Crash => Err(power_is_off()),
         }
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut state = self.state.lock();
-        match state.turn(CallKind::SetLen)? {
-            Turn::Proceed => {
+        match state.outcome(CallKind::SetLen)? {
+            CallOutcome::Proceed => {
                 let grows = len > state.disk.current().len() as u64;
                 if grows && state.capacity.is_some_and(|capacity| len > capacity) {
                     return Err(injected(Fault::Enospc));
                 }
                 state.disk.set_len(len)
             }
-            Turn::Fail(fault) => Err(injected(fault)),
-            Turn::Crash => {
+            CallOutcome::Fail(fault) => Err(injected(fault)),
+            CallOutcome::Crash => {
                 let seen = state.rng.bool();
                 state.disk.set_len_in_flight(len, seen)?;
                 Err(power_is_off())
@@ -364,7 +363,7 @@ impl Storage for SimStorage {
 
     fn view(&self, offset: u64, len: usize) -> io::Result<StorageView> {
         let mut state = self.state.lock();
-        state.read_turn()?;
+        state.read_outcome()?;
         Ok(StorageView::Owned(super::memory::slice(state.disk.current(), offset, len)?.to_vec()))
     }
 }

@@ -12,7 +12,7 @@ fn read(storage: &SimStorage, offset: u64, len: usize) -> io::Result<Vec<u8>> {
     storage.read_at(offset, &mut buf).map(|()| buf)
 }
 
-/// Every image that some seed yields.
+/// Every image that a seed yields.
 fn images(storage: &SimStorage) -> BTreeSet<Vec<u8>> {
     SEEDS.map(|seed| storage.crash_image(seed)).collect()
 }
@@ -22,7 +22,7 @@ fn set(images: &[&[u8]]) -> BTreeSet<Vec<u8>> {
 }
 
 #[test]
-fn it_keeps_the_contract_of_a_storage() {
+fn a_simulated_storage_satisfies_the_contract_of_a_storage() {
     crate::storage::contract::check(&SimStorage::new(1));
 }
 
@@ -47,7 +47,7 @@ fn unflushed_writes_are_lost_independently() {
 }
 
 #[test]
-fn a_lost_overwrite_leaves_any_earlier_content_but_never_reorders() {
+fn a_lost_overwrite_leaves_earlier_content_and_never_reorders() {
     let storage = sim(1);
     storage.write_at(0, b"a").unwrap();
     storage.write_at(0, b"b").unwrap();
@@ -58,7 +58,7 @@ fn a_lost_overwrite_leaves_any_earlier_content_but_never_reorders() {
 }
 
 #[test]
-fn writes_are_torn_at_sectors_of_the_disk_and_nowhere_else() {
+fn writes_are_torn_only_between_sectors() {
     let storage = sim(2048);
     storage.write_at(500, &[b'x'; 1000]).unwrap();
     let mut kept = BTreeSet::new();
@@ -72,7 +72,7 @@ fn writes_are_torn_at_sectors_of_the_disk_and_nowhere_else() {
         assert!(image == expected, "torn inside a sector");
         kept.insert(sectors);
     }
-    assert_eq!(kept.len(), 8, "every subset of three sectors comes up");
+    assert_eq!(kept.len(), 8, "every subset of three sectors occurs");
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn a_write_into_unflushed_growth_is_lost_with_it() {
 }
 
 #[test]
-fn what_was_cut_off_does_not_come_back_once_the_length_is_durable() {
+fn bytes_cut_off_do_not_return_when_the_length_is_durable() {
     let storage = sim(4);
     storage.write_at(2, b"ab").unwrap();
     storage.set_len(2).unwrap();
@@ -142,7 +142,7 @@ fn a_durable_write_makes_a_length_durable_that_it_needs() {
     grown.write_at_durable(2, b"D").unwrap();
     assert_eq!(images(&grown), set(&[b".\0D", b".aD"]));
 
-    // The cut and the growth lie between the durable bytes and the end that the disk knows.
+    // The cut and the growth are between the durable bytes and the durable end.
     let regrown = sim(3);
     regrown.set_len(1).unwrap();
     regrown.set_len(3).unwrap();
@@ -167,7 +167,7 @@ fn after_a_failed_flush_later_flushes_cover_only_later_writes() {
     assert_eq!(images(&storage), set(&[b"..b", b"aab"]));
     assert_eq!(storage.syncs(), 1);
 
-    // Written again, it is a write like any other, and what is in limbo below it cannot come back.
+    // Written again, it is a write like any other, and the write in limbo below it cannot return.
     storage.write_at(0, b"c").unwrap();
     storage.sync_data().unwrap();
     assert_eq!(images(&storage), set(&[b"c.b", b"cab"]));
@@ -205,7 +205,7 @@ fn a_short_write_writes_a_prefix_and_never_everything() {
 }
 
 #[test]
-fn faults_hit_the_call_they_are_meant_for() {
+fn a_fault_fails_the_call_for_which_it_is_scheduled() {
     let storage = sim(4);
     storage.fail_call(CallKind::Write, 1, Fault::Eio);
     storage.fail_call(CallKind::Write, 2, Fault::Enospc);
@@ -229,7 +229,7 @@ fn faults_hit_the_call_they_are_meant_for() {
 }
 
 #[test]
-fn a_full_disk_heals() {
+fn a_full_disk_can_be_written_again_after_space_is_freed() {
     let storage = sim(4);
     storage.set_capacity(Some(6));
     storage.set_len(6).unwrap();
@@ -243,7 +243,7 @@ fn a_full_disk_heals() {
 }
 
 #[test]
-fn events_count_what_changes_something() {
+fn events_count_the_calls_that_change_something() {
     let storage = sim(4);
     storage.write_at(0, b"ab").unwrap();
     storage.write_at_durable(0, b"abc").unwrap();
@@ -271,8 +271,8 @@ fn after_the_stop_every_call_fails() {
     assert!(storage.write_at(0, b"b").is_err());
     assert!(storage.write_at_durable(0, b"b").is_err());
     assert!(storage.set_len(9).is_err());
-    assert_eq!(storage.events(), 2, "what comes after the crash does not happen");
-    // The flush was in flight: what it covered may be durable or not.
+    assert_eq!(storage.events(), 2, "calls after the crash have no effect");
+    // The flush was in progress: what it covered may be durable or not.
     assert_eq!(images(&storage), set(&[b"....", b"a..."]));
 
     let off = sim(1);
@@ -281,7 +281,7 @@ fn after_the_stop_every_call_fails() {
 }
 
 #[test]
-fn the_call_in_flight_at_the_stop_may_have_happened_in_part() {
+fn the_call_during_the_stop_may_have_taken_effect_in_part() {
     let mut seen = BTreeSet::new();
     for seed in SEEDS {
         let storage = SimStorage::from_image(vec![b'.'; 3], seed);
@@ -297,7 +297,7 @@ fn the_call_in_flight_at_the_stop_may_have_happened_in_part() {
     assert!(torn.write_at_durable(0, &[b'x'; 1024]).is_err());
     assert!(
         images(&torn).iter().any(|image| image[0] != image[1023]),
-        "a durable write in flight is torn"
+        "a durable write in progress is torn"
     );
 
     let resized = sim(1);
@@ -332,8 +332,8 @@ fn the_same_calls_and_seeds_give_the_same_bytes() {
     assert!((images, current) == run());
 }
 
-/// What a byte may be after a crash, kept byte by byte as plainly as it can be said: first what it
-/// is for sure, then what was written since, each with whether it is in limbo.
+/// A plain model of what each byte may be after a crash: first its durable value, then the values
+/// written since, each with whether it is in limbo.
 struct Model(Vec<Vec<(u8, bool)>>);
 
 impl Model {
