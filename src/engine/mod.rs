@@ -68,7 +68,9 @@ pub(crate) use maintenance::{MaintenanceHandle, MaintenanceJob, Tick};
 pub(crate) use migration::Migration;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use migration::{Emit, write_older};
-pub(crate) use observer::{CommitHook, CommitObserver, CommittedRows, Interest, Wakeup};
+pub(crate) use observer::{
+    CommitHook, CommitObserver, CommittedRows, HeldInterest, Interest, Wakeup,
+};
 pub(crate) use open::{EngineOptions, Threads};
 pub(crate) use prefetch::{Cost, DryRun};
 pub(crate) use row_wait::{Found, Judge};
@@ -371,6 +373,9 @@ impl Core {
         let (staged, changes) = tx.into_parts();
         // An error leaves nothing, but it too rests on what the operation saw.
         if answer.is_err() || staged.is_empty() {
+            if answer.is_ok() {
+                under_way.unchanged();
+            }
             return Ok(Done { answer, lsn: depends_on_lsn, wakeups: Vec::new() });
         }
         let lsn = self.append(&mut scratch.payload, &staged, durability)?;

@@ -9,8 +9,9 @@
 //! 2. It is told under the serial lock, after the rows are visible to readers and before the next
 //!    transaction is decided. So between two calls of [`CommitObserver::committed`] nothing has
 //!    changed that it does not know of.
-//! 3. For each transaction that ends while somebody holds the [`Interest`], either `committed` or
-//!    [`CommitObserver::aborted`] is called, also when the operation panicked.
+//! 3. For each transaction that ends while somebody holds the [`Interest`], `committed`,
+//!    [`CommitObserver::unchanged`] or [`CommitObserver::aborted`] is called, the last also when the
+//!    operation panicked.
 //!
 //! # What a transaction pays for it
 //! One relaxed load while nobody holds the interest.
@@ -68,8 +69,11 @@ pub(crate) trait CommitObserver: fmt::Debug + Send + Sync {
     /// The transaction under way has written `rows`, and they are visible.
     fn committed(&self, rows: CommittedRows<'_>) -> Vec<Wakeup>;
 
-    /// The transaction under way has ended and changed nothing: its operation failed or staged
-    /// nothing, or the log refused it.
+    /// The transaction under way has ended well and staged nothing.
+    fn unchanged(&self) {}
+
+    /// The transaction under way has changed nothing, because its operation failed or the log
+    /// refused it.
     fn aborted(&self) {}
 
     /// The log has failed, so what is not durable may never be. May be called more than once, and
@@ -170,6 +174,11 @@ impl CommitHook {
     }
 
     #[cold]
+    fn unchanged(&self) {
+        self.observers.iter().for_each(|observer| observer.unchanged());
+    }
+
+    #[cold]
     fn aborted(&self) {
         self.observers.iter().for_each(|observer| observer.aborted());
     }
@@ -197,6 +206,14 @@ pub(super) struct UnderWay<'a> {
 }
 
 impl UnderWay<'_> {
+    /// The transaction has ended well and staged nothing.
+    pub(super) fn unchanged(self) {
+        if self.hook.is_observed() {
+            self.hook.unchanged();
+        }
+        std::mem::forget(self);
+    }
+
     /// The transaction was committed, and is shown by the caller.
     pub(super) fn committed(self) {
         std::mem::forget(self);
@@ -227,6 +244,7 @@ mod tests {
     #[derive(Debug, PartialEq)]
     enum Told {
         Committed { lsn: u64, now_ms: u64, rows: Seen, changes: Seen },
+        Unchanged,
         Aborted,
         Closed,
     }
@@ -251,6 +269,10 @@ mod tests {
             let rows = rows.iter().map(|(table, key, value)| (table, key.to_vec(), bytes(value)));
             self.0.lock().push(Told::Committed { lsn, now_ms, rows: rows.collect(), changes });
             Vec::new()
+        }
+
+        fn unchanged(&self) {
+            self.0.lock().push(Told::Unchanged);
         }
 
         fn aborted(&self) {
@@ -318,7 +340,7 @@ mod tests {
         put(&engine, &[1], true).unwrap_err();
         assert_eq!(notes.take(), [Told::Aborted]);
         put(&engine, &[], false).unwrap();
-        assert_eq!(notes.take(), [Told::Aborted]);
+        assert_eq!(notes.take(), [Told::Unchanged]);
         let too_large = engine.transact(Durability::Sync, &[], |tx| {
             tx.put(Table::CACHE, b"entry", vec![0; 1 << 20]);
             Ok::<_, Error>(())

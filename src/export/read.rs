@@ -11,8 +11,7 @@ use crate::engine::access::{Reader, Writer};
 use crate::engine::{Engine, Tx};
 use crate::error::{Error, Result};
 use crate::limits::MAX_KEY_LEN;
-use crate::stores::cache::{CacheState, forget_order};
-use crate::stores::named::Named;
+use crate::stores::cache::CacheStates;
 use crate::stores::rate_limit::limiter::{Kind, LAST_ID_KEY};
 use crate::stores::schema::catalogue;
 use crate::stores::{derived, validation};
@@ -44,7 +43,7 @@ struct Ready {
 /// One import under way.
 pub(super) struct Import<'a> {
     engine: &'a Engine,
-    caches: &'a Named<CacheState>,
+    caches: &'a CacheStates,
     progress: &'a mut dyn FnMut(&ImportReport),
     /// What is in the room.
     report: ImportReport,
@@ -96,7 +95,7 @@ impl Lines<'_> {
 impl<'a> Import<'a> {
     pub(super) fn new(
         engine: &'a Engine,
-        caches: &'a Named<CacheState>,
+        caches: &'a CacheStates,
         progress: &'a mut dyn FnMut(&ImportReport),
     ) -> Self {
         let windows = window::Windows::default();
@@ -296,11 +295,7 @@ fn check_empty(rows: &mut dyn Reader) -> Result<()> {
 
 /// Stages the rows of a batch, up to the first line that cannot be: that line and what is wrong
 /// with it.
-fn write(
-    caches: &Named<CacheState>,
-    tx: &mut Tx<'_>,
-    batch: &[Ready],
-) -> Result<Option<(u64, Problem)>> {
+fn write(caches: &CacheStates, tx: &mut Tx<'_>, batch: &[Ready]) -> Result<Option<(u64, Problem)>> {
     let mut names: Vec<Vec<u8>> = Vec::new();
     for ready in batch {
         if let Some(problem) = conflict(tx, ready)? {
@@ -317,7 +312,7 @@ fn write(
     }
     for name in names {
         // Handles of the cache that were there before know nothing of these entries.
-        forget_order(caches, &String::from_utf8_lossy(&name));
+        caches.forget_order(&String::from_utf8_lossy(&name));
     }
     Ok(None)
 }

@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::stores::StoreStates;
 use crate::stores::adaptive_rate_limit::{AdaptiveConfig, AdaptiveRateLimitTx};
-use crate::stores::cache::{CacheTx, Turn};
+use crate::stores::cache::CacheTx;
 use crate::stores::dedupe::DedupeTx;
 use crate::stores::form_token::FormTokensTx;
 use crate::stores::handoff::HandoffTx;
@@ -24,13 +24,12 @@ pub struct Transaction<'a> {
     tx: &'a mut dyn Writer,
     engine: &'a Engine,
     states: &'a StoreStates,
-    cache_turn: Turn,
 }
 
 impl<'a> Transaction<'a> {
     /// The view of `tx`, a transaction of `engine`, which `states` observe.
     pub(super) fn new(tx: &'a mut dyn Writer, engine: &'a Engine, states: &'a StoreStates) -> Self {
-        Self { tx, engine, states, cache_turn: Turn::shared() }
+        Self { tx, engine, states }
     }
 }
 
@@ -55,7 +54,7 @@ impl Transaction<'_> {
 
     /// The cache called `name`.
     pub fn cache<T>(&mut self, name: &str) -> CacheTx<'_, T> {
-        CacheTx::new(self.tx, self.engine, &self.states.caches, name, self.cache_turn)
+        CacheTx::new(self.tx, self.engine, &self.states.caches, name)
     }
 
     /// The agent states.

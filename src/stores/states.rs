@@ -1,7 +1,6 @@
 //! What the stores of one open room keep in memory, beside their rows.
 
-use super::cache::CacheState;
-use super::named::Named;
+use super::cache::CacheStates;
 use super::sweep::Sweeper;
 use super::watch::Change;
 use crate::engine::{CommitHook, CommitObserver, CommittedRows, Feed, Interest, Wakeup};
@@ -15,7 +14,7 @@ pub(crate) struct StoreStates {
     interest: Interest,
     pub(crate) sweeper: Sweeper,
     /// The caches by name: their order of use, and counters.
-    pub(crate) caches: Named<CacheState>,
+    pub(crate) caches: CacheStates,
     /// Who watches every change.
     pub(crate) feed: Arc<Feed<Change>>,
 }
@@ -26,7 +25,7 @@ impl StoreStates {
         let interest = Interest::default();
         Arc::new(Self {
             sweeper: Sweeper::default(),
-            caches: Named::default(),
+            caches: CacheStates::new(interest.clone()),
             feed: Arc::new(Feed::new(interest.clone())),
             interest,
         })
@@ -40,7 +39,16 @@ impl StoreStates {
 
 impl CommitObserver for StoreStates {
     fn committed(&self, rows: CommittedRows<'_>) -> Vec<Wakeup> {
+        self.caches.changed().end(true);
         self.feed.committed(rows)
+    }
+
+    fn unchanged(&self) {
+        self.caches.changed().end(true);
+    }
+
+    fn aborted(&self) {
+        self.caches.changed().end(false);
     }
 
     fn failed(&self) -> Vec<Wakeup> {

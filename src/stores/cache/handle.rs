@@ -2,14 +2,13 @@
 
 use super::ops::{self, Found, New};
 use super::spec::Spec;
-use super::state::{CacheState, Turn};
+use super::state::CacheStates;
 use super::{CacheEntry, CacheStats, CacheStore, json};
 use crate::Pending;
 use crate::durability::Durability;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::stores::frame::{FrameStep, in_frames};
-use crate::stores::named::Named;
 use crate::stores::page::{Cursor, Page};
 use crate::tables::Table;
 use serde::Serialize;
@@ -64,7 +63,7 @@ impl<T> Clone for Cache<T> {
 
 impl<T> Cache<T> {
     /// The cache called `name` of the room that `engine` runs.
-    pub(crate) fn new(engine: Engine, caches: &Named<CacheState>, name: &str) -> Self {
+    pub(crate) fn new(engine: Engine, caches: &CacheStates, name: &str) -> Self {
         let spec = Spec::new(&engine, caches, name);
         Self { engine, durability: Durability::Os, spec, values: PhantomData }
     }
@@ -152,15 +151,13 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Cache<T> {
             drop(self.engine.read(self.durability, |rows| ops::warm(rows, spec)));
         }
         let new = New { json: &json, ttl_seconds, tags };
-        self.engine.transact(self.durability, &rows_of(&key), |tx| {
-            ops::set(tx, spec, Turn::alone(), hash, new)
-        })
+        self.engine.transact(self.durability, &rows_of(&key), |tx| ops::set(tx, spec, hash, new))
     }
 
     fn invalidate(&self, tags: &[&str]) -> Pending<u64> {
         let (spec, mut removed) = (&self.spec, 0);
         in_frames(&self.engine, self.durability, |tx, budget| {
-            let done = ops::invalidate(tx, spec, Turn::alone(), tags, budget)?;
+            let done = ops::invalidate(tx, spec, tags, budget)?;
             removed += done.removed;
             Ok(FrameStep { answer: removed, is_last: !done.more })
         })
@@ -188,7 +185,7 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> CacheStore<T> for 
         if undecodable {
             // It is a miss whether or not it can be removed now.
             drop(self.engine.transact(self.durability, &[], |tx| {
-                ops::delete_undecodable::<T>(tx, &self.spec, Turn::alone(), hash)
+                ops::delete_undecodable::<T>(tx, &self.spec, hash)
             }));
         }
         answer
@@ -203,9 +200,8 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> CacheStore<T> for 
             Ok(key) => key,
             Err(error) => return Pending::ready(Err(error)),
         };
-        self.engine.transact(self.durability, &rows_of(&key), |tx| {
-            ops::delete(tx, &self.spec, Turn::alone(), hash)
-        })
+        self.engine
+            .transact(self.durability, &rows_of(&key), |tx| ops::delete(tx, &self.spec, hash))
     }
 
     /// One step, unless the removals do not fit one frame of the log (tens of thousands of entries
@@ -215,7 +211,7 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> CacheStore<T> for 
         let (spec, scope) = (&self.spec, scope.unwrap_or_default());
         let mut after = None;
         in_frames(&self.engine, self.durability, |tx, budget| {
-            after = ops::clear(tx, spec, Turn::alone(), scope, after.take(), budget)?;
+            after = ops::clear(tx, spec, scope, after.take(), budget)?;
             Ok(FrameStep { answer: (), is_last: after.is_none() })
         })
     }

@@ -12,20 +12,11 @@ pub(crate) mod sweep;
 mod tx;
 
 pub use handle::Cache;
-pub(crate) use state::{CacheState, Turn};
+pub(crate) use state::CacheStates;
 pub use tx::CacheTx;
 
 use crate::Pending;
-use crate::stores::named::Named;
 use std::sync::Arc;
-
-/// Lets the order of use of the cache called `name` be read from the rows again: some were written
-/// past its operations. Only under the engine's serial lock.
-pub(crate) fn forget_order(caches: &Named<CacheState>, name: &str) {
-    if let Some(state) = caches.peek(name) {
-        state.forget_order();
-    }
-}
 
 /// A cache of values of one type.
 ///

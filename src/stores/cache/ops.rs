@@ -10,7 +10,7 @@ use super::row::{
     CACHE_ROW_OVERHEAD, CacheRow, NEVER, TagsRow, entry_key, hash_in, tag_key, tag_prefix,
 };
 use super::spec::Spec;
-use super::state::{Order, Turn, count, entry_bytes, stamp_of};
+use super::state::{UseOrder, count, entry_bytes, stamp_of};
 use super::{CacheEntry, CacheStats, json};
 use crate::engine::access::{Reader, Writer};
 use crate::engine::cursor::RowCursor;
@@ -42,7 +42,7 @@ pub(crate) fn look_up<T: DeserializeOwned>(
     let found = peek(rows, spec, hash)?;
     match found {
         Found::Value(_) => spec.state.hit(spec, hash),
-        Found::Nothing | Found::Undecodable => count(&spec.state.counters.misses),
+        Found::Nothing | Found::Undecodable => count(&spec.state.counters.misses, 1),
     }
     Ok(found)
 }
@@ -61,13 +61,12 @@ fn peek<T: DeserializeOwned>(rows: &mut dyn Reader, spec: &Spec, hash: &str) -> 
 pub(crate) fn get<T: DeserializeOwned>(
     tx: &mut dyn Writer,
     spec: &Spec,
-    turn: Turn,
     hash: &str,
 ) -> Result<Option<T>> {
     match look_up(tx, spec, hash)? {
         Found::Value(value) => return Ok(Some(value)),
         Found::Nothing => {}
-        Found::Undecodable => delete(tx, spec, turn, hash)?,
+        Found::Undecodable => delete(tx, spec, hash)?,
     }
     Ok(None)
 }
@@ -76,11 +75,10 @@ pub(crate) fn get<T: DeserializeOwned>(
 pub(crate) fn delete_undecodable<T: DeserializeOwned>(
     tx: &mut dyn Writer,
     spec: &Spec,
-    turn: Turn,
     hash: &str,
 ) -> Result<()> {
     match peek::<T>(tx, spec, hash)? {
-        Found::Undecodable => delete(tx, spec, turn, hash),
+        Found::Undecodable => delete(tx, spec, hash),
         Found::Value(_) | Found::Nothing => Ok(()),
     }
 }
@@ -125,7 +123,7 @@ fn removal_cost(spec: &Spec, key: &[u8], hash: &str, old: &Old) -> usize {
 fn remove(
     tx: &mut dyn Writer,
     spec: &Spec,
-    order: &mut Option<impl std::ops::DerefMut<Target = Order>>,
+    order: Option<&mut UseOrder>,
     (key, hash): (&[u8], &str),
     old: Option<&Old>,
 ) {
@@ -147,11 +145,11 @@ fn remove(
 }
 
 /// Removes the entry.
-pub(crate) fn delete(tx: &mut dyn Writer, spec: &Spec, turn: Turn, hash: &str) -> Result<()> {
+pub(crate) fn delete(tx: &mut dyn Writer, spec: &Spec, hash: &str) -> Result<()> {
     let key = spec.key(hash)?;
-    let mut order = spec.state.begin(tx, spec, turn)?;
+    let mut order = spec.state.begin(tx, spec)?;
     let old = old(tx, &key)?;
-    remove(tx, spec, &mut order, (&key, hash), old.as_ref());
+    remove(tx, spec, order.as_deref_mut(), (&key, hash), old.as_ref());
     Ok(())
 }
 
@@ -165,24 +163,18 @@ pub(crate) struct New<'a> {
 }
 
 /// Stores a value, and evicts what is too much afterwards.
-pub(crate) fn set(
-    tx: &mut dyn Writer,
-    spec: &Spec,
-    turn: Turn,
-    hash: &str,
-    new: New<'_>,
-) -> Result<()> {
+pub(crate) fn set(tx: &mut dyn Writer, spec: &Spec, hash: &str, new: New<'_>) -> Result<()> {
     let key = spec.key(hash)?;
     let tags: Option<BTreeSet<&str>> = new.tags.map(|tags| tags.iter().copied().collect());
     tags.iter().flatten().try_for_each(|tag| check_len("a tag", tag))?;
     let now_ms = tx.now_ms();
     let ttl_ms = u64::try_from(new.ttl_seconds).ok().map(|seconds| seconds.saturating_mul(1_000));
     let expires_at_ms = match ttl_ms {
-        None => return delete(tx, spec, turn, hash),
+        None => return delete(tx, spec, hash),
         Some(0) => NEVER,
         Some(ttl_ms) => now_ms.saturating_add(ttl_ms),
     };
-    let mut order = spec.state.begin(tx, spec, turn)?;
+    let mut order = spec.state.begin(tx, spec)?;
     let old = old(tx, &key)?;
     let old_tags: BTreeSet<&str> =
         old.iter().flat_map(|old| old.tags.iter().map(String::as_str)).collect();
@@ -208,8 +200,9 @@ pub(crate) fn set(
         || !budget.fits(cost)
         || spec.max_bytes.is_some_and(|max_bytes| bytes > max_bytes)
     {
-        count(&spec.state.counters.oversized);
-        remove(tx, spec, &mut order, (&key, hash), old.as_ref());
+        remove(tx, spec, order.as_deref_mut(), (&key, hash), old.as_ref());
+        drop(order);
+        spec.state.count_oversized(spec);
         return Ok(());
     }
     budget.take(cost);
@@ -245,7 +238,7 @@ pub(crate) fn set(
         None if retagged => tx.delete(Table::CACHE_TAGS, &key),
         None => {}
     }
-    if let Some(order) = order {
+    if let Some(order) = &mut order {
         evict(tx, spec, order, budget)?;
     }
     Ok(())
@@ -256,19 +249,18 @@ pub(crate) fn set(
 fn evict(
     tx: &mut dyn Writer,
     spec: &Spec,
-    order: impl std::ops::DerefMut<Target = Order>,
+    order: &mut UseOrder,
     mut budget: FrameBudget,
 ) -> Result<()> {
-    let mut order = Some(order);
-    while let Some(victim) = order.as_ref().and_then(|order| order.victim(spec)) {
+    while let Some(victim) = order.victim(spec) {
         let key = spec.key(&victim)?;
         let old = old(tx, &key)?;
         if !budget.take(old.as_ref().map_or(0, |old| removal_cost(spec, &key, &victim, old))) {
             break;
         }
-        remove(tx, spec, &mut order, (&key, &victim), old.as_ref());
+        remove(tx, spec, Some(order), (&key, &victim), old.as_ref());
         if old.is_some_and(|old| old.live) {
-            count(&spec.state.counters.evictions);
+            order.count_eviction();
         }
     }
     Ok(())
@@ -279,14 +271,13 @@ fn evict(
 pub(crate) fn clear(
     tx: &mut dyn Writer,
     spec: &Spec,
-    turn: Turn,
     scope: &str,
     mut after: Option<Vec<u8>>,
     mut budget: FrameBudget,
 ) -> Result<Option<Vec<u8>>> {
     spec.check_name()?;
     check_len("the scope", scope)?;
-    let mut order = spec.state.begin(tx, spec, turn)?;
+    let mut order = spec.state.begin(tx, spec)?;
     let first = entry_key(&spec.prefix, scope);
     let mut entries = RowCursor::prefix(Table::CACHE, &first).after(after.clone());
     while let Some((key, bytes)) = entries.next(tx)? {
@@ -295,7 +286,7 @@ pub(crate) fn clear(
         if !budget.take(removal_cost(spec, &key, hash, &old)) {
             return Ok(after);
         }
-        remove(tx, spec, &mut order, (&key, hash), Some(&old));
+        remove(tx, spec, order.as_deref_mut(), (&key, hash), Some(&old));
         after = Some(key);
     }
     Ok(None)
@@ -314,13 +305,12 @@ pub(crate) struct Invalidated {
 pub(crate) fn invalidate(
     tx: &mut dyn Writer,
     spec: &Spec,
-    turn: Turn,
     tags: &[&str],
     mut budget: FrameBudget,
 ) -> Result<Invalidated> {
     spec.check_name()?;
     tags.iter().try_for_each(|tag| check_len("a tag", tag))?;
-    let mut order = spec.state.begin(tx, spec, turn)?;
+    let mut order = spec.state.begin(tx, spec)?;
     let mut done = Invalidated::default();
     for tag in tags {
         let prefix = tag_prefix(&spec.prefix, tag);
@@ -333,7 +323,7 @@ pub(crate) fn invalidate(
                 done.more = true;
                 return Ok(done);
             }
-            remove(tx, spec, &mut order, (&key, hash), old.as_ref());
+            remove(tx, spec, order.as_deref_mut(), (&key, hash), old.as_ref());
             done.removed += u64::from(old.is_some_and(|old| old.live));
         }
     }

@@ -28,8 +28,9 @@ pub(crate) struct Stamp {
     pub(crate) bytes: u64,
 }
 
+/// An entry, and when it was last used.
 #[derive(Debug, Clone, Copy)]
-struct RecencyEntry {
+pub(crate) struct RecencyEntry {
     tick: u64,
     stamp: Stamp,
 }
@@ -50,9 +51,9 @@ impl Recency {
         self.by_use.values().next().cloned()
     }
 
-    /// When the entry was last used, as [`restore`](Self::restore) takes it.
-    pub(crate) fn tick_of(&self, hash: &str) -> Option<u64> {
-        self.entries.get(hash).map(|entry| entry.tick)
+    /// An entry, as [`restore`](Self::restore) takes it.
+    pub(crate) fn get(&self, hash: &str) -> Option<RecencyEntry> {
+        self.entries.get(hash).copied()
     }
 
     /// Stores an entry, used now.
@@ -62,16 +63,13 @@ impl Recency {
         self.insert_at(hash, RecencyEntry { tick, stamp });
     }
 
-    /// Makes an entry what its row says. If it was something else, it counts as last used at
-    /// `tick`.
-    pub(crate) fn restore(&mut self, hash: Arc<str>, stamp: Stamp, tick: Option<u64>) {
-        if self.entries.get(&hash).is_some_and(|known| known.stamp == stamp) {
-            return;
-        }
-        self.remove(&hash);
-        match tick.filter(|tick| !self.by_use.contains_key(tick)) {
-            Some(tick) => self.insert_at(hash, RecencyEntry { tick, stamp }),
-            None => self.insert(hash, stamp),
+    /// Makes an entry what [`get`](Self::get) answered before it was changed, at its old place in
+    /// the order.
+    pub(crate) fn restore(&mut self, hash: Arc<str>, was: Option<RecencyEntry>) {
+        match was {
+            // No other entry has its tick: each is given once.
+            Some(entry) => self.insert_at(hash, entry),
+            None => self.remove(&hash),
         }
     }
 
@@ -119,12 +117,16 @@ impl Recency {
 }
 
 #[cfg(test)]
+impl Recency {
+    /// The entries in the order of their last use.
+    pub(super) fn in_order(&self) -> Vec<&str> {
+        self.by_use.values().map(|hash| &**hash).collect()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
-
-    fn in_order(recency: &Recency) -> Vec<&str> {
-        recency.by_use.values().map(|hash| &**hash).collect()
-    }
 
     fn stamp(expires_at_ms: u64, bytes: u64) -> Stamp {
         Stamp { expires_at_ms, stored_at_ms: 1, bytes }
@@ -143,9 +145,9 @@ mod tests {
         let mut recency = abc();
         recency.touch("a");
         recency.touch("unknown");
-        assert_eq!(in_order(&recency), ["b", "c", "a"]);
+        assert_eq!(recency.in_order(), ["b", "c", "a"]);
         recency.insert("b".into(), stamp(10, 7));
-        assert_eq!(in_order(&recency), ["c", "a", "b"]);
+        assert_eq!(recency.in_order(), ["c", "a", "b"]);
         assert_eq!((recency.len(), recency.bytes()), (3, 17));
         assert_eq!(recency.least().as_deref(), Some("c"));
     }
@@ -156,26 +158,24 @@ mod tests {
         assert!(recency.advance(9));
         assert_eq!(recency.len(), 3);
         assert!(recency.advance(20));
-        assert_eq!((in_order(&recency), recency.bytes()), (vec!["b"], 5));
+        assert_eq!((recency.in_order(), recency.bytes()), (vec!["b"], 5));
         assert!(!recency.advance(19));
     }
 
     #[test]
     fn an_undone_change_is_restored_at_its_old_place() {
         let mut recency = abc();
-        let tick = recency.tick_of("a");
+        let (a, d) = (recency.get("a"), recency.get("d"));
+        assert!(d.is_none());
         recency.remove("a");
-        recency.restore("a".into(), stamp(10, 5), tick);
-        assert_eq!(in_order(&recency), ["a", "b", "c"]);
-        recency.insert("a".into(), stamp(30, 5));
-        recency.restore("a".into(), stamp(10, 5), tick);
-        assert_eq!(in_order(&recency), ["a", "b", "c"]);
-        recency.touch("a");
-        recency.restore("a".into(), stamp(10, 5), tick);
-        assert_eq!(
-            in_order(&recency),
-            ["b", "c", "a"],
-            "it is what its row says, and was used since"
-        );
+        recency.insert("d".into(), stamp(NEVER, 9));
+        recency.restore("d".into(), d);
+        recency.restore("a".into(), a);
+        assert_eq!((recency.in_order(), recency.bytes()), (vec!["a", "b", "c"], 15));
+        recency.insert("a".into(), stamp(30, 7));
+        recency.restore("a".into(), a);
+        assert_eq!((recency.in_order(), recency.bytes()), (vec!["a", "b", "c"], 15));
+        assert!(recency.advance(10));
+        assert_eq!(recency.in_order(), ["b", "c"], "it has its old expiry");
     }
 }

@@ -1,13 +1,12 @@
 //! Which cache an operation is on, and what limits it keeps.
 
 use super::row::{CACHE_ROW_OVERHEAD, entry_key, prefix_of};
-use super::state::CacheState;
+use super::state::{CacheState, CacheStates, ChangedCaches};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::limits::{DEFAULT_MAX_ENTRY_BYTES, MAX_KEY_LEN};
 use crate::stores::frame::FrameBudget;
 use crate::stores::length::check_len;
-use crate::stores::named::Named;
 use std::sync::Arc;
 
 /// A named cache, seen through the options of one handle.
@@ -16,6 +15,8 @@ pub(crate) struct Spec {
     name_len: usize,
     pub(crate) prefix: Arc<[u8]>,
     pub(crate) state: Arc<CacheState>,
+    /// Where the cache is listed when a transaction changes it.
+    pub(super) changed: Arc<ChangedCaches>,
     max_row_bytes: usize,
     max_frame_bytes: usize,
     pub(crate) max_entry_bytes: usize,
@@ -25,14 +26,14 @@ pub(crate) struct Spec {
 
 impl Spec {
     /// The cache called `name` of the room that `engine` runs, with the default options.
-    pub(crate) fn new(engine: &Engine, caches: &Named<CacheState>, name: &str) -> Self {
-        let state = caches.get(name);
-        Self::of_state(name, state, engine.max_row_bytes(), engine.max_frame_bytes())
+    pub(crate) fn new(engine: &Engine, caches: &CacheStates, name: &str) -> Self {
+        let states = (caches.get(name), Arc::clone(caches.changed()));
+        Self::of_state(name, states, engine.max_row_bytes(), engine.max_frame_bytes())
     }
 
     pub(super) fn of_state(
         name: &str,
-        state: Arc<CacheState>,
+        (state, changed): (Arc<CacheState>, Arc<ChangedCaches>),
         max_row_bytes: usize,
         max_frame_bytes: usize,
     ) -> Self {
@@ -40,6 +41,7 @@ impl Spec {
             name_len: name.len(),
             prefix: prefix_of(name).into(),
             state,
+            changed,
             max_row_bytes,
             max_frame_bytes,
             max_entry_bytes: DEFAULT_MAX_ENTRY_BYTES.min(ceiling(max_row_bytes)),
@@ -98,7 +100,7 @@ mod tests {
     use super::*;
 
     fn spec(max_row_bytes: usize) -> Spec {
-        Spec::of_state("name", Arc::default(), max_row_bytes, max_row_bytes)
+        Spec::of_state("name", Default::default(), max_row_bytes, max_row_bytes)
     }
 
     #[test]
@@ -117,7 +119,7 @@ mod tests {
     #[test]
     fn a_name_or_hash_over_the_limit_is_too_large() {
         let long = "n".repeat(MAX_KEY_LEN + 1);
-        let named = Spec::of_state(&long, Arc::default(), 1_000, 1_000);
+        let named = Spec::of_state(&long, Default::default(), 1_000, 1_000);
         assert!(matches!(named.key("h"), Err(Error::TooLarge { .. })));
         assert!(matches!(spec(1_000).key(&long), Err(Error::TooLarge { .. })));
         assert!(spec(1_000).key(&long[1..]).is_ok());

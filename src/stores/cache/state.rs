@@ -6,60 +6,43 @@
 //! # Invariants
 //! 1. The order changes under the engine's serial lock only, so it sees changes in their order.
 //!    Hits are noted apart, and are taken over by the next change.
-//! 2. An operation cannot know whether its transaction will be kept. So what it changes is
-//!    *unconfirmed* until the first operation of a later transaction, which reads those rows again
-//!    and makes the order agree with them.
+//! 2. Between two transactions the order agrees with the committed rows. While a transaction is
+//!    under way it agrees with what that transaction has staged. The commit hook tells how the
+//!    transaction ended: what an aborted one changed is undone, and its counts are dropped.
+//! 3. A cache whose order or counts a transaction has changed is listed in [`ChangedCaches`] until
+//!    the transaction ends.
 
-use super::recency::{Recency, Stamp};
-use super::row::{CacheRow, entry_key, hash_in};
+use super::recency::{Recency, RecencyEntry, Stamp};
+use super::row::{CacheRow, hash_in};
 use super::spec::Spec;
 use crate::engine::access::Reader;
 use crate::engine::cursor::RowCursor;
+use crate::engine::{HeldInterest, Interest};
 use crate::error::Result;
+use crate::stores::named::Named;
 use crate::tables::Table;
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// How many hits are remembered until the next change.
+/// How many hits are remembered: until the next change, and until the end of a transaction.
 const MAX_HITS: usize = 4_096;
-/// How many rows are read again to confirm a transaction; after a larger one the whole order is
-/// read again.
-const MAX_UNCONFIRMED: usize = 4_096;
 
-/// Tells the transactions of a process from one another.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Turn {
-    number: u64,
-    /// Whether the transaction may have more than one operation.
-    shared: bool,
-}
-
-impl Turn {
-    /// A transaction of one operation.
-    pub(crate) fn alone() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        Self { number: NEXT.fetch_add(1, Ordering::Relaxed), shared: false }
-    }
-
-    /// A transaction of several operations.
-    pub(crate) fn shared() -> Self {
-        Self { shared: true, ..Self::alone() }
-    }
-}
+/// How many notes of an ended transaction keep their memory for the next one.
+const KEPT_NOTES: usize = 1_024;
 
 /// The state that all handles of one cache share.
 #[derive(Debug, Default)]
 pub(crate) struct CacheState {
     /// Whether the order of use was ever asked for. Until then nobody pays for it.
     tracked: AtomicBool,
-    order: Mutex<Order>,
+    order: Mutex<UseOrder>,
     /// Hashes that were hit since the last change, oldest first.
     hits: Mutex<Vec<Box<str>>>,
     pub(super) counters: CacheCounters,
 }
 
-/// What happened since the room was opened.
+/// What happened since the room was opened. Of changes, those count that were kept.
 #[derive(Debug, Default)]
 pub(super) struct CacheCounters {
     pub(super) hits: AtomicU64,
@@ -68,26 +51,31 @@ pub(super) struct CacheCounters {
     pub(super) oversized: AtomicU64,
 }
 
-/// Adds one to a counter.
-pub(super) fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
+/// Adds to a counter.
+pub(super) fn count(counter: &AtomicU64, by: u64) {
+    counter.fetch_add(by, Ordering::Relaxed);
 }
 
+/// The order of use, and what the transaction under way did to it.
 #[derive(Debug, Default)]
-pub(super) struct Order {
+pub(super) struct UseOrder {
     recency: Option<Recency>,
-    /// The transaction that changed it last.
-    turn: u64,
-    /// What that transaction changed, and when it had been used before.
-    unconfirmed: Vec<(Arc<str>, Option<u64>)>,
-    /// Whether that transaction changed more than that.
-    overflowed: bool,
+    /// Whether a transaction is under way that has changed something here.
+    in_transaction: bool,
+    /// What the entries were that it changed, in the order of its changes.
+    undo: Vec<(Arc<str>, Option<RecencyEntry>)>,
+    /// Whether the order was read from the rows in it, which shows what it had staged.
+    loaded: bool,
+    /// The hits that were taken over in it: they are uses whether or not it is kept.
+    hits: Vec<Box<str>>,
+    evictions: u64,
+    oversized: u64,
 }
 
 impl CacheState {
     /// Notes a hit, if anybody may ever want to know.
     pub(super) fn hit(&self, spec: &Spec, hash: &str) {
-        count(&self.counters.hits);
+        count(&self.counters.hits, 1);
         if spec.is_limited() {
             // What is stored from now on must take its place behind this hit.
             self.tracked.store(true, Ordering::Release);
@@ -96,8 +84,8 @@ impl CacheState {
         }
         let mut hits = self.hits.lock();
         if hits.len() >= MAX_HITS {
-            // A writer takes the other lock first; whoever finds it taken forgets the older half
-            // instead.
+            // A writer takes the other lock first. When it has it, the older half of the hits is
+            // forgotten instead.
             match self.order.try_lock() {
                 Some(mut order) if order.recency.is_some() => order.take_over(&mut hits),
                 _ => drop(hits.drain(..MAX_HITS / 2)),
@@ -108,7 +96,7 @@ impl CacheState {
 
     /// Forgets the order of use: it is read from the rows again when somebody wants to know it.
     pub(super) fn forget_order(&self) {
-        self.order.lock().recency = None;
+        self.order.lock().forget();
     }
 
     /// Whether the next change through a handle with these limits reads the whole cache.
@@ -116,78 +104,81 @@ impl CacheState {
         spec.is_limited() && self.order.try_lock().is_some_and(|order| order.recency.is_none())
     }
 
-    /// The order of use, for an operation that is about to change rows in `turn`; `None` when
-    /// nobody wants to know.
+    /// The order of use, for an operation that is about to change rows in the transaction under
+    /// way; `None` when nobody wants to know.
     pub(super) fn begin(
-        &self,
+        self: &Arc<Self>,
         rows: &mut dyn Reader,
         spec: &Spec,
-        turn: Turn,
-    ) -> Result<Option<MutexGuard<'_, Order>>> {
-        let limited = spec.is_limited();
-        // In a shared transaction a later operation may begin the tracking, and must know what this
-        // one changed.
-        if !limited && !turn.shared && !self.tracked.load(Ordering::Acquire) {
+    ) -> Result<Option<MutexGuard<'_, UseOrder>>> {
+        if !spec.is_limited() && !self.tracked.load(Ordering::Acquire) {
             return Ok(None);
         }
-        let mut order = self.order.lock();
-        let agreed = order.agree(rows, spec, turn, limited);
-        if agreed.is_err() {
-            // It no longer knows what is so; the next operation reads everything again.
-            order.recency = None;
+        let mut order = self.enlist(&spec.changed);
+        if !order.recency.as_mut().is_some_and(|recency| recency.advance(rows.now_ms())) {
+            order.forget();
+            order.recency = Some(load(rows, spec)?);
+            order.loaded = true;
         }
-        agreed?;
-        if order.recency.is_some() {
-            self.tracked.store(true, Ordering::Release);
-            order.take_over(&mut self.hits.lock());
-        }
+        self.tracked.store(true, Ordering::Release);
+        order.take_over(&mut self.hits.lock());
         Ok(Some(order))
+    }
+
+    /// The transaction under way has not stored a value because it is too large.
+    pub(super) fn count_oversized(self: &Arc<Self>, spec: &Spec) {
+        self.enlist(&spec.changed).oversized += 1;
+    }
+
+    fn enlist(self: &Arc<Self>, changed: &ChangedCaches) -> MutexGuard<'_, UseOrder> {
+        let mut order = self.order.lock();
+        if !order.in_transaction {
+            order.in_transaction = true;
+            changed.add(self);
+        }
+        order
+    }
+
+    /// The transaction under way has ended.
+    fn end(&self, is_kept: bool) {
+        let mut order = self.order.lock();
+        if is_kept {
+            count(&self.counters.evictions, order.evictions);
+            count(&self.counters.oversized, order.oversized);
+        } else if order.loaded {
+            // What was read may be of this transaction. It is read again, and the hits that it
+            // knew count then.
+            order.recency = None;
+            let mut hits = self.hits.lock();
+            order.hits.append(&mut hits);
+            std::mem::swap(&mut order.hits, &mut hits);
+        } else {
+            order.roll_back();
+        }
+        order.end();
     }
 }
 
-impl Order {
-    /// Makes the order what the rows say.
-    fn agree(
-        &mut self,
-        rows: &mut dyn Reader,
-        spec: &Spec,
-        turn: Turn,
-        limited: bool,
-    ) -> Result<()> {
-        let tracked = spec.state.tracked.load(Ordering::Acquire);
-        if self.turn != turn.number {
-            self.turn = turn.number;
-            let unconfirmed = std::mem::take(&mut self.unconfirmed);
-            if std::mem::take(&mut self.overflowed) {
-                self.recency = None;
-            }
-            if let Some(recency) = &mut self.recency {
-                confirm(recency, rows, spec, unconfirmed)?;
-            }
-        }
-        if !self.recency.as_mut().is_some_and(|recency| recency.advance(rows.now_ms())) {
-            self.recency = None;
-        }
-        if self.recency.is_none() && (limited || tracked) {
-            self.recency = Some(load(rows, spec)?);
-        }
-        Ok(())
-    }
-
+impl UseOrder {
     fn take_over(&mut self, hits: &mut Vec<Box<str>>) {
-        if let Some(recency) = &mut self.recency {
-            hits.drain(..).for_each(|hash| recency.touch(&hash));
+        let Some(recency) = &mut self.recency else { return };
+        hits.iter().for_each(|hash| recency.touch(hash));
+        if self.in_transaction {
+            if self.hits.len() >= MAX_HITS {
+                self.hits.drain(..MAX_HITS / 2);
+            }
+            self.hits.append(hits);
+        } else {
+            hits.clear();
         }
     }
 
-    /// Remembers that this transaction changes an entry.
+    /// Remembers what an entry was that the transaction under way changes.
     fn note(&mut self, hash: &Arc<str>) {
-        if self.unconfirmed.len() >= MAX_UNCONFIRMED {
-            self.overflowed = true;
-            return;
+        // An order that is forgotten when the transaction is aborted is not rolled back.
+        if let Some(recency) = self.recency.as_ref().filter(|_| !self.loaded) {
+            self.undo.push((Arc::clone(hash), recency.get(hash)));
         }
-        let tick = self.recency.as_ref().and_then(|recency| recency.tick_of(hash));
-        self.unconfirmed.push((Arc::clone(hash), tick));
     }
 
     /// An entry was stored.
@@ -216,6 +207,117 @@ impl Order {
         }
         None
     }
+
+    /// A live entry was removed because of a limit.
+    pub(super) fn count_eviction(&mut self) {
+        self.evictions += 1;
+    }
+
+    /// Makes every entry what it was before the transaction under way, and notes the uses
+    /// meanwhile.
+    fn roll_back(&mut self) {
+        let Some(recency) = &mut self.recency else { return };
+        for (hash, was) in self.undo.drain(..).rev() {
+            recency.restore(hash, was);
+        }
+        self.hits.iter().for_each(|hash| recency.touch(hash));
+    }
+
+    fn forget(&mut self) {
+        self.recency = None;
+        self.undo.clear();
+    }
+
+    /// Begins anew, for the next transaction.
+    fn end(&mut self) {
+        self.undo.clear();
+        self.undo.shrink_to(KEPT_NOTES);
+        self.hits.clear();
+        self.hits.shrink_to(KEPT_NOTES);
+        (self.in_transaction, self.loaded, self.evictions, self.oversized) = (false, false, 0, 0);
+    }
+}
+
+/// The caches that the transaction under way has changed. They are told when it has ended.
+#[derive(Debug)]
+pub(crate) struct ChangedCaches {
+    interest: Interest,
+    listed: Mutex<ListedCaches>,
+}
+
+#[derive(Debug, Default)]
+struct ListedCaches {
+    states: Vec<Arc<CacheState>>,
+    /// Held while there are any, so that the end of the transaction is told.
+    interest: Option<HeldInterest>,
+}
+
+impl ChangedCaches {
+    fn new(interest: Interest) -> Self {
+        Self { interest, listed: Mutex::default() }
+    }
+
+    fn add(&self, state: &Arc<CacheState>) {
+        let mut listed = self.listed.lock();
+        listed.states.push(Arc::clone(state));
+        listed.interest.get_or_insert_with(|| self.interest.hold());
+    }
+
+    /// Tells every listed cache that the transaction under way has ended.
+    pub(crate) fn end(&self, is_kept: bool) {
+        let ended = std::mem::take(&mut *self.listed.lock());
+        ended.states.iter().for_each(|state| state.end(is_kept));
+    }
+}
+
+#[cfg(test)]
+impl CacheState {
+    /// The entries in the order of their last use, with all hits so far; empty when it is not
+    /// known.
+    pub(super) fn in_order(&self) -> Vec<String> {
+        let mut order = self.order.lock();
+        order.take_over(&mut self.hits.lock());
+        order.recency.iter().flat_map(Recency::in_order).map(Into::into).collect()
+    }
+}
+
+#[cfg(test)]
+impl Default for ChangedCaches {
+    fn default() -> Self {
+        Self::new(Interest::default())
+    }
+}
+
+/// What the caches of a room have in memory.
+#[derive(Debug)]
+pub(crate) struct CacheStates {
+    by_name: Named<CacheState>,
+    changed: Arc<ChangedCaches>,
+}
+
+impl CacheStates {
+    /// Those of a room whose transactions are shown while `interest` is held.
+    pub(crate) fn new(interest: Interest) -> Self {
+        Self { by_name: Named::default(), changed: Arc::new(ChangedCaches::new(interest)) }
+    }
+
+    /// The state of the cache called `name`.
+    pub(super) fn get(&self, name: &str) -> Arc<CacheState> {
+        self.by_name.get(name)
+    }
+
+    /// The caches that the transaction under way has changed.
+    pub(crate) fn changed(&self) -> &Arc<ChangedCaches> {
+        &self.changed
+    }
+
+    /// Lets the order of use of the cache called `name` be read from the rows again, because some
+    /// were written past its operations. Only under the engine's serial lock.
+    pub(crate) fn forget_order(&self, name: &str) {
+        if let Some(state) = self.by_name.peek(name) {
+            state.forget_order();
+        }
+    }
 }
 
 /// What the order of use keeps of a row.
@@ -232,29 +334,7 @@ pub(super) fn entry_bytes(hash: &str, json: &[u8]) -> u64 {
     (hash.len() + json.len()) as u64
 }
 
-/// Reads again what an earlier transaction may or may not have changed.
-fn confirm(
-    recency: &mut Recency,
-    rows: &mut dyn Reader,
-    spec: &Spec,
-    unconfirmed: Vec<(Arc<str>, Option<u64>)>,
-) -> Result<()> {
-    let now_ms = rows.now_ms();
-    for (hash, tick) in unconfirmed {
-        let bytes = rows.get(Table::CACHE, &entry_key(&spec.prefix, &hash))?;
-        let row = bytes.as_ref().map(|bytes| CacheRow::decode(bytes)).transpose()?;
-        match row.filter(|row| row.is_live(now_ms)) {
-            Some(row) => {
-                let stamp = stamp_of(&hash, &row);
-                recency.restore(hash, stamp, tick);
-            }
-            None => recency.remove(&hash),
-        }
-    }
-    Ok(())
-}
-
-/// Reads the whole cache: whatever was stored first counts as used first.
+/// Reads the whole cache. The entry that was stored first counts as used first.
 fn load(rows: &mut dyn Reader, spec: &Spec) -> Result<Recency> {
     let now_ms = rows.now_ms();
     let mut found: Vec<(Arc<str>, Stamp)> = Vec::new();

@@ -68,15 +68,13 @@ mod tests {
     use super::*;
     use crate::stores::cache::ops::{New, set};
     use crate::stores::cache::spec::Spec;
-    use crate::stores::cache::state::Turn;
     use crate::stores::map_tx::MapTx;
     use crate::stores::sweep::{sweep_all, sweep_all_within};
-    use std::sync::Arc;
 
     fn put(tx: &mut MapTx, name: &str, hash: &str, ttl_seconds: i64, tags: &[&str]) {
-        let spec = Spec::of_state(name, Arc::default(), 1 << 20, 1 << 20);
+        let spec = Spec::of_state(name, Default::default(), 1 << 20, 1 << 20);
         let new = New { json: b"1", ttl_seconds, tags: Some(tags) };
-        set(tx, &spec, Turn::alone(), hash, new).unwrap();
+        set(tx, &spec, hash, new).unwrap();
     }
 
     #[test]

@@ -3,12 +3,11 @@
 use super::json;
 use super::ops::{self, New};
 use super::spec::Spec;
-use super::state::{CacheState, Turn};
+use super::state::CacheStates;
 use crate::engine::Engine;
 use crate::engine::access::Writer;
 use crate::error::Result;
 use crate::stores::frame::FrameBudget;
-use crate::stores::named::Named;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt;
@@ -23,20 +22,18 @@ use std::marker::PhantomData;
 pub struct CacheTx<'a, T> {
     tx: &'a mut dyn Writer,
     spec: Spec,
-    turn: Turn,
     values: PhantomData<fn() -> T>,
 }
 
 impl<'a, T> CacheTx<'a, T> {
-    /// The cache called `name` of `caches` in `tx`, which is the transaction `turn` of `engine`.
+    /// The cache called `name` of `caches` in `tx`, the transaction of `engine` that is under way.
     pub(crate) fn new(
         tx: &'a mut dyn Writer,
         engine: &Engine,
-        caches: &Named<CacheState>,
+        caches: &CacheStates,
         name: &str,
-        turn: Turn,
     ) -> Self {
-        Self { tx, spec: Spec::new(engine, caches, name), turn, values: PhantomData }
+        Self { tx, spec: Spec::new(engine, caches, name), values: PhantomData }
     }
 
     /// See [`Cache::with_max_entry_bytes`](super::Cache::with_max_entry_bytes).
@@ -63,7 +60,7 @@ impl<'a, T> CacheTx<'a, T> {
 impl<T: Serialize + DeserializeOwned> CacheTx<'_, T> {
     /// See [`CacheStore::get`](super::CacheStore::get).
     pub fn get(&mut self, hash: &str) -> Result<Option<T>> {
-        ops::get(self.tx, &self.spec, self.turn, hash)
+        ops::get(self.tx, &self.spec, hash)
     }
 
     /// See [`CacheStore::set`](super::CacheStore::set).
@@ -73,7 +70,7 @@ impl<T: Serialize + DeserializeOwned> CacheTx<'_, T> {
 
     /// See [`CacheStore::delete`](super::CacheStore::delete).
     pub fn delete(&mut self, hash: &str) -> Result<()> {
-        ops::delete(self.tx, &self.spec, self.turn, hash)
+        ops::delete(self.tx, &self.spec, hash)
     }
 
     /// See [`CacheStore::clear`](super::CacheStore::clear). It is always one step: when there is
@@ -81,7 +78,7 @@ impl<T: Serialize + DeserializeOwned> CacheTx<'_, T> {
     /// [`TooLarge`](crate::Error::TooLarge) and leaves nothing.
     pub fn clear(&mut self, scope: Option<&str>) -> Result<()> {
         let scope = scope.unwrap_or_default();
-        ops::clear(self.tx, &self.spec, self.turn, scope, None, FrameBudget::UNBOUNDED).map(|_| ())
+        ops::clear(self.tx, &self.spec, scope, None, FrameBudget::UNBOUNDED).map(|_| ())
     }
 
     /// See [`CacheStore::set_with_tags`](super::CacheStore::set_with_tags).
@@ -103,8 +100,7 @@ impl<T: Serialize + DeserializeOwned> CacheTx<'_, T> {
     /// See [`CacheStore::invalidate_by_tags`](super::CacheStore::invalidate_by_tags). One step, as
     /// [`clear`](Self::clear).
     pub fn invalidate_by_tags(&mut self, tags: &[&str]) -> Result<u64> {
-        ops::invalidate(self.tx, &self.spec, self.turn, tags, FrameBudget::UNBOUNDED)
-            .map(|done| done.removed)
+        ops::invalidate(self.tx, &self.spec, tags, FrameBudget::UNBOUNDED).map(|done| done.removed)
     }
 
     fn store(
@@ -115,7 +111,7 @@ impl<T: Serialize + DeserializeOwned> CacheTx<'_, T> {
         tags: Option<&[&str]>,
     ) -> Result<()> {
         let json = json::encode(value)?;
-        ops::set(self.tx, &self.spec, self.turn, hash, New { json: &json, ttl_seconds, tags })
+        ops::set(self.tx, &self.spec, hash, New { json: &json, ttl_seconds, tags })
     }
 }
 
