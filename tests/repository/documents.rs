@@ -254,3 +254,61 @@ fn the_methods_in_the_readme_exist() {
     assert!(looked_at > 40, "only {looked_at} methods were found");
     fail_with(&problems);
 }
+
+/// The names of the packages that the sections of Cargo.toml with `dependencies` in their name list.
+fn dependencies() -> BTreeSet<String> {
+    let manifest = Document::read("Cargo.toml");
+    let mut listed = false;
+    let mut names = BTreeSet::new();
+    for line in manifest.text.lines() {
+        if line.starts_with('[') {
+            listed = line.ends_with("dependencies]");
+        } else if let (true, Some((name, _))) = (listed, line.split_once('=')) {
+            names.insert(name.trim().to_owned());
+        }
+    }
+    names
+}
+
+#[test]
+fn every_dependency_has_its_reason() {
+    let operations = Document::read("docs/operations.md");
+    let listed: BTreeSet<_> = rows(operations.section("Dependencies"))
+        .skip(2)
+        .flat_map(|cells| {
+            let names = cells[0].split(['(', '`']).next().unwrap();
+            names.split(',').map(|name| name.trim().to_owned()).collect::<Vec<_>>()
+        })
+        .collect();
+    assert_eq!(listed, dependencies(), "docs/operations.md (left) and Cargo.toml (right)");
+}
+
+#[test]
+fn every_environment_variable_of_the_tests_is_listed() {
+    fn variables(text: &str, names: &mut BTreeSet<String>) {
+        for found in text.split("CLOAKROOM_").skip(1) {
+            let is_name = |letter: &char| letter.is_ascii_uppercase() || *letter == '_';
+            let name: String = found.chars().take_while(is_name).collect();
+            if !name.is_empty() {
+                names.insert(format!("CLOAKROOM_{name}"));
+            }
+        }
+    }
+    fn walk(folder: &Path, names: &mut BTreeSet<String>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, names);
+            } else if path.extension().is_some_and(|extension| extension == "rs")
+                && !path.ends_with("documents.rs")
+            {
+                variables(&fs::read_to_string(path).unwrap(), names);
+            }
+        }
+    }
+    let (mut used, mut listed) = (BTreeSet::new(), BTreeSet::new());
+    walk(&root().join("tests"), &mut used);
+    let operations = Document::read("docs/operations.md");
+    variables(operations.section("Testing"), &mut listed);
+    assert_eq!(listed, used, "docs/operations.md (left) and the tests (right)");
+}
