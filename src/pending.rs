@@ -33,6 +33,12 @@ use std::task::{Context, Poll};
 /// So one thread can issue a thousand calls and then wait for all of them; they share one flush of
 /// the disk.
 ///
+/// # What may block
+/// A call that returns a `Pending` does not wait for its flush. It may read pages of the file, and
+/// it waits for the calls before it to be applied. A write waits while both segments of the log are
+/// full, at most [`MAX_LOG_STALL`](crate::limits::MAX_LOG_STALL). Polling never blocks;
+/// [`wait`](Pending::wait) does.
+///
 /// # Errors
 /// [`Error::OutcomeUnknown`] when the log failed while this waited (the change may or may not
 /// survive); otherwise the error of the call itself, which says what it left behind.

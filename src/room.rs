@@ -31,9 +31,9 @@ use std::sync::Arc;
 /// the last handle is dropped, which blocks as `close` does.
 ///
 /// # Handles of stores
-/// A store is reached through a handle: a cheap clone, with options of its own (`with_..`). One rule
-/// says which constructors and options answer a `Result`: those that are given something the room
-/// may have to refuse. These are [`rate_limit`](Self::rate_limit) and
+/// A store is reached through a handle: a cheap clone, with options of its own (`with_..`). One
+/// rule says which constructors and options answer a `Result`: those that are given something the
+/// room may have to refuse. These are [`rate_limit`](Self::rate_limit) and
 /// [`adaptive_rate_limit`](Self::adaptive_rate_limit), whose configuration can contradict itself,
 /// and the options `with_max_state_bytes` and `with_max_entry_bytes`, whose maximum may not fit the
 /// log. All others cannot fail. A name that is longer than a key may be is the one exception: the
@@ -160,25 +160,23 @@ impl Cloakroom {
     /// [`Error::DiskFull`], [`Error::LogFull`], [`Error::Closed`].
     ///
     /// ```
-    /// # use cloakroom::{Cloakroom, Error};
-    /// # use cloakroom::form_token::{FormTokenStore, FormTokenRecord, LookupKey};
-    /// # use cloakroom::handoff::HandoffStateStore;
-    /// # use cloakroom::form_token::{TokenConsumeOutcome, TokenSubject};
+    /// # use cloakroom::prelude::*;
     /// # let room = Cloakroom::builder().open_in_memory()?;
     /// # let (key, subject) = (LookupKey::new("00ff"), TokenSubject::Anonymous);
-    /// # room.form_tokens().insert_form_token(FormTokenRecord { lookup_key: key.clone(), key_version: "1".into(),
-    /// #   subject: subject.clone(), purpose: "pay".into(), bound_resource: None, issued_at: 0,
-    /// #   expires_at: u64::MAX }).wait()?;
+    /// # let record = FormTokenRecord::new(key.clone(), subject.clone(), "pay", u64::MAX);
+    /// # room.form_tokens().insert_form_token(record).wait()?;
+    /// # let now = 1_700_000_000;
+    /// use cloakroom::form_token::{Consume, Outcome};
     /// let order = serde_json::from_str(r#"{"amount": 12}"#).unwrap();
     /// let outcome = room.atomically(|tx| {
-    ///     let (outcome, _) = tx.form_tokens().consume_form_token(&key, &subject, "pay", None, 1_000)?;
-    ///     if outcome == TokenConsumeOutcome::Proceed {
+    ///     let outcome = tx.form_tokens().consume(Consume::new(&key, &subject, "pay", now))?;
+    ///     if outcome == Outcome::Proceed {
     ///         tx.handoff().set("receipt-7", &order, 3_600)?;
     ///         tx.form_tokens().set_token_result(&key, "receipt-7")?;
     ///     }
     ///     Ok::<_, Error>(outcome)
     /// });
-    /// assert_eq!(outcome.wait()?, TokenConsumeOutcome::Proceed);
+    /// assert_eq!(outcome.wait()?, Outcome::Proceed);
     /// # Ok::<(), Error>(())
     /// ```
     pub fn atomically<R, E: From<Error>>(

@@ -10,7 +10,8 @@
 //! let tokens = room.form_tokens();
 //! let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
 //! let (key, subject) = (LookupKey::new("3fa9c1"), TokenSubject::Anonymous);
-//! tokens.insert_form_token(FormTokenRecord::new(key.clone(), subject.clone(), "pay", now + 600)).wait()?;
+//! let record = FormTokenRecord::new(key.clone(), subject.clone(), "pay", now + 600);
+//! tokens.insert_form_token(record).wait()?;
 //! match tokens.consume(Consume::new(&key, &subject, "pay", now)).wait()? {
 //!     Outcome::Proceed => { /* pay, and store the receipt */ }
 //!     Outcome::Replay { result } => println!("paid already: {result:?}"),

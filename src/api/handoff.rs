@@ -10,7 +10,8 @@
 //! let state = serde_json::from_str(r#"{"cart": [1, 2]}"#).unwrap();
 //! states.set("order-7", &state, 600).wait()?;
 //! // A reader that may die takes it in two phases: nothing is lost if it never acknowledges.
-//! let claim = states.claim("order-7", Duration::from_secs(30)).wait()?.expect("nobody else has it");
+//! let lease = Duration::from_secs(30);
+//! let claim = states.claim("order-7", lease).wait()?.expect("no other caller has claimed it");
 //! assert_eq!(claim.state, state);
 //! assert!(states.ack(&claim.id).wait()?);
 //! assert_eq!(states.get("order-7").wait()?, None);

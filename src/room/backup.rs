@@ -26,7 +26,7 @@ impl Cloakroom {
     ///
     /// A backup needs space for the live rows beside `path`. Until it has copied them the room
     /// keeps the versions that were current when it began, so a room under heavy writing grows
-    /// meanwhile.
+    /// meanwhile. The call blocks until the backup is in place.
     ///
     /// After the log has failed ([`Error::Poisoned`]) a backup can still be made: it holds what is
     /// known to be durable.
@@ -34,8 +34,8 @@ impl Cloakroom {
     /// # Errors
     /// In all cases no temporary file is left, and what is at `path` is as it was:
     /// - [`Error::DifferentRoom`]: another room is there. [`Error::NotCloakroom`],
-    ///   [`Error::UnsupportedVersion`], [`Error::Corrupted`]: something is there that cannot be
-    ///   told to be a backup of this room.
+    ///   [`Error::UnsupportedVersion`], [`Error::Corrupted`]: what is there cannot be recognised as
+    ///   a backup of this room.
     /// - [`Error::Locked`]: an earlier backup is there, and open.
     /// - [`Error::InvalidConfig`]: `path` is the room itself.
     /// - [`Error::Corrupted`]: a block of the room is damaged, or the backup is not read back as it
@@ -50,7 +50,8 @@ impl Cloakroom {
     /// # let dir = tempfile::tempdir().unwrap();
     /// # let (path, copy) = (dir.path().join("edge.cloak"), dir.path().join("backup.cloak"));
     /// let room = Cloakroom::open(&path)?;
-    /// room.handoff().set("order-7", &serde_json::from_str(r#"{"cart": [1]}"#).unwrap(), 600).wait()?;
+    /// let state = serde_json::from_str(r#"{"cart": [1]}"#).unwrap();
+    /// room.handoff().set("order-7", &state, 600).wait()?;
     /// let report = room.backup(&copy)?;
     /// assert!(report.rows > 0);
     /// assert!(Cloakroom::open(&copy)?.handoff().get("order-7").wait()?.is_some());

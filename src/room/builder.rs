@@ -88,9 +88,9 @@ impl Builder {
     }
 
     /// Opens the file, which must exist, for reading only. Nothing is ever written to it, so the
-    /// medium and the permissions may forbid writing. What a crash left is recovered in memory, with
-    /// the answers that a writing opener would give, and the file stays as it is. No threads are
-    /// started.
+    /// medium and the permissions may forbid writing. What a crash left is recovered in memory,
+    /// with the answers that a writing opener would give, and the file stays as it is. No threads
+    /// are started.
     ///
     /// Any number of read-only openers may have a file open; as long as one has, nobody can open it
     /// for writing. A call that would change something (a write of any store, `atomically`,

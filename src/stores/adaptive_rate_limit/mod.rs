@@ -16,12 +16,12 @@ use crate::stores::rate_limit::{RateLimitConfig, RateLimitStatus, span_ms};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Who asks for a request.
+/// On whose behalf a request is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Priority {
-    /// Somebody who waits for the answer.
+    /// A user, who waits for the answer.
     User,
-    /// Nobody in particular. The default.
+    /// Work in the background, for which nobody waits. The default.
     #[default]
     Background,
 }
@@ -53,13 +53,14 @@ pub enum Priority {
 /// never while it is paused; and both together are never admitted by [`acquire`](Self::acquire)
 /// more often than the limit within a window, also when shares have moved meanwhile.
 ///
-/// Every method has taken its effect, in order, when it returns; the [`Pending`] is the wait for
-/// its durability. Points in time are milliseconds since the Unix epoch.
+/// Every method has applied its change, in order, when it returns; the [`Pending`] waits for its
+/// durability, and says what a call may wait for. Points in time are milliseconds since the Unix
+/// epoch.
 ///
 /// # Errors
 /// Of every method: [`TooLarge`](crate::Error::TooLarge) when a string (the name of the limiter
-/// too) is over [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN), and what the log did to the write;
-/// nothing was applied, unless the error is [`OutcomeUnknown`](crate::Error::OutcomeUnknown).
+/// too) is over [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN), and the errors of a write to the log.
+/// Nothing was applied, unless the error is [`OutcomeUnknown`](crate::Error::OutcomeUnknown).
 pub trait AdaptiveRateLimitStore: Send + Sync {
     /// Records a request if its priority may go, and says whether it may.
     fn acquire(&self, resource: &str, priority: Priority) -> Pending<bool>;
@@ -89,13 +90,13 @@ pub trait AdaptiveRateLimitStore: Send + Sync {
     /// The configuration of a resource: its own, or else the limiter's.
     fn resource_config(&self, resource: &str) -> Pending<RateLimitConfig>;
 
-    /// Notes that `origin` is to be left alone until `until_ms`.
-    /// The last one that is set holds. A cooldown is a note for the caller, and does not change
-    /// what [`acquire`](Self::acquire) answers.
+    /// Notes that callers are to leave `origin` alone until `until_ms`, in milliseconds since the
+    /// Unix epoch. The note that was set last holds. It is for callers, and does not change what
+    /// [`acquire`](Self::acquire) answers.
     fn set_cooldown(&self, origin: &str, until_ms: u64) -> Pending<()>;
 
-    /// Until when `origin` is to be left alone, in milliseconds since the Unix epoch. `None` from
-    /// that time on.
+    /// Until when callers are to leave `origin` alone, in milliseconds since the Unix epoch. `None`
+    /// from that time on.
     fn cooldown(&self, origin: &str) -> Pending<Option<u64>>;
 
     /// Ends the cooldown of `origin`.

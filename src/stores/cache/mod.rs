@@ -20,36 +20,37 @@ use std::sync::Arc;
 
 /// A cache of values of one type.
 ///
-/// Every method has taken its effect, in order, when it returns; the [`Pending`] is the wait for
-/// its durability. An entry that has expired behaves as one that was never there.
+/// Every method has applied its change, in order, when it returns; the [`Pending`] waits for its
+/// durability, and says what a call may wait for. An entry that has expired behaves as one that was
+/// never there.
 ///
 /// # Errors
 /// Of every method: [`TooLarge`](crate::Error::TooLarge) when a hash or tag (or the name of the
-/// cache) is over [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN), and what the log did to the write;
-/// nothing was applied, unless the error is [`OutcomeUnknown`](crate::Error::OutcomeUnknown).
+/// cache) is over [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN), and the errors of a write to the
+/// log. Nothing was applied, unless the error is [`OutcomeUnknown`](crate::Error::OutcomeUnknown).
 pub trait CacheStore<T>: Send + Sync {
-    /// The value under `hash`, which stays. `None` when there is none, when it has expired, and
-    /// when its bytes do not decode as a `T` any more; in that last case the entry is removed.
+    /// Reads the value under `hash` and leaves it. `None` when there is none, when it has expired,
+    /// and when its bytes do not decode as a `T` any more; in that last case the entry is removed.
     fn get(&self, hash: &str) -> Pending<Option<T>>;
 
-    /// Stores `value` under `hash`, in place of what was there: for `ttl_seconds` from now when
-    /// that is positive, for ever when it is zero, and not at all when it is negative (what was
-    /// there is removed). The tags of a live entry stay.
+    /// Stores `value` under `hash` and replaces the earlier value: for `ttl_seconds` from now when
+    /// that is positive, for ever when it is zero, and not at all when it is negative (the earlier
+    /// value is removed). The tags of a live entry stay.
     ///
-    /// A value that is larger than the store allows is not stored, and what was there is removed;
-    /// that is no error. [`Encode`](crate::Error::Encode) when the value cannot be encoded; what
-    /// was there is untouched.
+    /// A value that is larger than the store allows is not stored, and the earlier value is
+    /// removed; that is no error. [`Encode`](crate::Error::Encode) when the value cannot be
+    /// encoded; the earlier value is untouched.
     fn set(&self, hash: &str, value: &T, ttl_seconds: i64) -> Pending<()>;
 
-    /// Removes the entry. Fine when there is none.
+    /// Removes the entry. `Ok` when there is none.
     fn delete(&self, hash: &str) -> Pending<()>;
 
     /// Removes every entry whose hash starts with `scope`, literally; every entry of this cache
     /// without one.
     fn clear(&self, scope: Option<&str>) -> Pending<()>;
 
-    /// As [`set`](Self::set), and the entry has exactly these tags afterwards, in one step. A tag
-    /// that is listed twice counts once; an empty list leaves the entry without tags.
+    /// As [`set`](Self::set), and gives the entry exactly these tags, in one step. A tag that is
+    /// listed twice counts once; an empty list leaves the entry without tags.
     fn set_with_tags(&self, hash: &str, value: &T, ttl_seconds: i64, tags: &[&str]) -> Pending<()>;
 
     /// Removes every entry that has this tag, and answers how many there were.

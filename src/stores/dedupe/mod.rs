@@ -28,13 +28,14 @@ use std::sync::Arc;
 /// [`DEFAULT_JOB_TIMEOUT`](crate::limits::DEFAULT_JOB_TIMEOUT). There, a job left pending by an
 /// earlier opening of the file counts as failed: a process that died as owner blocks nobody.
 ///
-/// Every method has taken its effect, in order, when it returns; the [`Pending`] is the wait for
-/// its durability and, in [`wait_for`](Self::wait_for), for the end of the job.
+/// Every method has applied its change, in order, when it returns; the [`Pending`] waits for its
+/// durability and, in [`wait_for`](Self::wait_for), for the end of the job. It says what a call may
+/// wait for.
 ///
 /// # Errors
 /// Of every method: [`TooLarge`](crate::Error::TooLarge) when the hash (or scope), or the name of
-/// the store, is over [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN), and what the log did to the
-/// write; nothing was applied, unless the error is
+/// the store, is over [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN), and the errors of a write to the
+/// log. Nothing was applied, unless the error is
 /// [`OutcomeUnknown`](crate::Error::OutcomeUnknown).
 pub trait DedupeStore<T>: Send + Sync {
     /// The job under `hash`: the pending one, or else a new one. As
@@ -53,8 +54,8 @@ pub trait DedupeStore<T>: Send + Sync {
     /// [`Pending`] ends the wait and leaves nothing behind.
     fn wait_for(&self, hash: &str) -> Pending<Option<T>>;
 
-    /// Ends the pending job under `hash` with `value`, and wakes who waits for it. Changes nothing
-    /// when there is none.
+    /// Ends the pending job under `hash` with `value`, and wakes the callers that wait for it.
+    /// Changes nothing when there is none.
     ///
     /// [`Encode`](crate::Error::Encode) when the value has no JSON or one that is nested deeper
     /// than [`MAX_STATE_DEPTH`](crate::handoff::MAX_STATE_DEPTH), and
@@ -62,8 +63,8 @@ pub trait DedupeStore<T>: Send + Sync {
     /// is still pending.
     fn complete(&self, hash: &str, value: &T) -> Pending<()>;
 
-    /// Ends the pending job under `hash` without a value; who waits for it gets `None`. Changes
-    /// nothing when there is none. `error` is kept for [`Dedupe::list`], its first
+    /// Ends the pending job under `hash` without a value; the callers that wait for it get `None`.
+    /// Changes nothing when there is none. `error` is kept for [`Dedupe::list`], its first
     /// [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN) bytes.
     fn fail(&self, hash: &str, error: &str) -> Pending<()>;
 
@@ -71,16 +72,16 @@ pub trait DedupeStore<T>: Send + Sync {
     fn is_in_progress(&self, hash: &str) -> Pending<bool>;
 
     /// Removes every job whose hash begins with `scope`, literally, or every one without a scope.
-    /// Who waits for one of them gets `None`. Very many jobs are removed in several steps, between
-    /// which others may look.
+    /// The callers that wait for one of them get `None`. Very many jobs are removed in several
+    /// steps, between which other calls may look.
     fn clear(&self, scope: Option<&str>) -> Pending<()>;
 
     /// As [`complete`](Self::complete), if the pending job is this one. `false` after any end of
-    /// the job, whether or not somebody has taken it over since; then nothing changes.
+    /// the job, whether or not another caller has taken it over since; then nothing changes.
     fn complete_owned(&self, hash: &str, job_id: &JobId, value: &T) -> Pending<bool>;
 
     /// As [`fail`](Self::fail), if the pending job is this one. `false` exactly when
-    /// [`complete_owned`](Self::complete_owned) would say so.
+    /// [`complete_owned`](Self::complete_owned) would answer `false`.
     fn fail_owned(&self, hash: &str, job_id: &JobId, error: &str) -> Pending<bool>;
 }
 
@@ -89,7 +90,8 @@ pub trait DedupeStore<T>: Send + Sync {
 pub struct Registration {
     /// The job.
     pub job_id: JobId,
-    /// Whether the job is the caller's, to be completed or failed; otherwise another caller does.
+    /// Whether the job is the caller's, who must complete or fail it; otherwise another caller
+    /// does.
     pub is_owner: bool,
 }
 
@@ -111,7 +113,7 @@ impl Registration {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum JobState {
-    /// Its owner is at it.
+    /// Its owner works on it.
     Pending,
     /// It left a value.
     Completed {
@@ -144,7 +146,7 @@ pub struct DedupeEntry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct DedupeStats {
-    /// Jobs that somebody is at.
+    /// Jobs that an owner works on.
     pub pending: u64,
     /// Jobs that left a value.
     pub completed: u64,
@@ -155,7 +157,7 @@ pub struct DedupeStats {
     /// Bytes of keys and values of all these, those not swept yet included; index rows are not
     /// counted.
     pub bytes: u64,
-    /// How many wait for a job to end, in this process.
+    /// Calls that wait for a job to end, in this process.
     pub waiters: u64,
 }
 

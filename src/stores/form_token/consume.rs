@@ -23,7 +23,8 @@ use std::slice;
 /// let consume = Consume::new(&key, &subject, "pay", now).with_resource("order-7");
 /// assert_eq!(tokens.consume(consume).wait()?, Outcome::Proceed);
 /// tokens.set_token_result(&key, "receipt-7").wait()?;
-/// assert_eq!(tokens.consume(consume).wait()?, Outcome::Replay { result: Some("receipt-7".into()) });
+/// let result = Some("receipt-7".into());
+/// assert_eq!(tokens.consume(consume).wait()?, Outcome::Replay { result });
 /// # Ok::<(), cloakroom::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy)]
@@ -84,8 +85,8 @@ pub enum TokenOutcome {
         /// nothing yet.
         result: Option<String>,
     },
-    /// There is no such token, or it has ended, or it is bound to something else. It does not say
-    /// which.
+    /// There is no such token, or it has ended, or it is bound to something else. The answer does
+    /// not say which.
     Invalid,
 }
 

@@ -23,27 +23,28 @@ use std::time::Duration;
 
 /// A store of one-time form tokens.
 ///
-/// Every method has taken its effect, in order, when it returns; the [`Pending`] is the wait for
-/// its durability. Points in time are seconds since the Unix epoch.
+/// Every method has applied its change, in order, when it returns; the [`Pending`] waits for its
+/// durability, and says what a call may wait for. Points in time are seconds since the Unix epoch.
 ///
 #[doc = include_str!("../../../docs/tables/consume-outcomes.md")]
 ///
 /// # Errors
 /// Of every method: [`TooLarge`](crate::Error::TooLarge) when a string is over
-/// [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN), and what the log did to the write; nothing was
+/// [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN), and the errors of a write to the log. Nothing was
 /// applied, unless the error is [`OutcomeUnknown`](crate::Error::OutcomeUnknown).
 pub trait FormTokenStore: Send + Sync {
-    /// Hands a token in.
+    /// Stores a token.
     ///
     /// A token lives while it is unexpired, or consumed and within its grace, by the clock of the
     /// store. When one lives under this lookup key the answer is
-    /// [`AlreadyExists`](crate::Error::AlreadyExists), and that one is untouched.
+    /// [`AlreadyExists`](crate::Error::AlreadyExists), and that token is untouched.
     fn insert_form_token(&self, record: FormTokenRecord) -> Pending<()>;
 
-    /// Consumes a token, or says what became of it. `now` is the caller's time and alone decides
-    /// what is expired.
+    /// Consumes a token, or says what became of it. `now` is the caller's time, in seconds since
+    /// the Unix epoch; it alone decides what is expired.
     ///
-    /// The answer never tells which part of the binding differed.
+    /// The answer never tells which part of the binding differed. On a room's handle,
+    /// [`FormTokens::consume`] is the same operation with one argument and one answer.
     fn consume_form_token(
         &self,
         lookup_key: &LookupKey,
@@ -54,8 +55,8 @@ pub trait FormTokenStore: Send + Sync {
     ) -> Pending<(TokenConsumeOutcome, Option<String>)>;
 
     /// Consumes the first of `candidates` that exists: the lookup keys of one token under several
-    /// versions of the hashing key, the current one first. An expired token does not exist. No
-    /// candidate is `Invalid`.
+    /// versions of the hashing key, the current one first. An expired token does not exist. Without
+    /// a candidate the outcome is `Invalid`.
     fn consume_form_token_any(
         &self,
         candidates: &[LookupKey],

@@ -8,11 +8,11 @@ use std::str::FromStr;
 const DEBUG_PREFIX_CHARS: usize = 6;
 
 /// What a token is found by: a keyed hash of its secret, in lowercase hex. Opaque to the store; any
-/// string up to [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN) is one, and lowercase hex takes half
-/// the space.
+/// string up to [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN) is accepted, and lowercase hex takes
+/// half the space.
 ///
-/// Who knows a lookup key cannot forge the token, but can tell tokens apart, so `Debug` shows only
-/// its beginning. `Display` prints it whole.
+/// A lookup key does not let its reader forge the token, but it tells tokens apart, so `Debug`
+/// shows only its beginning. `Display` prints it whole.
 ///
 /// ```
 /// let key = cloakroom::form_token::LookupKey::new("3fa9c1d27b");
@@ -75,8 +75,9 @@ impl AsRef<str> for LookupKey {
     }
 }
 
-/// Whom a token was issued to. Two subjects are equal only when kind and text are: `Anonymous`
-/// never equals an empty authenticated id, nor a flow the user of the same name.
+/// Whom a token was issued to. Two subjects are equal only when both kind and text are equal:
+/// `Anonymous` never equals an empty authenticated id, and a flow never equals the user of the same
+/// name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum TokenSubject {
     /// Nobody in particular.
@@ -87,7 +88,7 @@ pub enum TokenSubject {
     Flow(String),
 }
 
-/// A form token as it is handed in. Times are seconds since the Unix epoch.
+/// A form token as it is inserted. Times are seconds since the Unix epoch.
 ///
 /// ```
 /// use cloakroom::form_token::{FormTokenRecord, LookupKey, TokenSubject};
@@ -107,7 +108,7 @@ pub struct FormTokenRecord {
     pub key_version: String,
     /// Whom the token was issued to. A consume must name the same.
     pub subject: TokenSubject,
-    /// What the token is good for. A consume must name the same.
+    /// What the token may be used for. A consume must name the same.
     pub purpose: String,
     /// What the token is bound to, if anything. A consume must name the same; `None` and `Some("")`
     /// differ.
@@ -115,7 +116,7 @@ pub struct FormTokenRecord {
     /// When the token was issued, in seconds since the Unix epoch. Kept for the caller; the store
     /// does not read it.
     pub issued_at: u64,
-    /// When the token ends, in seconds since the Unix epoch. At this second it has ended.
+    /// When the token ends, in seconds since the Unix epoch. At this second it is expired.
     pub expires_at: u64,
 }
 
@@ -167,16 +168,16 @@ pub enum TokenConsumeOutcome {
     /// The token was consumed before. Nothing may be carried out again; the stored result, if there
     /// is one, is what the first caller answered.
     Replay,
-    /// There is no such token, or it has ended, or it is bound to something else. It does not say
-    /// which.
+    /// There is no such token, or it has ended, or it is bound to something else. The answer does
+    /// not say which.
     Invalid,
 }
 
-/// Decides what a consume says, from what a conditional update of the token (unconsumed, unexpired
-/// and bound to what the caller names) changed and, when it changed nothing, from what the row
-/// looks like. Pure.
+/// Decides what a consume says. A pure function of the number of rows that a conditional update of
+/// the token changed (unconsumed, unexpired and bound to what the caller names) and, when it
+/// changed none, of what the row looks like.
 ///
-/// - `changed`: how many rows the update changed; a lookup key is unique, so one means that this
+/// - `changed`: how many rows the update changed. A lookup key is unique, so 1 means that this
 ///   caller won.
 /// - `found`: whether the row exists; an expired one does not.
 /// - `already_consumed`: whether it was consumed before.
@@ -206,7 +207,7 @@ pub fn classify_token_consume(
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FormTokenEntry {
-    /// The token as it was handed in.
+    /// The token as it was inserted.
     pub record: FormTokenRecord,
     /// What became of it, or `None` while it is unconsumed.
     pub consumed: Option<TokenUse>,

@@ -23,47 +23,48 @@ pub type JsonObject = serde_json::Map<String, serde_json::Value>;
 
 /// A store of claim checks.
 ///
-/// Every method has taken its effect, in order, when it returns; the [`Pending`] is the wait for
-/// its durability. Of any number of concurrent [`get_and_delete`](Self::get_and_delete) or
-/// [`claim`](Self::claim) on one id exactly one gets the state.
+/// Every method has applied its change, in order, when it returns; the [`Pending`] waits for its
+/// durability, and says what a call may wait for. Of any number of concurrent
+/// [`get_and_delete`](Self::get_and_delete) or [`claim`](Self::claim) on one id exactly one gets
+/// the state.
 ///
 /// # Errors
 /// Of every method: [`TooLarge`](crate::Error::TooLarge) when the id is over
-/// [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN), and what the log did to the write; nothing was
+/// [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN), and the errors of a write to the log. Nothing was
 /// applied, unless the error is [`OutcomeUnknown`](crate::Error::OutcomeUnknown).
 pub trait HandoffStateStore: Send + Sync {
-    /// Leaves `state` under `state_id` for `ttl_seconds` from now. A state that is there already is
-    /// replaced, with its time to live, and a claim on it ends. Zero seconds are over at once:
-    /// nothing is there afterwards.
+    /// Stores `state` under `state_id` for `ttl_seconds` from now. A state that is there already is
+    /// replaced, with its time to live, and a claim on it ends. A TTL of zero has expired at once:
+    /// the earlier state is removed, and the new one is not stored.
     ///
     /// [`TooLarge`](crate::Error::TooLarge) when the state is over the store's maximum, and
-    /// [`Encode`](crate::Error::Encode) when it is nested deeper than [`MAX_STATE_DEPTH`]; what was
-    /// there is untouched.
+    /// [`Encode`](crate::Error::Encode) when it is nested deeper than [`MAX_STATE_DEPTH`]; the
+    /// earlier state is untouched.
     fn set(&self, state_id: &str, state: &JsonObject, ttl_seconds: u64) -> Pending<()>;
 
-    /// The state, which stays. `None` when it is absent, expired or claimed.
+    /// Reads the state and leaves it. `None` when it is absent, expired or claimed.
     fn get(&self, state_id: &str) -> Pending<Option<JsonObject>>;
 
-    /// The state, which is gone afterwards. `None` when it is absent, expired or claimed.
+    /// Reads and removes the state, in one step. `None` when it is absent, expired or claimed.
     fn get_and_delete(&self, state_id: &str) -> Pending<Option<JsonObject>>;
 
-    /// Removes the state, and ends a claim on it. Fine when there is none.
+    /// Removes the state, and ends a claim on it. `Ok` when there is none.
     fn delete(&self, state_id: &str) -> Pending<()>;
 
-    /// The state, hidden from everybody else for `lease`; then it comes back, unless it was
-    /// acknowledged before. So a reader that dies loses nothing. `None` when it is absent, expired
-    /// or claimed.
+    /// Reads the state and hides it from every other caller for `lease`. Then it comes back, unless
+    /// the claim was acknowledged before, so a reader that dies loses nothing. `None` when the
+    /// state is absent, expired or claimed.
     ///
-    /// Its own time to live goes on meanwhile. A lease is rounded up to milliseconds; one of zero
-    /// is [`InvalidConfig`](crate::Error::InvalidConfig).
+    /// The state's own time to live goes on meanwhile. A lease is rounded up to milliseconds; a
+    /// lease of zero is [`InvalidConfig`](crate::Error::InvalidConfig).
     fn claim(&self, state_id: &str, lease: Duration) -> Pending<Option<Claim>>;
 
     /// Ends a claim by deleting the state. `true` only within the lease, while the state has not
-    /// expired, and when nobody has set or deleted it since; else nothing changes.
+    /// expired, and when no caller has set or deleted it since; otherwise nothing changes.
     fn ack(&self, claim: &ClaimId) -> Pending<bool>;
 
-    /// Ends a claim by showing the state again. `true` exactly when [`ack`](Self::ack) would say
-    /// so.
+    /// Ends a claim by showing the state again. `true` exactly when [`ack`](Self::ack) would answer
+    /// `true`.
     fn release(&self, claim: &ClaimId) -> Pending<bool>;
 }
 
@@ -71,14 +72,14 @@ pub trait HandoffStateStore: Send + Sync {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HandoffEntry {
-    /// The id it was left under.
+    /// The id it is stored under.
     pub state_id: String,
     /// When it ends, in milliseconds since the Unix epoch.
     pub expires_at_ms: u64,
     /// The size of the encoded state in bytes.
     pub bytes: u64,
-    /// When the claim on it ends, in milliseconds since the Unix epoch, or `None` when nobody holds
-    /// it.
+    /// When the claim on it ends, in milliseconds since the Unix epoch, or `None` when it is not
+    /// claimed.
     pub claimed_until_ms: Option<u64>,
 }
 
@@ -88,7 +89,7 @@ pub struct HandoffEntry {
 pub struct HandoffStats {
     /// States that can be taken.
     pub live: u64,
-    /// States that somebody holds a claim on.
+    /// States that are claimed.
     pub claimed: u64,
     /// States that have ended and were not swept yet.
     pub expired: u64,

@@ -18,20 +18,21 @@ use crate::Pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A limiter of how often something is asked of each of many resources.
+/// A limiter of how often each of many resources is used.
 ///
 /// A request counts while its time is after `now - window`: an exact sliding window. Times are
 /// those of the store's clock; while that is behind the last request of a resource, time stands
-/// still for it. A request that has left the longest window that was configured since its resource
-/// last had none is gone: one that is longer still and configured later does not count it again.
+/// still for the resource. A request is kept for the longest window that was configured since its
+/// resource last had no request; a longer window that is configured later does not count it again.
 ///
-/// Every method has taken its effect, in order, when it returns; the [`Pending`] is the wait for
-/// its durability. Points in time are milliseconds since the Unix epoch.
+/// Every method has applied its change, in order, when it returns; the [`Pending`] waits for its
+/// durability, and says what a call may wait for. Points in time are milliseconds since the Unix
+/// epoch.
 ///
 /// # Errors
 /// Of every method: [`TooLarge`](crate::Error::TooLarge) when a string (the name of the limiter
-/// too) is over [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN), and what the log did to the write;
-/// nothing was applied, unless the error is [`OutcomeUnknown`](crate::Error::OutcomeUnknown).
+/// too) is over [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN), and the errors of a write to the log.
+/// Nothing was applied, unless the error is [`OutcomeUnknown`](crate::Error::OutcomeUnknown).
 pub trait RateLimitStore: Send + Sync {
     /// Records a request if there is room for it, and says whether there was. Of any number of
     /// concurrent callers no more than the limit are admitted within a window.
@@ -61,13 +62,13 @@ pub trait RateLimitStore: Send + Sync {
     /// The configuration of a resource: its own, or else the limiter's.
     fn resource_config(&self, resource: &str) -> Pending<RateLimitConfig>;
 
-    /// Notes that `origin` is to be left alone until `until_ms`.
-    /// The last one that is set holds. A cooldown is a note for the caller, and does not change
-    /// what [`acquire`](Self::acquire) answers.
+    /// Notes that callers are to leave `origin` alone until `until_ms`, in milliseconds since the
+    /// Unix epoch. The note that was set last holds. It is for callers, and does not change what
+    /// [`acquire`](Self::acquire) answers.
     fn set_cooldown(&self, origin: &str, until_ms: u64) -> Pending<()>;
 
-    /// Until when `origin` is to be left alone, in milliseconds since the Unix epoch. `None` from
-    /// that time on.
+    /// Until when callers are to leave `origin` alone, in milliseconds since the Unix epoch. `None`
+    /// from that time on.
     fn cooldown(&self, origin: &str) -> Pending<Option<u64>>;
 
     /// Ends the cooldown of `origin`.

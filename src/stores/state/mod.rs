@@ -30,8 +30,8 @@ pub const MAX_SCAN_LIMIT: usize = 256;
 
 /// A store of agent states: one per slot, which is an [`Identity`] and a kind.
 ///
-/// Every method has taken its effect, in order, when it returns; the [`Pending`] is the wait for
-/// its durability.
+/// Every method has applied its change, in order, when it returns; the [`Pending`] waits for its
+/// durability, and says what a call may wait for.
 ///
 /// # Errors
 /// After an error nothing was applied, unless it is
@@ -46,8 +46,8 @@ pub const MAX_SCAN_LIMIT: usize = 256;
 pub trait StateStore: Send + Sync {
     /// Saves a state, replacing the one in its slot, whose event id is then no longer found.
     ///
-    /// An event is saved once: the same record again (its time does not count) is fine and writes
-    /// nothing; the same event id with other bytes, another version or another slot is
+    /// An event is saved once: the same record again (its time does not count) answers `Ok` and
+    /// writes nothing; the same event id with other bytes, another version or another slot is
     /// [`IdempotencyConflict`](StateError::IdempotencyConflict).
     fn save(&self, record: StateRecord) -> Pending<(), StateError>;
 
@@ -58,7 +58,7 @@ pub trait StateStore: Send + Sync {
     /// has been replaced.
     fn load_by_event_id(&self, event_id: &EventId) -> Pending<StateRecord, StateError>;
 
-    /// Removes the state in a slot, and its event id. Fine when there is none.
+    /// Removes the state in a slot, and its event id. `Ok` when there is none.
     fn delete(&self, identity: &Identity, kind: &str) -> Pending<(), StateError>;
 
     /// Every state of every tenant whose kind begins with `kind_prefix`, literally; by kind, then
@@ -72,7 +72,7 @@ pub trait StateStore: Send + Sync {
         kind_prefix: &str,
     ) -> Pending<Vec<StateRecord>, StateError>;
 
-    /// Makes durable what was called before, and closes this store and its clones. Closing twice is
+    /// Makes every earlier call durable, and closes this store and its clones. Closing twice is
     /// fine.
     fn close(&self) -> Pending<(), StateError>;
 
@@ -84,10 +84,10 @@ pub trait StateStore: Send + Sync {
         next: StateRecord,
     ) -> Pending<(), StateError>;
 
-    /// Saves all `writes` if every expectation holds; else nothing changes, and the answer is
+    /// Saves all `writes` if every expectation holds; otherwise nothing changes, and the answer is
     /// [`ConditionFailed`](StateError::ConditionFailed), also when the events were saved before.
-    /// Only then the event ids are looked at, as [`save`](Self::save) does, each against what was
-    /// there before the batch.
+    /// When the expectations hold, the event ids are checked as [`save`](Self::save) checks them,
+    /// each against what was there before the batch.
     ///
     /// [`InvalidRecord`](StateError::InvalidRecord) for no expectation, no write, two expectations
     /// of or two writes to one slot, one event id in two writes, and a write to a slot that no
@@ -102,11 +102,11 @@ pub trait StateStore: Send + Sync {
     /// [`InvalidRecord`](StateError::InvalidRecord) when the slot is expected to be absent.
     fn delete_if(&self, expectation: &SlotExpectation) -> Pending<bool, StateError>;
 
-    /// Removes every state of a session, of all its runs and kinds, and says how many they were.
+    /// Removes every state of a session, of all its runs and kinds, and counts them.
     ///
     /// A driver may remove a session that is too large for one step in several, each whole by
-    /// itself. Then others may see it half removed meanwhile, and after an error in between the
-    /// rest is still there; the call can be made again.
+    /// itself. Then other calls may see it half removed meanwhile, and after an error in between
+    /// the rest is still there; the call can be made again.
     fn delete_scope(&self, tenant: &str, user: &str, session: &str) -> Pending<u64, StateError>;
 
     /// The first states (up to `limit`, 1 to [`MAX_IDENTITY_LIST_LIMIT`]; all without one) of
@@ -120,8 +120,8 @@ pub trait StateStore: Send + Sync {
     ) -> Pending<Vec<StateRecord>, StateError>;
 
     /// A page of a tenant's states whose kind begins with `kind_prefix`, literally, in byte order
-    /// of (user, session, run, kind), going on behind `cursor`. A page is a moment's picture; the
-    /// pages together are not.
+    /// of (user, session, run, kind), from behind `cursor` on. One page shows one moment; several
+    /// pages together do not.
     ///
     /// [`MaintenanceScopeRequired`](StateError::MaintenanceScopeRequired) unless the scope is
     /// [`ListScope::maintenance`]; [`InvalidScan`](StateError::InvalidScan) for an empty tenant or
