@@ -14,7 +14,6 @@ pub mod drivers;
 mod durability;
 mod engine;
 mod error;
-mod export;
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -25,15 +24,14 @@ mod memtable;
 mod observe;
 mod pending;
 mod room;
-mod salvage;
 mod storage;
 mod stores;
 mod tables;
-mod verify;
+pub mod tools;
 
 pub use api::{
     adaptive_rate_limit, cache, dedupe, form_token, handoff, maintenance, page, prelude,
-    rate_limit, state, stats, tools, watch,
+    rate_limit, state, stats, watch,
 };
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use durability::Durability;
@@ -59,7 +57,7 @@ pub mod testing {
     ) -> crate::Result<crate::tools::SalvageReport> {
         let storage: std::sync::Arc<dyn Storage> =
             std::sync::Arc::new(crate::storage::MemoryStorage::from(bytes));
-        crate::salvage::salvage_storage(&storage, std::path::Path::new("(image)"), to)
+        crate::tools::salvage_storage(&storage, std::path::Path::new("(image)"), to)
     }
 
     /// Verifies the bytes of a file.
@@ -69,6 +67,6 @@ pub mod testing {
     pub fn verify_image(bytes: Vec<u8>) -> crate::Result<crate::tools::VerifyReport> {
         let storage: std::sync::Arc<dyn Storage> =
             std::sync::Arc::new(crate::storage::MemoryStorage::from(bytes));
-        crate::verify::verify_storage(&storage, std::path::Path::new("(image)"))
+        crate::tools::verify_storage(&storage, std::path::Path::new("(image)"))
     }
 }

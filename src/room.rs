@@ -2,6 +2,7 @@
 
 mod backup;
 mod builder;
+mod export;
 #[cfg(any(test, feature = "testing"))]
 mod testing;
 mod transaction;
@@ -23,7 +24,7 @@ use crate::stores::state::State;
 use crate::stores::sweep::{SweepReport, backlog};
 use crate::stores::watch::{Watch, WatchFilter};
 use crate::stores::{RoomStats, StoreStates, stats};
-use crate::verify::{self, VerifyReport};
+use crate::tools::{self, VerifyReport};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -243,13 +244,14 @@ impl Cloakroom {
     /// ```
     /// # use cloakroom::{Cloakroom, ManualClock};
     /// # use cloakroom::handoff::{HandoffStateStore, JsonObject};
+    /// # use cloakroom::stats::StoreKind;
     /// # use std::{sync::Arc, time::Duration};
     /// let clock = Arc::new(ManualClock::new(0));
     /// let room = Cloakroom::builder().clock(clock.clone()).sweep_interval(None).open_in_memory()?;
     /// room.handoff().set("order-7", &JsonObject::new(), 600).wait()?;
     /// assert_eq!(room.sweep()?.total(), 0);
     /// clock.advance(Duration::from_secs(600));
-    /// assert_eq!(room.sweep()?.handoff, 1);
+    /// assert_eq!(room.sweep()?.removed(StoreKind::HANDOFF), 1);
     /// # Ok::<(), cloakroom::Error>(())
     /// ```
     pub fn sweep(&self) -> Result<SweepReport> {
@@ -314,7 +316,7 @@ impl Cloakroom {
     /// [`Error::Closed`], or [`Error::Io`] when the system fails a call. Damage is no error: it is
     /// in the report.
     pub fn verify(&self) -> Result<VerifyReport> {
-        verify::verify_open(&self.engine)
+        tools::verify_open(&self.engine)
     }
 
     /// Makes every earlier call durable, then closes the file and gives up its lock. Blocks until
@@ -331,6 +333,7 @@ impl Cloakroom {
     }
 
     /// The engine, for what is built on a room.
+    #[cfg(any(test, feature = "codlet"))]
     pub(crate) fn engine(&self) -> &Engine {
         &self.engine
     }

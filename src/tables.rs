@@ -19,7 +19,7 @@ pub(crate) type Value = Arc<[u8]>;
 pub(crate) type Row = (Vec<u8>, Value);
 
 /// What the floors below the stores must know of a table.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct TableDef {
     /// Stands for the table in keys and frames. From 1, and never reused.
     pub(crate) number: u8,
@@ -30,7 +30,7 @@ pub(crate) struct TableDef {
 }
 
 /// A table. Two are the same when their numbers are, and they are ordered by number.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub(crate) struct Table(&'static TableDef);
 
 impl Table {
@@ -54,6 +54,14 @@ impl Table {
         self.0.is_waited_for
     }
 }
+
+impl PartialEq for Table {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.number == other.0.number
+    }
+}
+
+impl Eq for Table {}
 
 impl PartialOrd for Table {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {

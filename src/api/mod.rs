@@ -16,5 +16,4 @@ pub mod prelude;
 pub mod rate_limit;
 pub mod state;
 pub mod stats;
-pub mod tools;
 pub mod watch;

@@ -3,7 +3,7 @@
 use super::images;
 use crate::error::Error;
 use crate::storage::{MemoryStorage, Storage, tempdir};
-use crate::{salvage, verify};
+use crate::tools;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,13 +14,13 @@ pub fn tools(data: &[u8]) {
     let bytes = images::damaged(data);
     let path = Path::new("(image)");
     let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::from(bytes.clone()));
-    let verified = verify::verify_storage(&storage, path);
+    let verified = tools::verify_storage(&storage, path);
     if let Err(error) = &verified {
         assert!(is_honest(error), "{error}");
     }
     let dir = tempdir().unwrap();
     let to = dir.path().join("new.cloak");
-    let salvaged = salvage::salvage_storage(&storage, path, &to);
+    let salvaged = tools::salvage_storage(&storage, path, &to);
     let mut after = vec![0; bytes.len()];
     storage.read_at(0, &mut after).unwrap();
     assert!(
@@ -29,7 +29,7 @@ pub fn tools(data: &[u8]) {
     );
     match salvaged {
         Ok(salvaged) => {
-            let written = verify::verify(&to).unwrap();
+            let written = tools::verify(&to).unwrap();
             assert!(written.is_ok() || !salvaged.is_complete(), "{written}");
             if verified.is_ok_and(|report| report.is_ok()) {
                 assert!(salvaged.is_complete(), "{salvaged}");

@@ -19,11 +19,15 @@ pub(crate) mod codlet;
 pub(crate) mod constraints;
 pub mod dedupe;
 pub(crate) mod derived;
+pub(crate) mod dump;
+#[cfg(test)]
+mod eighth;
 pub(crate) mod expiry;
 pub mod form_token;
 pub(crate) mod frame;
 pub mod handoff;
 pub(crate) mod length;
+pub(crate) mod lines;
 #[cfg(test)]
 pub(crate) mod map_tx;
 pub(crate) mod merge_join;

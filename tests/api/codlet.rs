@@ -357,7 +357,7 @@ fn what_is_no_longer_kept_is_swept_with_its_lookup_keys() {
         block_on(store.record_failure(&RateLimitKey::new(&name), &limit(1))).unwrap();
     }
     clock.advance(Duration::from_secs(300));
-    assert_eq!(room.sweep().unwrap().codlet, 200, "the failures");
+    assert_eq!(room.sweep().unwrap().removed(StoreKind::CODLET_FAILURES), 200, "the failures");
     assert!(
         block_on(store.lookup_code(&[lookup_key(SecretDomain::Code, "7")], None))
             .unwrap()
@@ -365,7 +365,7 @@ fn what_is_no_longer_kept_is_swept_with_its_lookup_keys() {
     );
     clock.advance(2 * DAY);
     let report = room.sweep().unwrap();
-    assert_eq!((report.codlet, report.total(), report.stepped_over), (400, 400, 0));
+    assert_eq!((report.total(), report.stepped_over), (400, 0));
     assert_eq!(room.row_counts().unwrap().iter().map(|(_, rows)| rows).sum::<usize>(), 0);
 }
 
@@ -871,9 +871,9 @@ fn what_the_adapter_keeps_is_counted_and_watched() {
     block_on(room.codlet().record_failure(&guest(), &limit(3))).unwrap();
     block_on(room.codlet().clear_failures(&guest())).unwrap();
     block_on(room.codlet().record_failure(&guest(), &limit(3))).unwrap();
-    let codes = (StoreKind::CodletCodes, "c".to_owned(), ChangeKind::Put);
-    let sessions = (StoreKind::CodletSessions, "s".to_owned(), ChangeKind::Put);
-    let failures = |kind| (StoreKind::CodletFailures, guest().as_str().to_owned(), kind);
+    let codes = (StoreKind::CODLET_CODES, "c".to_owned(), ChangeKind::Put);
+    let sessions = (StoreKind::CODLET_SESSIONS, "s".to_owned(), ChangeKind::Put);
+    let failures = |kind| (StoreKind::CODLET_FAILURES, guest().as_str().to_owned(), kind);
     let expected = [
         codes,
         sessions,
@@ -897,9 +897,9 @@ fn what_the_adapter_keeps_is_counted_and_watched() {
     let kept = |kind, rows| (kind, 1, 0, rows);
     let ended = |kind, rows| (kind, 0, 1, rows);
     let kinds = [
-        (StoreKind::CodletCodes, 3),
-        (StoreKind::CodletSessions, 3),
-        (StoreKind::CodletFailures, 2),
+        (StoreKind::CODLET_CODES, 3),
+        (StoreKind::CODLET_SESSIONS, 3),
+        (StoreKind::CODLET_FAILURES, 2),
     ];
     assert_eq!(figures(), kinds.map(|(kind, rows)| kept(kind, rows)));
     clock.advance(DAY * 365);
@@ -907,7 +907,7 @@ fn what_the_adapter_keeps_is_counted_and_watched() {
     room.sweep().unwrap();
     assert_eq!(figures(), []);
     block_on(room.codlet().record_failure(&guest(), &limit(3))).unwrap();
-    for kind in [StoreKind::CodletCodes, StoreKind::CodletSessions, StoreKind::CodletFailures] {
+    for kind in [StoreKind::CODLET_CODES, StoreKind::CODLET_SESSIONS, StoreKind::CODLET_FAILURES] {
         let change = watch.recv_timeout(DAY).unwrap().unwrap();
         assert_eq!((change.store, change.kind), (kind, ChangeKind::Expired));
     }

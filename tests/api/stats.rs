@@ -83,15 +83,15 @@ fn every_store_that_has_rows_is_counted_by_name() {
     assert!(room.stats().unwrap().stores.is_empty());
     fill(&room);
     let at_first = [
-        (StoreKind::FormTokens, "-", 4, 1, 0),
-        (StoreKind::Handoff, "-", 3, 1, 0),
-        (StoreKind::Cache, "other\0", 1, 0, 0),
-        (StoreKind::Cache, "pages", 2, 0, 0),
-        (StoreKind::Dedupe, "http", 3, 2, 0),
-        (StoreKind::RateLimit, "api", 1, 0, 0),
-        (StoreKind::RateLimit, "cleared", 0, 0, 1),
-        (StoreKind::AdaptiveRateLimit, "api", 1, 0, 0),
-        (StoreKind::State, "-", 2, 0, 0),
+        (StoreKind::FORM_TOKENS, "-", 4, 1, 0),
+        (StoreKind::HANDOFF, "-", 3, 1, 0),
+        (StoreKind::CACHE, "other\0", 1, 0, 0),
+        (StoreKind::CACHE, "pages", 2, 0, 0),
+        (StoreKind::DEDUPE, "http", 3, 2, 0),
+        (StoreKind::RATE_LIMIT, "api", 1, 0, 0),
+        (StoreKind::RATE_LIMIT, "cleared", 0, 0, 1),
+        (StoreKind::ADAPTIVE_RATE_LIMIT, "api", 1, 0, 0),
+        (StoreKind::STATE, "-", 2, 0, 0),
     ];
     assert_eq!(figures(&room.stats().unwrap().stores), at_first);
     // The same when the rows are in the B-tree, and half of them in both places.
@@ -101,12 +101,12 @@ fn every_store_that_has_rows_is_counted_by_name() {
 
     clock.advance(Duration::from_secs(10));
     let later = room.stats().unwrap().stores;
-    assert_eq!(figures(&later)[0], (StoreKind::FormTokens, "-", 3, 1, 1));
-    assert_eq!(figures(&later)[1], (StoreKind::Handoff, "-", 2, 1, 1));
-    assert_eq!(figures(&later)[3], (StoreKind::Cache, "pages", 1, 0, 1));
-    assert_eq!(figures(&later)[4], (StoreKind::Dedupe, "http", 2, 1, 1));
+    assert_eq!(figures(&later)[0], (StoreKind::FORM_TOKENS, "-", 3, 1, 1));
+    assert_eq!(figures(&later)[1], (StoreKind::HANDOFF, "-", 2, 1, 1));
+    assert_eq!(figures(&later)[3], (StoreKind::CACHE, "pages", 1, 0, 1));
+    assert_eq!(figures(&later)[4], (StoreKind::DEDUPE, "http", 2, 1, 1));
     clock.advance(Duration::from_secs(60));
-    assert_eq!(figures(&room.stats().unwrap().stores)[5], (StoreKind::RateLimit, "api", 0, 0, 1));
+    assert_eq!(figures(&room.stats().unwrap().stores)[5], (StoreKind::RATE_LIMIT, "api", 0, 0, 1));
 }
 
 #[test]
@@ -122,32 +122,32 @@ fn the_figures_agree_with_those_of_the_stores_and_rows_with_the_file() {
         stats.stores.iter().find(named).unwrap()
     };
     let tokens = room.form_tokens().stats().wait().unwrap();
-    let found = of(StoreKind::FormTokens, "-");
+    let found = of(StoreKind::FORM_TOKENS, "-");
     assert_eq!(
         (found.live, found.taken, found.expired),
         (tokens.live + tokens.consumed, tokens.consumed, tokens.expired)
     );
     let handoff = room.handoff().stats().wait().unwrap();
-    let found = of(StoreKind::Handoff, "-");
+    let found = of(StoreKind::HANDOFF, "-");
     assert_eq!(
         (found.live, found.taken, found.expired),
         (handoff.live + handoff.claimed, handoff.claimed, handoff.expired)
     );
     let pages = room.cache::<u64>("pages").stats().wait().unwrap();
-    let found = of(StoreKind::Cache, "pages");
+    let found = of(StoreKind::CACHE, "pages");
     assert_eq!((found.live, found.expired), (pages.live, pages.expired));
     // Two entries, tags of one, two rows by tag, two in the expiry index.
     assert_eq!(found.rows, 2 + 1 + 2 + 2);
     let jobs = room.dedupe::<u64>("http").stats().wait().unwrap();
-    let found = of(StoreKind::Dedupe, "http");
+    let found = of(StoreKind::DEDUPE, "http");
     assert_eq!(
         (found.live, found.taken, found.expired),
         (jobs.pending + jobs.completed + jobs.failed, jobs.pending, jobs.expired)
     );
     // A window, a request row (of one millisecond), a cooldown, two index rows.
-    assert_eq!(of(StoreKind::RateLimit, "api").rows, 5);
+    assert_eq!(of(StoreKind::RATE_LIMIT, "api").rows, 5);
     // A state has a row, one by its event, one by kind, one by tenant and kind.
-    assert_eq!(of(StoreKind::State, "-").rows, 2 * 4);
+    assert_eq!(of(StoreKind::STATE, "-").rows, 2 * 4);
     // In a room without overwritten rows every version in memory is a row; the number of the last
     // window is no store's.
     let (fresh, _) = self::room();
@@ -168,7 +168,7 @@ fn a_cleared_window_that_is_used_again_counts() {
     limits.record("r").wait().unwrap();
     limits.clear().wait().unwrap();
     limits.record("r").wait().unwrap();
-    assert_eq!(figures(&room.stats().unwrap().stores), [(StoreKind::RateLimit, "api", 1, 0, 0)]);
+    assert_eq!(figures(&room.stats().unwrap().stores), [(StoreKind::RATE_LIMIT, "api", 1, 0, 0)]);
 }
 
 #[test]

@@ -64,7 +64,7 @@ fn every_store_tells_what_happened_to_which_entry() {
     consume(&tokens, "00ff").wait().unwrap();
     tokens.set_token_result(&LookupKey::new("00ff"), "r").wait().unwrap();
     expected
-        .extend([Put, Consumed, ResultSet].map(|kind| (StoreKind::FormTokens, "", "00ff", kind)));
+        .extend([Put, Consumed, ResultSet].map(|kind| (StoreKind::FORM_TOKENS, "", "00ff", kind)));
 
     let handoff = room.handoff();
     set(&room, "s");
@@ -73,19 +73,19 @@ fn every_store_tells_what_happened_to_which_entry() {
     let claim = handoff.claim("s", Duration::from_secs(9)).wait().unwrap().unwrap();
     handoff.ack(&claim.id).wait().unwrap();
     let kinds = [Put, Claimed, Released, Claimed, Removed];
-    expected.extend(kinds.map(|kind| (StoreKind::Handoff, "", "s", kind)));
+    expected.extend(kinds.map(|kind| (StoreKind::HANDOFF, "", "s", kind)));
 
     let cache = room.cache::<u64>("pages").with_durability(Durability::Sync);
     cache.set_with_tags("h", &1, 60, &["t", "u"]).wait().unwrap();
     cache.get("h").wait().unwrap();
     cache.invalidate_by_tag("t").wait().unwrap();
-    expected.extend([Put, Removed].map(|kind| (StoreKind::Cache, "pages", "h", kind)));
+    expected.extend([Put, Removed].map(|kind| (StoreKind::CACHE, "pages", "h", kind)));
 
     let jobs = room.dedupe::<u64>("http").with_durability(Durability::Sync);
     jobs.register("j").wait().unwrap();
     jobs.complete("j", &1).wait().unwrap();
     jobs.clear(None).wait().unwrap();
-    expected.extend([Put, Put, Removed].map(|kind| (StoreKind::Dedupe, "http", "j", kind)));
+    expected.extend([Put, Put, Removed].map(|kind| (StoreKind::DEDUPE, "http", "j", kind)));
 
     let config = RateLimitConfig { limit: 5, window: Duration::from_secs(60) };
     let limits = room.rate_limit("api", config).unwrap().with_durability(Durability::Sync);
@@ -94,7 +94,7 @@ fn every_store_tells_what_happened_to_which_entry() {
     limits.set_cooldown("o", NOW_MS + 60_000).wait().unwrap();
     limits.clear_cooldown("o").wait().unwrap();
     limits.clear().wait().unwrap();
-    let limiter = |key, kind| (StoreKind::RateLimit, "api", key, kind);
+    let limiter = |key, kind| (StoreKind::RATE_LIMIT, "api", key, kind);
     // A window takes over its new configuration.
     expected.extend([
         limiter("r", Put),
@@ -108,7 +108,7 @@ fn every_store_tells_what_happened_to_which_entry() {
     room.state().save(saved.clone()).wait().unwrap();
     room.state().save(saved.clone()).wait().unwrap();
     room.state().delete(&saved.identity, "plan").wait().unwrap();
-    expected.extend([Put, Removed].map(|kind| (StoreKind::State, "", "plan", kind)));
+    expected.extend([Put, Removed].map(|kind| (StoreKind::STATE, "", "plan", kind)));
 
     let changes = drain(&mut watch);
     assert_eq!(told(&changes), expected);
@@ -134,7 +134,7 @@ fn what_ended_by_time_is_told_from_what_was_removed() {
     clock.advance(Duration::from_secs(600));
     assert_eq!(drain(&mut watch).len(), 3);
     room.handoff().delete("ended").wait().unwrap();
-    assert_eq!(told(&drain(&mut watch)), [(StoreKind::Handoff, "", "ended", ChangeKind::Expired)]);
+    assert_eq!(told(&drain(&mut watch)), [(StoreKind::HANDOFF, "", "ended", ChangeKind::Expired)]);
 }
 
 #[test]
@@ -198,11 +198,11 @@ fn a_transaction_is_shown_whole_as_what_it_came_to() {
     assert!(failed.wait().is_err());
     let changes = drain(&mut watch);
     let expected = [
-        (StoreKind::Handoff, "", "gone", ChangeKind::Put),
-        (StoreKind::FormTokens, "", "t", ChangeKind::Put),
-        (StoreKind::FormTokens, "", "t", ChangeKind::Consumed),
-        (StoreKind::Handoff, "", "a", ChangeKind::Put),
-        (StoreKind::Handoff, "", "gone", ChangeKind::Removed),
+        (StoreKind::HANDOFF, "", "gone", ChangeKind::Put),
+        (StoreKind::FORM_TOKENS, "", "t", ChangeKind::Put),
+        (StoreKind::FORM_TOKENS, "", "t", ChangeKind::Consumed),
+        (StoreKind::HANDOFF, "", "a", ChangeKind::Put),
+        (StoreKind::HANDOFF, "", "gone", ChangeKind::Removed),
     ];
     assert_eq!(told(&changes), expected);
     let lsns: Vec<_> =
@@ -228,7 +228,7 @@ fn a_prefix_is_literal_and_every_condition_must_hold() {
     let mut percent = watch(Filter::handoff().prefix("100%"));
     let mut every_store = watch(Filter::all().prefix("00"));
     let mut pages = watch(Filter::cache("pages").prefix("a\0"));
-    let mut caches = watch(Filter::store(StoreKind::Cache));
+    let mut caches = watch(Filter::store(StoreKind::CACHE));
     let mut tenant = watch(Filter::state().tenant("t").prefix("plan."));
     let mut of_tenant = watch(Filter::all().tenant("t"));
 

@@ -22,12 +22,11 @@ const LAYERS: [(&[&str], Siblings); 11] = [
     (&["pending"], Siblings::May),
     (&["engine"], Siblings::May),
     (&["stores"], Siblings::May),
-    // What looks at a whole file.
-    (&["verify", "salvage"], Siblings::May),
+    // What looks at a whole file or room.
+    (&["tools"], Siblings::May),
     (&["room"], Siblings::May),
-    // What is done with a room as a whole, and the adapter that makes it the storage of another
-    // crate.
-    (&["export", "codlet"], Siblings::MayNot),
+    // The adapter that makes a room the storage of another crate.
+    (&["codlet"], Siblings::May),
     (&["drivers"], Siblings::May),
     // The public modules by store, which only re-export.
     (&["api"], Siblings::May),
@@ -272,6 +271,20 @@ fn imports_run_one_way() {
         }
     }
     assert!(looked_at > 100, "the imports were not found");
+    fail_with(&problems);
+}
+
+#[test]
+fn only_the_stores_know_a_table_by_name() {
+    let mut problems = Vec::new();
+    for source in sources().iter().filter(|source| layer_of(&source.module) < layer_of("stores")) {
+        for (number, line) in source.code() {
+            let names = line.split("Table::").skip(1);
+            if names.into_iter().any(|name| name.starts_with(|first: char| first.is_uppercase())) {
+                problems.push(format!("{}:{number}: names a table of a store", source.path));
+            }
+        }
+    }
     fail_with(&problems);
 }
 

@@ -6,7 +6,7 @@ use crate::progress::Spinner;
 use crate::room;
 use crate::units;
 use clap::Args;
-use cloakroom::maintenance::SweepReport;
+use cloakroom::stats::StoreKind;
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -39,11 +39,10 @@ pub fn run(options: &Options, out: &mut Output) -> Result<Verdict, Problem> {
     let swept = room.sweep().and_then(|report| room.close().map(|()| report));
     drop(spinner);
     let report = swept.map_err(|error| Problem::of(&error, file))?;
-    let stores = by_store(&report);
     if out.is_json() {
-        let removed: serde_json::Map<_, _> = stores
+        let removed: serde_json::Map<_, _> = StoreKind::all()
             .iter()
-            .map(|(store, _, removed)| ((*store).to_owned(), json!(removed)))
+            .map(|store| (store.as_str().to_owned(), json!(report.removed(*store))))
             .collect();
         out.object(&json!({
             "file": shown(file), "total": report.total(), "removed": removed, "rescheduled": report.rescheduled,
@@ -53,9 +52,10 @@ pub fn run(options: &Options, out: &mut Output) -> Result<Verdict, Problem> {
     }
     let total = units::counted(report.total(), "expired entry", "expired entries");
     out.line(&format!("{}: {total} removed", shown(file)))?;
-    let removed = stores.iter().filter(|(_, _, removed)| *removed > 0);
+    let removed = StoreKind::all().iter().map(|store| (store.entries(), report.removed(*store)));
     let removed: Vec<_> = removed
-        .map(|(_, words, removed)| vec![format!("  {words}"), units::count(*removed)])
+        .filter(|(_, removed)| *removed > 0)
+        .map(|(entries, removed)| vec![format!("  {entries}"), units::count(removed)])
         .collect();
     out.lines(units::table(&removed))?;
     if report.stepped_over > 0 {
@@ -64,18 +64,4 @@ pub fn run(options: &Options, out: &mut Output) -> Result<Verdict, Problem> {
         out.line(&format!("{rows} left: damaged"))?;
     }
     Ok(Verdict::Fine)
-}
-
-/// What was removed of each store: its name for programs, in words, and how many entries.
-fn by_store(report: &SweepReport) -> [(&'static str, &'static str, u64); 8] {
-    [
-        ("form_tokens", "form tokens", report.form_tokens),
-        ("handoff", "handoff states", report.handoff),
-        ("cache", "cached values", report.cache),
-        ("dedupe", "jobs", report.dedupe),
-        ("rate_limit", "windows of rate limits", report.rate_limit),
-        ("adaptive_rate_limit", "windows of adaptive rate limits", report.adaptive_rate_limit),
-        ("cooldowns", "cooldowns", report.cooldowns),
-        ("codlet", "codes, sessions and failures of codlet", report.codlet),
-    ]
 }

@@ -1,6 +1,23 @@
-//! The tables of adaptive rate limits.
+//! The table of adaptive limiters. The others they share with plain ones.
 
+use super::ops::{ADMITTED, BACKGROUND, ResourceRow, USER};
+use super::sweep;
+use crate::error::Result;
+use crate::stores::lines::EntryLines;
+use crate::stores::owner::StoreKind;
+use crate::stores::rate_limit::history::{History, Place};
+use crate::stores::rate_limit::limiter::Kind;
+use crate::stores::rate_limit::schema::{
+    Clears, check_limiter_key, dump_limiter_key, lacks_requests, limiter_owner, without_requests,
+};
+use crate::stores::rate_limit::window_lines::{self, reason_text};
+use crate::stores::schema::{
+    Constraints, CountEntry, Counting, Derived, Ends, Lines, LossSchema, Numbers, Role,
+    StoreSchema, TableSchema, text_key,
+};
+use crate::stores::stats::EntryState;
 use crate::tables::{Table, TableDef};
+use serde_json::{Value, json};
 
 impl Table {
     /// The windows and the capacity of adaptive limiters by (limiter, resource).
@@ -8,5 +25,86 @@ impl Table {
         Table::new(&TableDef { number: 17, name: "adaptive_rate_limit", is_waited_for: false });
 }
 
-/// The tables, in the order of their numbers.
-pub(crate) const TABLES: &[Table] = &[Table::ADAPTIVE_RATE_LIMIT];
+impl StoreKind {
+    /// Adaptive limiters
+    /// ([`Cloakroom::adaptive_rate_limit`](crate::Cloakroom::adaptive_rate_limit)), by name.
+    pub const ADAPTIVE_RATE_LIMIT: StoreKind =
+        StoreKind::new(6, "adaptive_rate_limit", "windows and cooldowns of adaptive rate limits");
+}
+
+pub(crate) const STORE: StoreSchema =
+    StoreSchema { kinds: &[StoreKind::ADAPTIVE_RATE_LIMIT], tables: &[&WINDOWS] };
+
+const WINDOWS: TableSchema = TableSchema {
+    table: Table::ADAPTIVE_RATE_LIMIT,
+    role: Role::Primary,
+    owner: limiter_owner,
+    check: |row| {
+        check_limiter_key(row, &[Kind::Adaptive])?;
+        ResourceRow::decode(row.value).map(drop)
+    },
+    derived: Derived::None,
+    constraints: Constraints::Beside(|rows, _, value, report| {
+        lacks_requests(rows, histories(value)?, report)
+    }),
+    numbers: Numbers::Given(|value| Ok(ResourceRow::decode(value)?.id)),
+    ends: Ends::At {
+        at_ms: |value| Ok(ResourceRow::decode(value)?.indexed_at_ms),
+        sweep: |tx, due, turn| sweep::sweep(tx, due, turn.budget),
+    },
+    change: |row| Some(row.of_entry()),
+    shown_key: text_key,
+    counted: Counting::Entries(counter),
+    lines: Lines::Entries(EntryLines {
+        write: window_lines::write_adaptive,
+        // Those of plain windows, with which these share their numbers.
+        reader: None,
+        imported: None,
+    }),
+    dump_key: |key| dump_limiter_key(Table::ADAPTIVE_RATE_LIMIT, key, "resource"),
+    dump_value: |_, value| dump_resource(value),
+    loss: LossSchema {
+        meaning: "such requests are forgotten",
+        unsure: None,
+        left_out: Some(|rows, _, value| without_requests(rows, histories(value)?)),
+    },
+};
+
+fn histories(value: &[u8]) -> Result<Vec<(Place, History)>> {
+    let ResourceRow { id, user, background, admitted, .. } = ResourceRow::decode(value)?;
+    let lanes = [(USER, user), (BACKGROUND, background), (ADMITTED, admitted)];
+    Ok(lanes.map(|(lane, history)| (Place { id, lane }, history)).to_vec())
+}
+
+fn counter() -> CountEntry {
+    let mut cleared = Clears::default();
+    Box::new(move |rows, row| {
+        let resource = ResourceRow::decode(row.value)?;
+        let lanes = [&resource.user, &resource.background, &resource.admitted];
+        let is_kept = lanes
+            .iter()
+            .filter_map(|lane| lane.last_ms())
+            .max()
+            .is_some_and(|last_ms| rows.now_ms() < last_ms.saturating_add(resource.keep_ms));
+        let at = (Table::ADAPTIVE_RATE_LIMIT, row.key);
+        let is_hidden = cleared.hide(rows, at, resource.clears)?;
+        Ok(EntryState::live_if(is_kept && !is_hidden))
+    })
+}
+
+fn dump_resource(value: &[u8]) -> Result<Value> {
+    let row = ResourceRow::decode(value)?;
+    let capacity = row.capacity.map(|capacity| {
+        json!({
+            "computed_at_ms": capacity.computed_at_ms, "limit": capacity.limit,
+            "user_reserved": capacity.user_reserved, "background_max": capacity.background_max,
+            "recent_user_requests": capacity.recent, "reason": reason_text(capacity.reason),
+        })
+    });
+    Ok(json!({
+        "clears": row.clears, "window": row.id, "keep_ms": row.keep_ms,
+        "indexed_at_ms": row.indexed_at_ms, "user": row.user.to_json(),
+        "background": row.background.to_json(), "admitted": row.admitted.to_json(),
+        "capacity": capacity,
+    }))
+}

@@ -55,16 +55,7 @@ pub(crate) fn sweep(tx: &mut dyn Writer, due: &Due<'_>, budget: Budget) -> Resul
     Ok(Verdict::Emptied)
 }
 
-/// One step of a walk over the resources of a limiter that was cleared.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Walked {
-    /// How many resources were removed.
-    pub(crate) removed: u64,
-    /// Behind which resource to go on, unless the walk is over.
-    pub(crate) after: Option<Vec<u8>>,
-}
-
-/// Removes resources of the limiter at `store_key`, behind the key `after`, that were forgotten
+/// One step of a walk: removes resources of the limiter at `store_key`, behind the key `after`, that were forgotten
 /// when it was cleared and stand nowhere in the expiry index. Those that do are removed when they
 /// are due.
 pub(crate) fn sweep_cleared(
@@ -72,7 +63,7 @@ pub(crate) fn sweep_cleared(
     store_key: &[u8],
     after: Option<&[u8]>,
     budget: Budget,
-) -> Result<Walked> {
+) -> Result<Verdict> {
     let Some((&kind, name)) = store_key.split_first() else {
         let detail = "an index row of no limiter";
         return Err(Error::corrupted(format!("a row of table {}", Table::EXPIRY.name()), detail));
@@ -96,7 +87,7 @@ pub(crate) fn sweep_cleared(
     }
     let removed = forgotten.len() as u64;
     let is_over = found.len() < budget.changes;
-    Ok(Walked {
+    Ok(Verdict::Walked {
         removed,
         after: found.into_iter().next_back().map(|(key, _)| key).filter(|_| !is_over),
     })
@@ -105,6 +96,7 @@ pub(crate) fn sweep_cleared(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stores::StoreKind;
     use crate::stores::adaptive_rate_limit::ops::{
         Adaptive, acquire, record, reset, set_resource_config, settle, status,
     };
@@ -151,7 +143,7 @@ mod tests {
             assert!(tx.writes - writes <= 103);
             writes = tx.writes;
         });
-        assert_eq!((report.adaptive_rate_limit, steps), (1, 9));
+        assert_eq!((report.removed(StoreKind::ADAPTIVE_RATE_LIMIT), steps), (1, 9));
         assert_eq!((tx.keys(TABLE).len(), tx.keys(Table::RATE_LIMIT_REQUEST).len()), (1, 0));
         assert!(tx.keys(Table::EXPIRY).is_empty());
         // A capacity that is computed meanwhile files it nowhere.
@@ -176,7 +168,7 @@ mod tests {
         tx.now_ms = 1_099_999;
         assert_eq!(sweep_all(&mut tx).rescheduled, 0);
         tx.now_ms = 1_100_000;
-        assert_eq!(sweep_all(&mut tx).adaptive_rate_limit, 1);
+        assert_eq!(sweep_all(&mut tx).removed(StoreKind::ADAPTIVE_RATE_LIMIT), 1);
     }
 
     #[test]
@@ -188,7 +180,7 @@ mod tests {
             record(&mut tx, &adaptive, "r", Priority::User).unwrap();
         }
         reset(&mut tx, &adaptive, "r").unwrap();
-        assert_eq!(sweep_all(&mut tx).adaptive_rate_limit, 1);
+        assert_eq!(sweep_all(&mut tx).removed(StoreKind::ADAPTIVE_RATE_LIMIT), 1);
         assert!(is_clean(&tx));
     }
 
@@ -203,13 +195,13 @@ mod tests {
         }
         record(&mut tx, &other, "r", Priority::User).unwrap();
         tx.now_ms = LATER_MS;
-        assert_eq!(sweep_all(&mut tx).adaptive_rate_limit, 41);
+        assert_eq!(sweep_all(&mut tx).removed(StoreKind::ADAPTIVE_RATE_LIMIT), 41);
         record(&mut tx, &adaptive, "filed", Priority::User).unwrap();
         assert_eq!(tx.keys(TABLE).len(), 82);
         adaptive.limiter.clear(&mut tx).unwrap();
         record(&mut tx, &adaptive, "new", Priority::User).unwrap();
         let report = sweep_all_within(&mut tx, Budget { changes: 7, ..Budget::SLICE }, |_| {});
-        assert_eq!(report.adaptive_rate_limit, 80);
+        assert_eq!(report.removed(StoreKind::ADAPTIVE_RATE_LIMIT), 80);
         assert_eq!(tx.keys(TABLE).len(), 3);
         tx.now_ms += LATER_MS;
         sweep_all(&mut tx);

@@ -2,6 +2,7 @@
 
 mod handle;
 pub(crate) mod json;
+mod lines;
 mod ops;
 mod recency;
 pub(crate) mod row;

@@ -66,6 +66,7 @@ fn name_in(entry_key: &[u8]) -> Result<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stores::StoreKind;
     use crate::stores::cache::ops::{New, set};
     use crate::stores::cache::spec::Spec;
     use crate::stores::map_tx::MapTx;
@@ -85,11 +86,11 @@ mod tests {
         put(&mut tx, "a\0", "never", 0, &["x"]);
         put(&mut tx, "a", "\0h", 11, &["x"]);
         tx.now_ms = 10_000;
-        assert_eq!(sweep_all(&mut tx).cache, 2);
+        assert_eq!(sweep_all(&mut tx).removed(StoreKind::CACHE), 2);
         assert_eq!(tx.keys(Table::CACHE).len(), 2);
         assert_eq!((tx.keys(Table::CACHE_TAGS).len(), tx.keys(Table::CACHE_BY_TAG).len()), (2, 2));
         tx.now_ms = 11_000;
-        assert_eq!(sweep_all(&mut tx).cache, 1);
+        assert_eq!(sweep_all(&mut tx).removed(StoreKind::CACHE), 1);
         assert_eq!((tx.snapshot().len(), tx.keys(Table::EXPIRY).len()), (3, 0));
     }
 
@@ -112,7 +113,7 @@ mod tests {
                 assert_eq!(tx.keys(Table::CACHE_BY_TAG).len(), left);
                 assert_eq!(tx.keys(Table::CACHE).is_empty(), left == 0);
             });
-            assert_eq!(report.cache, 1);
+            assert_eq!(report.removed(StoreKind::CACHE), 1);
             assert!(tx.snapshot().is_empty());
         }
         assert_eq!(steps, 3 + 25);

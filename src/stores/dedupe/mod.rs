@@ -3,6 +3,7 @@
 
 mod handle;
 mod job;
+mod lines;
 mod ops;
 pub(crate) mod row;
 pub(crate) mod schema;

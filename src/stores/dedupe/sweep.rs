@@ -26,6 +26,7 @@ pub(crate) fn sweep(tx: &mut dyn Writer, due: &Due<'_>) -> Result<Verdict> {
 
 #[cfg(test)]
 mod tests {
+    use crate::stores::StoreKind;
     use crate::stores::dedupe::ops::{Terms, end, register_or_join};
     use crate::stores::dedupe::row::{Progress, key_of};
     use crate::stores::map_tx::MapTx;
@@ -50,10 +51,10 @@ mod tests {
         tx.now_ms = 99;
         assert_eq!(sweep_all(&mut tx).total(), 0);
         tx.now_ms = 100;
-        assert_eq!(sweep_all(&mut tx).dedupe, 1);
+        assert_eq!(sweep_all(&mut tx).removed(StoreKind::DEDUPE), 1);
         assert_eq!(tx.keys(Table::DEDUPE_JOB), [key("done"), key("never")]);
         tx.now_ms = 160;
-        assert_eq!(sweep_all(&mut tx).dedupe, 1);
+        assert_eq!(sweep_all(&mut tx).removed(StoreKind::DEDUPE), 1);
         tx.now_ms = u64::MAX;
         assert_eq!(sweep_all(&mut tx).total(), 0);
         assert_eq!(tx.snapshot().len(), 1);

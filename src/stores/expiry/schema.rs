@@ -1,6 +1,17 @@
-//! The tables of the expiry index.
+//! The table of the expiry index.
 
+use super::decode_key;
+use crate::engine::access::Reader;
+use crate::error::Result;
+use crate::stores::constraints::index_times;
+use crate::stores::dump::{self, no_key};
+use crate::stores::owner::Owner;
+use crate::stores::schema::{
+    self, Constraints, Counting, Derived, Ends, Lines, LossSchema, Numbers, Overwrite, Role,
+    StoreSchema, TableSchema, text_key,
+};
 use crate::tables::{Table, TableDef};
+use serde_json::{Value, json};
 
 impl Table {
     /// What expires when, over all stores: (time in ms, table number, primary key) with empty
@@ -9,5 +20,57 @@ impl Table {
         Table::new(&TableDef { number: 5, name: "expiry", is_waited_for: false });
 }
 
-/// The tables, in the order of their numbers.
-pub(crate) const TABLES: &[Table] = &[Table::EXPIRY];
+pub(crate) const STORE: StoreSchema = StoreSchema { kinds: &[], tables: &[&INDEX] };
+
+const INDEX: TableSchema = TableSchema {
+    table: Table::EXPIRY,
+    role: Role::Derived,
+    owner,
+    check: |row| {
+        decode_key(row.key).ok_or_else(|| row.bad_key("not a time, a table and a key"))?;
+        row.empty()
+    },
+    derived: Derived::None,
+    constraints: Constraints::Misplaced(|rows, key, _| misplaced(rows, key)),
+    numbers: Numbers::None,
+    ends: Ends::Never,
+    // It changes with the entry.
+    change: |_| None,
+    shown_key: text_key,
+    counted: Counting::RowsOnly,
+    lines: Lines::OfOthers(Overwrite::Fine),
+    dump_key,
+    dump_value: |_, value| dump::no_value(Table::EXPIRY, value),
+    loss: LossSchema { meaning: "it is derived anew", unsure: None, left_out: None },
+};
+
+/// What an index row leads to, if it is one. Nothing is indexed about the index itself.
+fn entry(key: &[u8]) -> Option<(u64, Table, &[u8])> {
+    decode_key(key).filter(|(_, table, _)| *table != Table::EXPIRY)
+}
+
+/// The owner of the entry that an index row leads to.
+fn owner(key: &[u8]) -> Option<Owner<'_>> {
+    entry(key).and_then(|(_, table, primary)| Owner::of(table, primary))
+}
+
+fn misplaced(rows: &mut dyn Reader, key: &[u8]) -> Result<Option<String>> {
+    let Some((time_ms, primary, primary_key)) = decode_key(key) else { return Ok(None) };
+    let Some(row) = rows.get(primary, primary_key)? else {
+        return Ok(Some(format!("is left of a row of table {} that is not there", primary.name())));
+    };
+    let schema = schema::of(primary)?;
+    if matches!(schema.ends, Ends::Hinted { .. }) {
+        return Ok(None);
+    }
+    let times_ms = index_times(rows, schema, primary_key, &row)?;
+    let other = format!("is at another time than the row of table {} ends", primary.name());
+    Ok((!times_ms.contains(&time_ms)).then_some(other))
+}
+
+fn dump_key(key: &[u8]) -> Result<Value> {
+    // A damaged key must not lead to the index over and over.
+    let (time_ms, table, primary) = entry(key).ok_or_else(|| no_key("no time, table and key"))?;
+    let shown = (schema::of(table)?.dump_key)(primary)?;
+    Ok(json!({ "time_ms": time_ms, "table": table.name(), "key": shown }))
+}

@@ -2,6 +2,7 @@
 
 mod consume;
 mod handle;
+mod lines;
 mod ops;
 mod record;
 pub(crate) mod row;

@@ -40,6 +40,7 @@ pub(crate) fn sweep(tx: &mut dyn Writer, due: &Due<'_>) -> Result<Verdict> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stores::StoreKind;
     use crate::stores::form_token::ops::{Binding, consume, insert};
     use crate::stores::form_token::row::TokenKey;
     use crate::stores::form_token::{
@@ -76,7 +77,7 @@ mod tests {
         assert_eq!(sweep_all(&mut tx).total(), 0);
         assert_eq!(tx.snapshot().len(), 2);
         tx.now_ms = 10_000;
-        assert_eq!(sweep_all(&mut tx).form_tokens, 1);
+        assert_eq!(sweep_all(&mut tx).removed(StoreKind::FORM_TOKENS), 1);
         assert!(tx.snapshot().is_empty());
     }
 
@@ -87,12 +88,12 @@ mod tests {
         assert_eq!(consume_at(&mut tx, 5, 7_000), TokenConsumeOutcome::Proceed);
         tx.now_ms = 16_999;
         let report = sweep_all(&mut tx);
-        assert_eq!((report.form_tokens, report.rescheduled), (0, 1));
+        assert_eq!((report.removed(StoreKind::FORM_TOKENS), report.rescheduled), (0, 1));
         assert_eq!(consume_at(&mut tx, 16, 7_000), TokenConsumeOutcome::Replay);
         assert_eq!(tx.keys(Table::EXPIRY).len(), 1);
         assert_eq!(sweep_all(&mut tx).rescheduled, 0, "it is met again only when it is due");
         tx.now_ms = 17_000;
-        assert_eq!(sweep_all(&mut tx).form_tokens, 1);
+        assert_eq!(sweep_all(&mut tx).removed(StoreKind::FORM_TOKENS), 1);
         assert!(tx.snapshot().is_empty());
     }
 
@@ -102,7 +103,7 @@ mod tests {
         insert(&mut tx, &token(10)).unwrap();
         consume_at(&mut tx, 5, 7_000);
         tx.now_ms = 17_000;
-        assert_eq!(sweep_all(&mut tx).form_tokens, 1);
+        assert_eq!(sweep_all(&mut tx).removed(StoreKind::FORM_TOKENS), 1);
         assert!(tx.snapshot().is_empty());
     }
 

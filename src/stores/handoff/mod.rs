@@ -3,6 +3,7 @@
 mod claim;
 mod handle;
 pub(crate) mod json;
+mod lines;
 mod ops;
 pub(crate) mod row;
 pub(crate) mod schema;

@@ -25,6 +25,7 @@ pub(crate) fn sweep(tx: &mut dyn Writer, due: &Due<'_>) -> Result<Verdict> {
 
 #[cfg(test)]
 mod tests {
+    use crate::stores::StoreKind;
     use crate::stores::expiry;
     use crate::stores::handoff::ops::{claim, get, set};
     use crate::stores::map_tx::MapTx;
@@ -43,7 +44,10 @@ mod tests {
         assert_eq!(sweep_all(&mut tx).total(), 0);
         tx.now_ms = 10_000;
         let report = sweep_all(&mut tx);
-        assert_eq!((report.handoff, report.total(), report.rescheduled), (2, 2, 0));
+        assert_eq!(
+            (report.removed(StoreKind::HANDOFF), report.total(), report.rescheduled),
+            (2, 2, 0)
+        );
         assert!(get(&mut tx, "c").unwrap().is_some());
         assert_eq!(tx.snapshot().len(), 2);
     }
@@ -60,7 +64,7 @@ mod tests {
         assert!(get(&mut tx, "a").unwrap().is_some());
         expiry::put(&mut tx, 7, Table::HANDOFF, b"a");
         tx.now_ms = 10_000;
-        assert_eq!(sweep_all(&mut tx).handoff, 1);
+        assert_eq!(sweep_all(&mut tx).removed(StoreKind::HANDOFF), 1);
         assert!(tx.snapshot().is_empty());
     }
 }

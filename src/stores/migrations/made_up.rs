@@ -24,41 +24,39 @@ fn damaged(table: Table) -> Error {
 }
 
 fn to_version_1(table: Table, key: &[u8], value: &[u8], emit: &mut Emit<'_>) -> Result<()> {
-    match table {
-        Table::EXPIRY => {
-            let (number, rest) = key.split_first().ok_or_else(|| damaged(table))?;
-            let (time, primary) = rest.split_first_chunk::<8>().ok_or_else(|| damaged(table))?;
-            emit(table, &[time, std::slice::from_ref(number), primary].concat(), value)
-        }
-        Table::HANDOFF => {
-            let (json, end) = value.split_last_chunk::<8>().ok_or_else(|| damaged(table))?;
-            emit(table, key, &codec::encode(&(u64::from_be_bytes(*end), json))?)
-        }
-        Table::STATE_KIND => {
-            emit(table, key, value)?;
-            let mut rest = key;
-            let kind = key::take_bytes(&mut rest).ok_or_else(|| damaged(table))?;
-            let tenant = key::take_bytes(&mut rest).ok_or_else(|| damaged(table))?;
-            emit(Table::STATE_TENANT_KIND, &two_first(&tenant, &kind, rest), value)
-        }
-        _ => emit(table, key, value),
+    if table == Table::EXPIRY {
+        let (number, rest) = key.split_first().ok_or_else(|| damaged(table))?;
+        let (time, primary) = rest.split_first_chunk::<8>().ok_or_else(|| damaged(table))?;
+        return emit(table, &[time, std::slice::from_ref(number), primary].concat(), value);
     }
+    if table == Table::HANDOFF {
+        let (json, end) = value.split_last_chunk::<8>().ok_or_else(|| damaged(table))?;
+        return emit(table, key, &codec::encode(&(u64::from_be_bytes(*end), json))?);
+    }
+    emit(table, key, value)?;
+    if table == Table::STATE_KIND {
+        let mut rest = key;
+        let kind = key::take_bytes(&mut rest).ok_or_else(|| damaged(table))?;
+        let tenant = key::take_bytes(&mut rest).ok_or_else(|| damaged(table))?;
+        emit(Table::STATE_TENANT_KIND, &two_first(&tenant, &kind, rest), value)?;
+    }
+    Ok(())
 }
 
 fn to_version_0(table: Table, key: &[u8], value: &[u8], emit: &mut Emit<'_>) -> Result<()> {
-    match table {
-        Table::EXPIRY => {
-            let (time, rest) = key.split_first_chunk::<8>().ok_or_else(|| damaged(table))?;
-            let (number, primary) = rest.split_first().ok_or_else(|| damaged(table))?;
-            emit(table, &[std::slice::from_ref(number), time, primary].concat(), value)
-        }
-        Table::HANDOFF => {
-            let (end, json): (u64, &[u8]) = codec::decode_row(table.name(), value)?;
-            emit(table, key, &[json, &end.to_be_bytes()].concat())
-        }
-        Table::STATE_TENANT_KIND => Ok(()),
-        _ => emit(table, key, value),
+    if table == Table::EXPIRY {
+        let (time, rest) = key.split_first_chunk::<8>().ok_or_else(|| damaged(table))?;
+        let (number, primary) = rest.split_first().ok_or_else(|| damaged(table))?;
+        return emit(table, &[std::slice::from_ref(number), time, primary].concat(), value);
     }
+    if table == Table::HANDOFF {
+        let (end, json): (u64, &[u8]) = codec::decode_row(table.name(), value)?;
+        return emit(table, key, &[json, &end.to_be_bytes()].concat());
+    }
+    if table == Table::STATE_TENANT_KIND {
+        return Ok(());
+    }
+    emit(table, key, value)
 }
 
 /// The key of two strings and what follows them.

@@ -198,21 +198,26 @@ impl Limiter<'_> {
 }
 
 /// How often the limiter at `store_key` was cleared.
-fn clears_at(rows: &mut dyn Reader, store_key: &[u8]) -> Result<u64> {
+pub(crate) fn clears_at(rows: &mut dyn Reader, store_key: &[u8]) -> Result<u64> {
     let Some(value) = rows.get(Table::RATE_LIMIT_STORE, store_key)? else { return Ok(0) };
     let row: StoreRow = codec::decode_row(Table::RATE_LIMIT_STORE.name(), &value)?;
     Ok(row.clears)
 }
 
-/// How often the limiter was cleared that the row at `key` of `table` belongs to.
-pub(crate) fn clears_around(rows: &mut dyn Reader, table: Table, key: &[u8]) -> Result<u64> {
+/// The key in [`Table::RATE_LIMIT_STORE`] of the limiter that the row at `key` of `table` belongs to.
+pub(crate) fn store_key_of(table: Table, key: &[u8]) -> Result<Vec<u8>> {
     let store_key = key.split_first().and_then(|(&kind, mut rest)| {
         let name = key::take_bytes(&mut rest)?;
         Some([&[kind], &*name].concat())
     });
-    let damaged =
-        || Error::corrupted(format!("a key of table {}", table.name()), "it names no limiter");
-    clears_at(rows, &store_key.ok_or_else(damaged)?)
+    store_key.ok_or_else(|| {
+        Error::corrupted(format!("a key of table {}", table.name()), "it names no limiter")
+    })
+}
+
+/// How often the limiter was cleared that the row at `key` of `table` belongs to.
+pub(crate) fn clears_around(rows: &mut dyn Reader, table: Table, key: &[u8]) -> Result<u64> {
+    clears_at(rows, &store_key_of(table, key)?)
 }
 
 /// The rest of `key` behind `prefix`, as the text that it was.

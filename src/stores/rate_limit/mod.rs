@@ -4,10 +4,12 @@ mod config;
 mod handle;
 pub(crate) mod history;
 pub(crate) mod limiter;
+mod lines;
 pub(crate) mod ops;
 pub(crate) mod schema;
 pub(crate) mod sweep;
 mod tx;
+pub(crate) mod window_lines;
 
 pub use config::RateLimitConfig;
 pub(crate) use config::span_ms;

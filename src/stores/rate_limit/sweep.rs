@@ -57,6 +57,7 @@ pub(crate) fn sweep_cooldown(tx: &mut dyn Writer, due: &Due<'_>) -> Result<Verdi
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stores::StoreKind;
     use crate::stores::expiry;
     use crate::stores::map_tx::MapTx;
     use crate::stores::rate_limit::RateLimitConfig;
@@ -93,7 +94,7 @@ mod tests {
             [expiry::encode_key(1_200, Table::RATE_LIMIT, &resource_key)]
         );
         tx.now_ms = 1_200;
-        assert_eq!(sweep_all(&mut tx).rate_limit, 1);
+        assert_eq!(sweep_all(&mut tx).removed(StoreKind::RATE_LIMIT), 1);
         assert!(is_clean(&tx));
     }
 
@@ -113,7 +114,7 @@ mod tests {
             assert!(tx.writes - writes <= 53);
             writes = tx.writes;
         });
-        assert_eq!((report.rate_limit, steps), (1, 8));
+        assert_eq!((report.removed(StoreKind::RATE_LIMIT), steps), (1, 8));
         assert!(is_clean(&tx));
     }
 
@@ -134,7 +135,7 @@ mod tests {
             assert_eq!(status(tx, &LIMITER, "r").unwrap().remaining, 999);
         });
         tx.now_ms = 6_000;
-        assert_eq!(sweep_all(&mut tx).rate_limit, 1);
+        assert_eq!(sweep_all(&mut tx).removed(StoreKind::RATE_LIMIT), 1);
         assert!(is_clean(&tx));
     }
 
@@ -153,11 +154,11 @@ mod tests {
         LIMITER.set_cooldown(&mut tx, "p", 20_000).unwrap();
         tx.now_ms = 2_000;
         let report = sweep_all(&mut tx);
-        assert_eq!((report.rate_limit, report.cooldowns, report.rescheduled), (2, 1, 0));
+        assert_eq!((report.removed(StoreKind::RATE_LIMIT), report.rescheduled), (3, 0));
         assert_eq!(tx.keys(Table::RATE_LIMIT_REQUEST).len(), 0);
         assert_eq!(LIMITER.cooldown(&mut tx, "p").unwrap(), Some(20_000));
         tx.now_ms = 20_000;
-        assert_eq!(sweep_all(&mut tx).cooldowns, 1);
+        assert_eq!(sweep_all(&mut tx).removed(StoreKind::RATE_LIMIT), 1);
         assert!(is_clean(&tx));
     }
 
@@ -170,7 +171,7 @@ mod tests {
         record(&mut tx, &LIMITER, "r").unwrap();
         LIMITER.clear(&mut tx).unwrap();
         tx.now_ms = 1_900;
-        assert_eq!(sweep_all(&mut tx).rate_limit, 1);
+        assert_eq!(sweep_all(&mut tx).removed(StoreKind::RATE_LIMIT), 1);
         assert!(is_clean(&tx));
     }
 
@@ -182,7 +183,7 @@ mod tests {
             record(&mut tx, &LIMITER, "r").unwrap();
             tx.now_ms = 5_000;
             if swept {
-                assert_eq!(sweep_all(&mut tx).rate_limit, 1);
+                assert_eq!(sweep_all(&mut tx).removed(StoreKind::RATE_LIMIT), 1);
             }
             set_resource_config(&mut tx, &LIMITER, "r", long).unwrap();
             assert_eq!(status(&mut tx, &LIMITER, "r").unwrap().remaining, 1_000);

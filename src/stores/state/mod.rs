@@ -2,6 +2,7 @@
 
 pub(crate) mod check;
 mod handle;
+mod lines;
 mod ops;
 mod record;
 pub(crate) mod row;

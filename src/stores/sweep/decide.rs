@@ -4,9 +4,8 @@
 use super::SweepReport;
 use crate::engine::access::Writer;
 use crate::error::{Error, Result};
-use crate::stores::codlet::row::RecordKind;
-use crate::stores::codlet::sweep::{sweep_failures, sweep_record};
-use crate::stores::{adaptive_rate_limit, cache, dedupe, expiry, form_token, handoff, rate_limit};
+use crate::stores::expiry;
+use crate::stores::schema::{self, Ends};
 use crate::tables::Table;
 use std::ops::Bound;
 
@@ -49,7 +48,7 @@ impl Due<'_> {
 }
 
 /// What a store says of an entry that is due. What becomes of the index row follows from it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// Nothing stands there, or it is filed elsewhere. The index row goes.
     Stale,
@@ -64,6 +63,28 @@ pub(crate) enum Verdict {
     },
     /// Some of its rows are gone. The index row stays, and leads to the rest.
     Partly,
+    /// It led to other entries, of which some were removed.
+    Walked {
+        /// How many.
+        removed: u64,
+        /// Behind which key the walk goes on. When it is over, the index row goes.
+        after: Option<Vec<u8>>,
+    },
+}
+
+impl Verdict {
+    /// Of an entry that was removed, or else is indexed elsewhere.
+    pub(crate) fn removed_if(removed: bool) -> Self {
+        if removed { Verdict::Removed } else { Verdict::Stale }
+    }
+}
+
+/// What a store is given to sweep one entry.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SweepTurn<'a> {
+    pub(crate) budget: Budget,
+    /// How far the last turn [walked](Verdict::Walked), if it was of the same entry.
+    pub(crate) walked: Option<&'a [u8]>,
 }
 
 /// Where a sweep goes on.
@@ -135,48 +156,37 @@ fn sweep_row(
         return Ok(RowStep::Done);
     };
     let due = Due { at_ms, table, key };
-    let verdict = match table {
-        Table::FORM_TOKEN => form_token::sweep::sweep(tx, &due)?,
-        Table::HANDOFF => handoff::sweep::sweep(tx, &due)?,
-        Table::CACHE => cache::sweep::sweep(tx, &due, budget)?,
-        Table::DEDUPE_JOB => dedupe::sweep::sweep(tx, &due)?,
-        Table::RATE_LIMIT => rate_limit::sweep::sweep_window(tx, &due, budget)?,
-        Table::RATE_LIMIT_COOLDOWN => rate_limit::sweep::sweep_cooldown(tx, &due)?,
-        Table::ADAPTIVE_RATE_LIMIT => adaptive_rate_limit::sweep::sweep(tx, &due, budget)?,
-        Table::RATE_LIMIT_STORE => {
-            let walk =
-                adaptive_rate_limit::sweep::sweep_cleared(tx, key, walked.as_deref(), budget)?;
-            report.removed(table, walk.removed);
-            if walk.after.is_some() {
-                return Ok(RowStep::More { walked: walk.after });
-            }
-            Verdict::Stale
+    let schema = schema::of(table)?;
+    let sweep = match schema.ends {
+        Ends::At { sweep, .. } | Ends::AtOrLater { sweep, .. } | Ends::Hinted { sweep, .. } => {
+            sweep
         }
-        Table::CODLET_CODE => removed_if(sweep_record(tx, RecordKind::Code, key)?),
-        Table::CODLET_SESSION => removed_if(sweep_record(tx, RecordKind::Session, key)?),
-        Table::CODLET_FAILURES => removed_if(sweep_failures(tx, key)?),
-        _ => {
+        Ends::Never => {
             report.stepped_over += 1;
             return Ok(RowStep::Done);
         }
     };
-    match verdict {
+    let turn = SweepTurn { budget, walked: walked.as_deref() };
+    let removed = match sweep(tx, &due, turn)? {
         Verdict::Partly => return Ok(RowStep::More { walked: None }),
         // It would be met again at once. There is no later time than the last one.
         Verdict::Keep { until_ms } if until_ms <= at_ms => return Ok(RowStep::Done),
         Verdict::Keep { until_ms } => {
             expiry::put(tx, until_ms, table, key);
             report.rescheduled += 1;
+            0
         }
-        Verdict::Removed | Verdict::Emptied => report.removed(table, 1),
-        Verdict::Stale => {}
-    }
+        Verdict::Removed | Verdict::Emptied => 1,
+        Verdict::Stale => 0,
+        Verdict::Walked { removed, after: None } => removed,
+        Verdict::Walked { removed, after } => {
+            report.count(schema, key, removed);
+            return Ok(RowStep::More { walked: after });
+        }
+    };
+    report.count(schema, key, removed);
     tx.delete(Table::EXPIRY, index_key);
     Ok(RowStep::Done)
-}
-
-fn removed_if(removed: bool) -> Verdict {
-    if removed { Verdict::Removed } else { Verdict::Stale }
 }
 
 /// Sweeps everything that is due in `tx`, one index row after the other.

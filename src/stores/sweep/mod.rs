@@ -23,7 +23,7 @@ mod decide;
 mod report;
 mod sweeper;
 
-pub(crate) use decide::{Budget, Due, Verdict};
+pub(crate) use decide::{Budget, Due, SweepTurn, Verdict};
 #[cfg(test)]
 pub(crate) use decide::{sweep_all, sweep_all_within};
 pub use report::SweepReport;

@@ -1,86 +1,49 @@
 //! What a sweep did.
 
-use crate::tables::Table;
+use crate::stores::StoreKind;
+use crate::stores::schema::TableSchema;
+use std::collections::BTreeMap;
 
 /// What a sweep removed, by store, and what else it did to the rows that were due.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct SweepReport {
-    /// Form tokens, with what is known of their use.
-    pub form_tokens: u64,
-    /// Claim-check states, with the claims on them.
-    pub handoff: u64,
-    /// Cached values, with their tags.
-    pub cache: u64,
-    /// Jobs that timed out, or that ended long enough ago.
-    pub dedupe: u64,
-    /// Windows of rate limits without requests, with the rows of their requests.
-    pub rate_limit: u64,
-    /// Resources of adaptive rate limits whose requests are gone. What else is remembered of them
-    /// stays.
-    pub adaptive_rate_limit: u64,
-    /// Cooldowns, of both kinds of rate limits.
-    pub cooldowns: u64,
-    /// Codes, sessions and counted failures of the adapter for `codlet`.
-    pub codlet: u64,
-    /// Entries that go on and were filed under another time: consumed form tokens until the end of
-    /// their grace, and windows that were used since.
+    removed: BTreeMap<StoreKind, u64>,
+    /// Entries that go on and were moved to another time of the expiry index: consumed form tokens
+    /// until the end of their grace, and windows that were used since.
     pub rescheduled: u64,
     /// Rows that were due and left alone, because they are damaged.
     pub stepped_over: u64,
 }
 
 impl SweepReport {
+    /// How many entries of the stores of this kind were removed, each with every row that belongs
+    /// to it. Those of a limiter are its windows and cooldowns.
+    #[must_use]
+    pub fn removed(&self, store: StoreKind) -> u64 {
+        self.removed.get(&store).copied().unwrap_or_default()
+    }
+
     /// How many entries were removed, over all stores.
     #[must_use]
     pub fn total(&self) -> u64 {
-        let Self {
-            form_tokens,
-            handoff,
-            cache,
-            dedupe,
-            rate_limit,
-            adaptive_rate_limit,
-            cooldowns,
-            codlet,
-            rescheduled: _,
-            stepped_over: _,
-        } = self;
-        form_tokens
-            + handoff
-            + cache
-            + dedupe
-            + rate_limit
-            + adaptive_rate_limit
-            + cooldowns
-            + codlet
+        self.removed.values().sum()
     }
 
-    /// Counts entries that were removed through an index row of `table`.
-    pub(super) fn removed(&mut self, table: Table, entries: u64) {
-        let count = match table {
-            Table::FORM_TOKEN => &mut self.form_tokens,
-            Table::HANDOFF => &mut self.handoff,
-            Table::CACHE => &mut self.cache,
-            Table::DEDUPE_JOB => &mut self.dedupe,
-            Table::RATE_LIMIT => &mut self.rate_limit,
-            Table::RATE_LIMIT_COOLDOWN => &mut self.cooldowns,
-            Table::ADAPTIVE_RATE_LIMIT | Table::RATE_LIMIT_STORE => &mut self.adaptive_rate_limit,
-            _ => &mut self.codlet,
-        };
-        *count += entries;
+    /// Counts entries that were removed through an index row of the row at `key`.
+    pub(super) fn count(&mut self, schema: &TableSchema, key: &[u8], entries: u64) {
+        if entries > 0
+            && let Some(owner) = (schema.owner)(key)
+        {
+            *self.removed.entry(owner.store).or_default() += entries;
+        }
     }
 
     /// Adds what another slice did.
     pub(super) fn add(&mut self, other: &Self) {
-        self.form_tokens += other.form_tokens;
-        self.handoff += other.handoff;
-        self.cache += other.cache;
-        self.dedupe += other.dedupe;
-        self.rate_limit += other.rate_limit;
-        self.adaptive_rate_limit += other.adaptive_rate_limit;
-        self.cooldowns += other.cooldowns;
-        self.codlet += other.codlet;
+        for (store, removed) in &other.removed {
+            *self.removed.entry(*store).or_default() += removed;
+        }
         self.rescheduled += other.rescheduled;
         self.stepped_over += other.stepped_over;
     }

@@ -14,7 +14,7 @@ use crate::form_token::{
 use crate::handoff::{HandoffStateStore, JsonObject};
 use crate::limits::MIN_LOG_CAPACITY;
 use crate::rate_limit::{RateLimitConfig, RateLimitStore};
-use crate::stores::expiry;
+use crate::stores::{StoreKind, expiry};
 use crate::tables::Table;
 use crate::{Builder, Cloakroom, Clock, Error, ManualClock};
 use std::collections::BTreeMap;
@@ -112,13 +112,27 @@ fn nothing_is_left_of_what_has_ended_but_what_must_stay() {
     fill(&room, 40..80);
     clock.advance(Duration::from_secs(TTL));
     let report = room.sweep().unwrap();
-    assert_eq!((report.form_tokens, report.handoff, report.cache), (40, 80, 80), "{report:?}");
-    assert_eq!((report.dedupe, report.rate_limit, report.cooldowns), (0, 80, 80), "{report:?}");
+    assert_eq!(
+        (
+            report.removed(StoreKind::FORM_TOKENS),
+            report.removed(StoreKind::HANDOFF),
+            report.removed(StoreKind::CACHE)
+        ),
+        (40, 80, 80),
+        "{report:?}"
+    );
+    // Windows and cooldowns.
+    let limits = report.removed(StoreKind::RATE_LIMIT);
+    assert_eq!((report.removed(StoreKind::DEDUPE), limits), (0, 160), "{report:?}");
     assert_eq!(report.rescheduled, 40);
     clock.advance(Duration::from_secs(24 * 3_600));
     let report = room.sweep().unwrap();
     assert_eq!(
-        (report.form_tokens, report.dedupe, report.adaptive_rate_limit),
+        (
+            report.removed(StoreKind::FORM_TOKENS),
+            report.removed(StoreKind::DEDUPE),
+            report.removed(StoreKind::ADAPTIVE_RATE_LIMIT)
+        ),
         (40, 80, 80),
         "{report:?}"
     );
@@ -138,7 +152,7 @@ fn nothing_is_left_of_what_has_ended_but_what_must_stay() {
         .clear()
         .wait()
         .unwrap();
-    assert_eq!(room.sweep().unwrap().adaptive_rate_limit, 80);
+    assert_eq!(room.sweep().unwrap().removed(StoreKind::ADAPTIVE_RATE_LIMIT), 80);
     assert_eq!(left(&room).get("adaptive_rate_limit"), None);
     room.checkpoint().unwrap();
     assert_eq!(left(&room).get("expiry"), None);
@@ -208,7 +222,7 @@ fn long_keys_are_swept_through_a_small_log() {
         assert_eq!(consume(&room, &key(number)), TokenConsumeOutcome::Proceed);
     }
     clock.advance(Duration::from_secs(48 * 3_600));
-    assert_eq!(room.sweep().unwrap().form_tokens, 40);
+    assert_eq!(room.sweep().unwrap().removed(StoreKind::FORM_TOKENS), 40);
     assert_eq!(left(&room), BTreeMap::new());
     assert!(counts(&room).slices >= 40 / 2);
 }
@@ -222,7 +236,7 @@ fn a_window_with_a_great_many_requests_goes_in_slices() {
         drop(rates.record("busy"));
     }
     clock.advance(Duration::from_secs(TTL));
-    assert_eq!(room.sweep().unwrap().rate_limit, 1);
+    assert_eq!(room.sweep().unwrap().removed(StoreKind::RATE_LIMIT), 1);
     assert_eq!(left(&room), BTreeMap::from([("rate_limit_store", 1)]));
     let counts = counts(&room);
     assert!(counts.slices >= 5_000 / Budget::SLICE.changes as u64);
@@ -345,7 +359,7 @@ fn damaged_rows_and_unknown_tables_are_stepped_over() {
     for removed in [1, 0] {
         let report = sweeper.sweep(&maintenance).unwrap();
         assert_eq!(
-            (report.form_tokens, report.total(), report.stepped_over),
+            (report.removed(StoreKind::FORM_TOKENS), report.total(), report.stepped_over),
             (removed, removed, 600)
         );
     }
@@ -485,7 +499,7 @@ fn whoever_waits_for_a_job_that_is_swept_gets_nothing_as_at_its_timeout() {
     let (timed_out, done) = (jobs.wait_for("timed out"), jobs.wait_for("done"));
     jobs.complete("done", &7).wait().unwrap();
     clock.0.store(1_000_000, Ordering::SeqCst);
-    assert_eq!(room.sweep().unwrap().dedupe, 2);
+    assert_eq!(room.sweep().unwrap().removed(StoreKind::DEDUPE), 2);
     assert_eq!((timed_out.wait().unwrap(), done.wait().unwrap()), (None, Some(7)));
     assert_eq!(left(&room), BTreeMap::new());
 }

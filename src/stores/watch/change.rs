@@ -3,10 +3,9 @@
 use super::WatchFilter;
 use crate::engine::CommittedRows;
 use crate::stores::expiry;
-use crate::stores::form_token::row::{UseRow, decode_key};
 use crate::stores::owner::{Owner, StoreKind};
+use crate::stores::schema::{self, TableSchema};
 use crate::stores::state::Identity;
-use crate::stores::state::row::decode_slot_key;
 use crate::tables::{Table, Value};
 use std::cell::OnceCell;
 use std::collections::HashSet;
@@ -72,12 +71,14 @@ pub enum ChangeKind {
 impl WatchFilter {
     /// What a transaction did, as far as it passes.
     pub(super) fn select(&self, rows: CommittedRows<'_>) -> Vec<Change> {
-        let ended = OnceCell::new();
+        let ended = Ended::new();
         let mut changes: Vec<Change> = Vec::new();
         for (table, key, value) in rows.iter() {
-            let Some(kind) = kind(rows, (table, key, value), &ended) else { continue };
-            let Some(owner) = Owner::of(table, key) else { continue };
-            changes.extend(self.change(rows.lsn, &owner, table, kind));
+            let Ok(schema) = schema::of(table) else { continue };
+            let row = ChangedRow { rows, table, key, value, ended: &ended };
+            let Some(kind) = (schema.change)(&row) else { continue };
+            let Some(owner) = (schema.owner)(key) else { continue };
+            changes.extend(self.change(rows.lsn, &owner, schema, kind));
         }
         if let Some(last) = changes.last_mut() {
             last.last_of_transaction = true;
@@ -90,14 +91,14 @@ impl WatchFilter {
         &self,
         lsn: u64,
         owner: &Owner<'_>,
-        table: Table,
+        schema: &TableSchema,
         kind: ChangeKind,
     ) -> Option<Change> {
         let store = owner.store;
         if !self.admits_store(store, owner.name.as_deref()) {
             return None;
         }
-        let (key, identity) = key_of(table, owner.key);
+        let (key, identity) = (schema.shown_key)(owner.key);
         let every_key = kind == ChangeKind::Cleared;
         if !self.admits_identity(identity.as_ref()) || !(every_key || self.admits_key(&key)) {
             return None;
@@ -107,72 +108,40 @@ impl WatchFilter {
     }
 }
 
-/// The key of an entry as its store's callers know it. Stores write nothing but text.
-fn key_of(table: Table, key: &[u8]) -> (String, Option<Identity>) {
-    let text = |key: &[u8]| String::from_utf8_lossy(key).into_owned();
-    match table {
-        Table::FORM_TOKEN | Table::FORM_TOKEN_USE => {
-            (decode_key(key).map_or_else(|_| text(key), |key| key.as_str().to_owned()), None)
+/// The rows that a transaction removed although, or because, their time had passed.
+type Ended = OnceCell<HashSet<(Table, Vec<u8>)>>;
+
+/// A row that a transaction changed, as the schema of its table is shown it.
+pub(crate) struct ChangedRow<'a> {
+    /// Everything that the transaction changed.
+    pub(crate) rows: CommittedRows<'a>,
+    pub(crate) table: Table,
+    pub(crate) key: &'a [u8],
+    /// `None` when it was removed.
+    pub(crate) value: Option<&'a Value>,
+    ended: &'a Ended,
+}
+
+impl ChangedRow<'_> {
+    /// What the change means when the row is an entry.
+    pub(crate) fn of_entry(&self) -> ChangeKind {
+        if self.value.is_some() {
+            return ChangeKind::Put;
         }
-        Table::STATE => match decode_slot_key(key) {
-            Ok(slot) => (slot.kind, Some(slot.identity)),
-            Err(_) => (text(key), None),
-        },
-        _ => (text(key), None),
+        let ended = self.ended.get_or_init(|| ended_rows(self.rows));
+        match ended.contains(&(self.table, self.key.to_vec())) {
+            true => ChangeKind::Expired,
+            false => ChangeKind::Removed,
+        }
     }
 }
 
-/// The rows that a transaction removed although, or because, their time had passed.
-type Ended<'a> = OnceCell<HashSet<(Table, &'a [u8])>>;
-
-/// What a changed row says, if it says anything that another one does not.
-fn kind<'a>(
-    rows: CommittedRows<'a>,
-    (table, key, value): (Table, &'a [u8], Option<&Value>),
-    ended: &Ended<'a>,
-) -> Option<ChangeKind> {
-    let gone = || match ended.get_or_init(|| ended_rows(rows)).contains(&(table, key)) {
-        true => ChangeKind::Expired,
-        false => ChangeKind::Removed,
-    };
-    Some(match (table, value) {
-        (Table::FORM_TOKEN_USE, Some(value)) => match UseRow::decode(value) {
-            Ok(UseRow { result_ref: Some(_), .. }) => ChangeKind::ResultSet,
-            _ => ChangeKind::Consumed,
-        },
-        (Table::HANDOFF_CLAIM, Some(_)) => ChangeKind::Claimed,
-        // It goes with the state when that is removed or replaced.
-        (Table::HANDOFF_CLAIM, None) if rows.get(Table::HANDOFF, key).is_none() => {
-            ChangeKind::Released
-        }
-        (Table::RATE_LIMIT_CONFIG, _) => ChangeKind::Configured,
-        (Table::RATE_LIMIT_COOLDOWN, Some(_)) => ChangeKind::Paused,
-        (Table::RATE_LIMIT_COOLDOWN, None) => ChangeKind::Resumed,
-        (Table::RATE_LIMIT_STORE, _) => ChangeKind::Cleared,
-        (
-            Table::FORM_TOKEN
-            | Table::HANDOFF
-            | Table::CACHE
-            | Table::DEDUPE_JOB
-            | Table::RATE_LIMIT
-            | Table::ADAPTIVE_RATE_LIMIT
-            | Table::STATE
-            | Table::CODLET_CODE
-            | Table::CODLET_SESSION
-            | Table::CODLET_FAILURES,
-            value,
-        ) => value.map_or_else(gone, |_| ChangeKind::Put),
-        // Index rows and what lies beside an entry change with the entry.
-        _ => return None,
-    })
-}
-
 /// The entries whose index row was removed from under a time that had come.
-fn ended_rows(rows: CommittedRows<'_>) -> HashSet<(Table, &[u8])> {
+fn ended_rows(rows: CommittedRows<'_>) -> HashSet<(Table, Vec<u8>)> {
     rows.iter()
         .filter(|(table, _, value)| *table == Table::EXPIRY && value.is_none())
         .filter_map(|(_, key, _)| expiry::decode_key(key))
         .filter(|(time_ms, _, _)| *time_ms <= rows.now_ms)
-        .map(|(_, table, primary)| (table, primary))
+        .map(|(_, table, primary)| (table, primary.to_vec()))
         .collect()
 }

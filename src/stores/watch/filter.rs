@@ -55,43 +55,43 @@ impl WatchFilter {
     /// Changes of form tokens.
     #[must_use]
     pub fn form_tokens() -> Self {
-        Self::store(StoreKind::FormTokens)
+        Self::store(StoreKind::FORM_TOKENS)
     }
 
     /// Changes of claim-check states.
     #[must_use]
     pub fn handoff() -> Self {
-        Self::store(StoreKind::Handoff)
+        Self::store(StoreKind::HANDOFF)
     }
 
     /// Changes of the cache called `name`.
     #[must_use]
     pub fn cache(name: &str) -> Self {
-        Self::store(StoreKind::Cache).named(name)
+        Self::store(StoreKind::CACHE).named(name)
     }
 
     /// Changes of the jobs of the store called `name`.
     #[must_use]
     pub fn dedupe(name: &str) -> Self {
-        Self::store(StoreKind::Dedupe).named(name)
+        Self::store(StoreKind::DEDUPE).named(name)
     }
 
     /// Changes of the plain limiter called `name`.
     #[must_use]
     pub fn rate_limit(name: &str) -> Self {
-        Self::store(StoreKind::RateLimit).named(name)
+        Self::store(StoreKind::RATE_LIMIT).named(name)
     }
 
     /// Changes of the adaptive limiter called `name`.
     #[must_use]
     pub fn adaptive_rate_limit(name: &str) -> Self {
-        Self::store(StoreKind::AdaptiveRateLimit).named(name)
+        Self::store(StoreKind::ADAPTIVE_RATE_LIMIT).named(name)
     }
 
     /// Changes of agent states.
     #[must_use]
     pub fn state() -> Self {
-        Self::store(StoreKind::State)
+        Self::store(StoreKind::STATE)
     }
 
     /// Only those of stores with this name. Stores without a name have no changes then.

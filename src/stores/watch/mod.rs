@@ -3,6 +3,7 @@
 mod change;
 mod filter;
 
+pub(crate) use change::ChangedRow;
 pub use change::{Change, ChangeKind};
 pub use filter::WatchFilter;
 

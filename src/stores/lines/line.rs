@@ -9,89 +9,89 @@ use serde_json::value::RawValue;
 use std::fmt;
 
 /// What is wrong with a line.
-pub(super) type Problem = String;
+pub(crate) type Problem = String;
 
 /// Writes one line after the other into the same buffer.
 #[derive(Debug, Default)]
-pub(super) struct LineWriter {
+pub(crate) struct LineWriter {
     buf: Vec<u8>,
 }
 
 impl LineWriter {
     /// Begins a line of the kind `entry`.
-    pub(super) fn begin(&mut self, entry: &str) {
+    pub(crate) fn begin(&mut self, entry: &str) {
         self.buf.clear();
         self.buf.push(b'{');
         self.text("entry", entry);
     }
 
     /// Ends the line, and answers it with its newline.
-    pub(super) fn end(&mut self) -> &[u8] {
+    pub(crate) fn end(&mut self) -> &[u8] {
         self.buf.extend_from_slice(b"}\n");
         &self.buf
     }
 
     /// Begins a field that is an object of its own.
-    pub(super) fn open(&mut self, name: &str) {
+    pub(crate) fn open(&mut self, name: &str) {
         self.name(name);
         self.buf.push(b'{');
     }
 
     /// Ends the object that [`open`](Self::open) began.
-    pub(super) fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.buf.push(b'}');
     }
 
-    pub(super) fn null(&mut self, name: &str) {
+    pub(crate) fn null(&mut self, name: &str) {
         self.raw(name, "null");
     }
 
-    pub(super) fn text(&mut self, name: &str, value: &str) {
+    pub(crate) fn text(&mut self, name: &str, value: &str) {
         self.name(name);
         self.string(value);
     }
 
-    pub(super) fn optional_text(&mut self, name: &str, value: Option<&str>) {
+    pub(crate) fn optional_text(&mut self, name: &str, value: Option<&str>) {
         match value {
             Some(value) => self.text(name, value),
             None => self.null(name),
         }
     }
 
-    pub(super) fn texts<'a>(&mut self, name: &str, values: impl IntoIterator<Item = &'a str>) {
+    pub(crate) fn texts<'a>(&mut self, name: &str, values: impl IntoIterator<Item = &'a str>) {
         self.name(name);
         self.list(values, |line, value| line.string(value));
     }
 
-    pub(super) fn number(&mut self, name: &str, value: u64) {
+    pub(crate) fn number(&mut self, name: &str, value: u64) {
         self.raw(name, &value.to_string());
     }
 
-    pub(super) fn optional_number(&mut self, name: &str, value: Option<u64>) {
+    pub(crate) fn optional_number(&mut self, name: &str, value: Option<u64>) {
         match value {
             Some(value) => self.number(name, value),
             None => self.null(name),
         }
     }
 
-    pub(super) fn signed(&mut self, name: &str, value: i64) {
+    pub(crate) fn signed(&mut self, name: &str, value: i64) {
         self.raw(name, &value.to_string());
     }
 
-    pub(super) fn pairs(&mut self, name: &str, values: impl IntoIterator<Item = (u64, u64)>) {
+    pub(crate) fn pairs(&mut self, name: &str, values: impl IntoIterator<Item = (u64, u64)>) {
         self.name(name);
         self.list(values, |line, (first, second)| {
             line.buf.extend_from_slice(format!("[{first},{second}]").as_bytes());
         });
     }
 
-    pub(super) fn bytes(&mut self, name: &str, value: &[u8]) {
+    pub(crate) fn bytes(&mut self, name: &str, value: &[u8]) {
         self.text(name, &to_base64(value));
     }
 
     /// The JSON of a row as it is, or as the bytes of the field `base64_name` when it cannot stand
     /// in a line.
-    pub(super) fn json(&mut self, name: &str, base64_name: &str, json: &[u8]) {
+    pub(crate) fn json(&mut self, name: &str, base64_name: &str, json: &[u8]) {
         match embeddable(json) {
             Some(text) => self.raw(name, text),
             None => self.bytes(base64_name, json),
@@ -134,13 +134,13 @@ impl LineWriter {
 
 /// The fields of an object that were not taken yet.
 #[derive(Debug)]
-pub(super) struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     fields: Vec<(String, &'a RawValue)>,
 }
 
 impl<'a> Fields<'a> {
     /// The fields of the object that `text` is.
-    pub(super) fn parse(text: &'a str) -> Result<Self, Problem> {
+    pub(crate) fn parse(text: &'a str) -> Result<Self, Problem> {
         let mut deserializer = serde_json::Deserializer::from_str(text);
         let fields = deserializer.deserialize_map(FieldsVisitor);
         fields
@@ -149,7 +149,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Whether there is a field with this name.
-    pub(super) fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.fields.iter().any(|(field, _)| field == name)
     }
 
@@ -169,40 +169,40 @@ impl<'a> Fields<'a> {
         serde_json::from_str(raw.get()).map_err(|_| must_be(name, what))
     }
 
-    pub(super) fn text(&mut self, name: &str) -> Result<String, Problem> {
+    pub(crate) fn text(&mut self, name: &str) -> Result<String, Problem> {
         self.read(name, "a string")
     }
 
-    pub(super) fn optional_text(&mut self, name: &str) -> Result<Option<String>, Problem> {
+    pub(crate) fn optional_text(&mut self, name: &str) -> Result<Option<String>, Problem> {
         self.read(name, "a string or null")
     }
 
-    pub(super) fn texts(&mut self, name: &str) -> Result<Vec<String>, Problem> {
+    pub(crate) fn texts(&mut self, name: &str) -> Result<Vec<String>, Problem> {
         self.read(name, "a list of strings")
     }
 
-    pub(super) fn number(&mut self, name: &str) -> Result<u64, Problem> {
+    pub(crate) fn number(&mut self, name: &str) -> Result<u64, Problem> {
         self.read(name, "a whole number from 0 to 18446744073709551615")
     }
 
-    pub(super) fn optional_number(&mut self, name: &str) -> Result<Option<u64>, Problem> {
+    pub(crate) fn optional_number(&mut self, name: &str) -> Result<Option<u64>, Problem> {
         self.read(name, "a whole number from 0 to 18446744073709551615, or null")
     }
 
-    pub(super) fn signed(&mut self, name: &str) -> Result<i64, Problem> {
+    pub(crate) fn signed(&mut self, name: &str) -> Result<i64, Problem> {
         self.read(name, "a whole number from -9223372036854775808 to 9223372036854775807")
     }
 
-    pub(super) fn pairs(&mut self, name: &str) -> Result<Vec<(u64, u64)>, Problem> {
+    pub(crate) fn pairs(&mut self, name: &str) -> Result<Vec<(u64, u64)>, Problem> {
         self.read(name, "a list of pairs of whole numbers")
     }
 
-    pub(super) fn bytes(&mut self, name: &str) -> Result<Vec<u8>, Problem> {
+    pub(crate) fn bytes(&mut self, name: &str) -> Result<Vec<u8>, Problem> {
         from_base64(&self.text(name)?).ok_or_else(|| must_be(name, "base64 with padding"))
     }
 
     /// Takes a field that is an object or `null`.
-    pub(super) fn optional_object(&mut self, name: &str) -> Result<Option<Fields<'a>>, Problem> {
+    pub(crate) fn optional_object(&mut self, name: &str) -> Result<Option<Fields<'a>>, Problem> {
         let raw = self.raw(name)?;
         if raw.get() == "null" {
             return Ok(None);
@@ -213,7 +213,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Takes the one of both fields that [`LineWriter::json`] wrote.
-    pub(super) fn json(&mut self, name: &str, base64_name: &str) -> Result<Vec<u8>, Problem> {
+    pub(crate) fn json(&mut self, name: &str, base64_name: &str) -> Result<Vec<u8>, Problem> {
         if let Some(raw) = self.optional_raw(name) {
             return Ok(raw.get().as_bytes().to_vec());
         }
@@ -230,7 +230,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Refuses what nobody took.
-    pub(super) fn finish(self) -> Result<(), Problem> {
+    pub(crate) fn finish(self) -> Result<(), Problem> {
         match self.fields.first() {
             Some((name, _)) => Err(format!("field {name:?} is not known")),
             None => Ok(()),
@@ -243,7 +243,7 @@ fn missing(name: &str) -> Problem {
 }
 
 /// That the field `name` is not `what`.
-pub(super) fn must_be(name: &str, what: &str) -> Problem {
+pub(crate) fn must_be(name: &str, what: &str) -> Problem {
     format!("field \"{name}\" must be {what}")
 }
 

@@ -1,21 +1,25 @@
 //! Cached values, each with its tags.
 
-use super::{Entry, check_json, name_and_text, said};
+use crate::engine::access::Reader;
 use crate::error::{Error, Result};
-use crate::export::line::{Fields, LineWriter, Problem, must_be};
 use crate::stores::cache::row::{CacheRow, NEVER, TagsRow, entry_key, prefix_of};
 use crate::stores::length::check_len;
+use crate::stores::lines::{
+    EmitLine, Entry, Fields, LineReader, LineWriter, Problem, check_json, must_be, name_and_text,
+    said, single,
+};
+use crate::stores::schema::StoredRow;
 use crate::tables::Table;
 
-pub(in crate::export) const ENTRY: &str = "cache";
+const ENTRY: &str = "cache";
 
-/// `tags` is the row of tags under the same key, if there is one.
-pub(in crate::export) fn write(
+pub(crate) fn write(
     line: &mut LineWriter,
-    key: &[u8],
-    value: &[u8],
-    tags: Option<&[u8]>,
+    _: &mut dyn Reader,
+    row: StoredRow<'_>,
+    emit: &mut EmitLine<'_>,
 ) -> Result<()> {
+    let StoredRow { key, value, satellite: tags } = row;
     let row = CacheRow::decode(value)?;
     let (cache, hash) = name_and_text(Table::CACHE, key)?;
     let tags = match (row.tagged, tags) {
@@ -39,10 +43,15 @@ pub(in crate::export) fn write(
     );
     line.texts("tags", tags.iter().map(String::as_str));
     line.json("value", "value_base64", row.json);
-    Ok(())
+    emit(ENTRY, line)
 }
 
-pub(in crate::export) fn read(fields: &mut Fields<'_>) -> Result<Entry, Problem> {
+/// What reads these lines.
+pub(crate) fn reader() -> Box<dyn LineReader> {
+    single(&[ENTRY], read)
+}
+
+fn read(fields: &mut Fields<'_>) -> Result<Entry, Problem> {
     let (cache, hash) = (fields.text("cache")?, fields.text("hash")?);
     check_len("the name of the cache", &cache).map_err(said)?;
     check_len("the hash", &hash).map_err(said)?;

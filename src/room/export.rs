@@ -1,61 +1,11 @@
-//! A room as text: everything in it as lines of JSON, and back; and its rows in a form that can be
-//! read.
-//!
-//! What this folder promises (DESIGN.md has the lines themselves):
-//!
-//! 1. An export of what was imported is the same bytes, and every call answers in both rooms as it
-//!    would in the other.
-//! 2. A line does not depend on the version of the program, on how it was built, or on when it was
-//!    written.
-//! 3. What an import refuses, it refuses before any row of that line is written, and says in which
-//!    line it was and what is wrong with it.
-//! 4. An export shows one commit, and neither stops writers nor holds more than a page of rows in
-//!    memory.
+//! A room as text, and its rows for people who look into a file.
 
-mod dump;
-mod encoding;
-mod kinds;
-mod line;
-mod read;
-mod write;
-
-pub use dump::{DumpRow, TableInfo};
-
-use crate::error::{Error, Result};
-use crate::room::Cloakroom;
-use std::collections::BTreeMap;
+use super::Cloakroom;
+#[cfg(doc)]
+use crate::error::Error;
+use crate::error::Result;
+use crate::tools::{self, DumpRow, ExportReport, ImportReport, TableInfo};
 use std::io::{BufRead, Write};
-
-/// The version of the lines. A file of a newer one is refused.
-const FORMAT: u64 = 1;
-/// The only field of the first line: the version of the lines.
-const HEADER: &str = "cloakroom_export";
-/// The only field of the last line: how many entries stand before it.
-const END: &str = "cloakroom_export_end";
-
-/// What an export wrote.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct ExportReport {
-    /// Lines between the first and the last one.
-    pub entries: u64,
-    /// Bytes of all lines.
-    pub bytes: u64,
-    /// Lines of each kind, by their field `entry`.
-    pub by_kind: BTreeMap<&'static str, u64>,
-}
-
-/// What an import read.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct ImportReport {
-    /// Lines between the first and the last one. All of them are durable in the room.
-    pub entries: u64,
-    /// Bytes of all lines.
-    pub bytes: u64,
-    /// Lines of each kind, by their field `entry`.
-    pub by_kind: BTreeMap<&'static str, u64>,
-}
 
 impl Cloakroom {
     /// Writes everything in the room to `to`, as lines of JSON: what [`import`](Self::import) makes
@@ -101,7 +51,7 @@ impl Cloakroom {
         to: &mut dyn Write,
         progress: &mut dyn FnMut(&ExportReport),
     ) -> Result<ExportReport> {
-        write::export(&mut self.engine().durable_snapshot()?, to, progress)
+        tools::export_all(&mut self.engine.durable_snapshot()?, to, progress)
     }
 
     /// Reads the lines that [`export`](Self::export) wrote into this room, which must be empty. An
@@ -141,7 +91,7 @@ impl Cloakroom {
         from: &mut dyn BufRead,
         progress: &mut dyn FnMut(&ImportReport),
     ) -> Result<ImportReport> {
-        read::Import::new(self.engine(), &self.states().caches, progress).run(from)
+        tools::import_all(&self.engine, self.states(), from, progress)
     }
 
     /// The tables of the room, in the order of their numbers, each with how much is in it at one
@@ -160,7 +110,7 @@ impl Cloakroom {
     /// # Ok::<(), cloakroom::Error>(())
     /// ```
     pub fn tables(&self) -> Result<Vec<TableInfo>> {
-        dump::tables(&mut self.engine().durable_snapshot()?)
+        tools::list_tables(&mut self.engine.durable_snapshot()?)
     }
 
     /// Shows `each` every row of the table called `table` as it was at one moment, in the order of
@@ -187,12 +137,6 @@ impl Cloakroom {
     /// # Ok::<(), cloakroom::Error>(())
     /// ```
     pub fn dump(&self, table: &str, each: &mut dyn FnMut(DumpRow) -> bool) -> Result<u64> {
-        let table = dump::table_called(table)?;
-        dump::rows(&mut self.engine().durable_snapshot()?, table, each)
+        tools::dump_table(&mut self.engine.durable_snapshot()?, table, each)
     }
-}
-
-/// That the line with this number could not be imported.
-fn bad_line(line: u64, detail: impl Into<String>) -> Error {
-    Error::Import { line, detail: detail.into(), source: None }
 }

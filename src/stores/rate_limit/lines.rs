@@ -1,90 +1,100 @@
 //! What limiters keep beside their windows: configurations and cooldowns.
 
-use super::{Entry, damaged_key, name_and_text, said};
 use crate::codec;
 use crate::engine::access::Reader;
 use crate::error::Result;
-use crate::export::line::{Fields, LineWriter, Problem, must_be};
+use crate::stores::lines::{
+    EmitLine, Entry, Fields, LineReader, LineWriter, Problem, damaged_key, must_be, name_and_text,
+    said, single,
+};
 use crate::stores::rate_limit::RateLimitConfig;
 use crate::stores::rate_limit::limiter::{ConfigRow, CooldownRow, Kind, Limiter};
+use crate::stores::schema::StoredRow;
 use crate::tables::Table;
 use std::time::Duration;
 
-pub(in crate::export) const CONFIG: &str = "rate_limit_config";
-pub(in crate::export) const COOLDOWN: &str = "rate_limit_cooldown";
+const CONFIG: &str = "rate_limit_config";
+const COOLDOWN: &str = "rate_limit_cooldown";
 
 /// A limiter and something of it, as the keys of several tables have them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::export) struct Place {
-    pub(in crate::export) kind: Kind,
-    pub(in crate::export) limiter: String,
+pub(crate) struct LimiterKey {
+    pub(crate) kind: Kind,
+    pub(crate) limiter: String,
     /// A resource or an origin.
-    pub(in crate::export) of: String,
+    pub(crate) of: String,
 }
 
-impl Place {
+impl LimiterKey {
     /// The place that a key of `table` names.
-    pub(in crate::export) fn decode(table: Table, key: &[u8]) -> Result<Self> {
+    pub(crate) fn decode(table: Table, key: &[u8]) -> Result<Self> {
         let (&number, rest) = key.split_first().ok_or_else(|| damaged_key(table))?;
         let kind = kind_of(number).ok_or_else(|| damaged_key(table))?;
         let (limiter, of) = name_and_text(table, rest)?;
         Ok(Self { kind, limiter, of })
     }
 
-    pub(super) fn limiter(&self) -> Limiter<'_> {
+    pub(crate) fn limiter(&self) -> Limiter<'_> {
         // What a limiter is by default does not matter to its keys.
         Limiter { kind: self.kind, name: &self.limiter, config: RateLimitConfig::default() }
     }
 
     /// The key of a resource or origin, unless a part is too long.
-    pub(super) fn encode(&self) -> Result<Vec<u8>> {
+    pub(crate) fn encode(&self) -> Result<Vec<u8>> {
         self.limiter().resource_key(&self.of)
     }
 }
 
 /// The kind of limiters with this number in keys.
-pub(in crate::export) fn kind_of(number: u8) -> Option<Kind> {
+pub(crate) fn kind_of(number: u8) -> Option<Kind> {
     [Kind::Plain, Kind::Adaptive].into_iter().find(|kind| *kind as u8 == number)
 }
 
-pub(in crate::export) fn kind_text(kind: Kind) -> &'static str {
+pub(crate) fn kind_text(kind: Kind) -> &'static str {
     match kind {
         Kind::Plain => "plain",
         Kind::Adaptive => "adaptive",
     }
 }
 
-fn write_place(line: &mut LineWriter, place: &Place, of: &str) {
+fn write_place(line: &mut LineWriter, place: &LimiterKey, of: &str) {
     line.text("limiter_kind", kind_text(place.kind));
     line.text("limiter", &place.limiter);
     line.text(of, &place.of);
 }
 
-fn read_place(fields: &mut Fields<'_>, of: &str) -> Result<Place, Problem> {
+fn read_place(fields: &mut Fields<'_>, of: &str) -> Result<LimiterKey, Problem> {
     let kind = match fields.text("limiter_kind")?.as_str() {
         "plain" => Kind::Plain,
         "adaptive" => Kind::Adaptive,
         _ => return Err(must_be("limiter_kind", "\"plain\" or \"adaptive\"")),
     };
-    Ok(Place { kind, limiter: fields.text("limiter")?, of: fields.text(of)? })
+    Ok(LimiterKey { kind, limiter: fields.text("limiter")?, of: fields.text(of)? })
 }
 
-pub(in crate::export) fn write_config(
+pub(crate) fn write_config(
     line: &mut LineWriter,
-    key: &[u8],
-    value: &[u8],
+    _: &mut dyn Reader,
+    row: StoredRow<'_>,
+    emit: &mut EmitLine<'_>,
 ) -> Result<()> {
-    let place = Place::decode(Table::RATE_LIMIT_CONFIG, key)?;
+    let StoredRow { key, value, .. } = row;
+    let place = LimiterKey::decode(Table::RATE_LIMIT_CONFIG, key)?;
     let row: ConfigRow = codec::decode_row(Table::RATE_LIMIT_CONFIG.name(), value)?;
     line.begin(CONFIG);
     write_place(line, &place, "resource");
     line.number("limit", row.limit);
     line.number("window_seconds", row.window_seconds);
     line.number("window_nanos", row.window_nanos.into());
-    Ok(())
+    emit(CONFIG, line)
 }
 
-pub(in crate::export) fn read_config(fields: &mut Fields<'_>) -> Result<Entry, Problem> {
+/// What reads the lines of configurations.
+pub(crate) fn config_reader() -> Box<dyn LineReader> {
+    single(&[CONFIG], read_config)
+}
+
+fn read_config(fields: &mut Fields<'_>) -> Result<Entry, Problem> {
     let place = read_place(fields, "resource")?;
     let limit = fields.number("limit")?;
     let window_seconds = fields.number("window_seconds")?;
@@ -98,26 +108,31 @@ pub(in crate::export) fn read_config(fields: &mut Fields<'_>) -> Result<Entry, P
     Ok(Entry::new(Table::RATE_LIMIT_CONFIG, place.encode().map_err(said)?, value))
 }
 
-/// Answers whether there is anything to write: not when the limiter was cleared after the cooldown
-/// was set.
-pub(in crate::export) fn write_cooldown(
+/// There is nothing to write when the limiter was cleared after the cooldown was set.
+pub(crate) fn write_cooldown(
     line: &mut LineWriter,
     rows: &mut dyn Reader,
-    key: &[u8],
-    value: &[u8],
-) -> Result<bool> {
-    let place = Place::decode(Table::RATE_LIMIT_COOLDOWN, key)?;
+    row: StoredRow<'_>,
+    emit: &mut EmitLine<'_>,
+) -> Result<()> {
+    let StoredRow { key, value, .. } = row;
+    let place = LimiterKey::decode(Table::RATE_LIMIT_COOLDOWN, key)?;
     let row: CooldownRow = codec::decode_row(Table::RATE_LIMIT_COOLDOWN.name(), value)?;
     if row.clears != place.limiter().clears(rows)? {
-        return Ok(false);
+        return Ok(());
     }
     line.begin(COOLDOWN);
     write_place(line, &place, "origin");
     line.number("until_ms", row.until_ms);
-    Ok(true)
+    emit(COOLDOWN, line)
 }
 
-pub(in crate::export) fn read_cooldown(fields: &mut Fields<'_>) -> Result<Entry, Problem> {
+/// What reads the lines of cooldowns.
+pub(crate) fn cooldown_reader() -> Box<dyn LineReader> {
+    single(&[COOLDOWN], read_cooldown)
+}
+
+fn read_cooldown(fields: &mut Fields<'_>) -> Result<Entry, Problem> {
     let place = read_place(fields, "origin")?;
     let row = CooldownRow { clears: 0, until_ms: fields.number("until_ms")? };
     let value = codec::encode(&row).map_err(said)?;

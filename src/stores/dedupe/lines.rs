@@ -1,15 +1,25 @@
 //! Jobs of the deduplicating stores.
 
-use super::{Entry, check_json, name_and_text, said, ulid_of, ulid_text};
+use crate::engine::access::Reader;
 use crate::error::Result;
-use crate::export::line::{Fields, LineWriter, Problem, must_be};
 use crate::stores::dedupe::row::{JobRow, Progress, key_of};
 use crate::stores::length::check_len;
+use crate::stores::lines::{
+    EmitLine, Entry, Fields, LineReader, LineWriter, Problem, check_json, must_be, name_and_text,
+    said, single, ulid_of, ulid_text,
+};
+use crate::stores::schema::StoredRow;
 use crate::tables::Table;
 
-pub(in crate::export) const ENTRY: &str = "dedupe_job";
+const ENTRY: &str = "dedupe_job";
 
-pub(in crate::export) fn write(line: &mut LineWriter, key: &[u8], value: &[u8]) -> Result<()> {
+pub(crate) fn write(
+    line: &mut LineWriter,
+    _: &mut dyn Reader,
+    row: StoredRow<'_>,
+    emit: &mut EmitLine<'_>,
+) -> Result<()> {
+    let StoredRow { key, value, .. } = row;
     let row = JobRow::decode(value)?;
     let (store, hash) = name_and_text(Table::DEDUPE_JOB, key)?;
     line.begin(ENTRY);
@@ -29,10 +39,15 @@ pub(in crate::export) fn write(line: &mut LineWriter, key: &[u8], value: &[u8]) 
             line.text("error", error);
         }
     }
-    Ok(())
+    emit(ENTRY, line)
 }
 
-pub(in crate::export) fn read(fields: &mut Fields<'_>) -> Result<Entry, Problem> {
+/// What reads these lines.
+pub(crate) fn reader() -> Box<dyn LineReader> {
+    single(&[ENTRY], read)
+}
+
+fn read(fields: &mut Fields<'_>) -> Result<Entry, Problem> {
     let (store, hash) = (fields.text("store")?, fields.text("hash")?);
     let key = key_of(&store, &hash).map_err(said)?;
     let job = ulid_of("job_id", &fields.text("job_id")?)?;
@@ -58,7 +73,7 @@ pub(in crate::export) fn read(fields: &mut Fields<'_>) -> Result<Entry, Problem>
 }
 
 /// The id of an opening: a random number, which many readers of JSON would round.
-pub(in crate::export) fn opening_text(opening_id: u64) -> String {
+pub(crate) fn opening_text(opening_id: u64) -> String {
     format!("{opening_id:016x}")
 }
 

@@ -4,25 +4,27 @@
 //! cleared, the numbers of windows and requests, epochs and garbage are left out, and are counted
 //! anew by an import.
 
-use super::limit::Place;
-use super::{Entry, said};
+use super::lines::LimiterKey;
 use crate::codec;
 use crate::engine::access::Reader;
 use crate::error::Result;
-use crate::export::line::{Fields, LineWriter, Problem, must_be};
 use crate::stores::adaptive_rate_limit::capacity::Reason;
 use crate::stores::adaptive_rate_limit::ops::{
     ADMITTED, BACKGROUND, CapacityRow, ResourceRow, USER,
 };
+use crate::stores::lines::{
+    EmitLine, Entry, Fields, LineReader, LineWriter, Problem, must_be, said,
+};
 use crate::stores::rate_limit::history::{self, History, Requests};
 use crate::stores::rate_limit::limiter::{Kind, LAST_ID_KEY};
 use crate::stores::rate_limit::ops::{LANE, WindowRow};
+use crate::stores::schema::StoredRow;
 use crate::tables::Table;
 
-pub(in crate::export) const PLAIN: &str = "rate_limit";
-pub(in crate::export) const PLAIN_REQUESTS: &str = "rate_limit_requests";
-pub(in crate::export) const ADAPTIVE: &str = "adaptive_rate_limit";
-pub(in crate::export) const ADAPTIVE_REQUESTS: &str = "adaptive_rate_limit_requests";
+const PLAIN: &str = "rate_limit";
+const PLAIN_REQUESTS: &str = "rate_limit_requests";
+const ADAPTIVE: &str = "adaptive_rate_limit";
+const ADAPTIVE_REQUESTS: &str = "adaptive_rate_limit_requests";
 
 /// The most pairs in one line of requests.
 const PAIRS_PER_LINE: usize = 1_024;
@@ -46,19 +48,19 @@ const REASONS: [(Reason, &str); 8] = [
 ];
 
 /// The name of a reason in lines.
-pub(in crate::export) fn reason_text(reason: Reason) -> &'static str {
+pub(crate) fn reason_text(reason: Reason) -> &'static str {
     REASONS.iter().find(|(other, _)| *other == reason).map_or("", |(_, text)| text)
 }
 
-/// Writes the lines of a plain window; `emit` takes each when it is finished.
-pub(in crate::export) fn write_plain(
+/// Writes the lines of a plain window.
+pub(crate) fn write_plain(
     line: &mut LineWriter,
     rows: &mut dyn Reader,
-    key: &[u8],
-    value: &[u8],
-    emit: &mut dyn FnMut(&mut LineWriter) -> Result<()>,
+    row: StoredRow<'_>,
+    emit: &mut EmitLine<'_>,
 ) -> Result<()> {
-    let place = Place::decode(Table::RATE_LIMIT, key)?;
+    let StoredRow { key, value, .. } = row;
+    let place = LimiterKey::decode(Table::RATE_LIMIT, key)?;
     let row = WindowRow::decode(value)?;
     if row.clears != place.limiter().clears(rows)? {
         // It was forgotten, and is to every call as one that is not there.
@@ -68,19 +70,19 @@ pub(in crate::export) fn write_plain(
     line.begin(PLAIN);
     write_window(line, &place, row.keep_ms, row.indexed_at_ms);
     line.optional_number("idle_since_ms", history.idle_since_ms());
-    emit(line)?;
+    emit(PLAIN, line)?;
     write_requests(line, rows, &place, (&history, history::Place { id: row.id, lane: LANE }), emit)
 }
 
-/// Writes the lines of an adaptive window; `emit` takes each when it is finished.
-pub(in crate::export) fn write_adaptive(
+/// Writes the lines of an adaptive window.
+pub(crate) fn write_adaptive(
     line: &mut LineWriter,
     rows: &mut dyn Reader,
-    key: &[u8],
-    value: &[u8],
-    emit: &mut dyn FnMut(&mut LineWriter) -> Result<()>,
+    row: StoredRow<'_>,
+    emit: &mut EmitLine<'_>,
 ) -> Result<()> {
-    let place = Place::decode(Table::ADAPTIVE_RATE_LIMIT, key)?;
+    let StoredRow { key, value, .. } = row;
+    let place = LimiterKey::decode(Table::ADAPTIVE_RATE_LIMIT, key)?;
     let row = ResourceRow::decode(value)?;
     if row.clears != place.limiter().clears(rows)? {
         return Ok(());
@@ -103,7 +105,7 @@ pub(in crate::export) fn write_adaptive(
         }
         None => line.null("capacity"),
     }
-    emit(line)?;
+    emit(ADAPTIVE, line)?;
     for (lane, ..) in LANES {
         let history = lane_of(&row, lane);
         write_requests(line, rows, &place, (history, history::Place { id: row.id, lane }), emit)?;
@@ -119,7 +121,12 @@ fn lane_of(row: &ResourceRow, lane: u8) -> &History {
     }
 }
 
-fn write_window(line: &mut LineWriter, place: &Place, keep_ms: u64, indexed_at_ms: Option<u64>) {
+fn write_window(
+    line: &mut LineWriter,
+    place: &LimiterKey,
+    keep_ms: u64,
+    indexed_at_ms: Option<u64>,
+) {
     line.text("limiter", &place.limiter);
     line.text("resource", &place.of);
     line.number("keep_ms", keep_ms);
@@ -130,19 +137,20 @@ fn write_window(line: &mut LineWriter, place: &Place, keep_ms: u64, indexed_at_m
 fn write_requests(
     line: &mut LineWriter,
     rows: &mut dyn Reader,
-    place: &Place,
+    place: &LimiterKey,
     (history, at): (&History, history::Place),
-    emit: &mut dyn FnMut(&mut LineWriter) -> Result<()>,
+    emit: &mut EmitLine<'_>,
 ) -> Result<()> {
     let mut after_ms = None;
     loop {
         let page = history.requests(rows, at, after_ms, PAIRS_PER_LINE)?;
         let Some(last) = page.last() else { return Ok(()) };
         after_ms = Some(last.at_ms);
-        match place.kind {
-            Kind::Plain => line.begin(PLAIN_REQUESTS),
-            Kind::Adaptive => line.begin(ADAPTIVE_REQUESTS),
-        }
+        let kind = match place.kind {
+            Kind::Plain => PLAIN_REQUESTS,
+            Kind::Adaptive => ADAPTIVE_REQUESTS,
+        };
+        line.begin(kind);
         line.text("limiter", &place.limiter);
         line.text("resource", &place.of);
         if place.kind == Kind::Adaptive {
@@ -150,16 +158,21 @@ fn write_requests(
             line.text("lane", lane.map_or("", |(_, name, _)| name));
         }
         line.pairs("requests", page.iter().map(|requests| (requests.at_ms, requests.count)));
-        emit(line)?;
+        emit(kind, line)?;
         if page.len() < PAIRS_PER_LINE {
             return Ok(());
         }
     }
 }
 
+/// What reads the lines of windows of both kinds, which share their numbers.
+pub(crate) fn reader() -> Box<dyn LineReader> {
+    Box::new(Windows::default())
+}
+
 /// What reading windows needs to remember from line to line.
 #[derive(Debug, Default)]
-pub(in crate::export) struct Windows {
+struct Windows {
     /// The last number that was given to a window.
     last_id: u64,
     /// The window that lines of requests may go on with.
@@ -168,7 +181,7 @@ pub(in crate::export) struct Windows {
 
 #[derive(Debug)]
 struct Open {
-    place: Place,
+    place: LimiterKey,
     row: Row,
 }
 
@@ -190,14 +203,28 @@ impl Open {
     }
 }
 
-impl Windows {
-    /// Ends the window that was open: another line has come.
-    pub(in crate::export) fn end(&mut self) {
-        self.open = None;
+impl LineReader for Windows {
+    fn kinds(&self) -> &'static [&'static str] {
+        &[PLAIN, PLAIN_REQUESTS, ADAPTIVE, ADAPTIVE_REQUESTS]
     }
 
+    fn read(&mut self, kind: &str, fields: &mut Fields<'_>) -> Result<Entry, Problem> {
+        match kind {
+            PLAIN => self.read_plain(fields),
+            PLAIN_REQUESTS => self.read_requests(fields, Kind::Plain),
+            ADAPTIVE => self.read_adaptive(fields),
+            _ => self.read_requests(fields, Kind::Adaptive),
+        }
+    }
+
+    fn interrupt(&mut self) {
+        self.open = None;
+    }
+}
+
+impl Windows {
     /// Begins a window.
-    fn begin(&mut self, place: Place, row: impl FnOnce(u64) -> Row) -> Result<Entry, Problem> {
+    fn begin(&mut self, place: LimiterKey, row: impl FnOnce(u64) -> Row) -> Result<Entry, Problem> {
         self.last_id += 1;
         let last_id = codec::encode(&self.last_id).map_err(said)?;
         let open = Open { place, row: row(self.last_id) };
@@ -206,10 +233,7 @@ impl Windows {
         Ok(entry)
     }
 
-    pub(in crate::export) fn read_plain(
-        &mut self,
-        fields: &mut Fields<'_>,
-    ) -> Result<Entry, Problem> {
+    fn read_plain(&mut self, fields: &mut Fields<'_>) -> Result<Entry, Problem> {
         let place = read_place(fields, Kind::Plain)?;
         let keep_ms = fields.number("keep_ms")?;
         let indexed_at_ms = fields.optional_number("indexed_at_ms")?;
@@ -219,10 +243,7 @@ impl Windows {
         })
     }
 
-    pub(in crate::export) fn read_adaptive(
-        &mut self,
-        fields: &mut Fields<'_>,
-    ) -> Result<Entry, Problem> {
+    fn read_adaptive(&mut self, fields: &mut Fields<'_>) -> Result<Entry, Problem> {
         let place = read_place(fields, Kind::Adaptive)?;
         let keep_ms = fields.number("keep_ms")?;
         let indexed_at_ms = fields.optional_number("indexed_at_ms")?;
@@ -248,11 +269,7 @@ impl Windows {
 
     /// Adds requests to the window that the lines before are about. A problem leaves nothing of the
     /// line.
-    pub(in crate::export) fn read_requests(
-        &mut self,
-        fields: &mut Fields<'_>,
-        kind: Kind,
-    ) -> Result<Entry, Problem> {
+    fn read_requests(&mut self, fields: &mut Fields<'_>, kind: Kind) -> Result<Entry, Problem> {
         let place = read_place(fields, kind)?;
         let lane = match kind {
             Kind::Plain => LANE,
@@ -283,14 +300,15 @@ impl Windows {
             let (key, value) = row.map_err(|what| format!("field \"requests\": {what}"))?;
             added.push((Table::RATE_LIMIT_REQUEST, key, value));
         }
-        let mut entry = Entry { is_new: false, ..open.entry()? };
+        let goes_on = Some("the window that it is of has gone");
+        let mut entry = Entry { goes_on, ..open.entry()? };
         entry.rows.extend(added);
         Ok(entry)
     }
 }
 
-fn read_place(fields: &mut Fields<'_>, kind: Kind) -> Result<Place, Problem> {
-    Ok(Place { kind, limiter: fields.text("limiter")?, of: fields.text("resource")? })
+fn read_place(fields: &mut Fields<'_>, kind: Kind) -> Result<LimiterKey, Problem> {
+    Ok(LimiterKey { kind, limiter: fields.text("limiter")?, of: fields.text("resource")? })
 }
 
 fn read_capacity(mut fields: Fields<'_>) -> Result<CapacityRow, Problem> {

@@ -1,23 +1,16 @@
 //! Reading the lines of an export into a room.
 
-use super::kinds::{
-    Entry, TableRow, cache, codlet, handoff, job, limit, said, state, token, window,
-};
-use super::line::{Fields, Problem};
 use super::{END, FORMAT, HEADER, ImportReport, bad_line};
-use crate::codec::{self, key};
 use crate::durability::Durability;
 use crate::engine::access::{Reader, Writer};
+use crate::engine::cursor::RowCursor;
 use crate::engine::{Engine, Tx};
 use crate::error::{Error, Result};
 use crate::limits::MAX_KEY_LEN;
-use crate::stores::cache::CacheStates;
-use crate::stores::rate_limit::limiter::{Kind, LAST_ID_KEY};
-use crate::stores::schema::catalogue;
-use crate::stores::{derived, validation};
-use crate::tables::Table;
+use crate::stores::lines::{Entry, Fields, LineReader, Problem, TableRow, said};
+use crate::stores::schema::{self, Lines, Overwrite, catalogue};
+use crate::stores::{StoreStates, derived, validation};
 use std::io::{BufRead, Read};
-use std::ops::Bound;
 
 /// The most bytes of rows that one transaction takes, unless a single line has more.
 const BATCH_BYTES: usize = 1 << 20;
@@ -41,20 +34,20 @@ struct Ready {
 }
 
 /// One import under way.
-pub(super) struct Import<'a> {
+struct Import<'a> {
     engine: &'a Engine,
-    caches: &'a CacheStates,
+    states: &'a StoreStates,
     progress: &'a mut dyn FnMut(&ImportReport),
     /// What is in the room.
     report: ImportReport,
-    windows: window::Windows,
+    readers: Vec<Box<dyn LineReader>>,
     /// What was read and is not in the room yet.
     batch: Vec<Ready>,
     batch_bytes: usize,
 }
 
 /// Lines of limited length.
-struct Lines<'a> {
+struct InputLines<'a> {
     from: &'a mut dyn BufRead,
     limit: usize,
     /// The number of the newest line, from 1.
@@ -63,7 +56,7 @@ struct Lines<'a> {
     buf: Vec<u8>,
 }
 
-impl Lines<'_> {
+impl InputLines<'_> {
     /// The next line, or `None` at the end.
     fn next(&mut self) -> Result<Option<&str>> {
         self.number += 1;
@@ -93,25 +86,24 @@ impl Lines<'_> {
 }
 
 impl<'a> Import<'a> {
-    pub(super) fn new(
+    fn new(
         engine: &'a Engine,
-        caches: &'a CacheStates,
+        states: &'a StoreStates,
         progress: &'a mut dyn FnMut(&ImportReport),
     ) -> Self {
-        let windows = window::Windows::default();
         Self {
             engine,
-            caches,
+            states,
             progress,
             report: ImportReport::default(),
-            windows,
+            readers: readers(),
             batch: Vec::new(),
             batch_bytes: 0,
         }
     }
 
     /// Imports every line of `from`.
-    pub(super) fn run(mut self, from: &mut dyn BufRead) -> Result<ImportReport> {
+    fn run(mut self, from: &mut dyn BufRead) -> Result<ImportReport> {
         self.engine.read(Durability::Sync, |rows| check_empty(rows)).wait()?;
         // The most that a segment can hold, as it is the most that a row may have.
         let row_bytes = self.engine.max_row_bytes();
@@ -119,7 +111,7 @@ impl<'a> Import<'a> {
             row_bytes.saturating_add(8 * MAX_KEY_LEN).min(row_bytes.saturating_mul(4));
         let limit = segment_bytes.saturating_mul(LINE_BYTES_PER_ROW_BYTE).saturating_add(1 << 20);
         let limit = limit.min(MAX_LINE_BYTES);
-        let mut lines = Lines { from, limit, number: 0, bytes: 0, buf: Vec::new() };
+        let mut lines = InputLines { from, limit, number: 0, bytes: 0, buf: Vec::new() };
         let read = self.lines(&mut lines);
         // What stood before the line that stops it is imported all the same.
         self.commit()?;
@@ -128,7 +120,7 @@ impl<'a> Import<'a> {
         Ok(self.report)
     }
 
-    fn lines(&mut self, lines: &mut Lines<'_>) -> Result<()> {
+    fn lines(&mut self, lines: &mut InputLines<'_>) -> Result<()> {
         let header = lines.next()?.ok_or_else(|| bad_line(1, "there is nothing to import"))?;
         check_header(header).map_err(|problem| bad_line(1, problem))?;
         let mut entries: u64 = 0;
@@ -168,25 +160,14 @@ impl<'a> Import<'a> {
             return Ok(Line::End);
         }
         let name = fields.text("entry")?;
-        let kind = kind_called(&name)?;
-        let goes_on = [window::PLAIN_REQUESTS, window::ADAPTIVE_REQUESTS].contains(&kind);
-        if !goes_on {
-            self.windows.end();
+        let mut read = None;
+        for reader in &mut self.readers {
+            match reader.kinds().iter().find(|kind| **kind == name) {
+                Some(kind) => read = Some((*kind, reader.read(kind, &mut fields)?)),
+                None => reader.interrupt(),
+            }
         }
-        let entry = match kind {
-            token::ENTRY => token::read(&mut fields),
-            handoff::ENTRY => handoff::read(&mut fields),
-            cache::ENTRY => cache::read(&mut fields),
-            job::ENTRY => job::read(&mut fields),
-            limit::CONFIG => limit::read_config(&mut fields),
-            limit::COOLDOWN => limit::read_cooldown(&mut fields),
-            window::PLAIN => self.windows.read_plain(&mut fields),
-            window::PLAIN_REQUESTS => self.windows.read_requests(&mut fields, Kind::Plain),
-            window::ADAPTIVE => self.windows.read_adaptive(&mut fields),
-            window::ADAPTIVE_REQUESTS => self.windows.read_requests(&mut fields, Kind::Adaptive),
-            state::ENTRY => state::read(&mut fields),
-            _ => codlet::read(&mut fields),
-        }?;
+        let (kind, entry) = read.ok_or_else(|| format!("no kind of entry is called {name:?}"))?;
         fields.finish()?;
         Ok(Line::Entry(kind, entry))
     }
@@ -217,8 +198,8 @@ impl<'a> Import<'a> {
         self.batch_bytes = 0;
         let Some(first) = batch.first() else { return Ok(()) };
         let first = first.line;
-        let (engine, caches) = (self.engine, self.caches);
-        let written = engine.transact(Durability::Sync, &[], |tx| write(caches, tx, &batch)).wait();
+        let (engine, states) = (self.engine, self.states);
+        let written = engine.transact(Durability::Sync, &[], |tx| write(states, tx, &batch)).wait();
         let refused = written.map_err(|error| Error::Import {
             line: first,
             detail: error.to_string(),
@@ -244,27 +225,13 @@ enum Line {
     End,
 }
 
-/// Every kind of line.
-const KINDS: [&str; 12] = [
-    token::ENTRY,
-    handoff::ENTRY,
-    cache::ENTRY,
-    job::ENTRY,
-    window::PLAIN,
-    window::PLAIN_REQUESTS,
-    limit::CONFIG,
-    limit::COOLDOWN,
-    window::ADAPTIVE,
-    window::ADAPTIVE_REQUESTS,
-    state::ENTRY,
-    codlet::ENTRY,
-];
-
-fn kind_called(name: &str) -> Result<&'static str, Problem> {
-    KINDS
-        .into_iter()
-        .find(|kind| *kind == name)
-        .ok_or_else(|| format!("no kind of entry is called {name:?}"))
+/// What reads each kind of line.
+fn readers() -> Vec<Box<dyn LineReader>> {
+    let readers = schema::all().filter_map(|schema| match schema.lines {
+        Lines::Entries(lines) => lines.reader,
+        Lines::OfOthers(_) => None,
+    });
+    readers.map(|reader| reader()).collect()
 }
 
 fn check_header(text: &str) -> Result<(), Problem> {
@@ -286,7 +253,7 @@ fn check_header(text: &str) -> Result<(), Problem> {
 /// Refuses a room with any row.
 fn check_empty(rows: &mut dyn Reader) -> Result<()> {
     for &table in catalogue().all() {
-        if !rows.scan(table, Bound::Unbounded, Bound::Unbounded, 1)?.is_empty() {
+        if RowCursor::all(table).up_to(1).next(rows)?.is_some() {
             return Err(Error::NotEmpty { table: table.name() });
         }
     }
@@ -295,60 +262,52 @@ fn check_empty(rows: &mut dyn Reader) -> Result<()> {
 
 /// Stages the rows of a batch, up to the first line that cannot be: that line and what is wrong
 /// with it.
-fn write(caches: &CacheStates, tx: &mut Tx<'_>, batch: &[Ready]) -> Result<Option<(u64, Problem)>> {
-    let mut names: Vec<Vec<u8>> = Vec::new();
+fn write(states: &StoreStates, tx: &mut Tx<'_>, batch: &[Ready]) -> Result<Option<(u64, Problem)>> {
     for ready in batch {
         if let Some(problem) = conflict(tx, ready)? {
             return Ok(Some((ready.line, problem)));
         }
         for (table, key, value) in ready.entry.rows.iter().chain(&ready.derived) {
             tx.put(*table, key, value.clone());
-            let name =
-                (*table == Table::CACHE).then(|| key::take_bytes(&mut key.as_slice())).flatten();
-            if let Some(name) = name.filter(|name| names.last() != Some(name)) {
-                names.push(name);
+            if let Lines::Entries(lines) = schema::of(*table)?.lines
+                && let Some(imported) = lines.imported
+            {
+                imported(states, key);
             }
         }
-    }
-    for name in names {
-        // Handles of the cache that were there before know nothing of these entries.
-        caches.forget_order(&String::from_utf8_lossy(&name));
     }
     Ok(None)
 }
 
 /// Why an entry cannot stand beside what is there.
 fn conflict(tx: &mut Tx<'_>, ready: &Ready) -> Result<Option<Problem>> {
-    if let Some((table, key, _)) = ready.entry.rows.first()
-        && ready.entry.is_new == tx.get(*table, key)?.is_some()
-    {
-        return Ok(Some(match ready.entry.is_new {
-            true => format!("there is an entry of table {} with this key already", table.name()),
-            false => "the window that it is of has gone".into(),
-        }));
+    if let Some((table, key, _)) = ready.entry.rows.first() {
+        match (tx.get(*table, key)?, ready.entry.goes_on) {
+            (Some(_), None) => {
+                let table = table.name();
+                let problem = format!("there is an entry of table {table} with this key already");
+                return Ok(Some(problem));
+            }
+            (None, Some(problem)) => return Ok(Some(problem.into())),
+            (Some(_), Some(_)) | (None, None) => {}
+        }
     }
     for (table, key, value) in ready.entry.rows.iter().chain(&ready.derived) {
-        let problem = match *table {
-            Table::STATE_EVENT => "the event id is that of another state",
-            Table::CODLET_CODE_KEY | Table::CODLET_SESSION_KEY => {
-                "the lookup key leads to another record"
-            }
-            Table::RATE_LIMIT_STORE if key == LAST_ID_KEY => {
-                let last: u64 = match tx.get(*table, key)? {
-                    Some(last) => codec::decode_row(table.name(), &last)?,
-                    None => 0,
-                };
-                let new: u64 = codec::decode_row(table.name(), value)?;
-                if last.checked_add(1) == Some(new) {
-                    continue;
-                }
-                return Ok(Some("somebody else uses a limiter of this room".into()));
-            }
-            _ => continue,
-        };
-        if tx.get(*table, key)?.is_some() {
-            return Ok(Some(problem.into()));
+        if let Lines::OfOthers(Overwrite::Unless(problem)) = schema::of(*table)?.lines
+            && let Some(problem) = problem(tx.get(*table, key)?.as_deref(), value)?
+        {
+            return Ok(Some(problem));
         }
     }
     Ok(None)
+}
+
+/// Reads the lines of an export into a room.
+pub(crate) fn import_all(
+    engine: &Engine,
+    states: &StoreStates,
+    from: &mut dyn BufRead,
+    progress: &mut dyn FnMut(&ImportReport),
+) -> Result<ImportReport> {
+    Import::new(engine, states, progress).run(from)
 }

@@ -1,23 +1,28 @@
 //! Claim-check states, each with the claim on it.
 
-use super::{Entry, said, text_of, ulid_of, ulid_text};
+use crate::engine::access::Reader;
 use crate::error::Result;
-use crate::export::line::{Fields, LineWriter, Problem};
 use crate::stores::handoff::row::{ClaimRow, StateRow, key_of};
+use crate::stores::lines::{
+    EmitLine, Entry, Fields, LineReader, LineWriter, Problem, said, single, text_of, ulid_of,
+    ulid_text,
+};
+use crate::stores::schema::StoredRow;
 use crate::tables::Table;
 
-pub(in crate::export) const ENTRY: &str = "handoff";
+const ENTRY: &str = "handoff";
 
-pub(in crate::export) fn write(
+pub(crate) fn write(
     line: &mut LineWriter,
-    key: &[u8],
-    state: &[u8],
-    claim: Option<&[u8]>,
+    _: &mut dyn Reader,
+    row: StoredRow<'_>,
+    emit: &mut EmitLine<'_>,
 ) -> Result<()> {
-    let row = StateRow::decode(state)?;
+    let StoredRow { key, value: state, satellite: claim } = row;
+    let state = StateRow::decode(state)?;
     line.begin(ENTRY);
     line.text("state_id", text_of(Table::HANDOFF, key)?);
-    line.number("expires_at_ms", row.expires_at_ms);
+    line.number("expires_at_ms", state.expires_at_ms);
     match claim.map(ClaimRow::decode).transpose()? {
         Some(claim) => {
             line.open("claim");
@@ -27,11 +32,16 @@ pub(in crate::export) fn write(
         }
         None => line.null("claim"),
     }
-    line.json("state", "state_base64", row.json);
-    Ok(())
+    line.json("state", "state_base64", state.json);
+    emit(ENTRY, line)
 }
 
-pub(in crate::export) fn read(fields: &mut Fields<'_>) -> Result<Entry, Problem> {
+/// What reads these lines.
+pub(crate) fn reader() -> Box<dyn LineReader> {
+    single(&[ENTRY], read)
+}
+
+fn read(fields: &mut Fields<'_>) -> Result<Entry, Problem> {
     let state_id = fields.text("state_id")?;
     let key = key_of(&state_id).map_err(said)?.to_vec();
     let json = fields.json("state", "state_base64")?;

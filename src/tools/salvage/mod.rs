@@ -27,16 +27,17 @@ use crate::clock::ManualClock;
 use crate::durability::Durability;
 use crate::engine::new_file::NewFile;
 use crate::engine::{CommitHook, Engine, EngineOptions, Geometry, Threads};
-use crate::error::{Error, Result};
+#[cfg(doc)]
+use crate::error::Error;
+use crate::error::Result;
 use crate::limits::BLOCK_SIZE;
 use crate::log::LogLayout;
 use crate::storage::{FileStorage, Replace, Storage, Superblock, check_vacant};
-use crate::stores::derived;
-use crate::stores::schema::catalogue;
+use crate::stores::schema::{self, TableSchema, catalogue};
 use crate::tables::Table;
-use crate::verify::{location, verify_storage};
+use crate::tools::verify::{location, verify_storage};
 use log::LogRows;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -99,13 +100,13 @@ pub(crate) fn salvage_storage(
         ..Geometry::of(&superblock, replayed.lsn)
     };
     let mut gathered = NewFile::create(to, like, CACHE_SIZE, catalogue())?;
-    let mut unsure = Vec::new();
+    let mut unsure = Unsure::new();
     if let Some(tree) = &tree {
         gather(tree, &replayed.rows, &mut gathered, &mut unsure, &mut report)?;
     }
     for ((table, key), value) in &replayed.rows {
         if let Some(value) = value
-            && !derived::is_derived(*table)
+            && !schema::of(*table)?.is_derived()
         {
             gathered.put(*table, key, value)?;
         }
@@ -209,13 +210,16 @@ fn newest_tree(
     None
 }
 
+/// Ranges of keys in which rows may be lost, of tables for which that makes other rows unsure.
+type Unsure = BTreeMap<Table, Vec<KeyRange>>;
+
 /// Puts every row of the B-tree that can be read and is not newer in the log into `gathered`. What
-/// of the uses of form tokens is lost goes into `unsure`.
+/// may be lost of it, and makes other rows unsure, goes into `unsure`.
 fn gather(
     tree: &Tree,
     newer: &LogRows,
     gathered: &mut NewFile,
-    unsure: &mut Vec<KeyRange>,
+    unsure: &mut Unsure,
     report: &mut SalvageReport,
 ) -> Result<()> {
     let pages = tree.pages();
@@ -225,36 +229,41 @@ fn gather(
         }
         Ok(())
     })?;
-    for &table in catalogue().all().iter().filter(|table| !derived::is_derived(**table)) {
-        let Some(root) = roots.iter().find(|root| root.name == table.name()) else {
-            report
-                .lose(format!("table {}", table.name()), format!("all of it: {}", meaning(table)));
-            if table == Table::FORM_TOKEN_USE {
-                unsure.push((None, None));
-            }
+    for schema in schema::all().filter(|schema| !schema.is_derived()) {
+        let (name, meaning) = (schema.table.name(), schema.loss.meaning);
+        let Some(root) = roots.iter().find(|root| root.name == name) else {
+            report.lose(format!("table {name}"), format!("all of it: {meaning}"));
+            lose_range(schema, (None, None), unsure);
             continue;
         };
-        let seen = gather_table(&pages, table, root, newer, gathered, unsure, report)?;
+        let seen = gather_table(&pages, schema, root, newer, gathered, unsure, report)?;
         if seen < root.rows {
-            let what = format!("{} rows: {}", root.rows - seen, meaning(table));
-            report.lose(format!("table {}", table.name()), what);
+            let what = format!("{} rows: {meaning}", root.rows - seen);
+            report.lose(format!("table {name}"), what);
         }
     }
     Ok(())
+}
+
+/// Takes note of keys whose rows may be lost.
+fn lose_range(schema: &TableSchema, keys: KeyRange, unsure: &mut Unsure) {
+    if schema.loss.unsure.is_some() {
+        unsure.entry(schema.table).or_default().push(keys);
+    }
 }
 
 /// The same for one table. Returns how many rows there were, those included that are newer in the
 /// log.
 fn gather_table(
     pages: &crate::btree::pages::Pages<'_>,
-    table: Table,
+    schema: &TableSchema,
     root: &TableRoot,
     newer: &LogRows,
     gathered: &mut NewFile,
-    unsure: &mut Vec<KeyRange>,
+    unsure: &mut Unsure,
     report: &mut SalvageReport,
 ) -> Result<u64> {
-    let mut seen = 0;
+    let (table, mut seen) = (schema.table, 0);
     pages.visit(root, Depth::Rows, &mut |visit| {
         match visit {
             Visit::Page { .. } => {}
@@ -266,9 +275,7 @@ fn gather_table(
             }
             Visit::Lost { error, keys, .. } => {
                 report.lose(range(table, &keys), format!("rows behind damage ({error})"));
-                if table == Table::FORM_TOKEN_USE {
-                    unsure.push(keys);
-                }
+                lose_range(schema, keys, unsure);
             }
         }
         Ok(())
@@ -285,33 +292,4 @@ fn range(table: Table, (after, to): &KeyRange) -> String {
         (None, Some(to)) => format!("{} and all smaller ones", key(to)),
         (Some(after), Some(to)) => format!("behind {} up to {}", key(after), key(to)),
     }
-}
-
-/// What it means that rows of a table are lost.
-fn meaning(table: Table) -> &'static str {
-    match table {
-        Table::FORM_TOKEN => "such tokens are unknown",
-        Table::FORM_TOKEN_USE => "tokens that were consumed are unconsumed again",
-        Table::HANDOFF => "such states are gone",
-        Table::HANDOFF_CLAIM => "such claims have ended, and their states can be claimed again",
-        Table::CACHE | Table::CACHE_TAGS => "such values are no longer cached",
-        Table::DEDUPE_JOB => "such jobs are forgotten",
-        Table::RATE_LIMIT | Table::ADAPTIVE_RATE_LIMIT | Table::RATE_LIMIT_REQUEST => {
-            "such requests are forgotten"
-        }
-        Table::RATE_LIMIT_STORE => {
-            "what was forgotten by a clear may count again, and other counts are forgotten"
-        }
-        Table::RATE_LIMIT_CONFIG => "such resources have the configuration of their limiter",
-        Table::RATE_LIMIT_COOLDOWN => "such cooldowns have ended",
-        Table::STATE => "such states are gone",
-        Table::CODLET_CODE | Table::CODLET_SESSION => "such codes and sessions are unknown",
-        Table::CODLET_FAILURES => "such failures are forgotten",
-        _ => "it is derived anew",
-    }
-}
-
-/// Whether an error tells of damage; any other ends the salvage.
-fn is_damage(error: &Error) -> bool {
-    matches!(error, Error::Corrupted { .. })
 }

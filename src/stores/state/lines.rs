@@ -1,15 +1,24 @@
 //! Agent states.
 
-use super::{Entry, said};
+use crate::engine::access::Reader;
 use crate::error::Result;
-use crate::export::line::{Fields, LineWriter, Problem};
+use crate::stores::lines::{
+    EmitLine, Entry, Fields, LineReader, LineWriter, Problem, said, single,
+};
+use crate::stores::schema::StoredRow;
 use crate::stores::state::row::{StateRow, decode_slot_key, slot_key};
 use crate::stores::state::{Identity, StateRecord, validate_record};
 use crate::tables::Table;
 
-pub(in crate::export) const ENTRY: &str = "state";
+const ENTRY: &str = "state";
 
-pub(in crate::export) fn write(line: &mut LineWriter, key: &[u8], value: &[u8]) -> Result<()> {
+pub(crate) fn write(
+    line: &mut LineWriter,
+    _: &mut dyn Reader,
+    row: StoredRow<'_>,
+    emit: &mut EmitLine<'_>,
+) -> Result<()> {
+    let StoredRow { key, value, .. } = row;
     let slot = decode_slot_key(key)?;
     let row = StateRow::decode(value)?;
     line.begin(ENTRY);
@@ -22,10 +31,15 @@ pub(in crate::export) fn write(line: &mut LineWriter, key: &[u8], value: &[u8]) 
     line.signed("version", row.version);
     line.number("updated_at_ms", row.updated_at_ms);
     line.bytes("bytes_base64", row.bytes);
-    Ok(())
+    emit(ENTRY, line)
 }
 
-pub(in crate::export) fn read(fields: &mut Fields<'_>) -> Result<Entry, Problem> {
+/// What reads these lines.
+pub(crate) fn reader() -> Box<dyn LineReader> {
+    single(&[ENTRY], read)
+}
+
+fn read(fields: &mut Fields<'_>) -> Result<Entry, Problem> {
     let identity = Identity {
         tenant: fields.text("tenant")?,
         user: fields.text("user")?,

@@ -1,19 +1,22 @@
 //! Form tokens, each with what became of it.
 
-use super::{Entry, said};
+use crate::engine::access::Reader;
 use crate::error::Result;
-use crate::export::line::{Fields, LineWriter, Problem, must_be};
 use crate::stores::form_token::row::{TokenKey, TokenRow, UseRow, decode_key};
 use crate::stores::form_token::{FormTokenRecord, LookupKey, TokenSubject};
 use crate::stores::length::check_len;
+use crate::stores::lines::{
+    EmitLine, Entry, Fields, LineReader, LineWriter, Problem, must_be, said, single,
+};
+use crate::stores::schema::StoredRow;
 use crate::tables::Table;
 
-pub(in crate::export) const ENTRY: &str = "form_token";
+const ENTRY: &str = "form_token";
 
 const SUBJECTS: &str = "\"anonymous\", \"authenticated\" or \"flow\"";
 
 /// The kind of a subject, and its id if it has one.
-pub(in crate::export) fn subject_parts(subject: &TokenSubject) -> (&'static str, Option<&str>) {
+pub(crate) fn subject_parts(subject: &TokenSubject) -> (&'static str, Option<&str>) {
     match subject {
         TokenSubject::Anonymous => ("anonymous", None),
         TokenSubject::Authenticated(id) => ("authenticated", Some(id)),
@@ -21,12 +24,13 @@ pub(in crate::export) fn subject_parts(subject: &TokenSubject) -> (&'static str,
     }
 }
 
-pub(in crate::export) fn write(
+pub(crate) fn write(
     line: &mut LineWriter,
-    key: &[u8],
-    token: &[u8],
-    used: Option<&[u8]>,
+    _: &mut dyn Reader,
+    row: StoredRow<'_>,
+    emit: &mut EmitLine<'_>,
 ) -> Result<()> {
+    let StoredRow { key, value: token, satellite: used } = row;
     let record = TokenRow::decode(token)?.to_record(decode_key(key)?);
     let (subject_kind, subject_id) = subject_parts(&record.subject);
     line.begin(ENTRY);
@@ -48,10 +52,15 @@ pub(in crate::export) fn write(
         }
         None => line.null("use"),
     }
-    Ok(())
+    emit(ENTRY, line)
 }
 
-pub(in crate::export) fn read(fields: &mut Fields<'_>) -> Result<Entry, Problem> {
+/// What reads these lines.
+pub(crate) fn reader() -> Box<dyn LineReader> {
+    single(&[ENTRY], read)
+}
+
+fn read(fields: &mut Fields<'_>) -> Result<Entry, Problem> {
     let lookup_key = LookupKey::new(fields.text("lookup_key")?);
     let key_version = fields.text("key_version")?;
     let subject_kind = fields.text("subject_kind")?;

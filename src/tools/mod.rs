@@ -15,6 +15,16 @@
 //! # Ok::<(), cloakroom::Error>(())
 //! ```
 
-pub use crate::export::{DumpRow, ExportReport, ImportReport, TableInfo};
-pub use crate::salvage::{Loss, SalvageReport, salvage};
-pub use crate::verify::{Finding, VerifyReport, verify};
+mod export;
+mod salvage;
+mod verify;
+
+pub use export::{DumpRow, ExportReport, ImportReport, TableInfo};
+pub(crate) use export::{dump_table, export_all, import_all, list_tables};
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use salvage::salvage_storage;
+pub use salvage::{Loss, SalvageReport, salvage};
+pub(crate) use verify::verify_open;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use verify::verify_storage;
+pub use verify::{Finding, VerifyReport, verify};

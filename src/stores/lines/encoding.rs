@@ -1,22 +1,23 @@
 //! How a line writes values that JSON has no type for: bytes, and JSON that a row holds as text.
 
+use crate::stores::cache::json;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::value::RawValue;
 
 /// The base64 of `bytes`: the standard alphabet, padded.
-pub(super) fn to_base64(bytes: &[u8]) -> String {
+pub(crate) fn to_base64(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
 
 /// The bytes that [`to_base64`] wrote. Only the one spelling that it has is read.
-pub(super) fn from_base64(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn from_base64(text: &str) -> Option<Vec<u8>> {
     STANDARD.decode(text).ok()
 }
 
 /// `json` as a part of a line, when it can stand there unchanged: it is JSON on one line, without
 /// space around it.
-pub(super) fn embeddable(json: &[u8]) -> Option<&str> {
+pub(crate) fn embeddable(json: &[u8]) -> Option<&str> {
     let is_space = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_whitespace);
     if is_space(json.first())
         || is_space(json.last())
@@ -29,7 +30,7 @@ pub(super) fn embeddable(json: &[u8]) -> Option<&str> {
 }
 
 /// The hex of `bytes`, for what is only looked at.
-pub(super) fn to_hex(bytes: &[u8]) -> String {
+pub(crate) fn to_hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     let mut text = String::with_capacity(bytes.len() * 2);
     for byte in bytes {
@@ -37,6 +38,11 @@ pub(super) fn to_hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
     }
     text
+}
+
+/// JSON as a row holds it, for what is only looked at, or a note of what it holds instead.
+pub(crate) fn stored_json(bytes: &[u8]) -> serde_json::Value {
+    json::decode(bytes).unwrap_or_else(|| serde_json::json!({ "not_json_hex": to_hex(bytes) }))
 }
 
 #[cfg(test)]

@@ -1,0 +1,56 @@
+//! Rows in a form that people can read: what the schemas of tables have in common.
+
+use super::lines::to_hex;
+use crate::codec::key;
+use crate::error::{Error, Result};
+use crate::tables::Table;
+use serde_json::{Value, json};
+
+/// That a key does not decode.
+pub(crate) fn no_key(detail: &str) -> Error {
+    Error::corrupted("the key", detail)
+}
+
+/// The text that a key, or a part of one, is.
+pub(crate) fn text(bytes: &[u8]) -> Result<&str> {
+    std::str::from_utf8(bytes).map_err(|_| no_key("it is not UTF-8"))
+}
+
+/// The string parts of a key, the last one as it stands.
+pub(crate) fn parts<const N: usize>(mut key: &[u8], names: [&str; N]) -> Result<Value> {
+    let mut parts = serde_json::Map::new();
+    for (index, name) in names.into_iter().enumerate() {
+        let part = match index + 1 == N {
+            true => key.to_vec(),
+            false => key::take_bytes(&mut key).ok_or_else(|| no_key("a part has no end"))?,
+        };
+        parts.insert(name.into(), text(&part)?.into());
+    }
+    Ok(Value::Object(parts))
+}
+
+/// The value of a row of `table`, which has none.
+pub(crate) fn no_value(table: Table, value: &[u8]) -> Result<Value> {
+    if value.is_empty() {
+        return Ok(json!({}));
+    }
+    let location = format!("a row of table {}", table.name());
+    Err(Error::corrupted(location, "a value where there is none"))
+}
+
+/// What is shown of a row: the parts of its key, the fields of its value, and what is wrong when one
+/// of them does not decode. What does not is an object with one field, `hex`.
+pub(crate) fn row(table: Table, key: &[u8], value: &[u8]) -> (Value, Value, Option<String>) {
+    let mut note = None;
+    let mut or_hex = |decoded: Result<Value>, bytes: &[u8]| {
+        decoded.unwrap_or_else(|error| {
+            note.get_or_insert(error.to_string());
+            json!({ "hex": to_hex(bytes) })
+        })
+    };
+    let schema = super::schema::of(table);
+    let shown_key = schema.clone().and_then(|schema| (schema.dump_key)(key));
+    let shown_value = schema.and_then(|schema| (schema.dump_value)(key, value));
+    let (key, value) = (or_hex(shown_key, key), or_hex(shown_value, value));
+    (key, value, note)
+}
