@@ -30,7 +30,6 @@ pub(crate) mod length;
 pub(crate) mod lines;
 #[cfg(test)]
 pub(crate) mod map_tx;
-pub(crate) mod merge_join;
 pub(crate) mod migrations;
 pub(crate) mod named;
 pub(crate) mod owner;
