@@ -133,6 +133,13 @@ pub(crate) struct Broken {
 /// Takes what is wrong beside a row.
 pub(crate) type ReportBroken<'a> = dyn FnMut(Broken) + 'a;
 
+/// See [`Constraints::Misplaced`].
+pub(crate) type Misplaced = fn(&mut dyn Reader, &[u8], &[u8]) -> Result<Option<String>>;
+
+/// See [`Constraints::Beside`].
+pub(crate) type LacksBeside =
+    fn(&mut dyn Reader, &[u8], &[u8], &mut ReportBroken<'_>) -> Result<()>;
+
 /// What must be beside a row, apart from what follows from [`Role`], [`Derived`] and [`Ends`].
 #[derive(Clone, Copy)]
 pub(crate) enum Constraints {
@@ -140,9 +147,9 @@ pub(crate) enum Constraints {
     None,
     /// Why the row at a key with this value should not be there, if it should not: for derived
     /// tables and satellites.
-    Misplaced(fn(&mut dyn Reader, &[u8], &[u8]) -> Result<Option<String>>),
+    Misplaced(Misplaced),
     /// Shows what is missing or wrong beside the row at a key with this value.
-    Beside(fn(&mut dyn Reader, &[u8], &[u8], &mut ReportBroken<'_>) -> Result<()>),
+    Beside(LacksBeside),
 }
 
 /// Numbers by which rows of other tables name rows of a table. All tables of a room share them.
@@ -252,13 +259,16 @@ pub(crate) enum Lines {
     OfOthers(Overwrite),
 }
 
+/// See [`Overwrite::Unless`].
+pub(crate) type Refusal = fn(Option<&[u8]>, &[u8]) -> Result<Option<Problem>>;
+
 /// What an import does where a row of an entry stands already.
 #[derive(Clone, Copy)]
 pub(crate) enum Overwrite {
     /// It writes the row, which is of the same entry.
     Fine,
     /// This says why it may not: what is there, and what is to be written.
-    Unless(fn(Option<&[u8]>, &[u8]) -> Result<Option<Problem>>),
+    Unless(Refusal),
 }
 
 /// What it means that rows are lost.

@@ -1,7 +1,7 @@
 //! The tables of caches.
 
 use super::row::{CacheRow, NEVER, TagsRow, entry_key, split_key, split_tag_key, tag_keys};
-use super::{forget_order, lines, sweep};
+use super::{lines, sweep};
 use crate::codec::key;
 use crate::engine::access::Reader;
 use crate::error::Result;
@@ -181,7 +181,7 @@ fn without_entry(rows: &mut dyn Reader, key: &[u8]) -> Result<Option<String>> {
 /// Handles of the cache that were there before know nothing of the entry.
 fn imported(states: &StoreStates, mut key: &[u8]) {
     if let Some(name) = key::take_bytes(&mut key) {
-        forget_order(&states.caches, &String::from_utf8_lossy(&name));
+        states.caches.forget_order(&String::from_utf8_lossy(&name));
     }
 }
 
