@@ -10,7 +10,7 @@ use std::io::{BufRead, Write};
 impl Cloakroom {
     /// Writes everything in the room to `to`, as lines of JSON: what [`import`](Self::import) makes
     /// the same room of, in any version of this crate that knows the lines. Their fields are in
-    /// DESIGN.md.
+    /// docs/export.md.
     ///
     /// It shows the room as it was at one durable moment, not before anything acknowledged so far,
     /// whatever is written meanwhile. Entries that have expired and were not swept yet are written

@@ -159,6 +159,21 @@ fn source_files_that_the_documents_name_exist() {
 }
 
 #[test]
+fn the_entry_names_every_module() {
+    let design = Document::read("DESIGN.md");
+    let named: BTreeSet<_> = rows(design.section("Shape"))
+        .flat_map(|cells| quoted(cells[0]).map(str::to_owned).collect::<Vec<_>>())
+        .map(|name| name.split('/').next().unwrap().to_owned())
+        .collect();
+    let modules = fs::read_dir(root().join("src")).unwrap().map(|entry| entry.unwrap().path());
+    let modules = modules.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned());
+    let missing: Vec<_> = modules
+        .filter(|name| !["lib", "bin"].contains(&&**name) && !named.contains(name))
+        .collect();
+    assert!(missing.is_empty(), "DESIGN.md does not say what these promise: {missing:?}");
+}
+
+#[test]
 fn prose_is_wrapped() {
     let mut problems = Vec::new();
     for document in documents() {
@@ -203,6 +218,18 @@ fn the_tables_in_the_documents_are_those_of_a_room() {
         .map(|cells| (cells[0].to_owned(), cells[1].to_owned()))
         .collect();
     assert_eq!(listed, tables, "docs/stores.md (left) and the room (right)");
+}
+
+#[test]
+fn the_derived_tables_in_the_documents_are_those_of_a_room() {
+    let room = Cloakroom::builder().open_in_memory().unwrap();
+    let tables = room.tables().unwrap().into_iter().filter(|table| table.is_derived);
+    let numbers: Vec<_> = tables.map(|table| table.number.to_string()).collect();
+    let (last, others) = numbers.split_last().unwrap();
+    let listed = format!("{} and {last} are *derived*", others.join(", "));
+    assert!(Document::read("docs/stores.md").text.replace('\n', " ").contains(&listed), "{listed}");
+    let listed = format!("derived tables ({})", numbers.join(", "));
+    assert!(Document::read("docs/export.md").text.replace('\n', " ").contains(&listed), "{listed}");
 }
 
 #[test]

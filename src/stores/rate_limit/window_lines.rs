@@ -320,7 +320,7 @@ fn read_capacity(mut fields: Fields<'_>) -> Result<CapacityRow, Problem> {
         user_reserved: fields.number("user_reserved")?,
         background_max: fields.number("background_max")?,
         recent: fields.number("recent_user_requests")?,
-        reason: reason.ok_or_else(|| must_be("reason", "one of those in DESIGN.md"))?.0,
+        reason: reason.ok_or_else(|| must_be("reason", "one of those in docs/export.md"))?.0,
     };
     fields.finish()?;
     // The shares of a limit, of which nothing is left over.

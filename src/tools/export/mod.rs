@@ -1,7 +1,7 @@
 //! A room as text: everything in it as lines of JSON, and back; and its rows in a form that can be
 //! read.
 //!
-//! What this folder promises (DESIGN.md has the lines themselves):
+//! What this folder promises (docs/export.md has the lines themselves):
 //!
 //! 1. An export of what was imported is the same bytes, and every call answers in both rooms as it
 //!    would in the other.
