@@ -1,14 +1,13 @@
-//! Whether the window holds what was written to it: both copies of the header, every block against
-//! its checksum, and the tree as redb itself judges it. Nothing is written, and what is damaged is
-//! told instead of stopping the walk.
+//! The check of the window: both copies of the header, every block against its checksum, and the
+//! tree by redb's own check. Nothing is written, and damage is reported without ending the walk.
 
 use super::checksums::Checksums;
-use super::fault::guarded;
 use super::layout::{
     BLOCK, GROUP_BLOCKS, HeaderCopy, SECTOR, checksums_position, copy_position, data_position,
     physical_len, to_usize,
 };
 use super::pages::{Depth, Pages, Roots, Tables, Tree, Visit};
+use super::redb_call::guarded;
 use super::window::{Mode, Window};
 use super::{Btree, opening};
 use crate::error::{Error, Result};
@@ -22,44 +21,44 @@ use std::ops::{Bound, Range};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Something in the window that is not as it was written.
+/// A difference between the window and what was written to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Fault {
-    /// Where in the file it begins.
+pub(crate) struct WindowFault {
+    /// Its offset in the file.
     pub(crate) offset: u64,
-    /// What it is.
+    /// What it concerns.
     pub(crate) kind: FaultKind,
-    /// What is wrong with it.
+    /// What is wrong.
     pub(crate) detail: String,
 }
 
-/// What a [`Fault`] is about.
+/// What a [`WindowFault`] concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FaultKind {
-    /// The window cannot be used: no header is left, or the file ends inside it.
+    /// The window cannot be used: no header is intact, or the file ends inside it.
     Whole,
     /// One of the two copies of the header.
     HeaderCopy,
-    /// Nothing is wrong: a crash leaves it so, or nobody reads it.
+    /// No damage: a crash leaves this state, or nothing reads these bytes.
     Harmless,
-    /// This block of redb's.
+    /// This block of redb.
     Block(u64),
 }
 
-/// What was looked at.
+/// What was checked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Checked {
-    /// How many blocks were compared with their checksums.
+    /// The number of blocks compared with their checksums.
     pub(crate) blocks: u64,
     /// The parts of the file that nothing depends on.
     pub(crate) unused: Vec<Range<u64>>,
 }
 
-/// Checks the window that begins at `offset` of a storage that nobody writes to.
+/// Checks the window that begins at `offset` of a storage. Nothing may write to it meanwhile.
 pub(crate) fn check_window(
     storage: &Arc<dyn Storage>,
     offset: u64,
-    report: &mut dyn FnMut(Fault),
+    report: &mut dyn FnMut(WindowFault),
 ) -> Result<Checked> {
     let available = length(storage.as_ref())?.saturating_sub(offset);
     let Some(present) = check_header(storage.as_ref(), offset, report) else {
@@ -68,8 +67,8 @@ pub(crate) fn check_window(
     let mut checked = Checked::default();
     let needed = physical_len(present);
     if available < needed {
-        let detail = format!("the file ends {} bytes too early", needed - available);
-        report(Fault { offset: offset + available, kind: FaultKind::Whole, detail });
+        let detail = format!("the file is {} bytes too short", needed - available);
+        report(WindowFault { offset: offset + available, kind: FaultKind::Whole, detail });
     } else if available > needed {
         checked.unused.push(offset + needed..offset + available);
     }
@@ -77,7 +76,7 @@ pub(crate) fn check_window(
     for group in 0..groups(present) {
         checked.blocks += check_group(storage.as_ref(), offset, &checksums, group, present, report);
     }
-    // Checksums of blocks that there are not.
+    // Checksum entries of blocks that do not exist.
     let data_blocks = (present / BLOCK).saturating_sub(1);
     if let Some(last) = groups(present).checked_sub(1) {
         let from = checksums_position(last) + (data_blocks - last * GROUP_BLOCKS) * 4;
@@ -90,35 +89,40 @@ pub(crate) fn check_window(
 }
 
 fn length(storage: &dyn Storage) -> Result<u64> {
-    storage.len().map_err(|error| Error::io("asking for the length of the file", error))
+    storage.len().map_err(|error| Error::io("reading the length of the file", error))
 }
 
-/// How many groups there are of the first `present` bytes of redb's storage.
+/// The number of groups in the first `present` bytes of redb's storage.
 fn groups(present: u64) -> u64 {
     (present / BLOCK).saturating_sub(1).div_ceil(GROUP_BLOCKS)
 }
 
-/// Checks both copies of the header. Returns how much of redb's storage the file has room for by
-/// the newer one.
-fn check_header(storage: &dyn Storage, offset: u64, report: &mut dyn FnMut(Fault)) -> Option<u64> {
+/// Checks both copies of the header. Returns how much of redb's storage the file has space for,
+/// from the newer one.
+fn check_header(
+    storage: &dyn Storage,
+    offset: u64,
+    report: &mut dyn FnMut(WindowFault),
+) -> Option<u64> {
     let mut copies = Vec::new();
     for (slot, name) in [(0, "A"), (1, "B")] {
         let at = offset + copy_position(slot);
         let mut block = vec![0; BLOCK_SIZE];
         if let Err(error) = storage.read_at(at, &mut block) {
             let detail = format!("copy {name} of the header cannot be read: {error}");
-            report(Fault { offset: at, kind: FaultKind::HeaderCopy, detail });
+            report(WindowFault { offset: at, kind: FaultKind::HeaderCopy, detail });
             continue;
         }
         let Some(copy) = HeaderCopy::decode(&block) else {
-            let detail = format!("copy {name} of the header is not what was written there");
-            report(Fault { offset: at, kind: FaultKind::HeaderCopy, detail });
+            let detail = format!("copy {name} of the header is damaged");
+            report(WindowFault { offset: at, kind: FaultKind::HeaderCopy, detail });
             continue;
         };
         if let Some(place) = block.iter().skip(SECTOR).position(|&byte| byte != 0) {
             let offset = at + (SECTOR + place) as u64;
-            let detail = "a byte is set behind a copy of the header, where nobody looks".to_owned();
-            report(Fault { offset, kind: FaultKind::Harmless, detail });
+            let detail =
+                "a byte after a copy of the header is not zero; nothing reads it".to_owned();
+            report(WindowFault { offset, kind: FaultKind::Harmless, detail });
         }
         copies.push(copy);
     }
@@ -126,27 +130,27 @@ fn check_header(storage: &dyn Storage, offset: u64, report: &mut dyn FnMut(Fault
         && a != b
     {
         let detail = format!(
-            "the two copies of the header are of different commits ({} and {}), as a crash leaves them; the newer counts",
+            "the two copies of the header are of different commits ({} and {}), as after a crash; the newer is valid",
             a.sequence, b.sequence
         );
-        report(Fault { offset, kind: FaultKind::Harmless, detail });
+        report(WindowFault { offset, kind: FaultKind::Harmless, detail });
     }
     let newest = copies.into_iter().max_by_key(|copy| copy.sequence).map(|copy| copy.present);
     if newest.is_none() {
         let detail = "neither copy of the header is intact".to_owned();
-        report(Fault { offset, kind: FaultKind::Whole, detail });
+        report(WindowFault { offset, kind: FaultKind::Whole, detail });
     }
     newest
 }
 
-/// Checks the blocks of one group. Returns how many there were.
+/// Checks the blocks of one group. Returns their number.
 fn check_group(
     storage: &dyn Storage,
     offset: u64,
     checksums: &Checksums,
     group: u64,
     present: u64,
-    report: &mut dyn FnMut(Fault),
+    report: &mut dyn FnMut(WindowFault),
 ) -> u64 {
     let first = 1 + group * GROUP_BLOCKS;
     let count = (present / BLOCK).saturating_sub(first).min(GROUP_BLOCKS);
@@ -155,7 +159,7 @@ fn check_group(
         Err(error) => {
             for block in first..first + count {
                 let detail = format!("its checksum cannot be read: {error}");
-                report(Fault {
+                report(WindowFault {
                     offset: offset + data_position(block),
                     kind: FaultKind::Block(block),
                     detail,
@@ -169,13 +173,13 @@ fn check_group(
     let whole = storage.read_at(at, &mut bytes).is_ok();
     for (block, data) in (first..).zip(bytes.chunks_exact_mut(BLOCK_SIZE)) {
         let at = offset + data_position(block);
-        // One by one, so that a sector that the disk cannot read costs no other block.
+        // One by one, so that a sector that the disk cannot read affects only its own block.
         let found = match if whole { Ok(()) } else { storage.read_at(at, data) } {
             Ok(()) => entries.verify(block, data),
             Err(error) => Err(format!("it cannot be read: {error}")),
         };
         if let Err(detail) = found {
-            report(Fault { offset: at, kind: FaultKind::Block(block), detail });
+            report(WindowFault { offset: at, kind: FaultKind::Block(block), detail });
         }
     }
     count
@@ -183,8 +187,8 @@ fn check_group(
 
 impl Btree {
     /// Compares every block with its checksum while the B-tree is in use, group by group. An apply
-    /// waits for the group that is looked at and for nothing else.
-    pub(crate) fn check_blocks(&self, report: &mut dyn FnMut(Fault)) -> u64 {
+    /// waits for at most one group.
+    pub(crate) fn check_blocks(&self, report: &mut dyn FnMut(WindowFault)) -> u64 {
         let mut blocks = 0;
         for group in 0.. {
             let _no_apply = self.shared.writer.lock();
@@ -199,13 +203,13 @@ impl Btree {
 }
 
 impl Window {
-    fn check_group(&self, group: u64, report: &mut dyn FnMut(Fault)) -> u64 {
+    fn check_group(&self, group: u64, report: &mut dyn FnMut(WindowFault)) -> u64 {
         let (storage, offset, checksums) = self.parts();
         check_group(storage, offset, checksums, group, self.present_len(), report)
     }
 }
 
-/// Which of these blocks the newest commit needs. All of them, when it cannot be told.
+/// Which of these blocks the newest commit needs. All of them if that is unknown.
 pub(crate) fn in_use(
     storage: &Arc<dyn Storage>,
     offset: u64,
@@ -218,7 +222,7 @@ pub(crate) fn in_use(
 }
 
 impl Btree {
-    /// Which of these blocks the newest commit needs. No row is applied meanwhile.
+    /// Which of these blocks the newest commit needs. Blocks applies while it runs.
     pub(crate) fn in_use(&self, blocks: BTreeSet<u64>) -> Result<BTreeSet<u64>> {
         let _no_apply = self.shared.writer.lock();
         let window = self.shared.current_generation().window.clone();
@@ -226,7 +230,7 @@ impl Btree {
     }
 }
 
-/// Which of these blocks the walk over all pages meets.
+/// Which of these blocks a walk over all pages reaches.
 fn reached(pages: &Pages<'_>, blocks: BTreeSet<u64>) -> Result<BTreeSet<u64>> {
     let mut met = BTreeSet::new();
     let mut visitor = |visit: Visit<'_>| {
@@ -248,8 +252,8 @@ fn reached(pages: &Pages<'_>, blocks: BTreeSet<u64>) -> Result<BTreeSet<u64>> {
     Ok(met)
 }
 
-/// Lets redb check the tree in the window at `offset` of a storage that nobody writes to: every
-/// page against redb's own checksums, and which pages are in use. An error says what it found.
+/// Runs redb's check of the tree in the window at `offset` of a storage: every page against redb's
+/// own checksums, and which pages are in use. Nothing may write to the storage meanwhile.
 pub(crate) fn check_tree(storage: Arc<dyn Storage>, offset: u64, cache_size: usize) -> Result<()> {
     let window = Window::open(storage, offset, Arc::default(), Mode::Frozen).map_err(opening)?;
     let overlay = Overlay::new(window.clone());
@@ -260,13 +264,13 @@ pub(crate) fn check_tree(storage: Arc<dyn Storage>, offset: u64, cache_size: usi
     });
     match sound {
         Ok(true) => Ok(()),
-        Ok(false) => Err(Error::corrupted("B-tree", "its own check found something to repair")),
+        Ok(false) => Err(Error::corrupted("B-tree", "redb's own check found damage")),
         Err(failure) => Err(failure.into_error()),
     }
 }
 
-/// A window to which nothing is written: what redb writes stays in memory and is what it reads
-/// afterwards.
+/// A window that keeps what redb writes in memory, where redb reads it again. Nothing is written to
+/// the storage.
 #[derive(Debug)]
 struct Overlay {
     window: Window,
@@ -279,7 +283,7 @@ impl Overlay {
         Self { len: AtomicU64::new(window.data_len()), window, written: Mutex::default() }
     }
 
-    /// The block as redb left it.
+    /// The block with what redb wrote to it.
     fn block(&self, written: &BTreeMap<u64, Vec<u8>>, block: u64) -> io::Result<Vec<u8>> {
         if let Some(bytes) = written.get(&block) {
             return Ok(bytes.clone());
@@ -294,13 +298,16 @@ impl Overlay {
     fn check(&self, offset: u64, len: usize) -> io::Result<()> {
         let end = offset.checked_add(len as u64);
         if end.is_none_or(|end| end > self.len.load(Ordering::SeqCst)) {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "past the end of the B-tree"));
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "beyond the end of the B-tree",
+            ));
         }
         Ok(())
     }
 }
 
-/// The blocks that `len` bytes from `offset` on touch, and of each the part that is touched.
+/// The blocks that `len` bytes from `offset` on cover, each with the covered part.
 fn parts(offset: u64, len: usize) -> impl Iterator<Item = (u64, Range<usize>)> {
     let end = offset + len as u64;
     (offset / BLOCK..end.div_ceil(BLOCK)).map(move |block| {
@@ -347,7 +354,7 @@ impl StorageBackend for Overlay {
         let mut rest = data;
         for (block, part) in parts(offset, rest.len()) {
             let (now, later) = rest.split_at(part.len());
-            // A block that is written whole need not be readable.
+            // A block that is overwritten completely need not be readable.
             let mut bytes = if part.len() == BLOCK_SIZE {
                 vec![0; BLOCK_SIZE]
             } else {

@@ -1,28 +1,28 @@
-//! Giving back what the B-tree does not use any more, while it is read and written.
+//! Compaction: returns unused space of the B-tree to the file system while it is read and written.
 //!
-//! redb has a `compact` of its own, which may run only while nobody reads, in transactions of up to
-//! a million pages. Here pages move in small transactions, and readers keep their snapshots:
+//! redb's own `compact` needs exclusive access, and moves up to a million pages in a transaction.
+//! Here pages move in small transactions, and readers keep their snapshots:
 //!
-//! 1. A walk over the newest commit finds how many blocks are in use, and which leaves lie behind
-//!    the place where the file would end if the used blocks lay without gaps ([`Plan`]).
-//! 2. Each step writes one row of each of some of these leaves over itself. redb never changes a
-//!    page in place, so the leaf, and what is above it, moves to free pages, and it takes the
-//!    lowest ones of the size.
-//! 3. When nothing is left to move, the file is cut behind the last used block ([`Window::trim`]).
+//! 1. A walk over the newest commit finds how many blocks are in use, and which leaves are beyond
+//!    the position where the file would end if the used blocks had no gaps ([`Plan`]).
+//! 2. Each step rewrites one row of each of some of these leaves. redb never changes a page in
+//!    place, so the leaf and the branches above it move to free pages, and redb takes the lowest
+//!    ones of the size.
+//! 3. When nothing is left to move, the file is cut after the last used block ([`Window::trim`]).
 //!
 //! Within a region of redb's storage pages do not move to the beginning, because redb prefers the
-//! smallest free piece that is large enough. So up to a region may stay free. Where that is much
-//! for what is used, redb's own `compact` does the rest ([`Btree::compact_whole`]): readers wait
-//! for it, and there are so few pages that they do not wait for long.
+//! smallest free range that is large enough. So up to one region may stay free. If that is much
+//! compared with what is used, redb's own `compact` does the rest ([`Btree::compact_whole`]):
+//! readers wait for it, but not for long, because there are few pages.
 //!
-//! A step is a transaction like a checkpoint's, with the same LSN and the same rows, so a crash at
-//! any point leaves the same content. The file does not grow from it: a step moves no more than a
+//! A step is a transaction like that of a checkpoint, with the same LSN and the same rows, so a
+//! crash at any point leaves the same content. The file does not grow: a step moves at most a
 //! fraction of what is free.
 //!
 //! [`Window::trim`]: super::window::Window::trim
 
-use super::pages::{Depth, Pages, Place, Tables, Visit};
-use super::view::Generation;
+use super::pages::{Depth, PageSpan, Pages, Tables, Visit};
+use super::view::BtreeDatabase;
 use super::window::Mode;
 use super::{
     ApplyError, Btree, BtreeView, WindowFailure, definition, from_io, from_panic, from_redb,
@@ -38,40 +38,40 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// The most leaves that are planned for at once; their keys are held in memory.
+/// The most leaves in one plan. Their keys are held in memory.
 const MAX_PLANNED: usize = 16 * 1024;
 
-/// A step moves at most this many blocks, so that a checkpoint which waits for it waits for little.
+/// A step moves at most this many blocks, so that a checkpoint waits only briefly for it.
 const STEP_BLOCKS: u64 = 512;
 
-/// Blocks that stay free behind the used ones: what the next transactions need anyway. A part of
-/// those that are used, and a few.
+/// Blocks that stay free after the used ones, because the next transactions need them: a fraction of
+/// the used blocks, plus a constant.
 const SLACK_DIVISOR: u64 = 16;
 const SLACK_BLOCKS: u64 = 128;
 
-/// The smallest region: redb begins with a little more than a mebibyte.
+/// The smallest region: redb begins with a little more than one MiB.
 const MIN_REGION_BLOCKS: u64 = 512;
 
 /// The largest region that redb can have.
 const MAX_REGION_BLOCKS: u64 = 1 << 20;
 
-/// How many blocks a region of redb's storage shall have, so that a row of this size fits one. redb
-/// takes free pages from the first region that has one of the size, but within a region not from
-/// its beginning: so pages move towards the beginning of the file only as far as regions are small.
+/// The number of blocks of a region of redb's storage, so that a row of this size fits one. redb
+/// takes free pages from the first region that has one of the size, but within a region not from its
+/// beginning. So the smaller the regions, the closer pages move to the beginning of the file.
 pub(super) fn region_blocks(max_row_bytes: u64) -> u32 {
     // A page has a power of two of blocks, and a few bytes more than its row.
     let blocks = (max_row_bytes.saturating_add(64)).div_ceil(BLOCK_SIZE as u64).next_power_of_two();
     u32::try_from(blocks.clamp(MIN_REGION_BLOCKS, MAX_REGION_BLOCKS)).unwrap_or(1 << 20)
 }
 
-/// What the blocks of the B-tree are used for.
+/// How much of the B-tree is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Space {
-    /// Bytes of the B-tree that the file has room for, without checksums and headers.
+    /// Bytes of the B-tree that the file has space for, without checksums and headers.
     pub(crate) present_bytes: u64,
-    /// Those of them that the newest commit uses.
+    /// How many of them the newest commit uses.
     pub(crate) used_bytes: u64,
-    /// Where the last used byte is.
+    /// The end of the last used block.
     pub(crate) used_end: u64,
 }
 
@@ -91,14 +91,14 @@ impl Space {
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     space: Space,
-    /// The last one of the file is the last one here.
-    moves: Vec<Move>,
+    /// In the order of the file.
+    moves: Vec<LeafMove>,
 }
 
-/// A leaf that is to move, or below a branch that is.
+/// A leaf to move, or a leaf below a branch to move.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Move {
-    /// The block for whose sake it moves.
+struct LeafMove {
+    /// The first block of the page to move: the leaf or the branch.
     block: u64,
     blocks: u64,
     table: Table,
@@ -107,19 +107,19 @@ struct Move {
 }
 
 impl Plan {
-    /// How many leaves are left to move.
+    /// The number of leaves left to move.
     pub(crate) fn len(&self) -> usize {
         self.moves.len()
     }
 }
 
 impl Btree {
-    /// What the blocks are used for. Reads the branches of the tree, and no leaves; it waits for a
-    /// checkpoint under way.
+    /// How much is used. Reads the branches of the tree, and no leaves. Waits for a running
+    /// checkpoint.
     ///
     /// # Errors
-    /// [`Corrupted`](crate::Error::Corrupted) when a branch is damaged, so that nobody knows what
-    /// is below it.
+    /// [`Corrupted`](crate::Error::Corrupted) when a branch is damaged, so that it is unknown what is
+    /// below it.
     pub(crate) fn space(&self) -> Result<Space> {
         let _writer = self.shared.writer.lock();
         let space = survey(self.shared.tables, &newest(&self.view())?, &mut |_, _, _, _| {})?;
@@ -135,44 +135,44 @@ impl Btree {
         let space = survey(self.shared.tables, &pages, &mut |_, _, _, _| {})?;
         let used = space.used_bytes / BLOCK_SIZE as u64;
         let end = 1 + used + used / SLACK_DIVISOR + SLACK_BLOCKS;
-        // The last of the leaves in the file, the first of them on top.
-        let mut last: BinaryHeap<Reverse<Move>> = BinaryHeap::new();
+        // The last leaves in the file, the first of them on top.
+        let mut last: BinaryHeap<Reverse<LeafMove>> = BinaryHeap::new();
         let mut branch: Option<u64> = None;
         survey(self.shared.tables, &pages, &mut |table, place, is_leaf, after| {
             if !is_leaf {
                 branch = branch.max(Some(place.block)).filter(|block| *block >= end);
                 return;
             }
-            // The first leaf below a branch stands for it.
+            // A branch moves with the first leaf below it.
             let Some(block) = branch.take().max(Some(place.block)).filter(|block| *block >= end)
             else {
                 return;
             };
             let (blocks, after) = (place.blocks, after.map(<[u8]>::to_vec));
-            last.push(Reverse(Move { block, blocks, table, after }));
+            last.push(Reverse(LeafMove { block, blocks, table, after }));
             if last.len() > MAX_PLANNED {
                 last.pop();
             }
         })?;
-        let mut moves: Vec<Move> = last.into_iter().map(|Reverse(next)| next).collect();
+        let mut moves: Vec<LeafMove> = last.into_iter().map(|Reverse(next)| next).collect();
         moves.sort();
         Ok(Plan { space, moves })
     }
 
-    /// Moves some of the planned leaves, in one transaction. Returns the view to go on with, which
-    /// has the same rows as the current one, and how many leaves were moved.
+    /// Moves some of the planned leaves, in one transaction. Returns the new view, which has the same
+    /// rows as the current one, and how many leaves were moved.
     ///
-    /// After an error everything is as before, unless `flush_failed` says that nobody knows.
+    /// After an error everything is unchanged; with `flush_failed` the state is unknown.
     pub(crate) fn compact_step(
         &self,
         plan: &mut Plan,
     ) -> Result<(Arc<BtreeView>, usize), ApplyError> {
-        // What moves needs as much room, and what it left cannot be used before the step after the
-        // next.
-        let mut room = STEP_BLOCKS.min(plan.space.free_bytes() / BLOCK_SIZE as u64 / 8).max(1);
+        // What moves needs as much free space, and the pages that it leaves can be reused only in
+        // the step after the next.
+        let mut space = STEP_BLOCKS.min(plan.space.free_bytes() / BLOCK_SIZE as u64 / 8).max(1);
         let mut step = Vec::new();
-        while let Some(next) = plan.moves.pop_if(|next| next.blocks <= room || step.is_empty()) {
-            room = room.saturating_sub(next.blocks);
+        while let Some(next) = plan.moves.pop_if(|next| next.blocks <= space || step.is_empty()) {
+            space = space.saturating_sub(next.blocks);
             step.push(next);
         }
         step.sort_by(|a, b| (a.table, &a.after).cmp(&(b.table, &b.after)));
@@ -188,10 +188,11 @@ impl Btree {
         Ok((view, moved))
     }
 
-    /// Has redb move all pages together, if nobody reads an older view. Everybody waits for it, so
-    /// there should be few. Returns the view to go on with, if it did so.
+    /// Runs redb's own compaction of all pages, if no older view is still read. Readers and the
+    /// writer wait for it, so call it only when there are few pages. Returns the new view, or `None`
+    /// if it did not run.
     ///
-    /// After an error everything is as before, unless `flush_failed` says that nobody knows.
+    /// After an error everything is unchanged; with `flush_failed` the state is unknown.
     pub(crate) fn compact_whole(&self) -> Result<Option<Arc<BtreeView>>, ApplyError> {
         let shared = &self.shared;
         let mut writer = shared.writer.lock();
@@ -203,10 +204,10 @@ impl Btree {
         }
         let compacted = shared.writable().and_then(|current| {
             let window = current.window.succeed(Mode::Compacting).map_err(from_io)?;
-            Generation::open(window, shared.cache_size, shared.tables)?.compact()?;
+            BtreeDatabase::open(window, shared.cache_size, shared.tables)?.compact()?;
             shared.reopen(Mode::Writable)?;
             if shared.gauges.flush_failed.load(Ordering::SeqCst) {
-                // redb says nothing of what fails while it closes.
+                // redb does not report what fails while it closes.
                 let failed = std::io::Error::other("a flush failed while redb closed");
                 return Err(Error::io("compacting the B-tree", failed).into());
             }
@@ -216,10 +217,10 @@ impl Btree {
         Ok(Some(self.view()))
     }
 
-    /// Gives the room behind the last used block back to the file system. Does nothing while an
-    /// older view is still read, because what it shows may lie there. Returns what is left.
+    /// Returns the space after the last used block to the file system. Does nothing while an older
+    /// view is still read, because its pages may be there. Returns what remains.
     ///
-    /// After an error nothing is lost, unless `flush_failed` says that nobody knows.
+    /// After an error nothing is lost; with `flush_failed` the state is unknown.
     pub(crate) fn trim(&self) -> Result<Space, ApplyError> {
         let shared = &self.shared;
         let mut writer = shared.writer.lock();
@@ -247,11 +248,11 @@ fn newest(view: &Arc<BtreeView>) -> Result<Pages<'_>> {
     Pages::newest(&snapshot.generation.window)
 }
 
-/// Is shown a page: its table, where it lies, whether it is a leaf, and the key that all keys below
-/// it are greater than.
-type OnPage<'a> = dyn FnMut(Table, Place, bool, Option<&[u8]>) + 'a;
+/// Called for a page with its table, its position, whether it is a leaf, and a key that is less than
+/// every key below it.
+type OnPage<'a> = dyn FnMut(Table, PageSpan, bool, Option<&[u8]>) + 'a;
 
-/// Shows every page of our tables, and counts those and redb's own.
+/// Shows every page of this crate's tables, and counts those and redb's own.
 fn survey(tables: Catalogue, pages: &Pages<'_>, visitor: &mut OnPage<'_>) -> Result<Space> {
     // Block 0 is redb's header.
     let (mut blocks, mut end) = (1, 1);
@@ -283,11 +284,11 @@ fn survey(tables: Catalogue, pages: &Pages<'_>, visitor: &mut OnPage<'_>) -> Res
     })
 }
 
-/// Writes the first row of each leaf over itself.
+/// Rewrites the first row of each leaf.
 fn rewrite(
     window: &super::window::Window,
     db: &redb::Database,
-    step: &[Move],
+    step: &[LeafMove],
 ) -> Result<(), WindowFailure> {
     let redb = |error: redb::Error| from_redb(window, error);
     let mut transaction = db.begin_write().map_err(|error| redb(error.into()))?;
@@ -304,7 +305,7 @@ fn rewrite(
                 .and_then(|mut rows| rows.next().transpose())
                 .map_err(|error| redb(error.into()))?
                 .map(|(key, value)| (key.value().to_vec(), value.value().to_vec()));
-            // A leaf that is gone has nothing to move.
+            // A leaf that no longer exists has nothing to move.
             if let Some((key, value)) = row {
                 table
                     .insert(key.as_slice(), value.as_slice())

@@ -1,15 +1,15 @@
-//! Every point at which an apply can be cut off, and what must be there afterwards.
+//! A crash at every point of an apply, and what must be there afterwards.
 
 use super::testing::{GateStep, Survival, TestStorage, crash};
-use super::tests::{CACHE, Changes, OFFSET, Rows, all_rows, apply, create, puts, some_rows};
+use super::tests::{BtreeChanges, CACHE, OFFSET, RowMap, all_rows, apply, create, puts, some_rows};
 use super::*;
 use crate::stores::schema::catalogue;
 use std::collections::BTreeMap;
 
-/// Crashes after every step of `journal` in several ways and opens what is left.
-fn crash_everywhere(disk: &[u8], journal: &[GateStep], allowed: &[(u64, &Rows)], seed: u64) {
-    // Between two boundaries only the writes in flight differ, so the boundaries themselves and a
-    // few points between them are enough.
+/// Crashes after every step of `journal` in several ways and opens the result.
+fn crash_everywhere(disk: &[u8], journal: &[GateStep], allowed: &[(u64, &RowMap)], seed: u64) {
+    // Between two boundaries only the unflushed writes differ, so the boundaries and a few points
+    // between them are enough.
     let boundary = |step: Option<&GateStep>| !matches!(step, Some(GateStep::Write { .. }));
     let mut random = fastrand::Rng::with_seed(seed);
     for cut in 0..=journal.len() {
@@ -37,7 +37,7 @@ fn crash_everywhere(disk: &[u8], journal: &[GateStep], allowed: &[(u64, &Rows)],
                 view.lsn(),
                 rows.len()
             );
-            // And the B-tree works: also when opening it was cut off in turn.
+            // And the B-tree works, also after a crash while it is opened.
             let opening = storage.take_journal();
             let again = crash(
                 &image,
@@ -54,12 +54,12 @@ fn crash_everywhere(disk: &[u8], journal: &[GateStep], allowed: &[(u64, &Rows)],
 }
 
 /// Applies batches of different shapes one after another and crashes everywhere in each.
-fn crash_in_each(batches: &[Changes], seed: u64) {
+fn crash_in_each(batches: &[BtreeChanges], seed: u64) {
     let (storage, btree) = create();
-    let mut model = Rows::new();
+    let mut model = RowMap::new();
     storage.take_journal();
     let mut disk = storage.bytes();
-    // What was written after the last flush is still in flight when the next apply begins.
+    // What was written after the last flush is still unflushed when the next apply begins.
     let mut in_flight = Vec::new();
     for (index, batch) in batches.iter().enumerate() {
         let lsn = 1 + index as u64;

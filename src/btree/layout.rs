@@ -1,14 +1,14 @@
-//! Where the blocks of the window lie, and the bytes of the two copies of redb's header.
+//! The positions of the blocks in the window, and the bytes of the two copies of redb's header.
 //!
 //! Blocks are [`BLOCK_SIZE`] bytes. Physical blocks count from the start of the window:
 //!
 #![doc = include_str!("../../docs/tables/window.md")]
 //!
 //! redb aligns a page of 2^k blocks to 2^k blocks from its logical block 1 on, and 1,024 is a power
-//! of two, so a page of up to 4 MiB lies in one group, in one piece.
+//! of two, so a page of up to 4 MiB is contiguous, within one group.
 //!
-//! A copy of the header is one 512-byte sector, so that a disk that writes sectors whole cannot
-//! tear it; the rest of its block is zero:
+//! A copy of the header is one 512-byte sector, so that a disk that writes sectors atomically cannot
+//! tear it. The rest of its block is zero:
 //!
 #![doc = include_str!("../../docs/tables/window-header.md")]
 
@@ -24,10 +24,10 @@ pub(super) const GROUP_BLOCKS: u64 = BLOCK / 4;
 /// Physical blocks before the first group.
 const HEADER_BLOCKS: u64 = 2;
 
-/// How much of redb's block 0 is kept.
+/// How many bytes of redb's block 0 are stored.
 pub(super) const HEADER_LEN: usize = 476;
 
-/// Where redb's header has the number of blocks of a region, as u32.
+/// The field of redb's header with the number of blocks of a region, u32.
 pub(super) const REGION_BLOCKS: std::ops::Range<usize> = 20..24;
 
 const MAGIC: [u8; 8] = *b"cloakbt1";
@@ -41,8 +41,8 @@ pub(super) fn copy_position(slot: u64) -> u64 {
     slot * BLOCK
 }
 
-/// The group of a logical block (from 1 on), and the block's place in it.
-pub(super) fn place(block: u64) -> (u64, usize) {
+/// The group of a logical block (from 1 on), and the block's index in it.
+pub(super) fn group_and_index(block: u64) -> (u64, usize) {
     let index = block - 1;
     (index / GROUP_BLOCKS, to_usize(index % GROUP_BLOCKS))
 }
@@ -58,14 +58,14 @@ pub(super) fn data_position(block: u64) -> u64 {
     checksums_position(index / GROUP_BLOCKS) + (1 + index % GROUP_BLOCKS) * BLOCK
 }
 
-/// The length in bytes of a window with room for the first `len` bytes of redb's storage.
+/// The length in bytes of a window with space for the first `len` bytes of redb's storage.
 pub(super) fn physical_len(len: u64) -> u64 {
     let data_blocks = (len / BLOCK).saturating_sub(1);
     (HEADER_BLOCKS + data_blocks + data_blocks.div_ceil(GROUP_BLOCKS)) * BLOCK
 }
 
-/// The checksum entry of a block. The block's number is part of it, so that a block in the wrong
-/// place is found. Never 0, which stands for a block that was never written.
+/// The checksum entry of a block. It covers the block's number, so that a misplaced block is
+/// detected. Never 0, which stands for a block that was never written.
 pub(super) fn block_checksum(block: u64, data: &[u8]) -> u32 {
     let mut hasher = Hasher::new();
     hasher.update(data);
@@ -73,7 +73,7 @@ pub(super) fn block_checksum(block: u64, data: &[u8]) -> u32 {
     hasher.finalize().max(1)
 }
 
-/// A number that is known to fit memory (a place in a group or in a buffer).
+/// A number that is known to fit memory (an index in a group or in a buffer).
 #[expect(
     clippy::cast_possible_truncation,
     reason = "callers pass positions inside a buffer that exists"
@@ -82,13 +82,13 @@ pub(super) fn to_usize(number: u64) -> usize {
     number as usize
 }
 
-/// The state of redb's header and the length of its storage, as one copy holds them.
+/// The content of one copy: redb's header and the length of its storage.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct HeaderCopy {
     pub(super) sequence: u64,
     /// The length of redb's storage.
     pub(super) len: u64,
-    /// The part of it that the file has room for, from its start. At most `len`.
+    /// How many of its first bytes the file has space for. At most `len`.
     pub(super) present: u64,
     pub(super) header: [u8; HEADER_LEN],
 }
@@ -118,7 +118,7 @@ impl HeaderCopy {
         block
     }
 
-    /// Reads a block; `None` when it holds no intact copy.
+    /// Reads a block. `None` when it holds no intact copy.
     pub(super) fn decode(block: &[u8]) -> Option<HeaderCopy> {
         let (body, rest) = block.split_at_checked(SECTOR - 4)?;
         let checksum = u32::from_le_bytes(*rest.first_chunk()?);
@@ -147,13 +147,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blocks_lie_where_the_table_says() {
+    fn blocks_have_the_positions_of_the_table() {
         assert_eq!(data_position(1), 3 * BLOCK);
         assert_eq!(data_position(1024), 1026 * BLOCK);
         assert_eq!(checksums_position(1), 1027 * BLOCK);
         assert_eq!(data_position(1025), 1028 * BLOCK);
-        assert_eq!(place(1024), (0, 1023));
-        assert_eq!(place(1025), (1, 0));
+        assert_eq!(group_and_index(1024), (0, 1023));
+        assert_eq!(group_and_index(1025), (1, 0));
     }
 
     #[test]
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_checksum_depends_on_the_place_and_is_never_the_mark_of_an_unwritten_block() {
+    fn a_checksum_depends_on_the_block_number_and_is_never_zero() {
         let data = vec![5; BLOCK_SIZE];
         assert_eq!(block_checksum(1, &data), 4_158_054_157);
         assert_ne!(block_checksum(1, &data), block_checksum(2, &data));

@@ -1,16 +1,16 @@
-//! The base: the sorted tables at rest, in a B-tree (redb) at the end of the file.
+//! The B-tree: the sorted tables in the last checkpointed state, in redb, at the end of the file.
 //!
 //! One writer, the checkpointer, applies the rows of a frozen log segment in one durable
-//! transaction together with the LSN reached; any number of readers read through the view that the
-//! last such transaction left. What this folder promises:
+//! transaction together with the LSN reached. Any number of readers read through the view that the
+//! last such transaction left. Guarantees:
 //!
-//! 1. A view never changes, and a crash leaves the content of the last transaction that was
-//!    applied, or of the one that was being applied, whole, with the LSN that belongs to it.
-//! 2. Every block is checked when it is read. A damaged one is an error for those who need it and
-//!    for nobody else.
-//! 3. Readers do not see that an apply failed. redb refuses everything after an I/O error; it is
-//!    then opened afresh, on what is known to be durable, and the views go on there.
-//! 4. Readers write nothing, and after a failed flush nobody does.
+//! 1. A view never changes. A crash leaves the complete content of the last transaction that was
+//!    applied, or of the one that was being applied, with its LSN.
+//! 2. Every block is verified when it is read. A damaged block is an error only for reads that need
+//!    it.
+//! 3. Readers do not notice a failed apply. redb refuses every call after an I/O error; it is then
+//!    reopened on what is known to be durable, and the views continue there.
+//! 4. Readers write nothing. After a failed flush nothing is written at all.
 //!
 //! [`window`] is the storage that redb works on, [`layout`] and [`checksums`] its bytes, [`view`]
 //! the read side.
@@ -21,12 +21,16 @@ mod compact;
 mod fault;
 mod layout;
 pub(crate) mod pages;
+mod redb_call;
 mod view;
 mod window;
 
 #[cfg(test)]
 #[expect(clippy::cast_possible_truncation, reason = "the numbers of these tests are small")]
 mod crash_tests;
+#[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "the numbers of these tests are small")]
+mod redb_layout_tests;
 #[cfg(test)]
 #[expect(clippy::cast_possible_truncation, reason = "the numbers of these tests are small")]
 mod testing;
@@ -41,51 +45,52 @@ use crate::error::{Error, Result};
 use crate::observe;
 use crate::storage::Storage;
 use crate::tables::{Catalogue, Table, Value};
-use fault::{WindowFailure, from_io, from_panic, from_redb};
+use fault::{WindowFailure, from_io};
 use parking_lot::{Mutex, RwLock};
 use redb::{Database, TableDefinition};
+use redb_call::{from_panic, from_redb};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-use view::{Generation, Snapshot};
-use window::{Gauges, Mode, Window};
+use view::{BtreeDatabase, BtreeSnapshot};
+use window::{Mode, Window, WindowGauges};
 
-/// What is known about the tables as a whole.
+/// The table of values about all tables together.
 const META: TableDefinition<'static, &str, u64> = TableDefinition::new("meta");
 
 /// The LSN reached: every frame up to it is in the tables.
 const LSN_KEY: &str = "lsn";
 
-/// How often an apply opens another database because readers meet damage in each.
+/// How often an apply reopens the database because a reader found damage in it.
 const MAX_ATTEMPTS: usize = 8;
 
 fn definition(table: Table) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
     TableDefinition::new(table.name())
 }
 
-/// The sorted tables at rest: one writer, many readers.
+/// The sorted tables: one writer, many readers.
 pub(crate) struct Btree {
-    shared: Arc<Shared>,
+    shared: Arc<BtreeShared>,
 }
 
-/// What views need to go on when their database fails.
-struct Shared {
+/// What views need to continue when their database fails.
+struct BtreeShared {
     cache_size: usize,
     /// Every table that a file has.
     tables: Catalogue,
-    gauges: Arc<Gauges>,
-    /// The newest view. Its snapshot is of the newest database.
+    gauges: Arc<WindowGauges>,
+    /// The newest view. Its snapshot belongs to the newest database.
     current: RwLock<Arc<BtreeView>>,
-    /// Held by whoever applies rows or opens another database.
-    writer: Mutex<Writer>,
-    /// The snapshots that views were made with and that may still be read.
-    snapshots: Mutex<Vec<Weak<Snapshot>>>,
-    /// What the last survey found.
+    /// Held while rows are applied or the database is reopened.
+    writer: Mutex<WriterState>,
+    /// The snapshots of earlier views, which may still be read.
+    snapshots: Mutex<Vec<Weak<BtreeSnapshot>>>,
+    /// The result of the last survey.
     last_space: Mutex<Option<Space>>,
 }
 
 #[derive(Default)]
-struct Writer {
+struct WriterState {
     /// The failed flush after which nothing is written any more.
     flush_failure: Option<Error>,
 }
@@ -93,9 +98,9 @@ struct Writer {
 /// Why rows were not applied.
 #[derive(Debug, Clone)]
 pub(crate) struct ApplyError {
-    /// What went wrong.
+    /// The cause.
     pub(crate) error: Error,
-    /// A flush of the storage failed: nothing is known about what it covered (the log's writes
+    /// A flush of the storage failed: nothing is known about the writes that it covered (the log's
     /// included), and it must not be retried.
     pub(crate) flush_failed: bool,
 }
@@ -103,17 +108,17 @@ pub(crate) struct ApplyError {
 /// Figures of the B-tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BtreeStats {
-    /// Bytes written to the storage since the B-tree was opened, checksums and headers included.
+    /// Bytes written to the storage since the B-tree was opened, with checksums and headers.
     pub(crate) bytes_written: u64,
-    /// The bytes of the B-tree that the file has room for, free pages included, checksums not.
+    /// The bytes of the B-tree that the file has space for, with free pages, without checksums.
     pub(crate) len: u64,
-    /// What was used for what when somebody looked last, if anybody did.
+    /// What the bytes were used for at the last survey, if there was one.
     pub(crate) space: Option<Space>,
 }
 
 impl Btree {
-    /// Creates an empty base on a storage whose length is `offset`. No row, with its key, will be
-    /// larger than `max_row_bytes`.
+    /// Creates an empty B-tree on a storage whose length is `offset`. `max_row_bytes` is the largest
+    /// size of a row with its key.
     pub(crate) fn create(
         storage: Arc<dyn Storage>,
         offset: u64,
@@ -121,12 +126,12 @@ impl Btree {
         tables: Catalogue,
         max_row_bytes: u64,
     ) -> Result<Btree> {
-        let gauges = Arc::new(Gauges::default());
+        let gauges = Arc::new(WindowGauges::default());
         let region_blocks = compact::region_blocks(max_row_bytes);
         let window =
             Window::create(storage, offset, gauges.clone(), region_blocks).map_err(opening)?;
         let generation =
-            Generation::open(window, cache_size, tables).map_err(WindowFailure::into_error)?;
+            BtreeDatabase::open(window, cache_size, tables).map_err(WindowFailure::into_error)?;
         write_rows(&generation, 0, std::iter::empty::<Result<(Table, &[u8], Option<Value>)>>())
             .map_err(WindowFailure::into_error)?;
         Self::on(generation, cache_size, gauges)
@@ -142,9 +147,8 @@ impl Btree {
         Self::open_as(storage, offset, cache_size, tables, Mode::Writable)
     }
 
-    /// Opens the B-tree that begins at `offset` of the storage, to which nothing is written: not
-    /// when it is opened and not later. An apply, which nobody may ask for, would be the only
-    /// exception.
+    /// Opens the B-tree that begins at `offset` of the storage, and writes nothing to it, neither
+    /// now nor later. Only an apply would write; the caller must not call it.
     pub(crate) fn open_read_only(
         storage: Arc<dyn Storage>,
         offset: u64,
@@ -161,23 +165,28 @@ impl Btree {
         tables: Catalogue,
         mode: Mode,
     ) -> Result<Btree> {
-        let gauges = Arc::new(Gauges::default());
+        let gauges = Arc::new(WindowGauges::default());
         let window = Window::open(storage, offset, gauges.clone(), mode).map_err(opening)?;
         if window.data_len() == 0 {
             return Err(Error::corrupted(
                 format!("B-tree (file offset {offset})"),
-                "it was never written",
+                "it has no content; the creation of the file was not completed",
             ));
         }
         let generation =
-            Generation::open(window, cache_size, tables).map_err(WindowFailure::into_error)?;
+            BtreeDatabase::open(window, cache_size, tables).map_err(WindowFailure::into_error)?;
         Self::on(generation, cache_size, gauges)
     }
 
-    fn on(generation: Generation, cache_size: usize, gauges: Arc<Gauges>) -> Result<Btree> {
+    fn on(
+        generation: BtreeDatabase,
+        cache_size: usize,
+        gauges: Arc<WindowGauges>,
+    ) -> Result<Btree> {
         let tables = generation.tables;
-        let snapshot = Snapshot::first(&Arc::new(generation)).map_err(WindowFailure::into_error)?;
-        let shared = Arc::new_cyclic(|shared| Shared {
+        let snapshot =
+            BtreeSnapshot::first(&Arc::new(generation)).map_err(WindowFailure::into_error)?;
+        let shared = Arc::new_cyclic(|shared| BtreeShared {
             cache_size,
             tables,
             gauges,
@@ -189,7 +198,7 @@ impl Btree {
         Ok(Btree { shared })
     }
 
-    /// The tables as the last apply left them.
+    /// The tables after the last apply.
     pub(crate) fn view(&self) -> Arc<BtreeView> {
         self.shared.current.read().clone()
     }
@@ -197,8 +206,8 @@ impl Btree {
     /// Applies rows, sorted by table and key, in one durable transaction that also records that
     /// `lsn` was reached; `None` deletes a row. Returns the view that shows them.
     ///
-    /// After an error the tables are as before, and so is the current view, unless `flush_failed`
-    /// says that nobody knows. Not to be called while `rows` itself reads from a view.
+    /// After an error the tables and the current view are unchanged; with `flush_failed` the state of
+    /// the tables is unknown. `rows` must not read from a view.
     pub(crate) fn apply<K: AsRef<[u8]>>(
         &self,
         lsn: u64,
@@ -207,12 +216,12 @@ impl Btree {
         self.write(Some(lsn), |generation| write_rows(generation, lsn, rows))
     }
 
-    /// Has `commit` write to a database that can be written, and shows what it wrote. `lsn` is the
-    /// one that it records, if it does.
+    /// Calls `commit` with a database that can be written, and returns the view of what it wrote.
+    /// `lsn` is the LSN that it records, if it records one.
     fn write(
         &self,
         lsn: Option<u64>,
-        commit: impl FnOnce(&Generation) -> Result<(), WindowFailure>,
+        commit: impl FnOnce(&BtreeDatabase) -> Result<(), WindowFailure>,
     ) -> Result<Arc<BtreeView>, ApplyError> {
         let shared = &self.shared;
         let mut writer = shared.writer.lock();
@@ -227,8 +236,8 @@ impl Btree {
             };
             let turn = generation.window.take_turn();
             if generation.window.is_tainted() && attempts < MAX_ATTEMPTS {
-                // A reader met damage just before the turn began. After too many of these the flush
-                // refuses.
+                // A reader found damage just before the turn began. After too many attempts the
+                // flush fails.
                 attempts += 1;
                 continue;
             }
@@ -236,13 +245,13 @@ impl Btree {
             drop(turn);
             break (generation, applied);
         };
-        match applied.and_then(|()| Snapshot::take(&generation)) {
+        match applied.and_then(|()| BtreeSnapshot::take(&generation)) {
             Ok(snapshot) => Ok(shared.install(snapshot)),
             Err(failure) => {
                 let before = self.view().lsn();
                 let refused = shared.give_up(&mut writer, failure);
                 let view = self.view();
-                // What failed may have come after the commit, which is then durable.
+                // The failure may have come after the commit, which is durable then.
                 if lsn.is_some_and(|lsn| view.lsn() == lsn && before != lsn) {
                     Ok(view)
                 } else {
@@ -252,7 +261,7 @@ impl Btree {
         }
     }
 
-    /// Figures for dashboards.
+    /// Figures of the B-tree.
     pub(crate) fn stats(&self) -> BtreeStats {
         BtreeStats {
             bytes_written: self.shared.gauges.written.load(Ordering::Relaxed),
@@ -263,7 +272,7 @@ impl Btree {
 }
 
 impl Btree {
-    /// Ends all writing. Views that are still held can be read, but nothing is written for them.
+    /// Ends all writing. Views that are still held stay readable, and nothing is written for them.
     pub(crate) fn close(&self) {
         self.view().snapshot().generation.window.seal();
     }
@@ -281,12 +290,12 @@ impl std::fmt::Debug for Btree {
     }
 }
 
-impl Shared {
-    fn current_generation(&self) -> Arc<Generation> {
+impl BtreeShared {
+    fn current_generation(&self) -> Arc<BtreeDatabase> {
         self.current.read().snapshot().generation.clone()
     }
 
-    fn install(self: &Arc<Self>, snapshot: Snapshot) -> Arc<BtreeView> {
+    fn install(self: &Arc<Self>, snapshot: BtreeSnapshot) -> Arc<BtreeView> {
         let view = BtreeView::new(snapshot, Arc::downgrade(self));
         let mut snapshots = self.snapshots.lock();
         snapshots.retain(|snapshot| snapshot.strong_count() > 0);
@@ -297,46 +306,46 @@ impl Shared {
         view
     }
 
-    /// Whether another snapshot than this one is still read.
-    fn older_views_live(&self, newest: &Arc<Snapshot>) -> bool {
-        let is_other = |snapshot: &Weak<Snapshot>| {
+    /// Whether another snapshot than this one may still be read.
+    fn older_views_live(&self, newest: &Arc<BtreeSnapshot>) -> bool {
+        let is_other = |snapshot: &Weak<BtreeSnapshot>| {
             snapshot.strong_count() > 0 && !std::ptr::eq(snapshot.as_ptr(), Arc::as_ptr(newest))
         };
         self.snapshots.lock().iter().any(is_other)
     }
 
-    /// Opens redb afresh on what is durable. The caller holds the writer lock.
-    fn reopen(self: &Arc<Self>, mode: Mode) -> Result<Arc<Generation>, WindowFailure> {
+    /// Reopens redb on what is durable. The caller holds the writer lock.
+    fn reopen(self: &Arc<Self>, mode: Mode) -> Result<Arc<BtreeDatabase>, WindowFailure> {
         let window = self.current_generation().window.succeed(mode).map_err(from_io)?;
-        let generation = Arc::new(Generation::open(window, self.cache_size, self.tables)?);
-        let view = self.install(Snapshot::first(&generation)?);
+        let generation = Arc::new(BtreeDatabase::open(window, self.cache_size, self.tables)?);
+        let view = self.install(BtreeSnapshot::first(&generation)?);
         observe::btree_reopened(view.lsn());
         Ok(generation)
     }
 
-    /// A database that can be written. The caller holds the writer lock.
-    fn writable(self: &Arc<Self>) -> Result<Arc<Generation>, WindowFailure> {
+    /// A database that accepts writes. The caller holds the writer lock.
+    fn writable(self: &Arc<Self>) -> Result<Arc<BtreeDatabase>, WindowFailure> {
         let current = self.current_generation();
         if is_healthy(&current) { Ok(current) } else { self.reopen(Mode::Writable) }
     }
 
-    /// Leaves a database that readers can go on with, and says why rows were not applied.
-    fn give_up(self: &Arc<Self>, writer: &mut Writer, failure: WindowFailure) -> ApplyError {
+    /// Leaves a database that readers can continue with, and returns why rows were not applied.
+    fn give_up(self: &Arc<Self>, writer: &mut WriterState, failure: WindowFailure) -> ApplyError {
         let error = failure.into_error();
         let flush_failed = self.gauges.flush_failed.load(Ordering::SeqCst);
         if flush_failed {
             writer.flush_failure = Some(error.clone());
         }
         if flush_failed || !is_healthy(&self.current_generation()) {
-            // When this fails too, readers try again when they need it.
+            // If this fails too, readers retry when they need it.
             let _ = self.reopen(Mode::Frozen);
         }
         ApplyError { error, flush_failed }
     }
 
-    /// Another database in place of one that failed under a reader. It is opened for reading only,
-    /// so that readers write nothing; the next apply opens one that can be written.
-    fn recover(self: &Arc<Self>, lost: &Arc<Generation>) -> Result<Arc<Snapshot>> {
+    /// Replaces a database that failed during a read. The new one is opened for reading only, so that
+    /// readers write nothing; the next apply opens one that accepts writes.
+    fn recover(self: &Arc<Self>, lost: &Arc<BtreeDatabase>) -> Result<Arc<BtreeSnapshot>> {
         let newest = || {
             let current = self.current.read();
             let snapshot = current.snapshot();
@@ -354,17 +363,17 @@ impl Shared {
     }
 }
 
-/// Whether rows can be applied to this database.
-fn is_healthy(generation: &Generation) -> bool {
+/// Whether this database accepts rows.
+fn is_healthy(generation: &BtreeDatabase) -> bool {
     let begins =
         |db: &Database| db.begin_write().is_ok_and(|transaction| transaction.abort().is_ok());
     generation.window.accepts_writes() && generation.db().is_ok_and(begins)
 }
 
 /// Writes rows and the LSN in one durable transaction, in two phases and with the state of the
-/// allocator, so that the last commit can be trusted and used at once after a crash.
+/// allocator, so that the last commit is valid and can be used without a repair after a crash.
 fn write_rows<K: AsRef<[u8]>>(
-    generation: &Generation,
+    generation: &BtreeDatabase,
     lsn: u64,
     rows: impl Iterator<Item = Result<(Table, K, Option<Value>)>>,
 ) -> Result<(), WindowFailure> {
@@ -372,7 +381,7 @@ fn write_rows<K: AsRef<[u8]>>(
     let db = generation.db()?;
     let call = AssertUnwindSafe(|| stage_and_commit(window, db, generation.tables, lsn, rows));
     catch_unwind(call).unwrap_or_else(|panic| {
-        // What a panic left inside redb is never committed.
+        // The state that a panic left inside redb is never committed.
         window.seal();
         Err(from_panic(window, panic.as_ref()))
     })

@@ -1,4 +1,4 @@
-//! A storage in memory that keeps a journal, fails on request, and yields what a crash could leave.
+//! A storage in memory that keeps a journal, fails on request, and yields what a crash may leave.
 
 use crate::storage::{Storage, StorageView};
 use parking_lot::Mutex;
@@ -42,12 +42,12 @@ impl TestStorage {
         self.state.lock().bytes.clone()
     }
 
-    /// The steps since this was last called.
+    /// The steps since the last call of this.
     pub(super) fn take_journal(&self) -> Vec<GateStep> {
         std::mem::take(&mut self.state.lock().journal)
     }
 
-    /// From now on the storage cannot grow past this length.
+    /// From now on the storage cannot grow beyond this length.
     pub(super) fn limit(&self, capacity: Option<u64>) {
         self.state.lock().capacity = capacity;
     }
@@ -56,12 +56,12 @@ impl TestStorage {
         self.fail_syncs_after(0);
     }
 
-    /// Fails every flush but the next ones.
+    /// Fails every flush after the next `syncs`.
     fn fail_syncs_after(&self, syncs: u32) {
         self.state.lock().syncs_left = Some(syncs);
     }
 
-    /// Fails the one flush behind the next ones.
+    /// Fails only the flush after the next `syncs`.
     pub(super) fn fail_one_sync_after(&self, syncs: u32) {
         self.fail_syncs_after(syncs);
         self.state.lock().fails_once = true;
@@ -147,7 +147,7 @@ impl Storage for TestStorage {
 pub(super) enum Survival {
     Nothing,
     Everything,
-    /// Each sector, and each change of the length, by the toss of a coin with this seed.
+    /// Each sector, and each change of the length, at random with this seed.
     Sectors(u64),
 }
 
@@ -180,8 +180,8 @@ pub(super) fn crash(before: &[u8], steps: &[GateStep], survival: Survival) -> Ve
                 for (index, sector) in data.chunks(SECTOR).enumerate() {
                     let start = *offset as usize + index * SECTOR;
                     if survives() {
-                        // A sector can survive where the growth before it did not; then there is no
-                        // room for it.
+                        // A sector can survive although the growth before it did not. Then there is
+                        // no space for it.
                         if let Some(place) = disk.get_mut(start..start + sector.len()) {
                             place.copy_from_slice(sector);
                         }

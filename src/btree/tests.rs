@@ -1,4 +1,4 @@
-//! What the B-tree promises, one promise at a time.
+//! The guarantees of the B-tree, one at a time.
 
 use super::layout::{BLOCK, checksums_position, physical_len};
 use super::testing::TestStorage;
@@ -10,10 +10,10 @@ use std::ops::Bound::{Excluded, Included, Unbounded};
 pub(super) const OFFSET: u64 = 8192;
 pub(super) const CACHE: usize = 1 << 20;
 
-pub(super) type Rows = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
+pub(super) type RowMap = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
 
 /// Puts, and deletes where there is no value.
-pub(super) type Changes = BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>;
+pub(super) type BtreeChanges = BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>;
 
 pub(super) fn create() -> (Arc<TestStorage>, Btree) {
     let storage = TestStorage::with(vec![0xAB; OFFSET as usize]);
@@ -29,7 +29,7 @@ pub(super) fn open(bytes: Vec<u8>) -> Result<Btree> {
 pub(super) fn apply(
     btree: &Btree,
     lsn: u64,
-    changes: &Changes,
+    changes: &BtreeChanges,
 ) -> Result<Arc<BtreeView>, ApplyError> {
     btree.apply(
         lsn,
@@ -39,12 +39,12 @@ pub(super) fn apply(
     )
 }
 
-pub(super) fn puts(rows: &Rows) -> Changes {
+pub(super) fn puts(rows: &RowMap) -> BtreeChanges {
     rows.iter().map(|(key, value)| (key.clone(), Some(value.clone()))).collect()
 }
 
-pub(super) fn all_rows(view: &BtreeView) -> Result<Rows> {
-    let mut rows = Rows::new();
+pub(super) fn all_rows(view: &BtreeView) -> Result<RowMap> {
+    let mut rows = RowMap::new();
     for &table in catalogue().all() {
         for (key, value) in view.page(table, Unbounded, Unbounded, usize::MAX, usize::MAX)?.0 {
             rows.insert((table, key), value.to_vec());
@@ -53,9 +53,9 @@ pub(super) fn all_rows(view: &BtreeView) -> Result<Rows> {
     Ok(rows)
 }
 
-/// Rows in a fixed few of the tables, so that what the tests see does not change with the number of
+/// RowMap in a fixed few of the tables, so that what the tests see does not change with the number of
 /// tables.
-pub(super) fn some_rows(count: usize, len: usize, fill: u8) -> Rows {
+pub(super) fn some_rows(count: usize, len: usize, fill: u8) -> RowMap {
     (0..count)
         .map(|index| {
             let table = catalogue().all()[index % 5];
@@ -69,15 +69,15 @@ fn key(index: usize) -> (Table, Vec<u8>) {
 }
 
 #[test]
-fn an_empty_base_has_every_table_and_reached_nothing() {
+fn an_empty_btree_has_every_table_and_lsn_zero() {
     let (storage, btree) = create();
     assert_eq!(btree.view().lsn(), 0);
-    assert_eq!(all_rows(&btree.view()).unwrap(), Rows::new());
+    assert_eq!(all_rows(&btree.view()).unwrap(), RowMap::new());
     assert_eq!(&storage.bytes()[..OFFSET as usize], &[0xAB; OFFSET as usize]);
 }
 
 #[test]
-fn rows_and_the_lsn_come_back_after_reopening() {
+fn rows_and_the_lsn_are_there_after_reopening() {
     let (storage, btree) = create();
     let mut rows = some_rows(500, 50, 1);
     assert_eq!(apply(&btree, 7, &puts(&rows)).unwrap().lsn(), 7);
@@ -96,9 +96,9 @@ fn rows_and_the_lsn_come_back_after_reopening() {
 }
 
 #[test]
-fn a_scan_keeps_to_its_bounds_and_limit() {
+fn a_scan_observes_its_bounds_and_limit() {
     let (_, btree) = create();
-    let rows: Rows = (b'a'..=b'f').map(|key| ((Table::EXPIRY, vec![key]), vec![])).collect();
+    let rows: RowMap = (b'a'..=b'f').map(|key| ((Table::EXPIRY, vec![key]), vec![])).collect();
     apply(&btree, 1, &puts(&rows)).unwrap();
     let view = btree.view();
     let scan = |from, to, limit| -> Vec<u8> {
@@ -116,7 +116,7 @@ fn a_scan_keeps_to_its_bounds_and_limit() {
 }
 
 #[test]
-fn a_view_shows_what_it_did_when_it_was_made() {
+fn a_view_does_not_change() {
     let (_, btree) = create();
     let first = some_rows(200, 100, 1);
     apply(&btree, 1, &puts(&first)).unwrap();
@@ -128,9 +128,9 @@ fn a_view_shows_what_it_did_when_it_was_made() {
 }
 
 #[test]
-fn values_of_many_pages_come_back_and_free_pages_are_used_again() {
+fn values_of_many_pages_can_be_read_and_free_pages_are_reused() {
     let (storage, btree) = create();
-    let big = Rows::from([(
+    let big = RowMap::from([(
         (Table::HANDOFF, b"big".to_vec()),
         (0..1 << 20).map(|i| (i / 7) as u8).collect(),
     )]);
@@ -160,8 +160,8 @@ fn the_window_grows_over_several_groups_and_shrinks_again() {
     for lsn in 2..30 {
         apply(&btree, lsn, if lsn == 2 { &nothing } else { const { &BTreeMap::new() } }).unwrap();
     }
-    // The B-tree cuts off what is free at its end; how much that is depends on where the pages of
-    // the tables lie.
+    // The B-tree cuts off what is free at its end. How much that is depends on the positions of the
+    // pages.
     assert!(btree.stats().len < grown / 2);
     assert_eq!(storage.len().unwrap(), OFFSET + physical_len(btree.stats().len));
     let fewer = some_rows(20, 300_000, 9);
@@ -180,7 +180,7 @@ fn a_file_that_was_cut_is_refused() {
 }
 
 #[test]
-fn a_row_that_fails_leaves_everything_as_it_was() {
+fn a_row_that_fails_changes_nothing() {
     let (_, btree) = create();
     let rows = some_rows(10, 10, 1);
     apply(&btree, 1, &puts(&rows)).unwrap();
@@ -192,7 +192,7 @@ fn a_row_that_fails_leaves_everything_as_it_was() {
 }
 
 #[test]
-fn a_panic_while_applying_leaves_everything_as_it_was() {
+fn a_panic_while_applying_changes_nothing() {
     let (storage, btree) = create();
     let rows = some_rows(100, 100, 1);
     apply(&btree, 1, &puts(&rows)).unwrap();
@@ -208,7 +208,7 @@ fn a_panic_while_applying_leaves_everything_as_it_was() {
 }
 
 #[test]
-fn a_full_disk_is_said_changes_nothing_and_heals() {
+fn a_full_disk_is_reported_changes_nothing_and_recovers() {
     let (storage, btree) = create();
     let rows = some_rows(100, 1000, 1);
     apply(&btree, 1, &puts(&rows)).unwrap();
@@ -233,7 +233,7 @@ fn a_full_disk_is_said_changes_nothing_and_heals() {
 }
 
 #[test]
-fn after_a_failed_flush_nothing_is_written_and_reads_go_on() {
+fn after_a_failed_flush_nothing_is_written_and_reads_continue() {
     let (storage, btree) = create();
     let rows = some_rows(100, 1000, 1);
     apply(&btree, 1, &puts(&rows)).unwrap();
@@ -251,7 +251,7 @@ fn after_a_failed_flush_nothing_is_written_and_reads_go_on() {
 }
 
 #[test]
-fn a_read_that_failed_fails_nobody_else() {
+fn a_failed_read_does_not_fail_other_reads() {
     let (storage, btree) = create();
     let rows = some_rows(3000, 100, 1);
     apply(&btree, 1, &puts(&rows)).unwrap();
@@ -277,8 +277,8 @@ fn closing_writes_nothing() {
     assert!(storage.take_journal().is_empty());
 }
 
-/// Reads every row of the model by itself; `Err` counts rows that answered `Corrupted`.
-fn read_each(btree: &Btree, rows: &Rows) -> (usize, usize) {
+/// Reads each row of the model separately, and counts correct rows and `Corrupted` errors.
+fn read_each(btree: &Btree, rows: &RowMap) -> (usize, usize) {
     let view = btree.view();
     let (mut right, mut corrupted) = (0, 0);
     for ((table, key), value) in rows {
@@ -295,7 +295,7 @@ fn read_each(btree: &Btree, rows: &Rows) -> (usize, usize) {
 }
 
 #[test]
-fn a_damaged_block_fails_its_rows_only_and_the_writer_goes_on_elsewhere() {
+fn a_damaged_block_fails_only_its_rows_and_the_writer_continues_elsewhere() {
     let (storage, btree) = create();
     let mut rows = some_rows(3000, 100, 1);
     apply(&btree, 1, &puts(&rows)).unwrap();
@@ -318,8 +318,7 @@ fn a_damaged_block_fails_its_rows_only_and_the_writer_goes_on_elsewhere() {
         let error = rows.iter().find_map(|((table, key), _)| btree.view().get(*table, key).err());
         let Some(Error::Corrupted { location, .. }) = &error else { panic!("{error:?}") };
         assert!(location.contains("B-tree block"), "{location}");
-        // Another table can be written, and stays so with a reader in between; the damaged rows
-        // stay damaged.
+        // Another table can be written, also after another read. The damaged rows stay damaged.
         for lsn in 2..5 {
             let key = (Table::EXPIRY, b"zz".to_vec());
             rows.insert(key.clone(), vec![lsn as u8]);
@@ -344,14 +343,14 @@ fn a_writer_never_builds_on_a_damaged_block() {
         storage.flip(position + 77);
         let Ok(btree) = Btree::open(storage.clone(), OFFSET, CACHE, catalogue()) else { continue };
         let before = read_each(&btree, &rows).1;
-        // Removing nearly everything makes redb merge the pages that are left.
-        let removed: Changes = rows
+        // Removing nearly everything makes redb merge the remaining pages.
+        let removed: BtreeChanges = rows
             .keys()
             .enumerate()
             .filter(|(i, _)| i % 50 != 0)
             .map(|(_, key)| (key.clone(), None))
             .collect();
-        let left: Rows = rows
+        let left: RowMap = rows
             .iter()
             .filter(|(key, _)| !removed.contains_key(*key))
             .map(|(k, v)| (k.clone(), v.clone()))

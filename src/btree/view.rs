@@ -1,8 +1,9 @@
-//! Read views: the tables as the last checkpoint left them.
+//! Read views: the tables after one checkpoint.
 
-use super::fault::{WindowFailure, guarded};
+use super::fault::WindowFailure;
+use super::redb_call::guarded;
 use super::window::Window;
-use super::{LSN_KEY, META, Shared, definition};
+use super::{BtreeShared, LSN_KEY, META, definition};
 use crate::error::{Error, Result};
 use crate::tables::{Catalogue, Row, Table, Value};
 use parking_lot::RwLock;
@@ -13,10 +14,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
-type Rows = ReadOnlyTable<&'static [u8], &'static [u8]>;
+type TableRows = ReadOnlyTable<&'static [u8], &'static [u8]>;
 
 /// An open redb database and its window.
-pub(super) struct Generation {
+pub(super) struct BtreeDatabase {
     /// `None` only while it is dropped.
     db: Option<Database>,
     pub(super) window: Window,
@@ -24,23 +25,23 @@ pub(super) struct Generation {
     pub(super) tables: Catalogue,
 }
 
-impl Generation {
-    /// Opens redb on the window; creates it when the window is empty.
+impl BtreeDatabase {
+    /// Opens redb on the window, or creates a database if the window is empty.
     pub(super) fn open(
         window: Window,
         cache_size: usize,
         tables: Catalogue,
-    ) -> Result<Generation, WindowFailure> {
+    ) -> Result<BtreeDatabase, WindowFailure> {
         let db = guarded(&window, || {
             Ok(Database::builder()
                 .set_cache_size(cache_size)
                 .create_with_backend(window.clone())?)
         })?;
-        Ok(Generation { db: Some(db), window, tables })
+        Ok(BtreeDatabase { db: Some(db), window, tables })
     }
 
-    /// Has redb move its pages together and close. Nobody has begun to read from this database.
-    /// What it leaves is in the window that succeeds this one's.
+    /// Runs redb's own compaction and closes it. No one may have begun to read from this database.
+    /// The window that succeeds this one's has the result.
     pub(super) fn compact(mut self) -> Result<(), WindowFailure> {
         let mut db = self.db.take().ok_or(Error::Closed)?;
         guarded(&self.window, move || {
@@ -49,7 +50,7 @@ impl Generation {
                 Err(redb::CompactionError::Storage(error)) => Err(error.into()),
                 Err(other) => Err(redb::Error::Corrupted(other.to_string())),
             };
-            // Closing trims the file once more and records what is free.
+            // Closing trims the file again and records what is free.
             drop(db);
             compacted
         })
@@ -61,9 +62,10 @@ impl Generation {
     }
 }
 
-impl Drop for Generation {
-    /// redb tidies up when it closes: it trims the file, in a commit of its own. Every commit here
-    /// is complete as it is, so closing writes nothing, and a close and a kill leave the same file.
+impl Drop for BtreeDatabase {
+    /// When redb closes it trims the file, in a commit of its own. Every commit here is complete
+    /// without that, so the window is sealed first: closing writes nothing, and a close and a kill
+    /// leave the same file.
     fn drop(&mut self) {
         self.window.seal();
         let db = self.db.take();
@@ -72,33 +74,33 @@ impl Drop for Generation {
 }
 
 /// A table of a snapshot.
-enum Slot {
-    Open(Rows),
-    /// The file has no such table yet, which is the same as an empty one.
+enum TableSlot {
+    Open(TableRows),
+    /// The file has no such table yet, which counts as an empty one.
     Missing,
-    /// Its root is damaged. The other tables can be read.
+    /// Its root is damaged. The other tables stay readable.
     Damaged(Error),
 }
 
 /// The tables at one commit of one database.
-pub(super) struct Snapshot {
+pub(super) struct BtreeSnapshot {
     lsn: u64,
-    // Before the database, so that it is dropped before it.
-    slots: Vec<Slot>,
-    pub(super) generation: Arc<Generation>,
+    // Declared before the database, so that it is dropped before it.
+    slots: Vec<TableSlot>,
+    pub(super) generation: Arc<BtreeDatabase>,
 }
 
-impl Snapshot {
-    /// The first snapshot of a database that was just opened. Others may read it from then on.
-    pub(super) fn first(generation: &Arc<Generation>) -> Result<Snapshot, WindowFailure> {
+impl BtreeSnapshot {
+    /// The first snapshot of a database that was just opened. From then on there may be readers.
+    pub(super) fn first(generation: &Arc<BtreeDatabase>) -> Result<BtreeSnapshot, WindowFailure> {
         generation.window.admit_first_view();
         let snapshot = Self::take(generation)?;
         generation.window.admit_readers();
         Ok(snapshot)
     }
 
-    /// The tables as the last commit left them.
-    pub(super) fn take(generation: &Arc<Generation>) -> Result<Snapshot, WindowFailure> {
+    /// The tables after the last commit.
+    pub(super) fn take(generation: &Arc<BtreeDatabase>) -> Result<BtreeSnapshot, WindowFailure> {
         let window = &generation.window;
         let db = generation.db()?;
         let transaction = guarded(window, || Ok(db.begin_read()?))?;
@@ -107,58 +109,64 @@ impl Snapshot {
             Ok(meta.get(LSN_KEY)?.map(|lsn| lsn.value()))
         })?;
         let Some(lsn) = lsn else {
-            return Err(
-                Error::corrupted("B-tree", "the position it was written at is missing").into()
-            );
+            return Err(Error::corrupted(
+                "B-tree",
+                "the row with its LSN is missing; salvage the file, or restore a backup",
+            )
+            .into());
         };
         let mut slots = Vec::new();
         for &table in generation.tables.all() {
             let opened = guarded(window, || match transaction.open_table(definition(table)) {
-                Ok(rows) => Ok(Slot::Open(rows)),
-                Err(TableError::TableDoesNotExist(_)) => Ok(Slot::Missing),
+                Ok(rows) => Ok(TableSlot::Open(rows)),
+                Err(TableError::TableDoesNotExist(_)) => Ok(TableSlot::Missing),
                 Err(error) => Err(error.into()),
             });
             // Numbers that no table has leave gaps.
-            slots.resize_with(slot(table), || Slot::Missing);
+            slots.resize_with(slot(table), || TableSlot::Missing);
             slots.push(match opened {
-                Err(WindowFailure::Failed(error @ Error::Corrupted { .. })) => Slot::Damaged(error),
+                Err(WindowFailure::Failed(error @ Error::Corrupted { .. })) => {
+                    TableSlot::Damaged(error)
+                }
                 other => other?,
             });
         }
-        Ok(Snapshot { lsn, slots, generation: generation.clone() })
+        Ok(BtreeSnapshot { lsn, slots, generation: generation.clone() })
     }
 
-    /// Reads from a table; `None` when it is missing.
+    /// Reads from a table. `None` when it is missing.
     fn read<T>(
         &self,
         table: Table,
-        call: &impl Fn(&Rows) -> std::result::Result<T, redb::Error>,
+        call: &impl Fn(&TableRows) -> std::result::Result<T, redb::Error>,
     ) -> Result<Option<T>, WindowFailure> {
         match self.slots.get(slot(table)) {
-            Some(Slot::Open(rows)) => guarded(&self.generation.window, || call(rows)).map(Some),
-            Some(Slot::Damaged(error)) => Err(WindowFailure::Failed(error.clone())),
-            Some(Slot::Missing) | None => Ok(None),
+            Some(TableSlot::Open(rows)) => {
+                guarded(&self.generation.window, || call(rows)).map(Some)
+            }
+            Some(TableSlot::Damaged(error)) => Err(WindowFailure::Failed(error.clone())),
+            Some(TableSlot::Missing) | None => Ok(None),
         }
     }
 }
 
-/// How often a read goes on with another database before it gives up.
+/// How often a read retries with another database before it fails.
 const MAX_RECOVERIES: usize = 4;
 
-/// The place of a table among the slots.
+/// The index of a table among the slots.
 fn slot(table: Table) -> usize {
     usize::from(table.number()).saturating_sub(1)
 }
 
-/// The sorted tables at rest, as one checkpoint left them. Stays readable, at the same position,
-/// for as long as it is held, whatever is applied meanwhile.
+/// The sorted tables after one checkpoint. Stays readable, at the same LSN, for as long as it is
+/// held, whatever is applied in the meantime.
 pub(crate) struct BtreeView {
-    snapshot: Arc<Snapshot>,
+    snapshot: Arc<BtreeSnapshot>,
     /// The snapshot of another database with the same content, after the first one failed.
-    successor: RwLock<Option<Arc<Snapshot>>>,
-    /// Whether there is one, so that reads need not take the lock.
+    successor: RwLock<Option<Arc<BtreeSnapshot>>>,
+    /// Whether there is a successor, so that reads need not take the lock.
     succeeded: AtomicBool,
-    shared: Weak<Shared>,
+    shared: Weak<BtreeShared>,
 }
 
 impl std::fmt::Debug for BtreeView {
@@ -168,7 +176,7 @@ impl std::fmt::Debug for BtreeView {
 }
 
 impl BtreeView {
-    pub(super) fn new(snapshot: Snapshot, shared: Weak<Shared>) -> Arc<BtreeView> {
+    pub(super) fn new(snapshot: BtreeSnapshot, shared: Weak<BtreeShared>) -> Arc<BtreeView> {
         Arc::new(BtreeView {
             snapshot: Arc::new(snapshot),
             successor: RwLock::new(None),
@@ -177,8 +185,7 @@ impl BtreeView {
         })
     }
 
-    /// The LSN that was reached when this view was made: every frame up to it is in the view, none
-    /// after it.
+    /// The LSN of this view: every frame up to it is in the view, and none after it.
     pub(crate) fn lsn(&self) -> u64 {
         self.snapshot.lsn
     }
@@ -194,7 +201,7 @@ impl BtreeView {
             .map(Option::flatten)
     }
 
-    /// How many rows a table has, as redb counted them.
+    /// The number of rows of a table, as redb counts them.
     pub(crate) fn row_count(&self, table: Table) -> Result<u64> {
         self.read(table, |rows| Ok(rows.len()?)).map(Option::unwrap_or_default)
     }
@@ -226,16 +233,16 @@ impl BtreeView {
         Ok(page.unwrap_or((Vec::new(), true)))
     }
 
-    pub(super) fn snapshot(&self) -> &Arc<Snapshot> {
+    pub(super) fn snapshot(&self) -> &Arc<BtreeSnapshot> {
         &self.snapshot
     }
 
-    /// Reads from the database this view was made on, or from one with the same content when that
-    /// one failed because of what another call met.
+    /// Reads from the database of this view, or from another one with the same content if that one
+    /// failed because of a fault in another call.
     fn read<T>(
         &self,
         table: Table,
-        call: impl Fn(&Rows) -> std::result::Result<T, redb::Error>,
+        call: impl Fn(&TableRows) -> std::result::Result<T, redb::Error>,
     ) -> Result<Option<T>> {
         if !self.succeeded.load(Ordering::Acquire) {
             match self.snapshot.read(table, &call) {
@@ -252,11 +259,14 @@ impl BtreeView {
                 Err(WindowFailure::Lost(_)) => snapshot = self.succeed(&snapshot)?,
             }
         }
-        Err(Error::io("reading the B-tree", io::Error::other("it fails again and again")))
+        Err(Error::io(
+            "reading the B-tree",
+            io::Error::other("the read failed in every reopened database"),
+        ))
     }
 
-    /// Goes on with another database, which must hold what this view does.
-    fn succeed(&self, lost: &Snapshot) -> Result<Arc<Snapshot>> {
+    /// Continues with another database, which must have the content of this view.
+    fn succeed(&self, lost: &BtreeSnapshot) -> Result<Arc<BtreeSnapshot>> {
         let shared = self.shared.upgrade().ok_or(Error::Closed)?;
         let successor = shared.recover(&lost.generation)?;
         if successor.lsn != self.lsn() {

@@ -1,51 +1,50 @@
-//! redb's storage: a window into the one file, from an offset to its end, with a checksum per
-//! block.
+//! redb's storage: a window into the file, from an offset to its end, with a checksum per block.
 //!
-//! The layout is in [`super::layout`]; what a damaged block answers is in [`blocks`]. Data blocks
-//! are written through as redb writes them; its block 0, the header with the two commit slots and
-//! the byte that chooses between them, lives in memory and in two copies on disk.
+//! The layout is in [`super::layout`]. [`blocks`] says what a read of a damaged block returns. Data
+//! blocks are written when redb writes them. redb's block 0, the header with the two commit slots
+//! and the byte that selects one, is kept in memory and in two copies on disk.
 //!
-//! # Why a crash at any point leaves the last commit or the one in flight
+//! # Why a crash at any point leaves the last commit or the running one
 //! 1. A flush writes, after the data blocks, the changed checksum blocks, then *one* copy of the
-//!    header over the copy that is not the newest durable one, then flushes the storage once. A
-//!    crash before that flush ends finds the other copy, whole, and with it the state before.
-//! 2. redb commits in two phases here, always (but for its own compaction: see
-//!    [`Mode::Compacting`]): the first flush carries the pages and the inactive commit slot while
-//!    the active slot is still the old one, so that whichever copy survives it names the old
-//!    commit; the second flips the active slot, when everything the new commit reaches is durable.
-//! 3. The pages of the last durable commit are never overwritten, nor do their checksums change
+//!    header, over the copy that is not the newest durable one, and then flushes the storage once.
+//!    After a crash before the end of that flush the other copy is intact, with the previous state.
+//! 2. redb always commits in two phases here (except in its own compaction: see
+//!    [`Mode::Compacting`]). The first flush covers the pages and the inactive commit slot while
+//!    the active slot is still the old one, so that either copy that survives names the old commit.
+//!    The second flush switches the active slot, when everything that the new commit reaches is
+//!    durable.
+//! 3. The pages of the last durable commit are never overwritten, and their checksums do not change
 //!    (see [`super::checksums`]).
-//! 4. After the flush the same copy is written over the older one too, unflushed; the next flush of
-//!    the file, of the log or the B-tree, takes it along, and the next header goes over that same
-//!    copy, so that never both are in flight. It is there against damage: without it a flipped bit
-//!    in the newest copy would bring back the state before the last commit, which looks right and
-//!    is not.
-//! 5. The length of redb's storage is part of the header copy. redb takes its layout from the
-//!    length when it was not closed cleanly, and grows before, and shrinks after, the commit that
-//!    needs it, so that either length is legal for it.
-//! 6. redb doubles its storage when it needs more. The file has room only for the part up to the
-//!    last block that was ever written, give or take [`MIN_GROWTH`]; the rest reads as never
-//!    written. That part, too, is in the header copy. Growing extends the file first, and flushes
-//!    that before a header copy says so; cutting makes the smaller part durable before it cuts the
-//!    file. So the file is never shorter than the header says, and what is past it belongs to
-//!    nobody: it is cut off before the next growth, so that new blocks are zero.
+//! 4. After the flush the same copy is written over the older one too, unflushed. The next flush of
+//!    the file, by the log or the B-tree, covers it. The next header goes over that same copy, so
+//!    that never both copies are unflushed. It protects against damage: without it a flipped bit
+//!    in the newest copy would bring back the state before the last commit, which looks valid and
+//!    is outdated.
+//! 5. The length of redb's storage is part of the header copy. redb derives its layout from the
+//!    length when it was not closed cleanly. It grows before the commit that needs more space and
+//!    shrinks after the commit that needs less, so both lengths are legal.
+//! 6. redb doubles its storage when it needs more. The file has space only for the part up to the
+//!    last block that was ever written, plus about [`MIN_GROWTH`]; the rest reads as never written.
+//!    That part, too, is in the header copy. To grow, the file is extended, and flushed before a
+//!    header copy records it. To shrink, the smaller part is made durable before the file is cut.
+//!    So the file is never shorter than the header says. Bytes beyond belong to nothing, and are
+//!    cut off before the next growth, so that new blocks are zero.
 
+mod backend;
 mod blocks;
 
 use super::checksums::Checksums;
 use super::fault::from_io;
-use super::layout::{
-    BLOCK, HEADER_LEN, HeaderCopy, REGION_BLOCKS, copy_position, physical_len, to_usize,
-};
+use super::layout::{BLOCK, HEADER_LEN, HeaderCopy, copy_position, physical_len};
 use crate::error::{Error, Result};
 use crate::limits::BLOCK_SIZE;
 use crate::storage::Storage;
 use blocks::ReadFault;
+#[cfg(test)]
+pub(super) use blocks::write_damaged_page;
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
-use redb::{BackendError, StorageBackend};
 use std::collections::BTreeMap;
 use std::io;
-use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::thread::ThreadId;
@@ -56,108 +55,108 @@ pub(super) enum Mode {
     /// Everything.
     Writable,
     /// Everything, and redb's storage gets regions of this many blocks. redb writes the size of a
-    /// region into its header once, when it creates a database, and takes it from there ever after.
-    /// It offers no way to choose it, so the window puts it there.
+    /// region into its header when it creates a database, and reads it from there afterwards. It has
+    /// no option for it, so the window sets the field.
     Creating { region_blocks: u32 },
-    /// Everything, and a header is written only when all that it may refer to is durable: redb's
-    /// own compaction commits in one phase.
+    /// Everything, and a header is written only when everything that it may refer to is durable:
+    /// redb's own compaction commits in one phase.
     Compacting,
-    /// Only reads reach the storage. What redb writes to its header when it opens stays in memory.
+    /// Only reads. What redb writes to its header when it opens stays in memory.
     Frozen,
 }
 
-/// A handle to the window; redb owns one, the B-tree another.
+/// A handle to the window. redb has one, the B-tree another.
 #[derive(Debug, Clone)]
 pub(super) struct Window {
-    inner: Arc<Inner>,
+    inner: Arc<WindowState>,
 }
 
-/// What is known to be durable, from which another window on the same storage goes on.
+/// The header known to be durable, with which another window on the same storage continues.
 #[derive(Debug, Clone)]
-pub(super) struct Durable {
+pub(super) struct DurableHeader {
     copy: HeaderCopy,
-    /// Which of the two copies on disk holds it.
+    /// Which of the two copies on disk has it.
     slot: u64,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct WindowState {
     storage: Arc<dyn Storage>,
     offset: u64,
     mode: Mode,
     /// The length of redb's storage in bytes.
     len: AtomicU64,
-    /// The part of it that the file has room for. What is past it was never written.
+    /// How many of its first bytes the file has space for. Bytes beyond were never written.
     present: AtomicU64,
-    /// Where the last of the blocks ends that were written since the last flush.
+    /// The end of the last block written since the last flush.
     unflushed_end: AtomicU64,
-    header: Mutex<Header>,
+    header: Mutex<HeaderState>,
     checksums: Checksums,
     /// One of [`LIVE`], [`SEALED`] and [`DEAD`].
     life: AtomicU8,
-    /// Held shared by whoever writes, so that sealing waits for writes under way.
+    /// Held shared during writes, so that sealing waits for running writes.
     writes: RwLock<()>,
-    /// Whom damage is reported to as an error instead of as a page that says so.
-    strict: Mutex<Strict>,
-    /// Held exclusively by the writer's turn; a reader that met damage waits for it.
+    /// Which reads of a damaged block fail, instead of returning a page that redb rejects.
+    strict: Mutex<DamagePolicy>,
+    /// Held exclusively during the writer's turn. A reader that found damage waits for it.
     turn: RwLock<()>,
     tainted: AtomicBool,
-    /// What was found damaged so far: block and detail.
+    /// The damage found so far: block and detail.
     damage: Mutex<BTreeMap<u64, String>>,
-    gauges: Arc<Gauges>,
+    gauges: Arc<WindowGauges>,
 }
 
-/// What is counted over all windows of a base.
+/// What is counted over all windows of a B-tree.
 #[derive(Debug, Default)]
-pub(super) struct Gauges {
+pub(super) struct WindowGauges {
     /// Bytes written to the storage.
     pub(super) written: AtomicU64,
-    /// Whether a flush of the storage failed. Nothing is known then about what it covered.
+    /// Whether a flush of the storage failed. Then nothing is known about the writes that it covered.
     pub(super) flush_failed: AtomicBool,
-    /// What the last of the windows made durable.
-    durable: Mutex<Option<Durable>>,
+    /// The header that the latest window made durable.
+    durable: Mutex<Option<DurableHeader>>,
 }
 
-/// Reads and writes go through.
+/// Reads and writes are allowed.
 const LIVE: u8 = 0;
-/// Only reads go through.
+/// Only reads are allowed.
 const SEALED: u8 = 1;
-/// Nothing goes through: another window has taken over.
+/// Nothing is allowed: another window has replaced this one.
 const DEAD: u8 = 2;
 
-/// The file grows by this many bytes of the B-tree at least, so that it need not grow for every
+/// The smallest growth of the file, in bytes of the B-tree, so that it does not grow for every
 /// block.
 const MIN_GROWTH: u64 = 16 * BLOCK;
 
-/// The file grows by this part of what the B-tree has.
+/// The file grows by this fraction of the B-tree: one part in this many.
 const GROWTH_DIVISOR: u64 = 16;
 
-/// The most damaged blocks that are remembered for error messages.
+/// The most damaged blocks kept for error messages.
 const MAX_DAMAGE_NOTED: usize = 8;
 
 #[derive(Debug)]
-struct Header {
+struct HeaderState {
     /// What redb wrote last.
     pending: [u8; HEADER_LEN],
-    /// Whether `pending` or a length differ from what is durable.
+    /// Whether `pending` or a length differs from what is durable.
     dirty: bool,
-    durable: Durable,
-    /// The length of the window in the file; at least what the part that is present asks for.
+    durable: DurableHeader,
+    /// The length of the window in the file. At least what the present part needs.
     physical: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Strict {
-    /// redb is being opened.
-    Everyone,
-    /// The first view is being made, which reads the roots of the tables. That does not taint: what
-    /// makes the page for a damaged block dangerous is that the writer could merge it with a
-    /// sibling, and a root has none. Reading on from it fails for the writer as it does for
-    /// readers.
+enum DamagePolicy {
+    /// All reads fail: redb is being opened.
+    AllFail,
+    /// The first view is being made, which reads the roots of the tables. That does not taint the
+    /// window: the page for a damaged block is dangerous only because the writer could merge it with
+    /// a sibling, and a root has none. Reading below it fails for the writer as for readers.
     Roots,
-    /// This thread has the writer's turn.
-    Thread(ThreadId),
-    Nobody,
+    /// Reads of this thread fail: it has the writer's turn.
+    ThreadFails(ThreadId),
+    /// No read fails.
+    NoneFails,
 }
 
 impl Window {
@@ -166,48 +165,54 @@ impl Window {
     pub(super) fn create(
         storage: Arc<dyn Storage>,
         offset: u64,
-        gauges: Arc<Gauges>,
+        gauges: Arc<WindowGauges>,
         region_blocks: u32,
     ) -> io::Result<Window> {
         storage
             .set_len(offset + physical_len(0))
-            .map_err(|error| in_context("making room for the B-tree", error))?;
+            .map_err(|error| in_context("reserving space for the B-tree", error))?;
         let copy = HeaderCopy { sequence: 0, len: 0, present: 0, header: [0; HEADER_LEN] };
-        let durable = Durable { copy, slot: 1 };
+        let durable = DurableHeader { copy, slot: 1 };
         let mode = Mode::Creating { region_blocks };
         Ok(Self::with(storage, offset, gauges, durable, physical_len(0), mode))
     }
 
-    /// The window as the storage holds it. A frozen one writes nothing.
+    /// The window that the storage holds. With [`Mode::Frozen`] nothing is written.
     pub(super) fn open(
         storage: Arc<dyn Storage>,
         offset: u64,
-        gauges: Arc<Gauges>,
+        gauges: Arc<WindowGauges>,
         mode: Mode,
     ) -> io::Result<Window> {
         let location = || format!("header of the B-tree (file offset {offset})");
         let available = storage.len()?.saturating_sub(offset);
         if available < physical_len(0) {
-            return Err(corrupted(location(), "the file ends before it"));
+            return Err(corrupted(
+                location(),
+                "the file ends before it; salvage the file, or restore a backup",
+            ));
         }
         let copies = read_copies(storage.as_ref(), offset)?;
         let equal = matches!(copies.as_slice(), [Some(a), Some(b)] if a.copy == b.copy);
         let Some(durable) =
             copies.into_iter().flatten().max_by_key(|durable| durable.copy.sequence)
         else {
-            return Err(corrupted(location(), "neither of its two copies is intact"));
+            return Err(corrupted(
+                location(),
+                "neither of its two copies is intact; salvage the file, or restore a backup",
+            ));
         };
         if available < physical_len(durable.copy.present) {
             let detail = format!(
-                "the file has {available} bytes from there on, and {} are in use",
+                "the file has {available} bytes from there on, but {} are in use: the file was cut off",
                 physical_len(durable.copy.present)
             );
             return Err(corrupted(format!("B-tree (file offset {offset})"), &detail));
         }
         if !equal && mode == Mode::Writable {
-            // The newest copy may be known to the operating system only. It must be durable before
-            // the other one is overwritten. After a failed flush the system takes it for flushed,
-            // so it is written again first.
+            // The newest copy may not be durable yet, and must be before the other one is
+            // overwritten. After a failed flush the system considers it flushed, so it is written
+            // again first.
             storage
                 .write_at(offset + copy_position(durable.slot), &durable.copy.encode())
                 .map_err(|error| in_context("writing the header of the B-tree", error))?;
@@ -218,8 +223,8 @@ impl Window {
         Ok(Self::with(storage, offset, gauges, durable, available, mode))
     }
 
-    /// The window as one of the two copies of the header has it, whether or not the file still has
-    /// all of it. Nothing is written. `None` when that copy is damaged.
+    /// The window that one of the two copies of the header describes, whether or not the file still
+    /// has all of it. Nothing is written. `None` when that copy is damaged.
     pub(super) fn open_copy(
         storage: Arc<dyn Storage>,
         offset: u64,
@@ -231,13 +236,13 @@ impl Window {
         Ok(Some(Self::with(storage, offset, Arc::default(), durable, available, Mode::Frozen)))
     }
 
-    /// Which state of the B-tree this is; greater is newer.
+    /// The sequence number of this state of the B-tree. Greater is newer.
     pub(super) fn sequence(&self) -> u64 {
         self.inner.header.lock().durable.copy.sequence
     }
 
-    /// A window on the same storage, from what was durable when this one ended. This one answers
-    /// nothing any more.
+    /// Ends this window, and returns another one on the same storage, which continues with what is
+    /// durable.
     pub(super) fn succeed(&self, mode: Mode) -> io::Result<Window> {
         let durable = self.end();
         let inner = &self.inner;
@@ -249,15 +254,15 @@ impl Window {
     fn with(
         storage: Arc<dyn Storage>,
         offset: u64,
-        gauges: Arc<Gauges>,
-        durable: Durable,
+        gauges: Arc<WindowGauges>,
+        durable: DurableHeader,
         physical: u64,
         mode: Mode,
     ) -> Window {
         let (len, present) = (durable.copy.len, durable.copy.present);
-        let header = Header { pending: durable.copy.header, dirty: false, durable, physical };
+        let header = HeaderState { pending: durable.copy.header, dirty: false, durable, physical };
         Window {
-            inner: Arc::new(Inner {
+            inner: Arc::new(WindowState {
                 checksums: Checksums::new(storage.clone(), offset),
                 storage,
                 offset,
@@ -268,7 +273,7 @@ impl Window {
                 header: Mutex::new(header),
                 life: AtomicU8::new(LIVE),
                 writes: RwLock::new(()),
-                strict: Mutex::new(Strict::Everyone),
+                strict: Mutex::new(DamagePolicy::AllFail),
                 turn: RwLock::new(()),
                 tainted: AtomicBool::new(false),
                 damage: Mutex::default(),
@@ -277,44 +282,44 @@ impl Window {
         }
     }
 
-    /// redb is open; the first view of it may be made.
+    /// redb is open. The first view of it may be made.
     pub(super) fn admit_first_view(&self) {
-        *self.inner.strict.lock() = Strict::Roots;
+        *self.inner.strict.lock() = DamagePolicy::Roots;
     }
 
-    /// From now on readers may be here: a damaged block fails only those who read it.
+    /// From now on there may be readers: a damaged block fails only the reads that need it.
     pub(super) fn admit_readers(&self) {
-        *self.inner.strict.lock() = Strict::Nobody;
+        *self.inner.strict.lock() = DamagePolicy::NoneFails;
     }
 
-    /// The writer's turn of this thread. Readers that meet damage wait until it ends.
-    pub(super) fn take_turn(&self) -> HeaderTurn<'_> {
+    /// Begins the writer's turn of this thread. Readers that find damage wait until it ends.
+    pub(super) fn take_turn(&self) -> WriterTurn<'_> {
         let turn = self.inner.turn.write();
-        *self.inner.strict.lock() = Strict::Thread(std::thread::current().id());
-        HeaderTurn { window: self, _turn: turn }
+        *self.inner.strict.lock() = DamagePolicy::ThreadFails(std::thread::current().id());
+        WriterTurn { window: self, _turn: turn }
     }
 
-    /// Nothing is written through this window any more; reads go on.
+    /// Ends writing through this window. Reads continue.
     pub(super) fn seal(&self) {
         self.inner.life.fetch_max(SEALED, Ordering::SeqCst);
         drop(self.inner.writes.write());
     }
 
-    /// Nothing goes through this window any more. Returns what is durable.
-    fn end(&self) -> Durable {
+    /// Ends reading and writing through this window. Returns what is durable.
+    fn end(&self) -> DurableHeader {
         self.inner.life.store(DEAD, Ordering::SeqCst);
         drop(self.inner.writes.write());
         let newest = self.inner.gauges.durable.lock().clone();
         newest.unwrap_or_else(|| self.inner.header.lock().durable.clone())
     }
 
-    /// Whether redb may go on writing through this window.
+    /// Whether redb may write through this window.
     pub(super) fn accepts_writes(&self) -> bool {
         self.inner.check_writable().is_ok() && !self.is_tainted()
     }
 
-    /// Whether a reader was given a page that stands for a damaged block. Such a page may be in
-    /// redb's cache.
+    /// Whether a reader got a page that stands for a damaged block. Such a page may be in redb's
+    /// cache.
     pub(super) fn is_tainted(&self) -> bool {
         self.inner.tainted.load(Ordering::SeqCst)
     }
@@ -324,7 +329,7 @@ impl Window {
         self.inner.len.load(Ordering::Acquire)
     }
 
-    /// How many of those bytes the file has room for.
+    /// How many of those bytes the file has space for.
     pub(super) fn present_len(&self) -> u64 {
         self.inner.present()
     }
@@ -334,8 +339,8 @@ impl Window {
         self.inner.header.lock().pending
     }
 
-    /// Reads whole blocks from logical block 1 on, past redb and its cache. A damaged block fails
-    /// this read alone.
+    /// Reads whole blocks from logical block 1 on, without redb and its cache. A damaged block fails
+    /// only this read.
     pub(super) fn read_blocks(&self, first: u64, out: &mut [u8]) -> Result<()> {
         let inner = &self.inner;
         inner
@@ -351,21 +356,21 @@ impl Window {
         }
     }
 
-    /// What its blocks are checked with: the storage, where the window begins in it, and the
+    /// What a check of its blocks needs: the storage, the offset of the window in it, and the
     /// checksums.
     pub(super) fn parts(&self) -> (&dyn Storage, u64, &Checksums) {
         let inner = &self.inner;
         (inner.storage.as_ref(), inner.offset, &inner.checksums)
     }
 
-    /// Where a logical block lies, in words.
+    /// The location of a logical block, for error messages.
     pub(super) fn location(&self, block: u64) -> String {
         self.inner.location(block)
     }
 
-    /// Gives the room past the first `to` bytes of redb's storage back to the file system, except
-    /// what was written and not flushed yet. Nothing that a commit or a snapshot refers to may lie
-    /// there. Returns how much is left.
+    /// Returns the space beyond the first `to` bytes of redb's storage to the file system, except
+    /// blocks that are not flushed yet. No commit or snapshot may refer to it. Returns the length
+    /// that remains.
     pub(super) fn trim(&self, to: u64) -> io::Result<u64> {
         let inner = &self.inner;
         let _writing = inner.writes.read();
@@ -380,7 +385,7 @@ impl Window {
         Ok(inner.present())
     }
 
-    /// The blocks found damaged so far, in words, or `None`.
+    /// The blocks found damaged so far, for error messages, or `None`.
     pub(super) fn damage(&self) -> Option<(String, String)> {
         let damage = self.inner.damage.lock();
         let places: Vec<_> = damage.keys().map(|&block| self.inner.location(block)).collect();
@@ -389,231 +394,31 @@ impl Window {
     }
 }
 
-/// The two copies of the header, of which each may be damaged.
-fn read_copies(storage: &dyn Storage, offset: u64) -> io::Result<Vec<Option<Durable>>> {
+/// The two copies of the header. `None` for a damaged one.
+fn read_copies(storage: &dyn Storage, offset: u64) -> io::Result<Vec<Option<DurableHeader>>> {
     let read = |slot| {
         let mut block = vec![0; BLOCK_SIZE];
         storage
             .read_at(offset + copy_position(slot), &mut block)
             .map_err(|error| in_context("reading the header of the B-tree", error))?;
-        Ok(HeaderCopy::decode(&block).map(|copy| Durable { copy, slot }))
+        Ok(HeaderCopy::decode(&block).map(|copy| DurableHeader { copy, slot }))
     };
     (0..2).map(read).collect()
 }
 
-/// The writer's turn; ends when dropped.
-pub(super) struct HeaderTurn<'a> {
+/// The writer's turn. It ends when this is dropped.
+pub(super) struct WriterTurn<'a> {
     window: &'a Window,
     _turn: RwLockWriteGuard<'a, ()>,
 }
 
-impl Drop for HeaderTurn<'_> {
+impl Drop for WriterTurn<'_> {
     fn drop(&mut self) {
         self.window.admit_readers();
     }
 }
 
-impl StorageBackend for Window {
-    fn len(&self) -> io::Result<u64> {
-        self.inner.check_readable()?;
-        Ok(self.data_len())
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let inner = &self.inner;
-        inner.check_readable()?;
-        inner.check_range(offset, out.len())?;
-        let (front, rest) = split_block_zero(offset, out.len());
-        let (front_out, rest_out) = out.split_at_mut(front);
-        if !front_out.is_empty() {
-            let header = inner.header.lock();
-            let kept = header.pending.iter().copied().chain(std::iter::repeat(0));
-            for (to, from) in front_out.iter_mut().zip(kept.skip(to_usize(offset))) {
-                *to = from;
-            }
-        }
-        if rest_out.is_empty() {
-            return Ok(());
-        }
-        let result = match inner.read_data(rest, rest_out) {
-            Ok(()) => Ok(()),
-            Err(ReadFault::Io(error)) => Err(error),
-            Err(ReadFault::Damaged { block, detail }) => {
-                inner.answer_damage(rest, rest_out, block, detail)
-            }
-        };
-        // A page that was read while another window took over may have been overwritten by it.
-        result.and_then(|()| inner.check_readable())
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        let inner = &self.inner;
-        let _writing = inner.writes.read();
-        inner.check_writable()?;
-        if !len.is_multiple_of(BLOCK) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "a length that is not in whole blocks",
-            ));
-        }
-        let mut state = inner.header.lock();
-        let current = self.data_len();
-        match len.cmp(&current) {
-            std::cmp::Ordering::Greater => {
-                // The file follows when something is written there.
-                state.dirty = true;
-                inner.len.store(len, Ordering::Release);
-                Ok(())
-            }
-            std::cmp::Ordering::Less => inner.cut(&mut state, len, len.min(inner.present())),
-            std::cmp::Ordering::Equal => Ok(()),
-        }
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        let inner = &self.inner;
-        if inner.mode == Mode::Frozen {
-            return inner.check_readable();
-        }
-        let _writing = inner.writes.read();
-        inner.check_writable()?;
-        if self.is_tainted() {
-            return Err(io::Error::other(
-                "the B-tree must be reopened after damage before it is written",
-            ));
-        }
-        let mut state = inner.header.lock();
-        let written = inner
-            .checksums
-            .write_dirty()
-            .map_err(|error| in_context("writing the checksums of the B-tree", error))?;
-        inner.gauges.written.fetch_add(written, Ordering::Relaxed);
-        if state.dirty {
-            if inner.mode == Mode::Compacting {
-                inner.flush_storage()?;
-            }
-            let (header, len, present) = (state.pending, self.data_len(), inner.present());
-            inner.write_header(&mut state, header, len, present)?;
-            state.dirty = false;
-        } else {
-            inner.flush_storage()?;
-        }
-        inner.unflushed_end.store(0, Ordering::Release);
-        Ok(())
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let inner = &self.inner;
-        let _writing = inner.writes.read();
-        let (front, rest) = split_block_zero(offset, data.len());
-        let (front_data, rest_data) = data.split_at(front);
-        if inner.mode != Mode::Frozen || !rest_data.is_empty() {
-            inner.check_writable()?;
-        }
-        inner.check_range(offset, data.len())?;
-        if !front_data.is_empty() {
-            let skip = to_usize(offset);
-            let (kept, lost) =
-                front_data.split_at(front_data.len().min(HEADER_LEN.saturating_sub(skip)));
-            if lost.iter().any(|&byte| byte != 0) {
-                return Err(io::Error::new(
-                    io::ErrorKind::Unsupported,
-                    format!("redb's header takes more than {HEADER_LEN} bytes"),
-                ));
-            }
-            let mut header = inner.header.lock();
-            for (to, from) in header.pending.iter_mut().skip(skip).zip(kept) {
-                *to = *from;
-            }
-            if let Mode::Creating { region_blocks } = inner.mode
-                && let Some(place) = header.pending.get_mut(REGION_BLOCKS)
-            {
-                place.copy_from_slice(&region_blocks.to_le_bytes());
-            }
-            header.dirty = true;
-        }
-        if rest_data.is_empty() {
-            return Ok(());
-        }
-        if rest.is_multiple_of(BLOCK) && rest_data.len().is_multiple_of(BLOCK_SIZE) {
-            return inner.write_blocks(rest / BLOCK, rest_data);
-        }
-        let skip = to_usize(rest % BLOCK);
-        let mut blocks = vec![0; (skip + rest_data.len()).next_multiple_of(BLOCK_SIZE)];
-        match inner.read_blocks(rest / BLOCK, &mut blocks) {
-            Ok(()) => {}
-            Err(ReadFault::Io(error)) => return Err(error),
-            Err(ReadFault::Damaged { block, detail }) => {
-                return Err(corrupted(inner.location(block), &detail));
-            }
-        }
-        for (to, from) in blocks.iter_mut().skip(skip).zip(rest_data) {
-            *to = *from;
-        }
-        inner.write_blocks(rest / BLOCK, &blocks)
-    }
-
-    // The room holds the lock on the whole file for as long as this window exists, so every lock is
-    // granted.
-
-    fn try_lock_range(
-        &self,
-        _start: Bound<u64>,
-        _end: Bound<u64>,
-    ) -> std::result::Result<bool, BackendError> {
-        Ok(true)
-    }
-
-    fn try_lock_shared_range(
-        &self,
-        _start: Bound<u64>,
-        _end: Bound<u64>,
-    ) -> std::result::Result<bool, BackendError> {
-        Ok(true)
-    }
-
-    fn lock_range(
-        &self,
-        _start: Bound<u64>,
-        _end: Bound<u64>,
-    ) -> std::result::Result<(), BackendError> {
-        Ok(())
-    }
-
-    fn lock_shared_range(
-        &self,
-        _start: Bound<u64>,
-        _end: Bound<u64>,
-    ) -> std::result::Result<(), BackendError> {
-        Ok(())
-    }
-
-    fn unlock_range(
-        &self,
-        _start: Bound<u64>,
-        _end: Bound<u64>,
-    ) -> std::result::Result<(), BackendError> {
-        Ok(())
-    }
-
-    fn query_lock_range(
-        &self,
-        _start: Bound<u64>,
-        _end: Bound<u64>,
-    ) -> std::result::Result<bool, BackendError> {
-        Ok(false)
-    }
-}
-
-/// Of `len` bytes at `offset`: how many lie in block 0, and where the rest begins.
-fn split_block_zero(offset: u64, len: usize) -> (usize, u64) {
-    if offset >= BLOCK {
-        return (0, offset);
-    }
-    (len.min(to_usize(BLOCK - offset)), BLOCK)
-}
-
-/// A system error that carries this crate's own, so that it can be had back from redb's.
+/// A system error that carries this crate's own error, so that it can be extracted from redb's.
 fn in_context(context: &str, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), Error::io(context, error))
 }
@@ -631,6 +436,7 @@ fn corrupted(location: String, detail: &str) -> io::Error {
 mod tests {
     use super::super::testing::TestStorage;
     use super::*;
+    use redb::StorageBackend;
 
     fn create() -> (Arc<TestStorage>, Window) {
         let storage = TestStorage::with(vec![]);
@@ -646,10 +452,10 @@ mod tests {
     }
 
     #[test]
-    fn reads_and_writes_need_not_keep_to_blocks() {
+    fn reads_and_writes_need_not_be_aligned_to_blocks() {
         let (storage, window) = create();
         let data: Vec<u8> = (0..300).map(|i| (i % 251) as u8 + 1).collect();
-        // Inside a block, over the edge of a group, inside the header, and from there into the
+        // Inside a block, across the end of a group, inside the header, and from there into the
         // first data block.
         for offset in [5 * BLOCK + 10, 1025 * BLOCK - 100, 100] {
             window.write(offset, &data).unwrap();
@@ -671,12 +477,12 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_past_the_durable_length_is_empty_when_the_window_grows_again() {
+    fn blocks_beyond_the_durable_length_are_zero_after_the_window_grows_again() {
         let (storage, window) = create();
         window.sync_data().unwrap();
         window.set_len(1050 * BLOCK).unwrap();
         window.write(1040 * BLOCK, &[7; BLOCK_SIZE]).unwrap();
-        // A crash that lost the header keeps the longer file, the block in it and its checksum.
+        // A crash that loses the header keeps the longer file, the block in it and its checksum.
         window.inner.checksums.write_dirty().unwrap();
         let reopened = Window::open(storage, 0, Arc::default(), Mode::Writable).unwrap();
         assert_eq!(StorageBackend::len(&reopened).unwrap(), 1030 * BLOCK);
@@ -685,7 +491,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_cut_off_is_empty_when_the_window_grows_again() {
+    fn blocks_that_were_cut_off_are_zero_after_the_window_grows_again() {
         let (_, window) = create();
         window.write(1028 * BLOCK, &[7; BLOCK_SIZE]).unwrap();
         window.sync_data().unwrap();

@@ -450,3 +450,24 @@ fn the_root_of_the_crate_has_about_a_dozen_names() {
         assert!(!names.iter().any(|name| name == foreign), "`{foreign}` is what others import");
     }
 }
+
+/// The B-tree reads redb's private pages and writes one field of its header. The tests in
+/// src/btree/redb_layout_tests.rs say that the linked version has the format that it assumes; this
+/// one says that no other version is ever linked.
+#[test]
+fn redb_is_pinned_to_the_version_whose_layout_is_tested() {
+    let package = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let tests = fs::read_to_string(root().join("btree/redb_layout_tests.rs")).unwrap();
+    let pinned = tests.split("const PINNED: &str = \"").nth(1).unwrap().split('"').next().unwrap();
+    let manifest = fs::read_to_string(package.join("Cargo.toml")).unwrap();
+    assert!(
+        manifest.contains(&format!("\"={pinned}\"")),
+        "Cargo.toml must pin redb to \"={pinned}\", the version of src/btree/redb_layout_tests.rs"
+    );
+    let lock = fs::read_to_string(package.join("Cargo.lock")).unwrap();
+    let locked = lock.split("[[package]]").find(|entry| entry.contains("name = \"redb\"\n"));
+    assert!(
+        locked.is_some_and(|entry| entry.contains(&format!("version = \"{pinned}\"\n"))),
+        "Cargo.lock must have redb {pinned}: {locked:?}"
+    );
+}

@@ -1,13 +1,13 @@
-//! Compaction gives back what is free, loses nothing, and never makes the file longer.
+//! Compaction returns free space, loses nothing, and never makes the file longer.
 
 use super::super::layout::physical_len;
 use super::super::testing::{Survival, TestStorage, crash};
-use super::super::tests::{CACHE, Changes, OFFSET, Rows, all_rows, apply, create, open};
+use super::super::tests::{BtreeChanges, CACHE, OFFSET, RowMap, all_rows, apply, create, open};
 use super::*;
 use crate::stores::schema::catalogue;
 
-/// Rows under keys in no order, in several tables, some of them of many blocks.
-fn scattered(count: usize, seed: u64) -> Rows {
+/// RowMap under keys in no order, in several tables, some of them of many blocks.
+fn scattered(count: usize, seed: u64) -> RowMap {
     let mut random = fastrand::Rng::with_seed(seed);
     (0..count)
         .map(|index| {
@@ -18,8 +18,14 @@ fn scattered(count: usize, seed: u64) -> Rows {
         .collect()
 }
 
-/// Applies changes a part at a time, in no order, as checkpoints do.
-fn apply_scattered(btree: &Btree, lsn: &mut u64, changes: &Changes, per_apply: usize, seed: u64) {
+/// Applies changes in parts and in random order, as checkpoints do.
+fn apply_scattered(
+    btree: &Btree,
+    lsn: &mut u64,
+    changes: &BtreeChanges,
+    per_apply: usize,
+    seed: u64,
+) {
     let mut order: Vec<_> = changes.iter().collect();
     fastrand::Rng::with_seed(seed).shuffle(&mut order);
     for part in order.chunks(per_apply) {
@@ -29,7 +35,7 @@ fn apply_scattered(btree: &Btree, lsn: &mut u64, changes: &Changes, per_apply: u
     }
 }
 
-/// Compacts to the end. The file never becomes longer on the way.
+/// Compacts to the end. The file never becomes longer meanwhile.
 fn compact(btree: &Btree, storage: &TestStorage) -> Space {
     let mut space = btree.space().unwrap();
     let len = storage.bytes().len();
@@ -48,14 +54,14 @@ fn compact(btree: &Btree, storage: &TestStorage) -> Space {
     }
 }
 
-/// A base in which one row of `keep_each` was kept of `count`, and these rows.
-fn churned(count: usize, keep_each: usize, seed: u64) -> (Arc<TestStorage>, Btree, Rows) {
+/// A B-tree that kept one of every `keep_each` of `count` rows, and the kept rows.
+fn churned(count: usize, keep_each: usize, seed: u64) -> (Arc<TestStorage>, Btree, RowMap) {
     let (storage, btree) = create();
     let mut lsn = 0;
     let mut rows = scattered(count, seed);
     let puts = super::super::tests::puts(&rows);
     apply_scattered(&btree, &mut lsn, &puts, count / 7, seed);
-    let mut gone = Changes::new();
+    let mut gone = BtreeChanges::new();
     let mut index = 0;
     rows.retain(|key, _| {
         index += 1;
@@ -69,7 +75,7 @@ fn churned(count: usize, keep_each: usize, seed: u64) -> (Arc<TestStorage>, Btre
 }
 
 #[test]
-fn what_is_free_is_given_back_and_every_row_stays() {
+fn free_space_is_returned_and_every_row_stays() {
     for (count, keep_each) in [(100_000, 20), (100_000, 7), (60_000, 2), (50_000, 400), (3_000, 3)]
     {
         let (storage, btree, rows) = churned(count, keep_each, count as u64 + keep_each as u64);
@@ -92,7 +98,7 @@ fn what_is_free_is_given_back_and_every_row_stays() {
 }
 
 #[test]
-fn rows_that_change_meanwhile_are_as_they_were_changed() {
+fn rows_that_change_during_a_compaction_keep_their_changes() {
     let (storage, btree, mut rows) = churned(60_000, 5, 3);
     let mut random = fastrand::Rng::with_seed(9);
     let mut lsn = btree.view().lsn();
@@ -102,7 +108,7 @@ fn rows_that_change_meanwhile_are_as_they_were_changed() {
             break;
         }
         while plan.len() > 0 {
-            let mut changes = Changes::new();
+            let mut changes = BtreeChanges::new();
             for key in rows.keys() {
                 if random.u32(..200) == 0 {
                     changes
@@ -131,7 +137,7 @@ fn rows_that_change_meanwhile_are_as_they_were_changed() {
 }
 
 #[test]
-fn a_view_shows_what_it_did_while_pages_move_and_nothing_is_cut_under_it() {
+fn a_view_does_not_change_while_pages_move_and_its_pages_are_not_cut_off() {
     let (storage, btree, rows) = churned(60_000, 6, 4);
     let view = btree.view();
     for _ in 0..4 {
@@ -146,7 +152,7 @@ fn a_view_shows_what_it_did_while_pages_move_and_nothing_is_cut_under_it() {
     drop(view);
     let after = compact(&btree, &storage);
     assert!(after.free_bytes() < after.used_bytes / 4 + (2 << 20));
-    assert!(storage.bytes().len() < len, "the pages of the view lay where it was cut");
+    assert!(storage.bytes().len() < len, "the pages of the view were in the part that was cut");
     assert_eq!(all_rows(&btree.view()).unwrap(), rows);
 }
 
@@ -185,10 +191,10 @@ fn a_crash_anywhere_in_a_step_or_a_cut_leaves_every_row() {
 }
 
 #[test]
-fn a_failure_loses_nothing_and_a_failed_flush_is_said() {
+fn a_failure_loses_nothing_and_a_failed_flush_is_reported() {
     let (storage, btree, rows) = churned(20_000, 5, 6);
     storage.limit(Some(0));
-    // Compaction needs no more room than there is.
+    // Compaction needs no more space than there is.
     let mut plan = btree.plan_compaction().unwrap();
     assert!(plan.len() > 0);
     btree.compact_step(&mut plan).unwrap();
@@ -205,7 +211,7 @@ fn a_failure_loses_nothing_and_a_failed_flush_is_said() {
 }
 
 #[test]
-fn a_trim_whose_flush_fails_says_so() {
+fn a_trim_whose_flush_fails_reports_it() {
     let (storage, btree, rows) = churned(20_000, 5, 8);
     let mut plan = btree.plan_compaction().unwrap();
     while plan.len() > 0 {
@@ -214,7 +220,7 @@ fn a_trim_whose_flush_fails_says_so() {
     storage.fail_syncs();
     assert!(btree.trim().unwrap_err().flush_failed);
     assert_eq!(all_rows(&btree.view()).unwrap(), rows);
-    assert!(apply(&btree, 99_999, &Changes::new()).unwrap_err().flush_failed);
+    assert!(apply(&btree, 99_999, &BtreeChanges::new()).unwrap_err().flush_failed);
 }
 
 #[test]
@@ -224,24 +230,24 @@ fn a_region_holds_the_largest_row() {
     assert_eq!(region_blocks((2 << 20) - 64), 512);
     assert_eq!(region_blocks(8 << 20), 4096);
     assert_eq!(region_blocks(u64::MAX), 1 << 20);
-    // A row as large as was said is stored, and the next one larger than a region is refused
-    // without harm.
+    // A row of the given size is stored. One that is larger than a region is refused, and does no
+    // harm.
     let storage = TestStorage::with(vec![0; OFFSET as usize]);
     let btree = Btree::create(storage.clone(), OFFSET, CACHE, catalogue(), 4 << 20).unwrap();
-    let largest = Rows::from([((Table::HANDOFF, vec![1]), vec![7; (4 << 20) - 1])]);
+    let largest = RowMap::from([((Table::HANDOFF, vec![1]), vec![7; (4 << 20) - 1])]);
     apply(&btree, 1, &super::super::tests::puts(&largest)).unwrap();
     assert_eq!(all_rows(&btree.view()).unwrap(), largest);
 }
 
-/// A base whose regions are so large that moving pages between them gives little back.
-fn churned_in_large_regions(count: usize, keep_each: usize) -> (Arc<TestStorage>, Btree, Rows) {
+/// A B-tree with regions so large that moving pages between them returns little space.
+fn churned_in_large_regions(count: usize, keep_each: usize) -> (Arc<TestStorage>, Btree, RowMap) {
     let storage = TestStorage::with(vec![0; OFFSET as usize]);
     let btree = Btree::create(storage.clone(), OFFSET, CACHE, catalogue(), 7 << 20).unwrap();
     let mut lsn = 0;
     let mut rows = scattered(count, 1);
     apply_scattered(&btree, &mut lsn, &super::super::tests::puts(&rows), count / 7, 1);
     let mut index = 0;
-    let mut gone = Changes::new();
+    let mut gone = BtreeChanges::new();
     rows.retain(|key, _| {
         index += 1;
         if index % keep_each != 0 {
@@ -254,10 +260,10 @@ fn churned_in_large_regions(count: usize, keep_each: usize) -> (Arc<TestStorage>
 }
 
 #[test]
-fn few_pages_are_moved_together_whole_and_readers_go_on() {
+fn redbs_own_compaction_moves_few_pages_and_readers_continue() {
     let (storage, btree, rows) = churned_in_large_regions(30_000, 20);
     let lsn = btree.view().lsn();
-    // A view of before keeps it from happening, because what it shows could be overwritten.
+    // An older view prevents it, because its pages could be overwritten.
     let older = btree.view();
     btree.compact_step(&mut Plan::default()).unwrap();
     assert!(btree.compact_whole().unwrap().is_none());
@@ -275,7 +281,7 @@ fn few_pages_are_moved_together_whole_and_readers_go_on() {
     let space = btree.trim().unwrap();
     assert!(space.free_bytes() <= 32 * BLOCK_SIZE as u64, "{space:?}");
     assert_eq!(btree.view().lsn(), lsn);
-    apply(&btree, lsn + 1, &Changes::new()).unwrap();
+    apply(&btree, lsn + 1, &BtreeChanges::new()).unwrap();
     drop(btree);
     assert_eq!(all_rows(&open(storage.bytes()).unwrap().view()).unwrap(), rows);
 }
@@ -295,15 +301,15 @@ fn a_crash_while_all_pages_move_leaves_every_row() {
                 .unwrap_or_else(|error| panic!("after step {end} with {survival:?}: {error}"));
             assert_eq!(left.view().lsn(), lsn);
             assert_eq!(all_rows(&left.view()).unwrap(), rows, "after step {end} with {survival:?}");
-            apply(&left, lsn + 1, &Changes::new()).unwrap();
+            apply(&left, lsn + 1, &BtreeChanges::new()).unwrap();
         }
     }
 }
 
 #[test]
-fn a_flush_that_fails_while_all_pages_move_is_said_and_reads_go_on() {
+fn a_flush_that_fails_while_all_pages_move_is_reported_and_reads_continue() {
     let mut succeed = 0;
-    // The last flushes are those of redb as it closes, of which it tells nobody.
+    // The last flushes are those of redb as it closes, whose failure it does not report.
     loop {
         let (storage, btree, rows) = churned_in_large_regions(1_500, 4);
         let reader = btree.view();
@@ -313,10 +319,10 @@ fn a_flush_that_fails_while_all_pages_move_is_said_and_reads_go_on() {
             compacted.unwrap().unwrap();
             break;
         }
-        assert!(compacted.unwrap_err().flush_failed, "flush {succeed} failed and nobody was told");
+        assert!(compacted.unwrap_err().flush_failed, "flush {succeed} failed and was not reported");
         assert_eq!(all_rows(&reader).unwrap(), rows);
         assert_eq!(all_rows(&btree.view()).unwrap(), rows);
-        assert!(apply(&btree, 99_999, &Changes::new()).unwrap_err().flush_failed);
+        assert!(apply(&btree, 99_999, &BtreeChanges::new()).unwrap_err().flush_failed);
         succeed += 1;
     }
     assert!(succeed > 10, "{succeed}");

@@ -1,6 +1,6 @@
-//! What is read here is what redb reads, and what is lost is said.
+//! What is read here is what redb reads, and what is lost is reported.
 
-use super::super::tests::{OFFSET, Rows, all_rows, apply, create, puts, some_rows};
+use super::super::tests::{OFFSET, RowMap, all_rows, apply, create, puts, some_rows};
 use super::*;
 use crate::btree::testing::TestStorage;
 use crate::stores::schema::catalogue;
@@ -30,8 +30,8 @@ fn tables(pages: &Pages<'_>) -> Vec<(Table, TableRoot)> {
     tables.unwrap().into_iter().filter_map(named).collect()
 }
 
-fn rows_of(pages: &Pages<'_>) -> Rows {
-    let mut rows = Rows::new();
+fn rows_of(pages: &Pages<'_>) -> RowMap {
+    let mut rows = RowMap::new();
     for (table, root) in tables(pages) {
         let before = rows.len();
         pages
@@ -52,14 +52,14 @@ fn rows_of(pages: &Pages<'_>) -> Rows {
 fn the_rows_are_those_that_redb_has() {
     let (storage, btree) = create();
     let mut random = fastrand::Rng::with_seed(7);
-    let mut expected = Rows::new();
+    let mut expected = RowMap::new();
     for lsn in 1..12 {
         let mut changes = puts(&some_rows(400, 1 + random.usize(..600), lsn as u8));
         changes.retain(|_, _| random.u8(..3) > 0);
         for value in changes.values_mut().filter(|_| random.u8(..3) == 0) {
             *value = None;
         }
-        // Values of many pages, long keys, and a key of no bytes.
+        // Values of many pages, long keys, and an empty key.
         changes.insert(
             (Table::HANDOFF, vec![b'k'; random.usize(..70_000)]),
             Some(vec![3; random.usize(..300_000)]),
@@ -80,7 +80,7 @@ fn the_rows_are_those_that_redb_has() {
 }
 
 /// Every page of every table, ours and redb's own.
-fn places(pages: &Pages<'_>, depth: Depth) -> BTreeSet<Place> {
+fn places(pages: &Pages<'_>, depth: Depth) -> BTreeSet<PageSpan> {
     let mut places = BTreeSet::new();
     for of in [Tables::User, Tables::System] {
         let mut note = |visit: Visit<'_>| {
@@ -114,7 +114,7 @@ fn the_numbers_of_the_leaves_are_known_without_reading_them() {
 }
 
 #[test]
-fn what_is_behind_a_damaged_block_is_lost_and_nothing_else() {
+fn only_what_is_below_a_damaged_block_is_lost() {
     let (storage, btree) = create();
     let expected = some_rows(3000, 100, 1);
     apply(&btree, 1, &puts(&expected)).unwrap();
@@ -180,7 +180,7 @@ fn what_is_behind_a_damaged_block_is_lost_and_nothing_else() {
 }
 
 #[test]
-fn a_file_that_was_cut_still_shows_what_is_left_of_it() {
+fn a_file_that_was_cut_off_still_shows_what_remains() {
     let (storage, btree) = create();
     let expected = some_rows(3000, 100, 1);
     apply(&btree, 1, &puts(&expected)).unwrap();
@@ -217,7 +217,7 @@ fn a_file_that_was_cut_still_shows_what_is_left_of_it() {
 }
 
 #[test]
-fn any_bytes_are_a_page_or_none() {
+fn any_bytes_are_a_page_or_no_page() {
     let mut random = fastrand::Rng::with_seed(3);
     for _ in 0..20_000 {
         let len = random.usize(..400);

@@ -1,19 +1,20 @@
-//! Reading, writing and resizing the blocks behind the window.
+//! Reading, writing and resizing the blocks of the window.
 //!
 //! # Damage
-//! redb refuses everything after a read that failed. So that one damaged block does not take the
-//! intact ones with it, a reader that meets it is given, instead of an error, a page that says of
-//! itself to be damaged: an inner node whose only child cannot exist, at which redb answers
-//! `Corrupted` without failing the storage. The writer must never build on such a page: it is given
-//! the error, and the reader waits until the writer is done, and the window then accepts no flush
-//! any more ([`Window::is_tainted`](super::Window::is_tainted)).
+//! redb refuses every call after a read that failed. So that one damaged block does not make the
+//! intact ones unreadable, a reader of it gets, instead of an error, a page that redb rejects: a
+//! branch whose only child cannot exist. redb then returns `Corrupted` without failing the storage.
+//! The writer must never build on such a page: it gets the error. A reader waits until the writer
+//! is done, and then the window accepts no flush any more
+//! ([`Window::is_tainted`](super::Window::is_tainted)).
 
 use super::super::layout::{
-    BLOCK, HEADER_LEN, HeaderCopy, copy_position, data_position, physical_len, place, to_usize,
+    BLOCK, HEADER_LEN, HeaderCopy, copy_position, data_position, group_and_index, physical_len,
+    to_usize,
 };
 use super::{
-    DEAD, Durable, GROWTH_DIVISOR, Header, Inner, LIVE, MAX_DAMAGE_NOTED, MIN_GROWTH, Mode, Strict,
-    corrupted, in_context,
+    DEAD, DamagePolicy, DurableHeader, GROWTH_DIVISOR, HeaderState, LIVE, MAX_DAMAGE_NOTED,
+    MIN_GROWTH, Mode, WindowState, corrupted, in_context,
 };
 use crate::limits::BLOCK_SIZE;
 use std::io;
@@ -31,12 +32,12 @@ impl From<io::Error> for ReadFault {
     }
 }
 
-impl Inner {
+impl WindowState {
     pub(super) fn location(&self, block: u64) -> String {
         format!("B-tree block {block} (file offset {})", self.offset + data_position(block))
     }
 
-    /// The part of redb's storage that the file has room for.
+    /// How many bytes of redb's storage the file has space for.
     pub(super) fn present(&self) -> u64 {
         self.present.load(Ordering::Acquire)
     }
@@ -53,7 +54,7 @@ impl Inner {
             (LIVE, Mode::Writable | Mode::Creating { .. } | Mode::Compacting) => Ok(()),
             _ => Err(io::Error::new(
                 io::ErrorKind::BrokenPipe,
-                "the B-tree takes no writes any more",
+                "the B-tree accepts no writes any more",
             )),
         }
     }
@@ -62,7 +63,7 @@ impl Inner {
         let end = offset.checked_add(len as u64);
         let limit = self.len.load(Ordering::Acquire);
         if end.is_none_or(|end| end > limit) {
-            let detail = format!("{len} bytes at {offset} are past its end at {limit}");
+            let detail = format!("{len} bytes at {offset} are beyond its end at {limit}");
             return Err(corrupted("B-tree".to_owned(), &detail));
         }
         Ok(())
@@ -75,7 +76,7 @@ impl Inner {
             let present = self.present();
             let in_file = (present / BLOCK).saturating_sub(block);
             if in_file == 0 {
-                // What the file has no room for was never written.
+                // Blocks that the file has no space for were never written.
                 out.fill(0);
                 break;
             }
@@ -90,7 +91,7 @@ impl Inner {
             let checksums = self.checksums.group(group, present)?;
             for data in part.chunks_exact_mut(BLOCK_SIZE) {
                 if checksums.verify(block, data).is_err() {
-                    // Once more, in case the transfer was at fault and not the disk.
+                    // Read again, in case the transfer failed and not the disk.
                     self.storage.read_at(self.offset + data_position(block), data)?;
                     if let Err(detail) = checksums.verify(block, data) {
                         return Err(ReadFault::Damaged { block, detail });
@@ -132,7 +133,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Reads what lies anywhere after block 0, whole blocks or not.
+    /// Reads any bytes after block 0, aligned to blocks or not.
     pub(super) fn read_data(&self, offset: u64, out: &mut [u8]) -> Result<(), ReadFault> {
         if offset.is_multiple_of(BLOCK) && out.len().is_multiple_of(BLOCK_SIZE) {
             return self.read_blocks(offset / BLOCK, out);
@@ -146,7 +147,7 @@ impl Inner {
         Ok(())
     }
 
-    /// What a read of a damaged block answers. See "Damage" in the module's documentation.
+    /// What a read of a damaged block returns. See "Damage" in the module's documentation.
     pub(super) fn answer_damage(
         &self,
         offset: u64,
@@ -162,11 +163,11 @@ impl Inner {
         }
         let strict = *self.strict.lock();
         let whole_page = offset.is_multiple_of(BLOCK) && out.len().is_multiple_of(BLOCK_SIZE);
-        let is_writer = strict == Strict::Thread(std::thread::current().id());
-        if strict == Strict::Everyone || is_writer || !whole_page {
+        let is_writer = strict == DamagePolicy::ThreadFails(std::thread::current().id());
+        if strict == DamagePolicy::AllFail || is_writer || !whole_page {
             return Err(corrupted(self.location(block), &detail));
         }
-        if strict != Strict::Roots {
+        if strict != DamagePolicy::Roots {
             let _no_writer = self.turn.read();
             self.check_readable()?;
             self.tainted.store(true, Ordering::SeqCst);
@@ -182,16 +183,16 @@ impl Inner {
         })
     }
 
-    /// Makes `header` and the lengths durable, with everything that was written before.
+    /// Makes `header` and the lengths durable, with everything written before.
     pub(super) fn write_header(
         &self,
-        state: &mut Header,
+        state: &mut HeaderState,
         header: [u8; HEADER_LEN],
         len: u64,
         present: u64,
     ) -> io::Result<()> {
         if present > state.durable.copy.present {
-            // A header that survives a crash must not speak of a length that did not.
+            // A header that survives a crash must not name a length that did not.
             self.flush_storage()?;
         }
         let copy = HeaderCopy { sequence: state.durable.copy.sequence + 1, len, present, header };
@@ -200,15 +201,15 @@ impl Inner {
         self.write_storage(self.offset + copy_position(slot), &bytes)?;
         self.flush_storage()?;
         let older = state.durable.slot;
-        state.durable = Durable { copy, slot };
+        state.durable = DurableHeader { copy, slot };
         *self.gauges.durable.lock() = Some(state.durable.clone());
-        // The twin is a precaution against damage. When it cannot be written the header is durable
-        // all the same, and the next one goes over the twin.
+        // The second copy protects against damage. If it cannot be written, the header is durable
+        // anyway, and the next one goes over this copy.
         let _ = self.write_storage(self.offset + copy_position(older), &bytes);
         Ok(())
     }
 
-    /// Sees to it that the file has room for the first `end` bytes of redb's storage.
+    /// Makes sure that the file has space for the first `end` bytes of redb's storage.
     fn make_present(&self, end: u64) -> io::Result<()> {
         let present = self.present();
         if end <= present {
@@ -218,13 +219,13 @@ impl Inner {
         let ahead = MIN_GROWTH.max(present / GROWTH_DIVISOR).next_multiple_of(BLOCK);
         let generous = end.saturating_add(ahead).min(self.len.load(Ordering::Acquire)).max(end);
         match self.extend(&mut state, present, generous) {
-            // The disk may still have what is needed now.
+            // The disk may still have the space that is needed now.
             Err(_) if generous > end => self.extend(&mut state, present, end),
             outcome => outcome,
         }
     }
 
-    fn extend(&self, state: &mut Header, from: u64, to: u64) -> io::Result<()> {
+    fn extend(&self, state: &mut HeaderState, from: u64, to: u64) -> io::Result<()> {
         let context = |error| in_context("growing the B-tree", error);
         if state.physical > physical_len(from) {
             self.storage.set_len(self.offset + physical_len(from)).map_err(context)?;
@@ -232,7 +233,7 @@ impl Inner {
         }
         self.checksums.grow_from(from)?;
         let result = self.storage.set_len(self.offset + physical_len(to)).map_err(context);
-        // A growth that failed may have gone part of the way.
+        // A failed growth may have extended the file in part.
         state.physical = match result {
             Ok(()) => physical_len(to),
             Err(_) => u64::MAX,
@@ -243,16 +244,16 @@ impl Inner {
         Ok(())
     }
 
-    /// Leaves redb's storage with this length, and the file with room for this part of it, which is
-    /// no larger than before. The header that goes with it is the durable one: redb may have begun
-    /// to write another.
-    pub(super) fn cut(&self, state: &mut Header, len: u64, present: u64) -> io::Result<()> {
+    /// Shortens redb's storage to this length, and the file to space for `present` bytes of it, which
+    /// is at most what it had. The header written with it is the durable one, because redb may have
+    /// begun to write another.
+    pub(super) fn cut(&self, state: &mut HeaderState, len: u64, present: u64) -> io::Result<()> {
         self.checksums.shrink_to(present)?;
         self.len.store(len, Ordering::Release);
         self.present.store(present, Ordering::Release);
         let header = state.durable.copy.header;
         self.write_header(state, header, len, present)?;
-        // A file that stays longer is legal, and the next growth cuts it.
+        // A longer file is legal, and the next growth cuts it.
         if state.physical > physical_len(present)
             && self.storage.set_len(self.offset + physical_len(present)).is_ok()
         {
@@ -262,15 +263,15 @@ impl Inner {
     }
 }
 
-/// The group of a block, and how many of the blocks in `len` bytes from it on lie in that group.
+/// The group of a block, and how many of the blocks in `len` bytes from it on are in that group.
 fn run(block: u64, len: usize) -> (u64, usize) {
-    let (group, slot) = place(block);
+    let (group, slot) = group_and_index(block);
     (group, (len / BLOCK_SIZE).min(BLOCK_SIZE / 4 - slot))
 }
 
-/// Writes redb's page for a damaged block: an inner node (type 2) with no keys and one child, whose
-/// page number is of order 31, which redb refuses as corrupted.
-fn write_damaged_page(out: &mut [u8]) {
+/// Writes the page that stands for a damaged block: a branch (type 2) with no keys and one child,
+/// whose page number has order 31, which redb rejects as corrupted.
+pub(in crate::btree) fn write_damaged_page(out: &mut [u8]) {
     const INNER_NODE: u8 = 2;
     const CHILD_NUMBER: std::ops::Range<usize> = 24..32;
     out.fill(0);

@@ -20,7 +20,7 @@ mod rows;
 pub use report::{Finding, VerifyReport};
 pub(crate) use rows::location;
 
-use crate::btree::check::{Checked, Fault, FaultKind, check_tree, check_window, in_use};
+use crate::btree::check::{Checked, FaultKind, WindowFault, check_tree, check_window, in_use};
 use crate::btree::pages::Tree;
 use crate::clock::ManualClock;
 use crate::durability::Durability;
@@ -152,7 +152,7 @@ fn check_base(
 /// Which of the damaged blocks are needed, as `in_use` says; all of them when there are too many to
 /// ask.
 fn trace(
-    faults: &[Fault],
+    faults: &[WindowFault],
     in_use: impl FnOnce(BTreeSet<u64>) -> Result<BTreeSet<u64>>,
 ) -> Result<BTreeSet<u64>> {
     let damaged = faults.iter().filter_map(|fault| match fault.kind {
@@ -168,8 +168,8 @@ fn trace(
     Ok(in_use(damaged).unwrap_or(all))
 }
 
-fn report_faults(faults: Vec<Fault>, needed: &BTreeSet<u64>, report: &mut VerifyReport) {
-    for Fault { offset, kind, detail } in faults {
+fn report_faults(faults: Vec<WindowFault>, needed: &BTreeSet<u64>, report: &mut VerifyReport) {
+    for WindowFault { offset, kind, detail } in faults {
         match kind {
             FaultKind::Whole => report.find(format!("B-tree (file offset {offset})"), detail, SALVAGE),
             FaultKind::HeaderCopy => {
