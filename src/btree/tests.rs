@@ -53,7 +53,7 @@ pub(super) fn all_rows(view: &BtreeView) -> Result<RowMap> {
     Ok(rows)
 }
 
-/// RowMap in a fixed few of the tables, so that what the tests see does not change with the number of
+/// Rows in a fixed few of the tables, so that what the tests see does not change with the number of
 /// tables.
 pub(super) fn some_rows(count: usize, len: usize, fill: u8) -> RowMap {
     (0..count)

@@ -6,7 +6,7 @@ use super::super::tests::{BtreeChanges, CACHE, OFFSET, RowMap, all_rows, apply, 
 use super::*;
 use crate::stores::schema::catalogue;
 
-/// RowMap under keys in no order, in several tables, some of them of many blocks.
+/// Rows with keys in random order, in several tables, some of them of many blocks.
 fn scattered(count: usize, seed: u64) -> RowMap {
     let mut random = fastrand::Rng::with_seed(seed);
     (0..count)
