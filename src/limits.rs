@@ -53,6 +53,22 @@ pub const DEFAULT_JOB_TIMEOUT: Duration = Duration::from_secs(300);
 /// The most rows one page of a listing holds.
 pub const MAX_LIST_LIMIT: usize = 1_000;
 
+/// The most records that
+/// [`list_kind_for_identity`](crate::state::StateStore::list_kind_for_identity) may be limited to.
+pub const MAX_IDENTITY_LIST_LIMIT: usize = 1_000;
+
+/// The most records in one page of
+/// [`scan_kind_for_tenant`](crate::state::StateStore::scan_kind_for_tenant).
+pub const MAX_SCAN_LIMIT: usize = 256;
+
+/// How deep a claim-check state, a cached value or the value of a job may be nested, the outermost
+/// object included.
+///
+/// Writing, reading and dropping a nested value recurse, and an overflow of the stack would end the
+/// whole process. A level takes under 2 KiB of stack in the slowest build, so this many fit twice
+/// into the 2 MiB of a Rust thread.
+pub const MAX_STATE_DEPTH: usize = 512;
+
 /// How many changes are kept for a watcher that does not take them in time, unless its filter says
 /// otherwise: about a megabyte with short keys, and several commit groups of the busiest room.
 pub const DEFAULT_WATCH_BUFFER: usize = 8_192;
@@ -122,7 +138,8 @@ mod tests {
             Bytes: BLOCK_SIZE MAX_KEY_LEN DEFAULT_LOG_CAPACITY MIN_LOG_CAPACITY
                 LONGEST_KEYS_LOG_CAPACITY MAX_LOG_CAPACITY DEFAULT_CACHE_SIZE
                 DEFAULT_MAX_STATE_BYTES DEFAULT_MAX_ENTRY_BYTES;
-            Count: MAX_LIST_LIMIT DEFAULT_WATCH_BUFFER;
+            Count: MAX_LIST_LIMIT MAX_IDENTITY_LIST_LIMIT MAX_SCAN_LIMIT MAX_STATE_DEPTH
+                DEFAULT_WATCH_BUFFER;
             Time: DEFAULT_REPLAY_GRACE DEFAULT_JOB_TIMEOUT MAX_LOG_STALL DEFAULT_SWEEP_INTERVAL;
         };
         let declared =

@@ -20,5 +20,5 @@
 
 pub use crate::stores::handoff::{
     Claim, ClaimId, ClaimIdParseError, Handoff, HandoffEntry as Entry, HandoffStateStore,
-    HandoffStats as Stats, HandoffTx as Tx, JsonObject, MAX_STATE_DEPTH,
+    HandoffStats as Stats, HandoffTx as Tx, JsonObject,
 };

@@ -23,27 +23,37 @@
 //! [`Identity`], [`StateRecord`], [`SlotExpectation`], [`StateConfig`] and [`Page`]. They have
 //! constructors as well, which read better than a literal with every field.
 
+#[doc(no_inline)]
 pub use super::adaptive_rate_limit::{
     AdaptiveConfig, AdaptiveRateLimit, AdaptiveRateLimitStatus, AdaptiveRateLimitStore, Priority,
 };
+#[doc(no_inline)]
 pub use super::cache::{Cache, CacheStore};
+#[doc(no_inline)]
 pub use super::dedupe::{Dedupe, DedupeStore, JobId, Registration};
+#[doc(no_inline)]
 pub use super::form_token::{
     FormTokenRecord, FormTokenStore, FormTokens, LookupKey, TokenConsumeOutcome, TokenSubject,
     classify_token_consume,
 };
+#[doc(no_inline)]
 pub use super::handoff::{Claim, ClaimId, Handoff, HandoffStateStore, JsonObject};
+#[doc(no_inline)]
 pub use super::page::{Cursor, Page};
+#[doc(no_inline)]
 pub use super::rate_limit::{RateLimit, RateLimitConfig, RateLimitStatus, RateLimitStore};
+#[doc(no_inline)]
 pub use super::state::{
     EventId, Identity, ListScope, SlotExpectation, State, StateError, StateRecord, StateStore,
     validate_identity, validate_list_kind, validate_record,
 };
-pub use crate::clock::{Clock, ManualClock, SystemClock};
 #[cfg(any(test, feature = "conformance"))]
+#[doc(no_inline)]
 pub use crate::conformance;
+#[doc(no_inline)]
 pub use crate::drivers::{self, StateConfig};
-pub use crate::durability::Durability;
-pub use crate::error::{Error, Result};
-pub use crate::pending::Pending;
-pub use crate::room::{Builder, Cloakroom, Transaction};
+#[doc(no_inline)]
+pub use crate::{
+    Builder, Cloakroom, Clock, Durability, Error, ManualClock, Pending, Result, SystemClock,
+    Transaction,
+};

@@ -17,7 +17,7 @@
 //! ```
 
 pub use crate::stores::state::{
-    EventId, Identity, ListScope, MAX_IDENTITY_LIST_LIMIT, MAX_SCAN_LIMIT, SlotExpectation, State,
-    StateEntry as Entry, StateError, StateRecord, StateStats as Stats, StateStore, StateTx as Tx,
-    validate_identity, validate_list_kind, validate_record,
+    EventId, Identity, ListScope, SlotExpectation, State, StateEntry as Entry, StateError,
+    StateRecord, StateStats as Stats, StateStore, StateTx as Tx, validate_identity,
+    validate_list_kind, validate_record,
 };

@@ -5,10 +5,10 @@ use TokenConsumeOutcome::{Invalid, Proceed, Replay};
 use cloakroom::form_token::{
     FormTokenRecord, FormTokenStore, LookupKey, TokenConsumeOutcome, TokenSubject,
 };
-use cloakroom::handoff::{Handoff, HandoffStateStore, MAX_STATE_DEPTH};
+use cloakroom::handoff::{Handoff, HandoffStateStore};
 use cloakroom::limits::{
     DEFAULT_MAX_STATE_BYTES, DEFAULT_REPLAY_GRACE, LONGEST_KEYS_LOG_CAPACITY, MAX_KEY_LEN,
-    MAX_LIST_LIMIT,
+    MAX_LIST_LIMIT, MAX_STATE_DEPTH,
 };
 use cloakroom::page::Cursor;
 use cloakroom::{Cloakroom, Error, ManualClock, Result};

@@ -4,7 +4,8 @@
 use super::super::input::Input;
 use crate::form_token::{LookupKey, TokenSubject};
 use crate::limits::MAX_KEY_LEN;
-use crate::stores::handoff::{JsonObject, MAX_STATE_DEPTH};
+use crate::limits::MAX_STATE_DEPTH;
+use crate::stores::handoff::JsonObject;
 use serde_json::{Value, json};
 use std::time::Duration;
 

@@ -2,7 +2,7 @@
 //! it.
 
 use crate::error::{Error, Result};
-use crate::stores::handoff::MAX_STATE_DEPTH;
+use crate::limits::MAX_STATE_DEPTH;
 use crate::stores::handoff::json::nesting;
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -59,7 +59,7 @@ pub trait DedupeStore<T>: Send + Sync {
     /// Changes nothing when there is none.
     ///
     /// [`Encode`](crate::Error::Encode) when the value has no JSON or one that is nested deeper
-    /// than [`MAX_STATE_DEPTH`](crate::handoff::MAX_STATE_DEPTH), and
+    /// than [`MAX_STATE_DEPTH`](crate::limits::MAX_STATE_DEPTH), and
     /// [`TooLarge`](crate::Error::TooLarge) when a segment of the log cannot hold it; then the job
     /// is still pending.
     fn complete(&self, hash: &str, value: &T) -> Pending<()>;

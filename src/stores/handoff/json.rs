@@ -2,16 +2,10 @@
 
 use super::JsonObject;
 use crate::error::{Error, Result};
+use crate::limits::MAX_STATE_DEPTH;
 use crate::tables::Table;
 use serde::Deserialize;
 use serde_json::Value;
-
-/// How deep a state may be nested, the object itself included.
-///
-/// Writing, reading and dropping a nested value recurse, and an overflow of the stack would end the
-/// whole process. A level takes under 2 KiB of stack in the slowest build, so this many fit twice
-/// into the 2 MiB of a Rust thread.
-pub const MAX_STATE_DEPTH: usize = 512;
 
 /// The JSON of `state`.
 pub(crate) fn encode(state: &JsonObject) -> Result<Vec<u8>> {

@@ -12,7 +12,6 @@ mod tx;
 
 pub use claim::{Claim, ClaimId, ClaimIdParseError};
 pub use handle::Handoff;
-pub use json::MAX_STATE_DEPTH;
 pub use tx::HandoffTx;
 
 use crate::Pending;
@@ -39,7 +38,8 @@ pub trait HandoffStateStore: Send + Sync {
     /// the earlier state is removed, and the new one is not stored.
     ///
     /// [`TooLarge`](crate::Error::TooLarge) when the state is over the store's maximum, and
-    /// [`Encode`](crate::Error::Encode) when it is nested deeper than [`MAX_STATE_DEPTH`]; the
+    /// [`Encode`](crate::Error::Encode) when it is nested deeper than
+    /// [`MAX_STATE_DEPTH`](crate::limits::MAX_STATE_DEPTH); the
     /// earlier state is untouched.
     fn set(&self, state_id: &str, state: &JsonObject, ttl_seconds: u64) -> Pending<()>;
 

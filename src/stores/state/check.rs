@@ -1,10 +1,11 @@
 //! What must hold of the arguments of an operation before anything is read. Drivers share it.
 
+use super::StateError;
 use super::record::{
     EventId, Identity, ListScope, SlotExpectation, StateRecord, invalid, validate_event_id,
     validate_identity, validate_kind_prefix, validate_record, validate_slot,
 };
-use super::{MAX_IDENTITY_LIST_LIMIT, MAX_SCAN_LIMIT, StateError};
+use crate::limits::{MAX_IDENTITY_LIST_LIMIT, MAX_SCAN_LIMIT};
 use crate::stores::length::check_len;
 use std::collections::HashSet;
 

@@ -23,12 +23,6 @@ use super::page::{Cursor, CursorParseError, Page};
 use crate::Pending;
 use std::sync::Arc;
 
-/// The most records that [`StateStore::list_kind_for_identity`] may be limited to.
-pub const MAX_IDENTITY_LIST_LIMIT: usize = 1_000;
-
-/// The most records in one page of [`StateStore::scan_kind_for_tenant`].
-pub const MAX_SCAN_LIMIT: usize = 256;
-
 /// A store of agent states: one per slot, which is an [`Identity`] and a kind.
 ///
 /// Every method has applied its change, in order, when it returns; the [`Pending`] waits for its
@@ -110,7 +104,8 @@ pub trait StateStore: Send + Sync {
     /// the rest is still there; the call can be made again.
     fn delete_scope(&self, tenant: &str, user: &str, session: &str) -> Pending<u64, StateError>;
 
-    /// The first states (up to `limit`, 1 to [`MAX_IDENTITY_LIST_LIMIT`]; all without one) of
+    /// The first states (up to `limit`, 1 to
+    /// [`MAX_IDENTITY_LIST_LIMIT`](crate::limits::MAX_IDENTITY_LIST_LIMIT); all without one) of
     /// exactly this identity whose kind begins with `kind_prefix`, literally; by kind.
     /// [`InvalidRecord`](StateError::InvalidRecord) for another limit.
     fn list_kind_for_identity(
@@ -126,8 +121,8 @@ pub trait StateStore: Send + Sync {
     ///
     /// [`MaintenanceScopeRequired`](StateError::MaintenanceScopeRequired) unless the scope is
     /// [`ListScope::maintenance`]; [`InvalidScan`](StateError::InvalidScan) for an empty tenant or
-    /// prefix, a limit outside 1 to [`MAX_SCAN_LIMIT`], and a cursor that is not of a page of this
-    /// tenant and prefix.
+    /// prefix, a limit outside 1 to [`MAX_SCAN_LIMIT`](crate::limits::MAX_SCAN_LIMIT), and a cursor
+    /// that is not of a page of this tenant and prefix.
     fn scan_kind_for_tenant(
         &self,
         scope: ListScope,
