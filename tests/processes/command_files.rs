@@ -428,7 +428,7 @@ fn an_import_never_replaces_a_file_and_a_failed_one_leaves_none() {
     let exported = place.run(&["export", "edge.cloak"]).ended(0).stdout;
     let before = picture(&place.path("edge.cloak"));
     let ran = place.feed(&["import", "edge.cloak"], &exported).ended(2);
-    assert!(ran.stderr.contains("edge.cloak exists already"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("edge.cloak already exists"), "{}", ran.stderr);
     assert!(picture(&place.path("edge.cloak")) == before, "the file was touched");
     let lines: Vec<_> = exported.lines().collect();
     let cut = lines[..50].join("\n");
@@ -521,7 +521,7 @@ fn a_backup_replaces_an_earlier_one_and_nothing_else() {
     fs::write(place.path("notes.txt"), "precious\n").unwrap();
     for (to, said) in [
         ("other.cloak", "a different room"),
-        ("notes.txt", "exists already"),
+        ("notes.txt", "already exists"),
         ("edge.cloak", "the room itself"),
     ] {
         let before = picture(&place.path(to));
@@ -599,7 +599,7 @@ fn sweep_removes_what_has_expired_and_compact_gives_the_space_back() {
     place.run(&["verify", "edge.cloak"]).ended(0);
     assert_eq!(place.run(&["export", "edge.cloak"]).ended(0).stdout, exported);
     let said = place.run(&["compact", "edge.cloak"]).ended(0).stdout;
-    assert!(said.starts_with("edge.cloak: ") && said.contains("given back"), "{said}");
+    assert!(said.starts_with("edge.cloak: ") && said.contains("freed"), "{said}");
 }
 
 /// Somebody who knows nothing but the command and a damaged file follows what it says.

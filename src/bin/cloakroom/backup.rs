@@ -1,6 +1,7 @@
 //! `cloakroom backup`: a verified copy of a room.
 
-use crate::output::{Output, shown};
+use crate::output::Output;
+use crate::paths::shown;
 use crate::problem::{Kind, Problem, Verdict};
 use crate::progress;
 use crate::room;
@@ -10,17 +11,16 @@ use cloakroom::Error;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
-/// Copies a room into a new file, verified, and in place all at once or not at all.
+/// Copies a room into a new file, verified and atomically.
 ///
-/// The copy holds one consistent state of FILE, is read back and compared before it gets its name,
-/// and is a room like any other: to restore it, copy it to where the room was. FILE is only read.
-/// What a crash left in it is recovered in the copy, and damage is found, never copied.
+/// The copy has one consistent state of FILE, is read back and compared before it gets its name,
+/// and is a room like any other: to restore it, copy it to the path of the room. FILE is only read.
+/// If FILE was left by a crash, the copy is recovered. Damage is reported and never copied.
 ///
-/// When TO is an earlier backup of the same room it is replaced, in one step. Anything else at TO
-/// is left alone.
+/// When TO is an earlier backup of the same room it is replaced atomically. Anything else at TO is
+/// not changed.
 ///
-/// A program that has the room open makes backups itself, while it goes on writing:
-/// room.backup(path).
+/// A program that has the room open makes backups itself while it writes: room.backup(path).
 #[derive(Debug, Args)]
 #[command(after_long_help = help_end!(
     "\
@@ -28,10 +28,10 @@ Examples:
   cloakroom backup edge.cloak /backups/edge.cloak
   cloakroom backup --json edge.cloak \"edge-$(date +%F).cloak\"
 
-After an exit code other than 0 the file at TO is what it was before.",
+After an exit code other than 0 the file at TO is unchanged.",
     "cloakroom verify, cloakroom export, cloakroom salvage (for a damaged FILE)"
 ))]
-pub struct Options {
+pub struct BackupOptions {
     /// The room. It is only read.
     #[arg(value_name = "FILE")]
     file: PathBuf,
@@ -40,8 +40,8 @@ pub struct Options {
     to: PathBuf,
 }
 
-pub fn run(options: &Options, out: &mut Output) -> Result<Verdict, Problem> {
-    let Options { file, to } = options;
+pub fn run(options: &BackupOptions, out: &mut Output) -> Result<Verdict, Problem> {
+    let BackupOptions { file, to } = options;
     let room = room::read_only(file)?;
     let bar = progress::bar(0, "copying");
     let report = room.backup_with_progress(to, &mut |done, of| {
@@ -58,7 +58,7 @@ pub fn run(options: &Options, out: &mut Output) -> Result<Verdict, Problem> {
         let (rows, bytes) =
             (units::counted(report.rows, "row", "rows"), units::bytes(report.bytes));
         out.line(&format!(
-            "{}: {rows}, {bytes}, verified; the state of {} at position {}",
+            "{}: {rows}, {bytes}, verified; the state of {} at LSN {}",
             shown(to),
             shown(file),
             report.lsn
@@ -67,12 +67,12 @@ pub fn run(options: &Options, out: &mut Output) -> Result<Verdict, Problem> {
     Ok(Verdict::Fine)
 }
 
-/// What an error means, which may be about either file.
+/// The problem that an error stands for. It may concern either file.
 fn failed(error: &Error, file: &Path, to: &Path) -> Problem {
     match error {
         Error::DifferentRoom { .. } => Problem::new(Kind::Exists, error.to_string())
-            .advise("name a file that does not exist yet, or an earlier backup of this room"),
-        // What stands in the way of the backup is not what is wrong with the room.
+            .advise("choose a path that does not exist yet, or an earlier backup of this room"),
+        // The file at TO prevents the backup; nothing is wrong with the room.
         Error::NotCloakroom { path, .. } | Error::UnsupportedVersion { path, .. } if path == to => {
             Problem::exists(to)
         }

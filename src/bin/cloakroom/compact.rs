@@ -1,6 +1,7 @@
-//! `cloakroom compact`: gives unused space back to the filesystem.
+//! `cloakroom compact`: returns unused space to the filesystem.
 
-use crate::output::{Output, shown};
+use crate::output::Output;
+use crate::paths::shown;
 use crate::problem::{Problem, Verdict};
 use crate::progress::Spinner;
 use crate::room;
@@ -9,14 +10,14 @@ use clap::Args;
 use serde_json::json;
 use std::path::PathBuf;
 
-/// Gives the space that a room does not use any more back to the filesystem.
+/// Returns the unused space of a room to the filesystem.
 ///
-/// What is in the room stays as it is. A program that has the room open compacts by itself when
-/// much of the file is unused; this is for a file that nobody has opened for long. What has expired
-/// is not unused before it is swept.
+/// The content of the room does not change. A program that has the room open compacts by itself when
+/// much of the file is unused; this command is for a file that has not been open for a long time.
+/// Expired entries use space until they are swept.
 ///
-/// FILE is written to, and never grows from it. When it is interrupted, what was given back so far
-/// stays given back.
+/// FILE is written to, and never grows. After an interruption, the space returned so far stays
+/// returned.
 #[derive(Debug, Args)]
 #[command(after_long_help = help_end!(
     "\
@@ -24,13 +25,13 @@ Examples:
   cloakroom sweep edge.cloak && cloakroom compact edge.cloak",
     "cloakroom sweep, cloakroom stats"
 ))]
-pub struct Options {
+pub struct CompactOptions {
     /// The room. It is written to.
     #[arg(value_name = "FILE")]
     file: PathBuf,
 }
 
-pub fn run(options: &Options, out: &mut Output) -> Result<Verdict, Problem> {
+pub fn run(options: &CompactOptions, out: &mut Output) -> Result<Verdict, Problem> {
     let file = &options.file;
     let room = room::writable(file)?;
     let spinner = Spinner::start(format!("compacting {}", shown(file)));
@@ -44,7 +45,7 @@ pub fn run(options: &Options, out: &mut Output) -> Result<Verdict, Problem> {
         }))?;
     } else {
         out.line(&format!(
-            "{}: {} given back, {} of {} left",
+            "{}: {} freed, {} of {} left",
             shown(file),
             units::bytes(before.saturating_sub(after)),
             units::bytes(after),

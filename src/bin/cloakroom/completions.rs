@@ -1,4 +1,4 @@
-//! `cloakroom completions`: what a shell needs to complete the command.
+//! `cloakroom completions`: completion scripts for shells.
 
 use crate::Cli;
 use crate::output::Output;
@@ -7,28 +7,28 @@ use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 use serde_json::json;
 
-/// Prints what a shell needs to complete the arguments of this command.
+/// Prints the script with which a shell completes the arguments of this command.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
-  bash, for you alone:
+  bash, for the current user:
     mkdir -p ~/.local/share/bash-completion/completions
     cloakroom completions bash > ~/.local/share/bash-completion/completions/cloakroom
-  zsh, in a directory that $fpath names:
+  zsh, in a directory of $fpath:
     cloakroom completions zsh > ~/.zfunc/_cloakroom
   fish:
     cloakroom completions fish > ~/.config/fish/completions/cloakroom.fish
 
 Exit codes:
-  0  All is well.
+  0  Nothing is wrong.
   2  There is no such shell, or standard output cannot be written.")]
-pub struct Options {
+pub struct CompletionsOptions {
     /// The shell.
     #[arg(value_enum)]
     shell: Shell,
 }
 
-pub fn run(options: &Options, out: &mut Output) -> Result<Verdict, Problem> {
+pub fn run(options: &CompletionsOptions, out: &mut Output) -> Result<Verdict, Problem> {
     let mut script = Vec::new();
     clap_complete::generate(options.shell, &mut Cli::command(), "cloakroom", &mut script);
     let script = String::from_utf8_lossy(&script);

@@ -1,6 +1,7 @@
 //! `cloakroom dump`: the rows of a room, readable.
 
-use crate::output::{Output, quoted};
+use crate::output::Output;
+use crate::paths::quoted;
 use crate::problem::{Problem, Verdict};
 use crate::progress::Spinner;
 use crate::room;
@@ -13,12 +14,12 @@ use std::path::{Path, PathBuf};
 
 /// Shows the tables of a room, or the rows of one of them.
 ///
-/// Without TABLE it lists the tables with how many rows and bytes are in each. With one it shows
-/// every row, in the order of the keys, decoded. A row that does not decode is shown as hex, with
+/// Without TABLE it lists the tables with the number of their rows and bytes. With TABLE it shows
+/// every row, in the order of the keys, decoded. A row that cannot be decoded is shown as hex, with
 /// what is wrong with it. FILE is only read.
 ///
-/// The rows hold lookup keys, states and values as they are. What their fields are called may
-/// change with the format of the file; an export is for programs.
+/// The rows contain lookup keys, states and values in clear. The names of their fields may change
+/// with the format of the file; programs should use an export.
 #[derive(Debug, Args)]
 #[command(after_long_help = help_end!(
     "\
@@ -29,19 +30,19 @@ Examples:
   cloakroom dump --json edge.cloak cache | jq .key",
     "cloakroom stats, cloakroom export, cloakroom verify"
 ))]
-pub struct Options {
+pub struct DumpOptions {
     /// The room. It is only read.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// The table; without it the tables are listed.
+    /// The table. Without it the tables are listed.
     #[arg(value_name = "TABLE")]
     table: Option<String>,
-    /// Show this many rows at most.
+    /// Show at most this many rows.
     #[arg(long, value_name = "N", requires = "table")]
     limit: Option<u64>,
 }
 
-pub fn run(options: &Options, out: &mut Output) -> Result<Verdict, Problem> {
+pub fn run(options: &DumpOptions, out: &mut Output) -> Result<Verdict, Problem> {
     let room = room::read_only(&options.file)?;
     match &options.table {
         None => list(&room, &options.file, out),
@@ -133,7 +134,7 @@ fn fields(object: &Value) -> String {
     }
 }
 
-/// A value; a string stands without quotes where that cannot be misread.
+/// A value. A string has no quotes if it is unambiguous without them.
 fn word(value: &Value) -> String {
     let plain = |c: char| c.is_alphanumeric() || "_-./:@+".contains(c);
     match value {

@@ -1,6 +1,7 @@
 //! `cloakroom export`: everything in a room as lines of JSON.
 
-use crate::output::{Output, shown};
+use crate::output::Output;
+use crate::paths::shown;
 use crate::problem::{Problem, Verdict};
 use crate::progress::Spinner;
 use crate::room;
@@ -12,11 +13,11 @@ use std::path::PathBuf;
 
 /// Writes everything in a room to standard output, as lines of JSON.
 ///
-/// The first line names the version of the lines, and the last one counts them, so that a cut is
-/// noticed. Every other line is one entry of a store. `cloakroom import` makes the same room of
-/// them, in any version that knows the lines. FILE is only read.
+/// The first line has the version of the lines, and the last one counts them, so that a truncation
+/// is detected. Every other line is one entry of a store. `cloakroom import` makes the same room of
+/// them, in any version that reads this version of the lines. FILE is only read.
 ///
-/// The lines hold lookup keys, states and values as they are: they are as secret as FILE.
+/// The lines contain lookup keys, states and values in clear: they are as secret as FILE.
 #[derive(Debug, Args)]
 #[command(after_long_help = help_end!(
     "\
@@ -25,17 +26,17 @@ Examples:
   cloakroom export edge.cloak | zstd > edge.jsonl.zst
   cloakroom export edge.cloak | jq -c 'select(.entry == \"handoff\")'
 
-The lines are JSON with and without --json. With it, what was written is told as
-one JSON object on standard error at the end.",
+The lines are JSON with and without --json. With it, a summary is written
+as one JSON object to standard error at the end.",
     "cloakroom import, cloakroom dump (for people), cloakroom backup (faster)"
 ))]
-pub struct Options {
+pub struct ExportOptions {
     /// The room. It is only read.
     #[arg(value_name = "FILE")]
     file: PathBuf,
 }
 
-pub fn run(options: &Options, out: &mut Output) -> Result<Verdict, Problem> {
+pub fn run(options: &ExportOptions, out: &mut Output) -> Result<Verdict, Problem> {
     let file = &options.file;
     let room = room::read_only(file)?;
     let spinner = Spinner::start("exporting".into());

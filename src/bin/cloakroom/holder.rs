@@ -1,4 +1,4 @@
-//! Who has a file locked, as far as the system tells.
+//! The processes that have a file locked, as far as the system reports them.
 
 use std::path::Path;
 
@@ -6,14 +6,14 @@ use std::path::Path;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
     pub pid: u32,
-    /// The name of its program, if it may be known.
+    /// The name of its program, if it is known.
     pub name: Option<String>,
-    /// Whether it may write.
+    /// Whether it has the file open for writing.
     pub writes: bool,
 }
 
 impl Holder {
-    /// The process in words.
+    /// The process as text.
     pub fn shown(&self) -> String {
         match &self.name {
             Some(name) => format!("process {} ({name})", self.pid),
@@ -22,7 +22,7 @@ impl Holder {
     }
 }
 
-/// Who has the file at `path` locked; empty when the system does not tell.
+/// The processes that have the file at `path` locked. Empty when the system does not report them.
 #[cfg(target_os = "linux")]
 pub fn holders(path: &Path) -> Vec<Holder> {
     use std::os::unix::fs::MetadataExt;
@@ -36,7 +36,7 @@ pub fn holders(path: &Path) -> Vec<Holder> {
     found
 }
 
-/// Who has the file at `path` locked, which this system does not tell.
+/// The processes that have the file at `path` locked, which this system does not report.
 #[cfg(not(target_os = "linux"))]
 pub fn holders(_path: &Path) -> Vec<Holder> {
     Vec::new()
@@ -51,7 +51,7 @@ fn device(dev: u64) -> String {
 }
 
 /// The owners of the whole-file locks on one file. A line reads `1: FLOCK  ADVISORY  WRITE 16090
-/// fe:00:5316680 0 EOF`; those who wait for a lock have `->` in it.
+/// fe:00:5316680 0 EOF`; that of a process that waits for a lock has `->` in it.
 #[cfg(any(target_os = "linux", test))]
 fn parse(locks: &str, device: &str, inode: u64) -> Vec<Holder> {
     let file = format!("{device}:{inode}");
@@ -59,7 +59,7 @@ fn parse(locks: &str, device: &str, inode: u64) -> Vec<Holder> {
         let words: Vec<_> = line.split_whitespace().collect();
         let [_, "FLOCK", _, kind, pid, of, ..] = words.as_slice() else { return None };
         (*of == file).then_some(())?;
-        // Who is in another container has the number 0.
+        // A process in another container has the number 0.
         let pid = pid.parse().ok().filter(|&pid| pid > 0)?;
         Some(Holder { pid, name: None, writes: *kind == "WRITE" })
     };

@@ -1,6 +1,7 @@
 //! `cloakroom import`: a new room from lines of JSON.
 
-use crate::output::{Output, shown};
+use crate::output::Output;
+use crate::paths::shown;
 use crate::problem::{Kind, Problem, Verdict, directory};
 use crate::progress::Spinner;
 use crate::room;
@@ -16,16 +17,16 @@ use std::io::{self, BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
 use tempfile::TempPath;
 
-/// What the file is called until it is whole.
+/// The end of the file's name until the import is complete.
 const SUFFIX: &str = ".importing";
 
-/// How many random letters make that name unique.
+/// The number of random letters that make that name unique.
 const RANDOM_LEN: usize = 8;
 
 /// Makes a new room of the lines of JSON that `cloakroom export` wrote, read from standard input.
 ///
-/// FILE must not exist. It appears when everything is imported and durable, all at once; a failed
-/// import leaves no file. An export of FILE is then the same bytes as what was imported.
+/// FILE must not exist. It appears when everything is imported and durable; a failed import leaves
+/// no file. An export of FILE then has the same bytes as what was imported.
 #[derive(Debug, Args)]
 #[command(after_long_help = help_end!(
     "\
@@ -34,22 +35,22 @@ Examples:
   cloakroom export old.cloak | cloakroom import new.cloak
   zstd -dc edge.jsonl.zst | cloakroom import edge.cloak
 
-A line that is refused is named with its number and with what is wrong with it.
+For a refused line the error has its number and what is wrong with it.
 An import that is killed leaves a hidden file, .FILE.XXXXXXXX.importing, which the
 next import to the same FILE removes.",
     "cloakroom export, cloakroom verify"
 ))]
-pub struct Options {
-    /// The new room. Nothing of this name may exist.
+pub struct ImportOptions {
+    /// The new room. It must not exist.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Bytes set aside for the log of the new room. A value that did not fit a smaller log than
-    /// that of the room it comes from needs more.
+    /// Bytes reserved for the log of the new room. It must be at least as large as the log of the
+    /// exported room if that holds values that do not fit a smaller log.
     #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_LOG_CAPACITY)]
     log_capacity: u64,
 }
 
-pub fn run(options: &Options, out: &mut Output) -> Result<Verdict, Problem> {
+pub fn run(options: &ImportOptions, out: &mut Output) -> Result<Verdict, Problem> {
     let file = &options.file;
     room::vacant(file)?;
     let stdin = io::stdin();
@@ -90,7 +91,7 @@ fn import(new: &NewRoom, from: &mut dyn BufRead, file: &Path) -> Result<ImportRe
     })
 }
 
-/// A room that has no name of its own yet. Dropped, it leaves nothing.
+/// A room that does not have its final name yet. If it is dropped, no file remains.
 struct NewRoom {
     room: Cloakroom,
     path: TempPath,
@@ -99,7 +100,7 @@ struct NewRoom {
 impl NewRoom {
     fn create(file: &Path, log_capacity: u64) -> Result<Self, Problem> {
         let Some(name) = file.file_name() else {
-            let message = format!("{}: this is not the name of a file", shown(file));
+            let message = format!("{}: the path does not end in a file name", shown(file));
             return Err(Problem::new(Kind::Invalid, message));
         };
         let dir = directory(file);
@@ -111,7 +112,7 @@ impl NewRoom {
         let mut random = prefix(name);
         random.extend([OsString::from(letters()), OsString::from(SUFFIX)]);
         let path = dir.join(random);
-        // What has expired is imported, too, and not swept meanwhile.
+        // Expired entries are imported too, and not swept during the import.
         let room = Cloakroom::builder().log_capacity(log_capacity).sweep_interval(None).open(&path);
         let room = room.map_err(|error| Problem::of(&error, &path))?;
         let path = TempPath::try_from_path(path)
@@ -119,7 +120,7 @@ impl NewRoom {
         Ok(Self { room, path })
     }
 
-    /// Gives the room its name, if nothing has it by now.
+    /// Gives the room its name, unless the path exists by now.
     fn publish(self, file: &Path) -> Result<(), Problem> {
         let Self { room, path } = self;
         room.close().map_err(|error| Problem::of(&error, file))?;
@@ -129,7 +130,7 @@ impl NewRoom {
         })?;
         sync_dir(directory(file)).map_err(|error| {
             Problem::system(&format!("flushing the directory of {}", shown(file)), error)
-                .advise("the file is there and whole, but a power failure now may take it away")
+                .advise("the file is complete, but a power failure now may remove it")
         })
     }
 }
@@ -140,7 +141,7 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Makes the names in a directory durable, which this system does by itself.
+/// Makes the names in a directory durable. This system does so by itself.
 #[cfg(not(unix))]
 fn sync_dir(_dir: &Path) -> io::Result<()> {
     Ok(())
@@ -157,13 +158,13 @@ fn prefix(name: &OsStr) -> OsString {
     prefix
 }
 
-/// Removes what imports left that were killed: files with a name like ours that nobody has locked.
+/// Removes the files of imports that were killed: unlocked files with such a name.
 fn remove_orphans(dir: &Path, name: &OsStr) {
     let Ok(entries) = std::fs::read_dir(dir) else { return };
     let prefix = prefix(name);
     for entry in entries.flatten().filter(|entry| is_orphan(&entry.file_name(), &prefix)) {
         if File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok()) {
-            // What cannot be removed is in nobody's way.
+            // A file that cannot be removed does no harm.
             let _ = std::fs::remove_file(entry.path());
         }
     }
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_import_left_is_removed_and_what_a_running_one_has_is_not() {
+    fn the_file_of_a_killed_import_is_removed_and_that_of_a_running_one_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let (left, held) = (".a.cloak.00000000.importing", ".a.cloak.11111111.importing");
         for name in [left, held, "b.cloak"] {

@@ -12,6 +12,7 @@ mod export;
 mod holder;
 mod import;
 mod output;
+mod paths;
 mod problem;
 mod progress;
 mod room;
@@ -26,10 +27,10 @@ use output::Output;
 use problem::{Problem, Verdict};
 use std::process::ExitCode;
 
-/// Looks at, maintains, copies and rescues cloakroom files.
+/// Inspects, maintains, copies and salvages cloakroom files.
 ///
-/// A cloakroom file (a "room") is a store of one file: what is handed over once and must not be
-/// handed over twice, lost, or kept too long.
+/// A cloakroom file (a "room") stores what is handed over once and must not be handed over twice,
+/// lost, or kept too long.
 #[derive(Debug, Parser)]
 #[command(name = "cloakroom", version, after_long_help = help::OVERVIEW, max_term_width = 100)]
 struct Cli {
@@ -42,17 +43,17 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Stats(stats::Options),
-    Verify(verify::Options),
-    Salvage(salvage::Options),
-    Sweep(sweep::Options),
-    Compact(compact::Options),
-    Backup(backup::Options),
-    Export(export::Options),
-    Import(import::Options),
-    Dump(dump::Options),
-    Completions(completions::Options),
-    /// Measure the store on this machine and check what it promises.
+    Stats(stats::StatsOptions),
+    Verify(verify::VerifyOptions),
+    Salvage(salvage::SalvageOptions),
+    Sweep(sweep::SweepOptions),
+    Compact(compact::CompactOptions),
+    Backup(backup::BackupOptions),
+    Export(export::ExportOptions),
+    Import(import::ImportOptions),
+    Dump(dump::DumpOptions),
+    Completions(completions::CompletionsOptions),
+    /// Measure the store on this machine and check its guarantees.
     Bench(BenchArgs),
 }
 
@@ -67,19 +68,19 @@ enum Workload {
     /// Consume form tokens from many threads at once, then reopen the file and check that each was
     /// consumed exactly once.
     ///
-    /// Exit codes: 0 each was; 1 something was consumed twice or changed by reopening; 2 the
-    /// benchmark could not be carried out.
-    Consume(bench::consume::Options),
-    Year(bench::year::Options),
-    Backlog(bench::backlog::Options),
-    Backup(bench::backup::Options),
+    /// Exit codes: 0 each was; 1 a token was consumed twice or changed by reopening; 2 the benchmark
+    /// could not be run.
+    Consume(bench::consume::ConsumeBenchOptions),
+    Year(bench::year::YearBenchOptions),
+    Backlog(bench::backlog::BacklogBenchOptions),
+    Backup(bench::backup::BackupBenchOptions),
 }
 
 fn main() -> ExitCode {
     let Cli { json, command } = Cli::parse();
     let mut out = Output::new(json);
     let ended = run(&command, &mut out).and_then(|verdict| out.finish().map(|()| verdict));
-    // What was printed before the problem comes before it.
+    // Output printed before the problem must appear before it.
     drop(out);
     match ended {
         Ok(Verdict::Fine) => ExitCode::SUCCESS,
@@ -130,7 +131,7 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn the_arguments_do_not_contradict_one_another() {
+    fn the_arguments_are_consistent() {
         Cli::command().debug_assert();
     }
 }

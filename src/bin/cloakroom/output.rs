@@ -3,13 +3,12 @@
 use crate::problem::Problem;
 use serde::Serialize;
 use std::io::{self, BufWriter, Stdout, Write};
-use std::path::Path;
 
-/// Where results go.
+/// Standard output for results.
 pub struct Output {
     json: bool,
     out: BufWriter<Stdout>,
-    /// Whether whoever read the output has gone.
+    /// Whether the reader of the output has closed it.
     closed: bool,
 }
 
@@ -18,12 +17,12 @@ impl Output {
         Self { json, out: BufWriter::with_capacity(1 << 16, io::stdout()), closed: false }
     }
 
-    /// Whether programs read it.
+    /// Whether the output is JSON, for programs.
     pub fn is_json(&self) -> bool {
         self.json
     }
 
-    /// One JSON object on a line of its own.
+    /// Writes one JSON object as a line.
     pub fn object(&mut self, object: &impl Serialize) -> Result<(), Problem> {
         let written = serde_json::to_writer(&mut *self, object)
             .map_err(io::Error::from)
@@ -31,7 +30,7 @@ impl Output {
         written.map_err(|error| self.failed(error))
     }
 
-    /// Lines of text.
+    /// Writes lines of text.
     pub fn lines(
         &mut self,
         lines: impl IntoIterator<Item = impl AsRef<str>>,
@@ -42,27 +41,27 @@ impl Output {
         Ok(())
     }
 
-    /// A line of text.
+    /// Writes a line of text.
     pub fn line(&mut self, line: &str) -> Result<(), Problem> {
         self.text(&format!("{line}\n"))
     }
 
-    /// Text as it is.
+    /// Writes text without a line end.
     pub fn text(&mut self, text: &str) -> Result<(), Problem> {
         self.write_all(text.as_bytes()).map_err(|error| self.failed(error))
     }
 
-    /// Hands over what is buffered.
+    /// Writes what is buffered.
     pub fn finish(&mut self) -> Result<(), Problem> {
         self.flush().map_err(|error| self.failed(error))
     }
 
-    /// Whether whoever read the output has gone, so that nobody wants the rest.
+    /// Whether the reader of the output has closed it, so that the rest is not needed.
     pub fn is_closed(&self) -> bool {
         self.closed
     }
 
-    /// What a failed write means.
+    /// The problem that a failed write stands for.
     pub fn failed(&self, error: io::Error) -> Problem {
         if self.closed {
             Problem::output_closed()
@@ -93,51 +92,7 @@ impl Write for Output {
 
 impl Drop for Output {
     fn drop(&mut self) {
-        // Whoever cares has called `finish`; what is left after a failure is handed over as far as
-        // it goes.
+        // `finish` reports errors. After a failure the rest is written as far as possible.
         let _ = self.out.flush();
-    }
-}
-
-/// A path as text, in which what is no Unicode is replaced.
-pub fn shown(path: &Path) -> String {
-    path.display().to_string()
-}
-
-/// A path as a word of a command line that can be copied into a shell.
-pub fn quoted(path: &Path) -> String {
-    let text = shown(path);
-    let plain = |c: char| c.is_alphanumeric() || "_./,:=@%+-".contains(c);
-    let text = if text.starts_with('-') { format!("./{text}") } else { text };
-    if !text.is_empty() && text.chars().all(plain) {
-        return text;
-    }
-    format!("'{}'", text.replace('\'', r"'\''"))
-}
-
-/// A place within the file, without the name of the file.
-pub fn within<'a>(location: &'a str, file: &Path) -> &'a str {
-    location.strip_prefix(&shown(file)).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(location)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_is_quoted_when_a_shell_would_take_it_apart() {
-        for (path, word) in [
-            ("edge.cloak", "edge.cloak"),
-            ("/var/lib/a-b/edge_1.cloak", "/var/lib/a-b/edge_1.cloak"),
-            ("über.cloak", "über.cloak"),
-            ("my file.cloak", "'my file.cloak'"),
-            ("it's.cloak", r"'it'\''s.cloak'"),
-            ("$HOME.cloak", "'$HOME.cloak'"),
-            ("-x.cloak", "./-x.cloak"),
-            ("-x y.cloak", "'./-x y.cloak'"),
-            ("", "''"),
-        ] {
-            assert_eq!(quoted(Path::new(path)), word);
-        }
     }
 }

@@ -1,52 +1,52 @@
-//! Why a command did not end well, and what to do next.
+//! Why a command failed, and what to do next.
 
 use crate::holder::{Holder, holders};
-use crate::output::{quoted, shown};
+use crate::paths::{quoted, shown};
 use cloakroom::Error;
 use serde_json::json;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The most files that are offered in place of one that is missing.
+/// The most files that are suggested in place of a missing one.
 const MAX_OFFERED: usize = 5;
 
-/// How a command ended that was carried out.
+/// The result of a command that ran.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// All is well.
+    /// Nothing is wrong.
     Fine,
-    /// Something is wrong with the file, and was said.
+    /// Something is wrong with the file, and was reported.
     Wrong,
 }
 
-/// What kind of problem it is. Programs find its name in the JSON.
+/// The kind of a problem. Its name is in the JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// The file is damaged.
     Damaged,
     /// The file is not a room.
     NotARoom,
-    /// The file is of a newer version of this crate.
+    /// The file was written by a newer version of this crate.
     NewerFormat,
-    /// The file is of an older format, and was opened for reading only.
+    /// The file has an older format, and was opened for reading only.
     OlderFormat,
-    /// The file is of a format that this version does not know any more.
+    /// The file has a format that this version can no longer read.
     TooOld,
     /// There is no such file.
     Missing,
-    /// Somebody else has the file.
+    /// Another process has the file open.
     Locked,
-    /// What shall be created exists.
+    /// The file to create already exists.
     Exists,
-    /// What was given cannot be worked with.
+    /// The arguments or the input are invalid.
     Invalid,
     /// The disk is full.
     DiskFull,
-    /// The system failed a call.
+    /// A system call failed.
     System,
     /// Something else.
     Failed,
-    /// Whoever read the output has gone. Nobody is left to tell.
+    /// The reader of the output has closed it. Nothing is reported.
     OutputClosed,
 }
 
@@ -69,7 +69,7 @@ impl Kind {
         }
     }
 
-    /// 1 when something is wrong with the file, 2 when the command could not be carried out.
+    /// 1 when something is wrong with the file, 2 when the command could not be run.
     fn exit_code(self) -> u8 {
         match self {
             Kind::OutputClosed => 0,
@@ -79,12 +79,12 @@ impl Kind {
     }
 }
 
-/// Why a command did not end well.
+/// Why a command failed.
 #[derive(Debug)]
 pub struct Problem {
     kind: Kind,
     message: String,
-    /// What the reader may do, in words.
+    /// What the user can do.
     advice: Vec<String>,
     /// Command lines to run next.
     run: Vec<String>,
@@ -96,23 +96,23 @@ impl Problem {
     }
 
     pub fn output_closed() -> Self {
-        Self::new(Kind::OutputClosed, "nobody reads the output any more")
+        Self::new(Kind::OutputClosed, "the reader of the output has closed it")
     }
 
-    /// A call of the system that failed.
+    /// A system call that failed.
     pub fn system(doing: &str, error: io::Error) -> Self {
         let full =
             matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
         Self::new(if full { Kind::DiskFull } else { Kind::System }, format!("{doing}: {error}"))
     }
 
-    /// What shall be created exists.
+    /// The file to create already exists.
     pub fn exists(path: &Path) -> Self {
         Self::new(
             Kind::Exists,
-            format!("{} exists already; nothing was written to it", shown(path)),
+            format!("{} already exists; nothing was written to it", shown(path)),
         )
-        .advise("name a file that does not exist yet, or remove this one first")
+        .advise("choose a path that does not exist yet, or remove this file first")
     }
 
     /// An error of a call on the file at `path`.
@@ -124,7 +124,7 @@ impl Problem {
             Error::UnsupportedVersion { found, supported, .. } => {
                 let message = format!(
                     "{file} was written by a newer version of cloakroom: its format is {found}, and this \
-                     version reads up to {supported}"
+                     version reads formats up to {supported}"
                 );
                 Self::new(Kind::NewerFormat, message)
                     .advise("use a newer cloakroom; nothing was written to it")
@@ -134,24 +134,22 @@ impl Problem {
                     "{file} was written by an older version of cloakroom: its format is {found}"
                 );
                 Self::new(Kind::OlderFormat, message)
-                    .advise(
-                        "opening it for writing brings it up to date, all at once or not at all; keep a copy",
-                    )
+                    .advise("opening it for writing migrates it atomically; keep a copy")
                     .run(format!("cloakroom sweep {}", quoted(path)))
             }
             Error::VersionTooOld { found, oldest, .. } => {
                 let message = format!(
                     "{file} was written by an older version of cloakroom: its format is {found}, and this version \
-                     knows {oldest} and later ones"
+                     reads formats from {oldest} on"
                 );
                 Self::new(Kind::TooOld, message).advise(
-                    "bring it up to date with a version between the two; nothing was written to it",
+                    "migrate it with an earlier version of cloakroom first; nothing was written to it",
                 )
             }
             Error::Corrupted { location, detail } => {
                 let location = location.strip_prefix(&format!("{file}: ")).unwrap_or(location);
                 Self::new(Kind::Damaged, format!("{file} is damaged: {location}: {detail}"))
-                    .advise("nothing was written to it; to see everything that is wrong with it")
+                    .advise("nothing was written to it; to list all damage")
                     .run(format!("cloakroom verify {}", quoted(path)))
             }
             Error::Io { source, .. }
@@ -205,7 +203,7 @@ impl Problem {
         };
         let problem = Self::new(Kind::Locked, format!("{} is open {by}", shown(path)));
         if !holders.is_empty() && holders.iter().all(|holder| !holder.writes) {
-            return problem.advise("try again when the reader is done");
+            return problem.advise("try again when the readers have closed it");
         }
         problem.advise("close it there and try again").advise(
             "a program can do this with a room that it has open: room.stats(), .verify(), .backup(path), .export(..), \
@@ -213,7 +211,7 @@ impl Problem {
         )
     }
 
-    /// Adds what the reader may do.
+    /// Adds what the user can do.
     pub fn advise(mut self, advice: impl Into<String>) -> Self {
         self.advice.push(advice.into());
         self
@@ -229,7 +227,7 @@ impl Problem {
         self.kind.exit_code()
     }
 
-    /// Says it on standard error.
+    /// Prints it on standard error.
     pub fn print(&self, as_json: bool) {
         if self.kind == Kind::OutputClosed {
             return;
@@ -257,7 +255,7 @@ pub fn directory(path: &Path) -> &Path {
 fn beside(path: &Path) -> Result<Vec<PathBuf>, PathBuf> {
     let dir = directory(path);
     let rooms = rooms_in(dir).map_err(|_| dir.to_path_buf())?;
-    // As they would have been written in place of `path`.
+    // In the form in which `path` was given.
     let as_written = |room: PathBuf| match room.file_name() {
         Some(name) => path.with_file_name(name),
         None => room,
@@ -265,7 +263,7 @@ fn beside(path: &Path) -> Result<Vec<PathBuf>, PathBuf> {
     Ok(rooms.into_iter().map(as_written).collect())
 }
 
-/// The files in a directory that are called like rooms, in order of their names.
+/// The files in a directory with the extension of rooms, sorted by name.
 fn rooms_in(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(dir)?;
     let is_room = |path: &PathBuf| {
@@ -296,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_locked_file_says_who_has_it_and_what_to_do() {
+    fn the_problem_of_a_locked_file_names_its_holders_and_what_to_do() {
         let path = Path::new("edge.cloak");
         let writer = Problem::locked(path, &[holder(7, true)]);
         assert_eq!(writer.message, "edge.cloak is open in process 7 (edge), which may write to it");
@@ -306,14 +304,14 @@ mod tests {
             readers.message,
             "edge.cloak is open in process 7 (edge) and process 8 (edge), for reading"
         );
-        assert!(readers.advice[0].contains("when the reader is done"));
+        assert!(readers.advice[0].contains("when the readers have closed it"));
         let unknown = Problem::locked(path, &[]);
         assert_eq!(unknown.message, "edge.cloak is open elsewhere");
         assert_eq!(unknown.exit_code(), 2);
     }
 
     #[test]
-    fn damage_names_the_place_once_and_the_next_command() {
+    fn damage_names_the_location_once_and_the_next_command() {
         let error = Error::Corrupted {
             location: "my edge.cloak: superblock".into(),
             detail: "torn".into(),
@@ -325,13 +323,13 @@ mod tests {
     }
 
     #[test]
-    fn a_format_that_is_gone_is_wrong_and_one_that_can_be_brought_up_to_date_is_not() {
+    fn a_format_too_old_to_migrate_is_wrong_and_one_that_can_be_migrated_is_not() {
         let path = PathBuf::from("edge.cloak");
         let gone =
             Problem::of(&Error::VersionTooOld { path: path.clone(), found: 1, oldest: 3 }, &path);
         assert_eq!((gone.kind.name(), gone.exit_code()), ("too_old", 1));
         assert!(
-            gone.message.contains("its format is 1, and this version knows 3"),
+            gone.message.contains("its format is 1, and this version reads formats from 3 on"),
             "{}",
             gone.message
         );
@@ -344,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn rooms_beside_a_missing_file_are_offered() {
+    fn rooms_in_the_directory_of_a_missing_file_are_suggested() {
         let dir = tempfile::tempdir().unwrap();
         for name in ["b.cloak", "a.cloak", "notes.txt"] {
             std::fs::write(dir.path().join(name), "").unwrap();
@@ -358,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_files_are_offered_than_one_reads() {
+    fn the_number_of_suggested_files_is_limited() {
         let rooms: Vec<_> = (0..9).map(|number| PathBuf::from(format!("{number}.cloak"))).collect();
         assert_eq!(listed(&rooms[..1]), "0.cloak");
         assert_eq!(listed(&rooms), "0.cloak, 1.cloak, 2.cloak, 3.cloak, 4.cloak or one of 4 more");

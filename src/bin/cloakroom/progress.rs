@@ -1,13 +1,12 @@
-//! Bars and spinners for long work, on standard error and only if that is a terminal.
+//! Progress bars and spinners, on standard error and only if that is a terminal.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::time::Duration;
 
-/// How often a spinner turns.
-const TURN: Duration = Duration::from_millis(120);
+/// The time between two steps of a spinner.
+const SPINNER_STEP: Duration = Duration::from_millis(120);
 
-/// Shows that something of unknown length goes on, and for how long already. Gone when it is
-/// dropped.
+/// Shows work of unknown length, with the time it has taken. It disappears when it is dropped.
 pub struct Spinner {
     bar: ProgressBar,
 }
@@ -20,12 +19,12 @@ impl Spinner {
         }
         bar.set_message(doing);
         if !bar.is_hidden() {
-            bar.enable_steady_tick(TURN);
+            bar.enable_steady_tick(SPINNER_STEP);
         }
         Self { bar }
     }
 
-    /// Says what it is at.
+    /// Changes the text.
     pub fn say(&self, doing: String) {
         self.bar.set_message(doing);
     }

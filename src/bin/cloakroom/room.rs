@@ -1,4 +1,4 @@
-//! Opening the file that a command works on.
+//! Opening the file of a command.
 
 use crate::problem::Problem;
 use cloakroom::Cloakroom;
@@ -15,11 +15,11 @@ pub fn writable(path: &Path) -> Result<Cloakroom, Problem> {
     if !path.exists() {
         return Err(Problem::missing(path));
     }
-    // What a command does not do itself is not to be done beside it.
+    // A command does only its own work, and no sweeping in the background.
     Cloakroom::builder().sweep_interval(None).open(path).map_err(|error| Problem::of(&error, path))
 }
 
-/// Refuses a target that exists. What creates it decides again, when it gives the file its name.
+/// Refuses a target that exists. The creation decides again, when it gives the file its name.
 pub fn vacant(path: &Path) -> Result<(), Problem> {
     match path.symlink_metadata() {
         Ok(_) => Err(Problem::exists(path)),

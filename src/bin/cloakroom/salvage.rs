@@ -1,6 +1,7 @@
-//! `cloakroom salvage`: what is intact in a damaged file, in a new one.
+//! `cloakroom salvage`: copies what is intact in a damaged file into a new one.
 
-use crate::output::{Output, quoted, shown, within};
+use crate::output::Output;
+use crate::paths::{quoted, shown, within};
 use crate::problem::{Kind, Problem, Verdict};
 use crate::progress::Spinner;
 use crate::room;
@@ -11,17 +12,17 @@ use cloakroom::tools::{Loss, SalvageReport};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
-/// The most losses that a person is shown.
+/// The most losses in the text output.
 const MAX_SHOWN: usize = 40;
 
-/// Copies whatever is intact in a damaged file into a new one, and says what is lost.
+/// Copies everything intact in a damaged file into a new one, and reports what is lost.
 ///
-/// FILE is only read, and stays as it is: keep it until you know that nothing in it is missed. The
-/// new file is a sound room of its own, verified before it gets its name. Rows of indexes are made
-/// anew, so damage to them loses nothing.
+/// FILE is only read: keep it until you know that nothing in it is needed. The new file is a valid
+/// room, verified before it gets its name. Rows of indexes are derived again, so damage to them
+/// loses nothing.
 ///
-/// An earlier backup may have what is lost here, but it lacks what was written after it. When the
-/// disk is at fault, salvage to another one.
+/// An earlier backup may have what is lost here, but lacks what was written after it. If the disk
+/// is faulty, salvage to another one.
 #[derive(Debug, Args)]
 #[command(after_long_help = help_end!(
     "\
@@ -29,27 +30,27 @@ Examples:
   cloakroom salvage edge.cloak edge.salvaged.cloak
   cloakroom salvage --json edge.cloak /elsewhere/edge.cloak | jq 'select(.type == \"loss\")'
 
-Then look at what was lost, keep the damaged file under another name, and put the
-new one in its place:
+Then check what was lost, keep the damaged file under another name, and replace it
+by the new one:
   mv edge.cloak edge.damaged.cloak
   mv edge.salvaged.cloak edge.cloak
 
-The exit code is 0 when nothing was lost, 1 when something was; the new file is
-there in both cases. With --json there is one object for each loss and each note,
+The exit code is 0 when nothing was lost, 1 when something was; the new file exists
+in both cases. With --json there is one object for each loss and each note,
 and at the end one of type \"report\".",
     "cloakroom verify, cloakroom backup"
 ))]
-pub struct Options {
+pub struct SalvageOptions {
     /// The damaged file. It is only read.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// The new file. Nothing of this name may exist.
+    /// The new file. It must not exist.
     #[arg(value_name = "TO")]
     to: PathBuf,
 }
 
-pub fn run(options: &Options, out: &mut Output) -> Result<Verdict, Problem> {
-    let Options { file, to } = options;
+pub fn run(options: &SalvageOptions, out: &mut Output) -> Result<Verdict, Problem> {
+    let SalvageOptions { file, to } = options;
     if !file.exists() {
         return Err(Problem::missing(file));
     }
@@ -66,7 +67,8 @@ pub fn run(options: &Options, out: &mut Output) -> Result<Verdict, Problem> {
     Ok(if report.is_complete() { Verdict::Fine } else { Verdict::Wrong })
 }
 
-/// What an error means. `cloakroom verify` has led here, so it is not named again.
+/// The problem that an error stands for. It does not name `cloakroom verify`, which suggested this
+/// command.
 fn failed(error: &Error, file: &Path) -> Problem {
     match error {
         Error::Corrupted { location, detail } => {
@@ -79,19 +81,23 @@ fn failed(error: &Error, file: &Path) -> Problem {
     }
 }
 
-fn print(report: &SalvageReport, options: &Options, out: &mut Output) -> Result<(), Problem> {
-    let Options { file, to } = options;
+fn print(
+    report: &SalvageReport,
+    options: &SalvageOptions,
+    out: &mut Output,
+) -> Result<(), Problem> {
+    let SalvageOptions { file, to } = options;
     let rows = units::counted(report.rows, "row", "rows");
     out.line(&format!("{}: {rows}, {}, verified", shown(to), units::bytes(report.bytes)))?;
     if report.is_complete() {
-        out.line(&format!("nothing that was in {} is known to be lost", shown(file)))?;
+        out.line(&format!("no loss from {} is known", shown(file)))?;
     } else {
         out.line(&format!("lost from {}:", shown(file)))?;
     }
     for operations in &report.lost_frames {
         out.line(&format!(
-            "  operations {} to {} of the log: what they did is as if it had not been done (a token that was consumed \
-             then can be consumed again)",
+            "  operations {} to {} of the log: their effects are lost (a token that one of them consumed can be \
+             consumed again)",
             operations.start(),
             operations.end()
         ))?;
@@ -107,20 +113,24 @@ fn print(report: &SalvageReport, options: &Options, out: &mut Output) -> Result<
         out.line(&format!("note: {note}"))?;
     }
     if report.rows == 0 {
-        return out.line(&format!("what to do: restore a backup; {} is as it was", shown(file)));
+        return out.line(&format!("what to do: restore a backup; {} is unchanged", shown(file)));
     }
     out.line(&format!(
-        "what to do: {} is as it was; keep it, and put the new file in its place:",
+        "what to do: {} is unchanged; keep it, and replace it by the new file:",
         shown(file)
     ))?;
     out.line(&format!("  mv {} {}", quoted(file), quoted(&beside(file, "damaged"))))?;
     out.line(&format!("  mv {} {}", quoted(to), quoted(file)))?;
-    out.line("to see first what is in the new file")?;
+    out.line("to see the content of the new file first")?;
     out.line(&format!("run: {}", look(to)))
 }
 
-fn print_json(report: &SalvageReport, options: &Options, out: &mut Output) -> Result<(), Problem> {
-    let Options { file, to } = options;
+fn print_json(
+    report: &SalvageReport,
+    options: &SalvageOptions,
+    out: &mut Output,
+) -> Result<(), Problem> {
+    let SalvageOptions { file, to } = options;
     for operations in &report.lost_frames {
         let range = json!({ "type": "lost_operations", "from": operations.start(), "to": operations.end() });
         out.object(&range)?;
@@ -155,7 +165,8 @@ pub fn command(file: &Path) -> String {
     format!("cloakroom salvage {} {}", quoted(file), quoted(&beside(file, "salvaged")))
 }
 
-/// A free name beside `file` that says `what` it is: `edge.salvaged.cloak` for `edge.cloak`.
+/// A free path in the directory of `file`, marked with `what`: `edge.salvaged.cloak` for
+/// `edge.cloak`.
 fn beside(file: &Path, what: &str) -> PathBuf {
     let stem = file.file_stem().unwrap_or_default().to_string_lossy();
     let extension =
@@ -171,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_new_file_has_a_name_of_its_own_beside_the_damaged_one() {
+    fn the_new_file_gets_a_free_name_in_the_directory_of_the_damaged_one() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         assert_eq!(beside(&at("edge.cloak"), "salvaged"), at("edge.salvaged.cloak"));

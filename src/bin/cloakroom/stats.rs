@@ -1,6 +1,7 @@
-//! `cloakroom stats`: what is in a room.
+//! `cloakroom stats`: the content of a room in figures.
 
-use crate::output::{Output, shown};
+use crate::output::Output;
+use crate::paths::shown;
 use crate::problem::{Problem, Verdict};
 use crate::progress::Spinner;
 use crate::room;
@@ -10,10 +11,10 @@ use cloakroom::stats::{RoomStats, StoreStats};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
-/// Shows what is in a room: entries, rows and bytes of each store, and how long the file is.
+/// Shows what is in a room: entries, rows and bytes of each store, and the length of the file.
 ///
-/// FILE is only read. Counting reads every row once, so it takes as long as reading the file does.
-/// It is no check of the file: `cloakroom verify` is.
+/// FILE is only read. Counting reads every row once, so it takes as long as reading the file. It
+/// does not check the file: `cloakroom verify` does.
 ///
 /// A program that has the room open can show more: room.stats() also has the flushes, stalls and
 /// checkpoints since it was opened.
@@ -24,21 +25,21 @@ Examples:
   cloakroom stats edge.cloak
   cloakroom stats --json edge.cloak | jq .engine.file_bytes
 
-What the columns say:
-  live     entries that are there
-  taken    those of them that are consumed, claimed or under way
-  expired  entries that have ended and wait for the sweeper
-  rows     rows of all tables, those of indexes included
-  bytes    of the keys and values of these rows",
+Columns:
+  live     entries that have not expired
+  taken    those of them that are consumed, claimed or pending
+  expired  entries that have expired and wait for the sweeper
+  rows     rows of all tables, with those of indexes
+  bytes    bytes of the keys and values of these rows",
     "cloakroom dump (the rows themselves), cloakroom verify, cloakroom sweep"
 ))]
-pub struct Options {
+pub struct StatsOptions {
     /// The room. It is only read.
     #[arg(value_name = "FILE")]
     file: PathBuf,
 }
 
-pub fn run(options: &Options, out: &mut Output) -> Result<Verdict, Problem> {
+pub fn run(options: &StatsOptions, out: &mut Output) -> Result<Verdict, Problem> {
     let file = &options.file;
     let room = room::read_only(file)?;
     let spinner = Spinner::start(format!("counting the rows of {}", shown(file)));

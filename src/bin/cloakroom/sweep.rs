@@ -1,6 +1,7 @@
 //! `cloakroom sweep`: removes what has expired.
 
-use crate::output::{Output, shown};
+use crate::output::Output;
+use crate::paths::shown;
 use crate::problem::{Problem, Verdict};
 use crate::progress::Spinner;
 use crate::room;
@@ -12,12 +13,12 @@ use std::path::PathBuf;
 
 /// Removes everything that has expired from a room, by the clock of this machine.
 ///
-/// What is removed was absent to every answer before, so no program sees a difference. A program
-/// that has the room open sweeps by itself, in the background; this is for a file that nobody has
-/// opened for long.
+/// Expired entries are already absent from every answer, so no program sees a difference. A program
+/// that has the room open sweeps in the background; this command is for a file that has not been
+/// open for a long time.
 ///
-/// FILE is written to. Opening it for writing also settles what a crash left in it. Its length does
-/// not change by itself: `cloakroom compact` gives the space back.
+/// FILE is written to. Opening it for writing also recovers it after a crash. Its length does not
+/// change: `cloakroom compact` returns the space to the filesystem.
 #[derive(Debug, Args)]
 #[command(after_long_help = help_end!(
     "\
@@ -26,13 +27,13 @@ Examples:
   cloakroom sweep edge.cloak && cloakroom compact edge.cloak",
     "cloakroom compact, cloakroom stats (how much has expired)"
 ))]
-pub struct Options {
+pub struct SweepOptions {
     /// The room. It is written to.
     #[arg(value_name = "FILE")]
     file: PathBuf,
 }
 
-pub fn run(options: &Options, out: &mut Output) -> Result<Verdict, Problem> {
+pub fn run(options: &SweepOptions, out: &mut Output) -> Result<Verdict, Problem> {
     let file = &options.file;
     let room = room::writable(file)?;
     let spinner = Spinner::start(format!("sweeping {}", shown(file)));
@@ -61,7 +62,7 @@ pub fn run(options: &Options, out: &mut Output) -> Result<Verdict, Problem> {
     if report.stepped_over > 0 {
         let rows =
             units::counted(report.stepped_over, "row that was due was", "rows that were due were");
-        out.line(&format!("{rows} left: damaged"))?;
+        out.line(&format!("{rows} left, because they are damaged"))?;
     }
     Ok(Verdict::Fine)
 }

@@ -1,6 +1,6 @@
-//! Numbers as people read them.
+//! Numbers as text.
 
-/// A number with its thousands apart: `1,234,567`.
+/// A number with its thousands separated: `1,234,567`.
 pub fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
@@ -13,17 +13,17 @@ pub fn count(number: u64) -> String {
     text
 }
 
-/// A number and what it counts: `1 row`, `2,000 rows`.
+/// A number and its noun: `1 row`, `2,000 rows`.
 pub fn counted(number: u64, one: &str, many: &str) -> String {
     format!("{} {}", count(number), if number == 1 { one } else { many })
 }
 
-/// A size in the largest unit that it fills: `16.0 MiB`, below 1 KiB in bytes.
+/// A size in the largest unit that is not above it: `16.0 MiB`, below 1 KiB in bytes.
 pub fn bytes(size: u64) -> String {
     const UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
     for (unit, shift) in UNITS {
         if size >> shift > 0 {
-            // Tenths, rounded down, so that nothing looks larger than it is.
+            // Tenths, rounded down, so that a size is never shown too large.
             let tenths = (u128::from(size) * 10) >> shift;
             return format!("{}.{} {unit}", tenths / 10, tenths % 10);
         }
@@ -31,8 +31,8 @@ pub fn bytes(size: u64) -> String {
     format!("{size} B")
 }
 
-/// Rows of a table with every column as wide as its widest cell, the first to the left and the
-/// others to the right.
+/// Rows of a table with every column as wide as its widest cell, the first left-aligned and the
+/// others right-aligned.
 pub fn table(rows: &[Vec<String>]) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
@@ -52,7 +52,7 @@ pub fn table(rows: &[Vec<String>]) -> Vec<String> {
     rows.iter().map(line).collect()
 }
 
-/// Names and what they stand for, the names as wide as the widest.
+/// Names and their values, with the names padded to the same width.
 pub fn pairs(rows: &[(&str, String)]) -> Vec<String> {
     let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
     rows.iter()
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn thousands_stand_apart() {
+    fn thousands_are_separated() {
         for (number, text) in
             [(0, "0"), (999, "999"), (1_000, "1,000"), (12_345, "12,345"), (1_234_567, "1,234,567")]
         {
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_given_in_the_largest_unit_they_fill() {
+    fn sizes_are_shown_in_the_largest_unit_not_above_them() {
         for (size, text) in [
             (0, "0 B"),
             (1_023, "1023 B"),

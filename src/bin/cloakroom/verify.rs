@@ -1,6 +1,7 @@
-//! `cloakroom verify`: whether a file holds what was written to it.
+//! `cloakroom verify`: checks whether a file contains what was written to it.
 
-use crate::output::{Output, quoted, shown, within};
+use crate::output::Output;
+use crate::paths::{quoted, shown, within};
 use crate::problem::{Problem, Verdict};
 use crate::progress::Spinner;
 use crate::salvage;
@@ -10,18 +11,17 @@ use cloakroom::tools::{Finding, VerifyReport};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
-/// The most findings that a person is shown.
+/// The most findings in the text output.
 const MAX_SHOWN: usize = 40;
 
 /// Checks everything in a file: every checksum, every row, and that the tables agree with one
 /// another.
 ///
-/// It goes on behind what it finds, so it tells everything that is wrong and where, also of a file
-/// that does not open any more, and what to do about it. FILE is only read. It reads all of FILE
-/// once.
+/// It continues after damage, so it reports everything that is wrong, where, and what to do about
+/// it, also for a file that can no longer be opened. FILE is only read, all of it, once.
 ///
-/// What is wrong is a finding. A note is worth knowing and is not wrong: what a crash left, for
-/// one, which the next opening for writing settles.
+/// A finding is something wrong. A note is not: for example what a crash left, which the next
+/// opening for writing recovers.
 #[derive(Debug, Args)]
 #[command(after_long_help = help_end!(
     "\
@@ -34,13 +34,13 @@ With --json there is one object for each finding and each note, and at the end o
 of type \"report\" with all figures.",
     "cloakroom salvage (copies what is intact), cloakroom backup"
 ))]
-pub struct Options {
+pub struct VerifyOptions {
     /// The file. It is only read.
     #[arg(value_name = "FILE")]
     file: PathBuf,
 }
 
-pub fn run(options: &Options, out: &mut Output) -> Result<Verdict, Problem> {
+pub fn run(options: &VerifyOptions, out: &mut Output) -> Result<Verdict, Problem> {
     let file = &options.file;
     let spinner = Spinner::start(format!("verifying {}", shown(file)));
     let report = cloakroom::tools::verify(file);
@@ -63,7 +63,7 @@ fn next_command(report: &VerifyReport, file: &Path) -> Option<String> {
     if report.findings.iter().any(|finding| finding.advice.contains("salvage")) {
         return Some(salvage::command(file));
     }
-    // What is left is repaired by whoever opens the file for writing.
+    // Opening the file for writing repairs the rest.
     Some(format!("cloakroom sweep {}", quoted(file)))
 }
 
@@ -94,7 +94,7 @@ fn print(
         out.line(&format!("note: {note}"))?;
     }
     out.line(&format!(
-        "looked at {}, {} and {} of the log",
+        "checked {}, {} and {} of the log",
         units::counted(report.rows, "row", "rows"),
         units::counted(report.blocks, "block", "blocks"),
         units::counted(report.frames, "frame", "frames"),

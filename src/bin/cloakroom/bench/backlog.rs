@@ -1,5 +1,5 @@
-//! A few live tokens behind millions that have expired: how long it takes to open the file and to
-//! sweep it, and how long others wait meanwhile.
+//! A few live tokens among millions that have expired: how long it takes to open the file and to
+//! sweep it, and how long other callers wait meanwhile.
 
 use super::target::Target;
 use super::{BEGIN_MS, key, ms, quantile};
@@ -25,24 +25,24 @@ use std::time::{Duration, Instant};
 /// How many tokens one transaction inserts.
 const BATCH: u64 = 500;
 
-/// What the process that fills the file says when it is done.
+/// What the process that fills the file prints when it is done.
 const READY: &str = "ready";
 
 const EXPIRED_LIFE_SECONDS: u64 = 3_600;
 const LIVE_LIFE_SECONDS: u64 = 365 * 24 * 3_600;
 
-/// Sweep millions of expired tokens while others insert and consume, and check that no live one is
-/// harmed.
+/// Sweep millions of expired tokens while others are inserted and consumed, and check that no live
+/// one is lost.
 ///
-/// Another process hands the tokens in and is killed. This one opens the file when all but a few
-/// have expired, notes how long that took, and lets the background sweep while threads insert and
+/// Another process inserts the tokens and is killed. This one opens the file when all but a few have
+/// expired, measures how long that takes, and lets the background sweep while threads insert and
 /// consume tokens, each waiting for the disk. At the end every live token must be there, and no
 /// other.
 ///
-/// Exit codes: 0 every live token is there, no other is, and the file verifies; 1 not so; 2 the
-/// benchmark could not be carried out.
+/// Exit codes: 0 every live token is there, no other is, and the file verifies; 1 otherwise; 2 the
+/// benchmark could not be run.
 #[derive(Debug, Args)]
-pub struct Options {
+pub struct BacklogBenchOptions {
     /// A new file to work on, which is kept; without it a temporary file in the current directory
     /// is used and deleted.
     #[arg(long, value_name = "PATH")]
@@ -50,13 +50,13 @@ pub struct Options {
     /// Tokens that will have expired.
     #[arg(long, default_value_t = 1_000_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     expired: u64,
-    /// Tokens that stay.
+    /// Tokens that stay live.
     #[arg(long, default_value_t = 100_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     live: u64,
     /// Threads that insert and consume tokens meanwhile.
     #[arg(long, default_value_t = 4, value_name = "T", value_parser = clap::value_parser!(u64).range(1..=1_024))]
     threads: u64,
-    /// Bytes set aside for the log.
+    /// Bytes reserved for the log.
     #[arg(long, default_value_t = DEFAULT_LOG_CAPACITY, value_name = "BYTES")]
     log_capacity: u64,
     /// Fill the file and wait to be killed.
@@ -64,7 +64,7 @@ pub struct Options {
     fill: bool,
 }
 
-struct Measured {
+struct BacklogResult {
     fill: Duration,
     open: Duration,
     sweep: Duration,
@@ -79,7 +79,7 @@ struct Measured {
     verified: bool,
 }
 
-/// How long callers waited, sorted.
+/// The waiting times of callers, sorted.
 #[derive(Default)]
 struct Latencies {
     times: Vec<Duration>,
@@ -100,7 +100,7 @@ impl Latencies {
     }
 }
 
-pub fn run(options: &Options, out: &mut Output) -> Result<Verdict, Problem> {
+pub fn run(options: &BacklogBenchOptions, out: &mut Output) -> Result<Verdict, Problem> {
     if options.fill {
         return fill(options);
     }
@@ -134,7 +134,7 @@ pub fn run(options: &Options, out: &mut Output) -> Result<Verdict, Problem> {
                 "swept in",
                 format!("{} ({} removed)", seconds(result.sweep), units::count(result.swept)),
             ),
-            ("given back by hand in", seconds(result.compact)),
+            ("compacted in", seconds(result.compact)),
             (
                 "file",
                 format!(
@@ -144,16 +144,16 @@ pub fn run(options: &Options, out: &mut Output) -> Result<Verdict, Problem> {
                 ),
             ),
             ("p50 / p99 / longest before", result.quiet.words()),
-            ("p50 / p99 / longest meanwhile", result.sweeping.words()),
+            ("p50 / p99 / longest while sweeping", result.sweeping.words()),
             ("waits for a full log", result.stalls.to_string()),
             ("live tokens found", units::count(result.live_found)),
-            ("verdict", if holds { "no live token was harmed".into() } else { "FAILED".into() }),
+            ("verdict", if holds { "no live token was lost".into() } else { "FAILED".into() }),
         ]))?;
     }
     Ok(if holds { Verdict::Fine } else { Verdict::Wrong })
 }
 
-fn measure(options: &Options, path: &Path) -> Result<Measured, Problem> {
+fn measure(options: &BacklogBenchOptions, path: &Path) -> Result<BacklogResult, Problem> {
     let failed = |error: Error| Problem::of(&error, path);
     let began = Instant::now();
     let mut filler = Filler::start(options, path)?;
@@ -197,7 +197,7 @@ fn measure(options: &Options, path: &Path) -> Result<Measured, Problem> {
     let live_found = count_live(&room).map_err(failed)?;
     room.close().map_err(failed)?;
     let verified = cloakroom::tools::verify(path).map_err(failed)?.is_ok();
-    Ok(Measured {
+    Ok(BacklogResult {
         fill,
         open,
         sweep,
@@ -213,8 +213,7 @@ fn measure(options: &Options, path: &Path) -> Result<Measured, Problem> {
     })
 }
 
-/// How many of the tokens that were handed in to stay can be found. Those of the foreground have
-/// another purpose.
+/// How many of the live tokens can be found. Those of the foreground have another purpose.
 fn count_live(room: &Cloakroom) -> Result<u64, Error> {
     let (mut found, mut cursor) = (0, None);
     loop {
@@ -234,7 +233,7 @@ struct Filler {
 }
 
 impl Filler {
-    fn start(options: &Options, path: &Path) -> Result<Self, Problem> {
+    fn start(options: &BacklogBenchOptions, path: &Path) -> Result<Self, Problem> {
         let failed = |error| Problem::system("starting a process that fills the file", error);
         let this = std::env::current_exe().map_err(failed)?;
         let child = Command::new(this)
@@ -269,7 +268,7 @@ impl Drop for Filler {
     }
 }
 
-fn fill(options: &Options) -> Result<Verdict, Problem> {
+fn fill(options: &BacklogBenchOptions) -> Result<Verdict, Problem> {
     let Some(path) = &options.file else {
         return Err(Problem::new(Kind::Invalid, "--fill needs --file"));
     };
@@ -284,7 +283,7 @@ fn fill(options: &Options) -> Result<Verdict, Problem> {
     while done < total {
         let batch: Vec<FormTokenRecord> = (done..total.min(done + BATCH))
             .map(|number| {
-                // The live ones lie among the others, everywhere.
+                // The live ones are spread among the others.
                 let stays = live * total < (number + 1) * options.live;
                 live += u64::from(stays);
                 token(key(&mut random, number), if stays { "stay" } else { "go" }, !stays)
@@ -303,7 +302,7 @@ fn fill(options: &Options) -> Result<Verdict, Problem> {
     bar.finish_and_clear();
     let mut out = std::io::stdout();
     let said = writeln!(out, "{READY}").and_then(|()| out.flush());
-    said.map_err(|error| Problem::system("telling that the file is filled", error))?;
+    said.map_err(|error| Problem::system("reporting that the file is filled", error))?;
     loop {
         // Until it is killed.
         std::thread::park();
@@ -325,15 +324,15 @@ fn token(key: String, purpose: &str, expires: bool) -> FormTokenRecord {
 
 /// Threads that insert and consume tokens.
 struct Foreground<'a> {
-    options: &'a Options,
+    options: &'a BacklogBenchOptions,
     room: &'a Cloakroom,
-    /// Tells the keys of one run from those of another.
+    /// Distinguishes the keys of one run from those of another.
     phase: u64,
     stop: AtomicBool,
 }
 
 impl<'a> Foreground<'a> {
-    fn start(options: &'a Options, room: &'a Cloakroom, phase: u64) -> Self {
+    fn start(options: &'a BacklogBenchOptions, room: &'a Cloakroom, phase: u64) -> Self {
         Self { options, room, phase, stop: AtomicBool::new(false) }
     }
 
@@ -346,7 +345,7 @@ impl<'a> Foreground<'a> {
             self.stop.store(true, Ordering::SeqCst);
             let mut latencies = Latencies::default();
             for thread in threads {
-                // A panic of a worker is one of the benchmark.
+                // A panic of a worker is a panic of the benchmark.
                 latencies.times.extend(
                     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?,
                 );

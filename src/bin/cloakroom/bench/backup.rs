@@ -1,5 +1,4 @@
-//! Backups under load: each is opened and verified, and must hold everything that was acknowledged
-//! before it.
+//! Backups under load: each is opened and verified, and must have everything acknowledged before it.
 
 use super::target::Target;
 use super::{ms, quantile};
@@ -19,14 +18,14 @@ const LIFE_SECONDS: u64 = 24 * 3_600;
 
 /// Take a backup every second while threads write, and check each of them.
 ///
-/// Every thread counts: with each count it hands in a state of that number and takes the one
-/// before, in one transaction that is acknowledged by the disk. A backup must hold each thread's
-/// last acknowledged count or a later one, with the state of that number and neither the one before
-/// it nor the one after; and every byte of it must verify.
+/// Every thread counts: with each count it stores a state of that number and takes the previous
+/// one, in one durable transaction. A backup must have each thread's last acknowledged count or a
+/// later one, with the state of that number and neither the one before nor the one after; and every
+/// byte of it must verify.
 ///
-/// Exit codes: 0 every backup is right; 1 one is not; 2 the benchmark could not be carried out.
+/// Exit codes: 0 every backup is correct; 1 one is not; 2 the benchmark could not be run.
 #[derive(Debug, Args)]
-pub struct Options {
+pub struct BackupBenchOptions {
     /// A new file to work on, which is kept; without it a temporary file in the current directory
     /// is used and deleted.
     #[arg(long, value_name = "PATH")]
@@ -37,13 +36,13 @@ pub struct Options {
     /// Threads that write.
     #[arg(long, default_value_t = 16, value_name = "T", value_parser = clap::value_parser!(u64).range(1..=1_024))]
     threads: u64,
-    /// States that lie there all the time.
+    /// States that stay in the room.
     #[arg(long, default_value_t = 50_000, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=10_000_000))]
     states: u64,
 }
 
 #[derive(Default)]
-struct Measured {
+struct BackupResult {
     took: Vec<Duration>,
     wrong: Vec<String>,
     counts: u64,
@@ -51,7 +50,7 @@ struct Measured {
     bytes: u64,
 }
 
-pub fn run(options: &Options, out: &mut Output) -> Result<Verdict, Problem> {
+pub fn run(options: &BackupBenchOptions, out: &mut Output) -> Result<Verdict, Problem> {
     let target = Target::new(options.file.as_deref())?;
     let mut measured =
         measure(options, target.path()).map_err(|error| Problem::of(&error, target.path()))?;
@@ -70,19 +69,19 @@ pub fn run(options: &Options, out: &mut Output) -> Result<Verdict, Problem> {
                 "backups",
                 format!("{}, one a second, under {} threads", options.backups, options.threads),
             ),
-            ("transactions meanwhile", units::count(measured.counts)),
+            ("transactions during the backups", units::count(measured.counts)),
             ("a backup takes p50 / longest", format!("{p50:.0} / {longest:.0} ms")),
             ("the last one has", format!("{rows} in {}", units::bytes(measured.bytes))),
             (
                 "verdict",
-                if holds { "every backup is right".into() } else { measured.wrong.join("; ") },
+                if holds { "every backup is correct".into() } else { measured.wrong.join("; ") },
             ),
         ]))?;
     }
     Ok(if holds { Verdict::Fine } else { Verdict::Wrong })
 }
 
-fn measure(options: &Options, path: &Path) -> Result<Measured, Error> {
+fn measure(options: &BackupBenchOptions, path: &Path) -> Result<BackupResult, Error> {
     let room = Cloakroom::open(path)?;
     let lying = JsonObject::from_iter([("body".to_owned(), json!("x".repeat(200)))]);
     let handed_in: Vec<_> = (0..options.states)
@@ -101,7 +100,7 @@ fn measure(options: &Options, path: &Path) -> Result<Measured, Error> {
                 scope.spawn(move || write(room, thread, count, stop))
             })
             .collect();
-        let mut measured = Measured::default();
+        let mut measured = BackupResult::default();
         let bar = progress::bar(options.backups, "backups");
         let taken = (0..options.backups).try_for_each(|_| {
             let began = Instant::now();
@@ -118,7 +117,7 @@ fn measure(options: &Options, path: &Path) -> Result<Measured, Error> {
         bar.finish_and_clear();
         stop.store(true, Ordering::SeqCst);
         for thread in threads {
-            // A panic of a worker is one of the benchmark.
+            // A panic of a worker is a panic of the benchmark.
             measured.counts +=
                 thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         }
@@ -148,7 +147,7 @@ fn write(
     Ok(count)
 }
 
-/// What is wrong with a backup that was begun when this much was acknowledged.
+/// What is wrong with a backup that began when these counts were acknowledged.
 fn check(copy: &Path, acknowledged: &[u64]) -> Result<Vec<String>, Error> {
     let mut wrong = Vec::new();
     if !cloakroom::tools::verify(copy)?.is_ok() {

@@ -1,4 +1,4 @@
-//! The consume benchmark: hand in tokens, consume them from many threads at once, reopen, count.
+//! The consume benchmark: insert tokens, consume them from many threads at once, reopen, count.
 
 use super::disk;
 use super::report::Report;
@@ -18,7 +18,7 @@ use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// How many tokens one transaction of the preload inserts.
+/// The number of tokens that one transaction of the preload inserts.
 const PRELOAD_BATCH: usize = 500;
 
 /// How long the tokens live: longer than any run.
@@ -26,14 +26,14 @@ const TOKEN_LIFE_SECONDS: u64 = 24 * 60 * 60;
 
 const PURPOSE: &str = "pay";
 
-/// Options of the consume benchmark.
+/// ConsumeBenchOptions of the consume benchmark.
 #[derive(Debug, Args)]
-pub struct Options {
+pub struct ConsumeBenchOptions {
     /// A new file to work on, which is kept; without it a temporary file in the current directory
     /// is used and deleted.
     #[arg(long, value_name = "PATH")]
     file: Option<PathBuf>,
-    /// Tokens to hand in before the clock starts.
+    /// Tokens to insert before the measurement.
     #[arg(long, default_value_t = 200_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     tokens: u64,
     /// Threads that consume distinct random tokens.
@@ -42,16 +42,16 @@ pub struct Options {
     /// Stop after this many seconds, or when there are no tokens left.
     #[arg(long, default_value_t = 5.0, value_name = "S", value_parser = parse_seconds)]
     seconds: f64,
-    /// Consumes that each thread has in flight.
+    /// Consumes that each thread has pending at once.
     #[arg(long, default_value_t = 1, value_name = "D", value_parser = parse_count)]
     pipeline: usize,
-    /// Instead let this many threads fight over every token.
+    /// Let this many threads race for every token instead.
     #[arg(long, default_value_t = 0, value_name = "R", value_parser = parse_race)]
     race: usize,
-    /// When a consume is answered: when the disk has it, or when the operating system has it.
+    /// When a consume returns: when the disk has it, or when the operating system has it.
     #[arg(long, value_enum, default_value_t = Level::Sync)]
     durability: Level,
-    /// Bytes set aside for the log.
+    /// Bytes reserved for the log.
     #[arg(long, default_value_t = DEFAULT_LOG_CAPACITY, value_name = "BYTES")]
     log_capacity: u64,
     /// Bytes of page cache.
@@ -87,49 +87,52 @@ fn parse_seconds(text: &str) -> Result<f64, String> {
     Ok(seconds)
 }
 
-/// Why a run could not be carried out.
+/// Why the benchmark could not be run.
 #[derive(Debug)]
-pub enum Failure {
-    /// The room answered an error.
+pub enum ConsumeFailure {
+    /// The room returned an error.
     Room(Error),
-    /// The system failed a call of the benchmark itself.
+    /// A system call of the benchmark itself failed.
     Io(String, std::io::Error),
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for ConsumeFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Room(error) => error.fmt(f),
-            Failure::Io(doing, error) => write!(f, "{doing}: {error}"),
+            ConsumeFailure::Room(error) => error.fmt(f),
+            ConsumeFailure::Io(doing, error) => write!(f, "{doing}: {error}"),
         }
     }
 }
 
-impl From<Error> for Failure {
+impl From<Error> for ConsumeFailure {
     fn from(error: Error) -> Self {
-        Failure::Room(error)
+        ConsumeFailure::Room(error)
     }
 }
 
-impl From<Failure> for Problem {
-    fn from(failure: Failure) -> Self {
+impl From<ConsumeFailure> for Problem {
+    fn from(failure: ConsumeFailure) -> Self {
         let kind = match &failure {
-            Failure::Io(..) => Kind::System,
-            Failure::Room(_) => Kind::Failed,
+            ConsumeFailure::Io(..) => Kind::System,
+            ConsumeFailure::Room(_) => Kind::Failed,
         };
         Problem::new(kind, failure.to_string())
     }
 }
 
 /// Runs the benchmark and the check at its end.
-pub fn run(options: &Options) -> Result<Report, Problem> {
+pub fn run(options: &ConsumeBenchOptions) -> Result<Report, Problem> {
     let target = Target::new(options.file.as_deref())?;
     measure(options, &target).map_err(Problem::from)
 }
 
-fn measure(options: &Options, target: &Target) -> Result<Report, Failure> {
+fn measure(options: &ConsumeBenchOptions, target: &Target) -> Result<Report, ConsumeFailure> {
     let raw_flush = disk::raw_flush_p50(target.directory()).map_err(|error| {
-        Failure::Io(format!("measuring the raw flush in {}", target.directory().display()), error)
+        ConsumeFailure::Io(
+            format!("measuring the raw flush in {}", target.directory().display()),
+            error,
+        )
     })?;
     let room = open(options, target.path())?;
     let keys = keys(options.tokens);
@@ -137,10 +140,10 @@ fn measure(options: &Options, target: &Target) -> Result<Report, Failure> {
     room.checkpoint()?;
 
     let before = room.engine_stats()?;
-    let contest = Contest::new(options, &keys);
+    let contest = ConsumeRun::new(options, &keys);
     let run = contest.run(&room)?;
     let at_end = room.engine_stats()?;
-    // What the measured consumes still owe to the B-tree is theirs, though not part of the time.
+    // The checkpoint of the measured consumes counts for their bytes, but not for their time.
     room.checkpoint()?;
     let settled = room.engine_stats()?;
     room.close()?;
@@ -178,7 +181,7 @@ fn measure(options: &Options, target: &Target) -> Result<Report, Failure> {
     })
 }
 
-fn open(options: &Options, path: &Path) -> Result<Cloakroom, Error> {
+fn open(options: &ConsumeBenchOptions, path: &Path) -> Result<Cloakroom, Error> {
     let durability = match options.durability {
         Level::Sync => Durability::Sync,
         Level::Os => Durability::Os,
@@ -239,8 +242,8 @@ fn preload(room: &Cloakroom, keys: &[LookupKey]) -> Result<(), Error> {
 }
 
 /// Threads that consume tokens until the time is over or none are left.
-struct Contest<'a> {
-    options: &'a Options,
+struct ConsumeRun<'a> {
+    options: &'a ConsumeBenchOptions,
     keys: &'a [LookupKey],
     /// The order in which tokens are consumed.
     order: Vec<u32>,
@@ -256,15 +259,15 @@ struct Run {
     replays: u64,
 }
 
-/// A consume that was called and not yet answered.
+/// A consume that was called and has not returned yet.
 struct InFlight {
     token: usize,
     called: Instant,
     answer: Pending<(TokenConsumeOutcome, Option<String>)>,
 }
 
-impl<'a> Contest<'a> {
-    fn new(options: &'a Options, keys: &'a [LookupKey]) -> Self {
+impl<'a> ConsumeRun<'a> {
+    fn new(options: &'a ConsumeBenchOptions, keys: &'a [LookupKey]) -> Self {
         let mut order: Vec<u32> = (0..).take(keys.len()).collect();
         fastrand::Rng::with_seed(7).shuffle(&mut order);
         let acknowledged = keys.iter().map(|_| AtomicU8::new(0)).collect();
@@ -282,13 +285,13 @@ impl<'a> Contest<'a> {
         self.acknowledged.iter().map(|count| count.load(Ordering::Relaxed)).collect()
     }
 
-    fn run(&self, room: &Cloakroom) -> Result<Run, Failure> {
+    fn run(&self, room: &Cloakroom) -> Result<Run, ConsumeFailure> {
         let threads = if self.options.race > 0 { self.options.race } else { self.options.threads };
         let bar = progress(self.keys.len() as u64, "consuming");
         let (gate, finished) = (RwLock::new(()), AtomicUsize::new(0));
         let deadline = Duration::from_secs_f64(self.options.seconds);
         std::thread::scope(|scope| {
-            // Nobody starts before all are there; when one cannot be started, the others end at
+            // No thread starts before all are ready. If one cannot be started, the others end at
             // once.
             let closed = gate.write();
             let mut workers = Vec::with_capacity(threads);
@@ -302,7 +305,7 @@ impl<'a> Contest<'a> {
                     });
                 workers.push(worker.map_err(|error| {
                     self.stop.store(true, Ordering::Release);
-                    Failure::Io(format!("starting {threads} threads"), error)
+                    ConsumeFailure::Io(format!("starting {threads} threads"), error)
                 })?);
             }
             drop(closed);
@@ -318,10 +321,10 @@ impl<'a> Contest<'a> {
             for worker in workers {
                 let Ok(result) = worker.join() else {
                     let panicked = std::io::Error::other("it panicked");
-                    return Err(Failure::Io("joining a worker".into(), panicked));
+                    return Err(ConsumeFailure::Io("joining a worker".into(), panicked));
                 };
                 let worker = result?;
-                // The run lasts until the last answer, whoever got it.
+                // The run lasts until the last answer of any thread.
                 run.elapsed = run.elapsed.max(worker.ended.duration_since(started));
                 run.latencies.extend(worker.latencies);
                 run.replays += worker.replays;
@@ -381,9 +384,9 @@ struct Worker {
     ended: Instant,
 }
 
-/// Opens the file again and asks of each token whether it is consumed.
+/// Opens the file again and checks for each token whether it is consumed.
 fn consumed_after_reopen(
-    options: &Options,
+    options: &ConsumeBenchOptions,
     path: &Path,
     keys: &[LookupKey],
 ) -> Result<Vec<bool>, Error> {

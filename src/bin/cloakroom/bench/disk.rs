@@ -1,11 +1,11 @@
-//! What the disk alone can do: the yardstick of every durable write.
+//! The speed of the disk alone, as a reference for every durable write.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How long the yardstick is measured, and how often at most.
+/// How long the reference is measured, and how often at most.
 const MEASURE_FOR: Duration = Duration::from_millis(700);
 const MAX_ROUNDS: usize = 5_000;
 

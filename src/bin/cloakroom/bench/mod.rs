@@ -10,25 +10,25 @@ pub mod year;
 
 use std::time::Duration;
 
-/// Where the manual clocks of benchmarks begin, in milliseconds since the Unix epoch: the first of
-/// January 2027.
+/// The start of the manual clocks of benchmarks, in milliseconds since the Unix epoch: 1 January
+/// 2027.
 pub const BEGIN_MS: u64 = 1_798_761_600_000;
 
-/// The memory that this process occupies, in bytes, where the system tells.
+/// The resident memory of this process in bytes, where the system reports it.
 pub fn resident_bytes() -> Option<u64> {
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
     Some(pages * 4096)
 }
 
-/// The value below which `permille` of a thousand lie. Sorts them.
+/// The quantile of `permille` thousandths. Sorts the values.
 pub fn quantile(latencies: &mut [Duration], permille: usize) -> Duration {
     latencies.sort_unstable();
     let index = (latencies.len() * permille / 1_000).min(latencies.len().saturating_sub(1));
     latencies.get(index).copied().unwrap_or_default()
 }
 
-/// Milliseconds, with what is behind the point.
+/// Milliseconds, with their fraction.
 pub fn ms(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
 }

@@ -1,4 +1,4 @@
-//! What a run found, as a table for people or one JSON object for programs.
+//! The result of a run, as a table or one JSON object.
 
 use crate::output::Output;
 use crate::problem::Problem;
@@ -24,13 +24,12 @@ pub struct Report {
     pub replays: u64,
     pub double_consumes: u64,
     pub consumed_after_reopen: u64,
-    /// Tokens that were acknowledged as consumed and are not after reopening, or the other way
-    /// round.
+    /// Tokens that were acknowledged as consumed and are not after reopening, or vice versa.
     pub changed_by_reopen: u64,
 }
 
 impl Report {
-    /// Whether every token was consumed at most once and reopening found the same truth.
+    /// Whether every token was consumed at most once and reopening found the same state.
     pub fn holds(&self) -> bool {
         self.double_consumes == 0
             && self.consumed_after_reopen == self.proceeds
@@ -122,7 +121,7 @@ impl Report {
     }
 }
 
-/// Counts are far below the 2^53 that a float holds exactly.
+/// Counts are far below 2^53, so a float is exact.
 #[expect(clippy::cast_precision_loss, reason = "counts of one run are far below 2^53")]
 fn to_f64(count: u64) -> f64 {
     count as f64

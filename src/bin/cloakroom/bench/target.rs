@@ -1,9 +1,9 @@
-//! The file that a benchmark works on.
+//! The file of a benchmark.
 
 use crate::problem::{Kind, Problem};
 use std::path::{Path, PathBuf};
 
-/// A new file, deleted afterwards unless it was asked for.
+/// A new file, deleted afterwards unless the caller named it.
 pub struct Target {
     path: PathBuf,
     keep: bool,
@@ -18,7 +18,7 @@ impl Target {
         };
         if path.exists() {
             let exists =
-                format!("{}: exists already; the benchmark works on a new file", path.display());
+                format!("{}: already exists; the benchmark needs a new file", path.display());
             return Err(Problem::new(Kind::Exists, exists));
         }
         Ok(Self { path, keep })

@@ -22,28 +22,27 @@ use std::time::{Duration, Instant};
 const HOUR: Duration = Duration::from_secs(3_600);
 const HOUR_SECONDS: u64 = 3_600;
 
-/// How often the file is looked at.
+/// How often the file is measured.
 const SAMPLES: u64 = 24;
 
-/// A year is flat when its second half needs at most this much more than its first, in percent.
+/// A year is flat when its second half needs at most this much more space than its first, in percent.
 const FLAT_PERCENT: u64 = 110;
 
-/// The background may be this far behind a clock that runs a million times too fast before the year
+/// How far the background may be behind a clock that runs a million times too fast before the year
 /// waits for it.
 const CATCH_UP_FOR: Duration = Duration::from_secs(60);
 
 /// Simulate a year of churn over every store, and check that the file stays small.
 ///
-/// Every simulated hour hands in form tokens, claim checks, cached responses, jobs, requests and
-/// agent states, takes and completes most of them, and lets the clock run: all of them expire
-/// within a day. Nothing is swept or compacted by hand. From time to time the length of the file
-/// and the memory of the process are noted, and how long it takes to open what a kill at that
-/// moment would have left.
+/// Every simulated hour inserts form tokens, claim checks, cached responses, jobs, requests and
+/// agent states, takes and completes most of them, and advances the clock: all of them expire within
+/// a day. Nothing is swept or compacted explicitly. At intervals it records the length of the file,
+/// the memory of the process, and the time to open what a kill at that moment would leave.
 ///
 /// Exit codes: 0 the file stayed flat and every byte of it verifies; 1 it did not; 2 the benchmark
-/// could not be carried out.
+/// could not be run.
 #[derive(Debug, Args)]
-pub struct Options {
+pub struct YearBenchOptions {
     /// A new file to work on, which is kept; without it a temporary file in the current directory
     /// is used and deleted.
     #[arg(long, value_name = "PATH")]
@@ -51,15 +50,15 @@ pub struct Options {
     /// Days to simulate.
     #[arg(long, default_value_t = 365, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=36_500))]
     days: u64,
-    /// Entries of each kind that come in an hour.
+    /// Entries of each kind per hour.
     #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000))]
     per_hour: u64,
-    /// Agent states that are there all the time, and saved again one after the other.
+    /// Agent states that stay in the room, and are saved again one after the other.
     #[arg(long, default_value_t = 2_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     states: u64,
 }
 
-/// What the file was like at one moment.
+/// The state of the file at one moment.
 struct Sample {
     day: u64,
     file_bytes: u64,
@@ -68,7 +67,7 @@ struct Sample {
     open: Duration,
 }
 
-pub fn run(options: &Options, out: &mut Output) -> Result<Verdict, Problem> {
+pub fn run(options: &YearBenchOptions, out: &mut Output) -> Result<Verdict, Problem> {
     let target = Target::new(options.file.as_deref())?;
     let clock = Arc::new(ManualClock::new(BEGIN_MS));
     let room = Cloakroom::builder().clock(clock.clone()).open(target.path());
@@ -126,8 +125,8 @@ fn table(samples: &[Sample]) -> Vec<String> {
     units::table(&rows)
 }
 
-/// Whether the second half needs about as much as the first. The first sample is of an empty room
-/// and counts as its neighbours do.
+/// Whether the second half needs about as much space as the first. The first sample, of an empty
+/// room, counts like the others.
 fn is_flat(lengths: impl Iterator<Item = u64>) -> bool {
     let lengths: Vec<_> = lengths.collect();
     let (first, second) = lengths.split_at(lengths.len() / 2);
@@ -137,32 +136,32 @@ fn is_flat(lengths: impl Iterator<Item = u64>) -> bool {
     }
 }
 
-enum Failure {
+enum YearFailure {
     Room(Error),
     State(StateError),
     System(&'static str, std::io::Error),
     Behind,
 }
 
-impl From<Error> for Failure {
+impl From<Error> for YearFailure {
     fn from(error: Error) -> Self {
-        Failure::Room(error)
+        YearFailure::Room(error)
     }
 }
 
-impl From<StateError> for Failure {
+impl From<StateError> for YearFailure {
     fn from(error: StateError) -> Self {
-        Failure::State(error)
+        YearFailure::State(error)
     }
 }
 
-impl Failure {
+impl YearFailure {
     fn problem(self, path: &Path) -> Problem {
         match self {
-            Failure::Room(error) => Problem::of(&error, path),
-            Failure::State(error) => Problem::new(Kind::Failed, error.to_string()),
-            Failure::System(doing, error) => Problem::system(doing, error),
-            Failure::Behind => {
+            YearFailure::Room(error) => Problem::of(&error, path),
+            YearFailure::State(error) => Problem::new(Kind::Failed, error.to_string()),
+            YearFailure::System(doing, error) => Problem::system(doing, error),
+            YearFailure::Behind => {
                 Problem::new(Kind::Failed, "the background does not catch up with the clock")
             }
         }
@@ -170,17 +169,17 @@ impl Failure {
 }
 
 struct Year<'a> {
-    options: &'a Options,
+    options: &'a YearBenchOptions,
     room: Cloakroom,
     clock: Arc<ManualClock>,
     random: fastrand::Rng,
-    /// The keys of the hour before.
+    /// The keys of the previous hour.
     taken: Vec<String>,
     hour: u64,
 }
 
 impl Year<'_> {
-    fn simulate(&mut self, target: &Target) -> Result<Vec<Sample>, Failure> {
+    fn simulate(&mut self, target: &Target) -> Result<Vec<Sample>, YearFailure> {
         let bar = progress::bar(self.options.days, "days");
         let every = (self.options.days / SAMPLES).max(1);
         let mut samples = Vec::new();
@@ -198,7 +197,7 @@ impl Year<'_> {
         Ok(samples)
     }
 
-    fn one_hour(&mut self) -> Result<(), Failure> {
+    fn one_hour(&mut self) -> Result<(), YearFailure> {
         let now_ms = BEGIN_MS + self.hour * HOUR_SECONDS * 1_000;
         let now = now_ms / 1_000;
         let keys: Vec<String> = (0..self.options.per_hour)
@@ -267,40 +266,39 @@ impl Year<'_> {
         Ok(())
     }
 
-    /// Waits until the sweeper, which works by itself, has nothing left to do.
-    fn catch_up(&self) -> Result<(), Failure> {
+    /// Waits until the sweeper in the background has nothing left to do.
+    fn catch_up(&self) -> Result<(), YearFailure> {
         let began = Instant::now();
         while self.room.stats()?.sweep_backlog > 0 {
             if began.elapsed() > CATCH_UP_FOR {
-                return Err(Failure::Behind);
+                return Err(YearFailure::Behind);
             }
             std::thread::sleep(Duration::from_millis(5));
         }
         Ok(())
     }
 
-    /// Looks at the file, and opens a copy of it, which is what a kill would have left.
-    fn sample(&self, day: u64, target: &Target) -> Result<Sample, Failure> {
-        // A background that was woken has at least looked at whether there is something to give
-        // back.
+    /// Measures the file, and opens a copy of it, which is what a kill would leave.
+    fn sample(&self, day: u64, target: &Target) -> Result<Sample, YearFailure> {
+        // The background was woken, and has at least checked whether there is space to return.
         std::thread::sleep(Duration::from_millis(50));
         let live = self.room.stats()?.stores.iter().map(|store| store.live).sum();
         let image = target.path().with_extension("killed");
         let copied = std::fs::copy(target.path(), &image);
-        let file_bytes = copied.map_err(|error| Failure::System("copying the file", error))?;
+        let file_bytes = copied.map_err(|error| YearFailure::System("copying the file", error))?;
         let began = Instant::now();
         let opened =
             Cloakroom::builder().clock(self.clock.clone()).sweep_interval(None).open(&image);
         let open = began.elapsed();
         let closed = opened.and_then(|room| room.close());
         std::fs::remove_file(&image)
-            .map_err(|error| Failure::System("deleting the copy", error))?;
+            .map_err(|error| YearFailure::System("deleting the copy", error))?;
         closed?;
         Ok(Sample { day, file_bytes, resident_bytes: resident_bytes(), live, open })
     }
 }
 
-/// Waits for answers that nobody needs.
+/// Waits for answers and ignores them.
 fn answered<T>(answers: Vec<Pending<T>>) -> Result<(), Error> {
     answers.into_iter().try_for_each(|answer| answer.wait().map(drop))
 }
