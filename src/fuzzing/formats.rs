@@ -13,7 +13,7 @@ use crate::page::Cursor;
 use crate::stores::cache::row::{CacheRow, TagsRow};
 use crate::stores::expiry;
 use crate::stores::form_token::row::{self as token_row, TokenKey, TokenRow, UseRow};
-use crate::stores::handoff::row::{ClaimRow, StateRow};
+use crate::stores::handoff::row::{ClaimRow, HandoffRow};
 use crate::stores::schema::catalogue;
 
 /// Log frames and segments: arbitrary bytes are read as such, and frames that were made of the
@@ -139,9 +139,9 @@ pub fn rows(data: &[u8]) {
         let again = row.encode().unwrap();
         assert_eq!(UseRow::decode(&again).unwrap(), row);
     }
-    if let Ok(row) = StateRow::decode(data) {
+    if let Ok(row) = HandoffRow::decode(data) {
         let again = row.encode().unwrap();
-        assert_eq!(StateRow::decode(&again).unwrap(), row);
+        assert_eq!(HandoffRow::decode(&again).unwrap(), row);
         state(row.json);
     }
     state(data);
@@ -163,9 +163,9 @@ pub fn rows(data: &[u8]) {
 
 /// JSON that a row may hold.
 fn state(json: &[u8]) {
-    let Ok(state) = (StateRow { expires_at_ms: 0, json }).state() else { return };
+    let Ok(state) = (HandoffRow { expires_at_ms: 0, json }).state() else { return };
     let again = serde_json::to_vec(&state).unwrap();
-    let row = StateRow { expires_at_ms: 0, json: &again };
+    let row = HandoffRow { expires_at_ms: 0, json: &again };
     assert_eq!(row.state().unwrap(), state, "a state comes back equal");
 }
 

@@ -11,19 +11,15 @@ use crate::engine::{Engine, Snapshot, Tx};
 use crate::error::Result;
 use crate::stores::page::{Cursor, Page};
 use crate::stores::rate_limit::RateLimitConfig;
-use crate::stores::rate_limit::limiter::{Kind, Limiter};
-use crate::tables::Table;
+use crate::stores::rate_limit::limiter::Kind;
+use crate::stores::rate_limit::limiter_handle::LimiterHandle;
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// A named limiter of a room: a [`AdaptiveRateLimitStore`]. A cheap clone.
 #[derive(Clone)]
 pub struct AdaptiveRateLimit {
-    engine: Engine,
-    durability: Durability,
-    name: Arc<str>,
-    config: RateLimitConfig,
+    handle: LimiterHandle,
     adaptive: AdaptiveConfig,
 }
 
@@ -35,15 +31,15 @@ impl AdaptiveRateLimit {
         config: RateLimitConfig,
         adaptive: AdaptiveConfig,
     ) -> Result<Self> {
-        config.check()?;
+        let handle = LimiterHandle::new(engine, Kind::Adaptive, name, config)?;
         adaptive.check()?;
-        Ok(Self { engine, durability: Durability::Os, name: name.into(), config, adaptive })
+        Ok(Self { handle, adaptive })
     }
 
     /// The same limiter, with answers that wait for this much. The default is [`Durability::Os`].
     #[must_use]
     pub fn with_durability(self, durability: Durability) -> Self {
-        Self { durability, ..self }
+        Self { handle: self.handle.with_durability(durability), ..self }
     }
 
     /// Up to `limit` resources with counted requests behind `cursor` (from the first without one),
@@ -57,21 +53,17 @@ impl AdaptiveRateLimit {
         cursor: Option<&Cursor>,
         limit: usize,
     ) -> Pending<Page<AdaptiveRateLimitEntry>> {
-        self.engine.read(self.durability, |rows| ops::list(rows, &self.adaptive(), cursor, limit))
+        self.handle.read(|rows| ops::list(rows, &self.adaptive(), cursor, limit))
     }
 
     /// Counts every resource of this limiter, by looking at every one of them; other callers do not
     /// wait meanwhile.
     pub fn stats(&self) -> Pending<AdaptiveRateLimitStats> {
-        self.engine.read(self.durability, |rows| ops::stats(rows, &self.adaptive()))
-    }
-
-    fn limiter(&self) -> Limiter<'_> {
-        Limiter { kind: Kind::Adaptive, name: &self.name, config: self.config }
+        self.handle.read(|rows| ops::stats(rows, &self.adaptive()))
     }
 
     fn adaptive(&self) -> Adaptive<'_> {
-        Adaptive { limiter: self.limiter(), config: &self.adaptive }
+        Adaptive { limiter: self.handle.limiter(), config: &self.adaptive }
     }
 
     /// Answers from a snapshot, after it has stored the capacity of `resource` when that had to be
@@ -83,57 +75,21 @@ impl AdaptiveRateLimit {
         ask: impl FnOnce(&mut Snapshot) -> Result<R>,
         settle_and_ask: impl FnOnce(&mut Tx<'_>) -> Result<R>,
     ) -> Pending<R> {
-        let is_settled = self
-            .engine
-            .read(Durability::Os, |rows| ops::is_settled(rows, &self.adaptive(), resource));
+        let engine = self.handle.engine();
+        let is_settled =
+            engine.read(Durability::Os, |rows| ops::is_settled(rows, &self.adaptive(), resource));
         match is_settled.wait() {
-            Ok(true) => self.engine.read(self.durability, ask),
+            Ok(true) => self.handle.read(ask),
             Ok(false) => {
                 let operation = |tx: &mut Tx<'_>| {
                     ops::settle(tx, &self.adaptive(), resource)?;
                     settle_and_ask(tx)
                 };
-                if self.engine.is_read_only() {
-                    return self.engine.dry_run(operation);
+                if engine.is_read_only() {
+                    return engine.dry_run(operation);
                 }
-                self.write(resource, operation)
+                self.handle.write(resource, operation)
             }
-            Err(error) => Pending::ready(Err(error)),
-        }
-    }
-
-    /// Runs an operation that writes the window of `resource`.
-    fn write<R>(
-        &self,
-        resource: &str,
-        operation: impl FnOnce(&mut Tx<'_>) -> Result<R>,
-    ) -> Pending<R> {
-        let limiter = self.limiter();
-        match (limiter.resource_key(resource), limiter.store_key()) {
-            (Ok(key), Ok(store_key)) => {
-                let wanted = [
-                    (Table::ADAPTIVE_RATE_LIMIT, key.as_slice()),
-                    (Table::RATE_LIMIT_CONFIG, key.as_slice()),
-                    (Table::RATE_LIMIT_STORE, store_key.as_slice()),
-                ];
-                self.engine.transact(self.durability, &wanted, operation)
-            }
-            (Err(error), _) | (_, Err(error)) => Pending::ready(Err(error)),
-        }
-    }
-
-    /// Runs an operation that writes the cooldown of `origin`.
-    fn note<R>(
-        &self,
-        origin: &str,
-        operation: impl FnOnce(&mut Tx<'_>) -> Result<R>,
-    ) -> Pending<R> {
-        match self.limiter().origin_key(origin) {
-            Ok(key) => self.engine.transact(
-                self.durability,
-                &[(Table::RATE_LIMIT_COOLDOWN, &key)],
-                operation,
-            ),
             Err(error) => Pending::ready(Err(error)),
         }
     }
@@ -142,17 +98,15 @@ impl AdaptiveRateLimit {
 impl fmt::Debug for AdaptiveRateLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AdaptiveRateLimit")
-            .field("name", &self.name)
-            .field("durability", &self.durability)
-            .field("config", &self.config)
+            .field("handle", &self.handle)
             .field("adaptive", &self.adaptive)
-            .finish_non_exhaustive()
+            .finish()
     }
 }
 
 impl AdaptiveRateLimitStore for AdaptiveRateLimit {
     fn acquire(&self, resource: &str, priority: Priority) -> Pending<bool> {
-        self.write(resource, |tx| ops::acquire(tx, &self.adaptive(), resource, priority))
+        self.handle.write(resource, |tx| ops::acquire(tx, &self.adaptive(), resource, priority))
     }
 
     fn can_proceed(&self, resource: &str, priority: Priority) -> Pending<bool> {
@@ -164,7 +118,7 @@ impl AdaptiveRateLimitStore for AdaptiveRateLimit {
     }
 
     fn record(&self, resource: &str, priority: Priority) -> Pending<()> {
-        self.write(resource, |tx| ops::record(tx, &self.adaptive(), resource, priority))
+        self.handle.write(resource, |tx| ops::record(tx, &self.adaptive(), resource, priority))
     }
 
     fn status(&self, resource: &str) -> Pending<AdaptiveRateLimitStatus> {
@@ -176,7 +130,7 @@ impl AdaptiveRateLimitStore for AdaptiveRateLimit {
     }
 
     fn reset(&self, resource: &str) -> Pending<()> {
-        self.write(resource, |tx| ops::reset(tx, &self.adaptive(), resource))
+        self.handle.write(resource, |tx| ops::reset(tx, &self.adaptive(), resource))
     }
 
     fn wait_time(&self, resource: &str, priority: Priority) -> Pending<Duration> {
@@ -188,27 +142,27 @@ impl AdaptiveRateLimitStore for AdaptiveRateLimit {
     }
 
     fn set_resource_config(&self, resource: &str, config: RateLimitConfig) -> Pending<()> {
-        self.write(resource, |tx| ops::set_resource_config(tx, &self.adaptive(), resource, config))
+        self.handle
+            .write(resource, |tx| ops::set_resource_config(tx, &self.adaptive(), resource, config))
     }
 
     fn resource_config(&self, resource: &str) -> Pending<RateLimitConfig> {
-        self.engine
-            .read(self.durability, |rows| ops::resource_config(rows, &self.adaptive(), resource))
+        self.handle.resource_config(resource)
     }
 
-    fn set_cooldown(&self, origin: &str, until_ms: u64) -> Pending<()> {
-        self.note(origin, |tx| self.limiter().set_cooldown(tx, origin, until_ms))
+    fn set_cooldown(&self, origin: &str, until: u64) -> Pending<()> {
+        self.handle.set_cooldown(origin, until)
     }
 
     fn cooldown(&self, origin: &str) -> Pending<Option<u64>> {
-        self.engine.read(self.durability, |rows| self.limiter().cooldown(rows, origin))
+        self.handle.cooldown(origin)
     }
 
     fn clear_cooldown(&self, origin: &str) -> Pending<()> {
-        self.note(origin, |tx| self.limiter().clear_cooldown(tx, origin))
+        self.handle.clear_cooldown(origin)
     }
 
     fn clear(&self) -> Pending<()> {
-        self.engine.transact(self.durability, &[], |tx| self.limiter().clear(tx))
+        self.handle.clear()
     }
 }

@@ -21,7 +21,7 @@ use crate::error::Result;
 use crate::stores::expiry;
 use crate::stores::page::{Cursor, Page, check_limit, page_of};
 use crate::stores::rate_limit::RateLimitConfig;
-use crate::stores::rate_limit::history::{Counted, History, Place};
+use crate::stores::rate_limit::history::{Counted, History, HistoryId};
 use crate::stores::rate_limit::limiter::{Limiter, file_at, text_behind};
 use crate::tables::Table;
 use std::time::Duration;
@@ -76,8 +76,8 @@ impl ResourceRow {
         codec::decode_row(Table::ADAPTIVE_RATE_LIMIT.name(), bytes)
     }
 
-    fn place(&self, lane: u8) -> Place {
-        Place { id: self.id, lane }
+    fn place(&self, lane: u8) -> HistoryId {
+        HistoryId { id: self.id, lane }
     }
 
     fn count(
@@ -105,8 +105,8 @@ impl ResourceRow {
     }
 
     /// The histories, and where their rows are.
-    pub(super) fn histories(&mut self) -> [(Place, &mut History); 3] {
-        let place = |lane| Place { id: self.id, lane };
+    pub(super) fn histories(&mut self) -> [(HistoryId, &mut History); 3] {
+        let place = |lane| HistoryId { id: self.id, lane };
         [
             (place(USER), &mut self.user),
             (place(BACKGROUND), &mut self.background),
@@ -226,7 +226,7 @@ fn load(rows: &mut dyn Reader, limiter: &Limiter<'_>, key: &[u8]) -> Result<Reso
 }
 
 /// What an operation on one resource looks at.
-struct Seen {
+struct AdaptiveUsage {
     key: Vec<u8>,
     config: RateLimitConfig,
     row: ResourceRow,
@@ -238,7 +238,7 @@ struct Seen {
     admitted: Counted,
 }
 
-impl Seen {
+impl AdaptiveUsage {
     /// Whether no request of anybody counts.
     fn is_idle(&self) -> bool {
         self.user.count == 0 && self.background.count == 0
@@ -280,13 +280,13 @@ impl Adaptive<'_> {
     }
 }
 
-fn look(rows: &mut dyn Reader, adaptive: &Adaptive<'_>, resource: &str) -> Result<Seen> {
+fn look(rows: &mut dyn Reader, adaptive: &Adaptive<'_>, resource: &str) -> Result<AdaptiveUsage> {
     let key = adaptive.limiter.resource_key(resource)?;
     let config = adaptive.limiter.config_of(rows, &key)?;
     let row = load(rows, &adaptive.limiter, &key)?;
     let (capacity, is_new) = row.capacity(rows, config.limit, adaptive.config)?;
     let (now_ms, window_ms) = (rows.now_ms(), config.window_ms());
-    Ok(Seen {
+    Ok(AdaptiveUsage {
         user: row.count(rows, USER, now_ms, window_ms)?,
         background: row.count(rows, BACKGROUND, now_ms, window_ms)?,
         admitted: row.count(rows, ADMITTED, now_ms, window_ms)?,
@@ -301,7 +301,7 @@ fn look(rows: &mut dyn Reader, adaptive: &Adaptive<'_>, resource: &str) -> Resul
 fn add(
     tx: &mut dyn Writer,
     adaptive: &Adaptive<'_>,
-    mut seen: Seen,
+    mut seen: AdaptiveUsage,
     priority: Priority,
     is_admitted: bool,
 ) -> Result<()> {
@@ -317,9 +317,9 @@ fn add(
         Priority::User => (USER, &mut row.user),
         Priority::Background => (BACKGROUND, &mut row.background),
     };
-    history.record(tx, Place { id, lane }, now_ms)?;
+    history.record(tx, HistoryId { id, lane }, now_ms)?;
     if is_admitted {
-        row.admitted.record(tx, Place { id, lane: ADMITTED }, now_ms)?;
+        row.admitted.record(tx, HistoryId { id, lane: ADMITTED }, now_ms)?;
     }
     row.store(tx, &seen.key)
 }
@@ -454,16 +454,6 @@ pub(crate) fn set_resource_config(
         row.store(tx, &key)?;
     }
     Limiter::put_config(tx, &key, config)
-}
-
-/// The configuration of a resource.
-pub(crate) fn resource_config(
-    rows: &mut dyn Reader,
-    adaptive: &Adaptive<'_>,
-    resource: &str,
-) -> Result<RateLimitConfig> {
-    let key = adaptive.limiter.resource_key(resource)?;
-    adaptive.limiter.config_of(rows, &key)
 }
 
 /// A page of the resources with counted requests, behind `cursor`.

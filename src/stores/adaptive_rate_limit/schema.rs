@@ -5,7 +5,7 @@ use super::sweep;
 use crate::error::Result;
 use crate::stores::lines::EntryLines;
 use crate::stores::owner::StoreKind;
-use crate::stores::rate_limit::history::{History, Place};
+use crate::stores::rate_limit::history::{History, HistoryId};
 use crate::stores::rate_limit::limiter::Kind;
 use crate::stores::rate_limit::schema::{
     Clears, check_limiter_key, dump_limiter_key, lacks_requests, limiter_owner, without_requests,
@@ -70,10 +70,10 @@ const WINDOWS: TableSchema = TableSchema {
     },
 };
 
-fn histories(value: &[u8]) -> Result<Vec<(Place, History)>> {
+fn histories(value: &[u8]) -> Result<Vec<(HistoryId, History)>> {
     let ResourceRow { id, user, background, admitted, .. } = ResourceRow::decode(value)?;
     let lanes = [(USER, user), (BACKGROUND, background), (ADMITTED, admitted)];
-    Ok(lanes.map(|(lane, history)| (Place { id, lane }, history)).to_vec())
+    Ok(lanes.map(|(lane, history)| (HistoryId { id, lane }, history)).to_vec())
 }
 
 fn counter() -> CountEntry {

@@ -35,76 +35,54 @@ impl<'a> AdaptiveRateLimitTx<'a> {
 
     /// See [`AdaptiveRateLimitStore::acquire`](super::AdaptiveRateLimitStore::acquire).
     pub fn acquire(&mut self, resource: &str, priority: Priority) -> Result<bool> {
-        ops::acquire(
-            self.tx,
-            &Adaptive { limiter: self.limiter, config: &self.config },
-            resource,
-            priority,
-        )
+        let adaptive = Adaptive { limiter: self.limiter, config: &self.config };
+        ops::acquire(self.tx, &adaptive, resource, priority)
     }
 
     /// See [`AdaptiveRateLimitStore::can_proceed`](super::AdaptiveRateLimitStore::can_proceed).
     pub fn can_proceed(&mut self, resource: &str, priority: Priority) -> Result<bool> {
-        ops::settle(self.tx, &Adaptive { limiter: self.limiter, config: &self.config }, resource)?;
-        ops::can_proceed(
-            self.tx,
-            &Adaptive { limiter: self.limiter, config: &self.config },
-            resource,
-            priority,
-        )
+        let adaptive = Adaptive { limiter: self.limiter, config: &self.config };
+        ops::settle(self.tx, &adaptive, resource)?;
+        ops::can_proceed(self.tx, &adaptive, resource, priority)
     }
 
     /// See [`AdaptiveRateLimitStore::record`](super::AdaptiveRateLimitStore::record).
     pub fn record(&mut self, resource: &str, priority: Priority) -> Result<()> {
-        ops::record(
-            self.tx,
-            &Adaptive { limiter: self.limiter, config: &self.config },
-            resource,
-            priority,
-        )
+        let adaptive = Adaptive { limiter: self.limiter, config: &self.config };
+        ops::record(self.tx, &adaptive, resource, priority)
     }
 
     /// See [`AdaptiveRateLimitStore::status`](super::AdaptiveRateLimitStore::status).
     pub fn status(&mut self, resource: &str) -> Result<AdaptiveRateLimitStatus> {
-        ops::settle(self.tx, &Adaptive { limiter: self.limiter, config: &self.config }, resource)?;
-        ops::status(self.tx, &Adaptive { limiter: self.limiter, config: &self.config }, resource)
+        let adaptive = Adaptive { limiter: self.limiter, config: &self.config };
+        ops::settle(self.tx, &adaptive, resource)?;
+        ops::status(self.tx, &adaptive, resource)
     }
 
     /// See [`AdaptiveRateLimitStore::reset`](super::AdaptiveRateLimitStore::reset).
     pub fn reset(&mut self, resource: &str) -> Result<()> {
-        ops::reset(self.tx, &Adaptive { limiter: self.limiter, config: &self.config }, resource)
+        let adaptive = Adaptive { limiter: self.limiter, config: &self.config };
+        ops::reset(self.tx, &adaptive, resource)
     }
 
     /// See [`AdaptiveRateLimitStore::wait_time`](super::AdaptiveRateLimitStore::wait_time).
     pub fn wait_time(&mut self, resource: &str, priority: Priority) -> Result<Duration> {
-        ops::settle(self.tx, &Adaptive { limiter: self.limiter, config: &self.config }, resource)?;
-        ops::wait_time(
-            self.tx,
-            &Adaptive { limiter: self.limiter, config: &self.config },
-            resource,
-            priority,
-        )
+        let adaptive = Adaptive { limiter: self.limiter, config: &self.config };
+        ops::settle(self.tx, &adaptive, resource)?;
+        ops::wait_time(self.tx, &adaptive, resource, priority)
     }
 
     /// See
     /// [`AdaptiveRateLimitStore::set_resource_config`](super::AdaptiveRateLimitStore::set_resource_config).
     pub fn set_resource_config(&mut self, resource: &str, config: RateLimitConfig) -> Result<()> {
-        ops::set_resource_config(
-            self.tx,
-            &Adaptive { limiter: self.limiter, config: &self.config },
-            resource,
-            config,
-        )
+        let adaptive = Adaptive { limiter: self.limiter, config: &self.config };
+        ops::set_resource_config(self.tx, &adaptive, resource, config)
     }
 
     /// See
     /// [`AdaptiveRateLimitStore::resource_config`](super::AdaptiveRateLimitStore::resource_config).
     pub fn resource_config(&mut self, resource: &str) -> Result<RateLimitConfig> {
-        ops::resource_config(
-            self.tx,
-            &Adaptive { limiter: self.limiter, config: &self.config },
-            resource,
-        )
+        self.limiter.resource_config(self.tx, resource)
     }
 
     /// See [`AdaptiveRateLimitStore::set_cooldown`](super::AdaptiveRateLimitStore::set_cooldown).

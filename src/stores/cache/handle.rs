@@ -1,6 +1,6 @@
 //! A cache of a room.
 
-use super::ops::{self, Found, New};
+use super::ops::{self, Lookup, NewEntry};
 use super::spec::Spec;
 use super::state::CacheStates;
 use super::{CacheEntry, CacheStats, CacheStore, json};
@@ -150,7 +150,7 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Cache<T> {
             // What cannot be read is reported by the set.
             drop(self.engine.read(self.durability, |rows| ops::warm(rows, spec)));
         }
-        let new = New { json: &json, ttl_seconds, tags };
+        let new = NewEntry { json: &json, ttl_seconds, tags };
         self.engine.transact(self.durability, &rows_of(&key), |tx| ops::set(tx, spec, hash, new))
     }
 
@@ -174,9 +174,9 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> CacheStore<T> for 
         let mut undecodable = false;
         let answer = self.engine.read(self.durability, |rows| {
             Ok(match ops::look_up(rows, &self.spec, hash)? {
-                Found::Value(value) => Some(value),
-                Found::Nothing => None,
-                Found::Undecodable => {
+                Lookup::Value(value) => Some(value),
+                Lookup::Nothing => None,
+                Lookup::Undecodable => {
                     undecodable = true;
                     None
                 }

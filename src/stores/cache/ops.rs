@@ -26,7 +26,7 @@ use std::sync::atomic::Ordering;
 
 /// What is under a hash.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Found<T> {
+pub(crate) enum Lookup<T> {
     Value(T),
     Nothing,
     /// A live row whose bytes are no value of this type.
@@ -38,23 +38,23 @@ pub(crate) fn look_up<T: DeserializeOwned>(
     rows: &mut dyn Reader,
     spec: &Spec,
     hash: &str,
-) -> Result<Found<T>> {
+) -> Result<Lookup<T>> {
     let found = peek(rows, spec, hash)?;
     match found {
-        Found::Value(_) => spec.state.hit(spec, hash),
-        Found::Nothing | Found::Undecodable => count(&spec.state.counters.misses, 1),
+        Lookup::Value(_) => spec.state.hit(spec, hash),
+        Lookup::Nothing | Lookup::Undecodable => count(&spec.state.counters.misses, 1),
     }
     Ok(found)
 }
 
-fn peek<T: DeserializeOwned>(rows: &mut dyn Reader, spec: &Spec, hash: &str) -> Result<Found<T>> {
+fn peek<T: DeserializeOwned>(rows: &mut dyn Reader, spec: &Spec, hash: &str) -> Result<Lookup<T>> {
     let key = spec.key(hash)?;
-    let Some(bytes) = rows.get(Table::CACHE, &key)? else { return Ok(Found::Nothing) };
+    let Some(bytes) = rows.get(Table::CACHE, &key)? else { return Ok(Lookup::Nothing) };
     let row = CacheRow::decode(&bytes)?;
     if !row.is_live(rows.now_ms()) {
-        return Ok(Found::Nothing);
+        return Ok(Lookup::Nothing);
     }
-    Ok(json::decode(row.json).map_or(Found::Undecodable, Found::Value))
+    Ok(json::decode(row.json).map_or(Lookup::Undecodable, Lookup::Value))
 }
 
 /// The value, in a transaction that can remove it at once if it does not decode.
@@ -64,9 +64,9 @@ pub(crate) fn get<T: DeserializeOwned>(
     hash: &str,
 ) -> Result<Option<T>> {
     match look_up(tx, spec, hash)? {
-        Found::Value(value) => return Ok(Some(value)),
-        Found::Nothing => {}
-        Found::Undecodable => delete(tx, spec, hash)?,
+        Lookup::Value(value) => return Ok(Some(value)),
+        Lookup::Nothing => {}
+        Lookup::Undecodable => delete(tx, spec, hash)?,
     }
     Ok(None)
 }
@@ -78,13 +78,13 @@ pub(crate) fn delete_undecodable<T: DeserializeOwned>(
     hash: &str,
 ) -> Result<()> {
     match peek::<T>(tx, spec, hash)? {
-        Found::Undecodable => delete(tx, spec, hash),
-        Found::Value(_) | Found::Nothing => Ok(()),
+        Lookup::Undecodable => delete(tx, spec, hash),
+        Lookup::Value(_) | Lookup::Nothing => Ok(()),
     }
 }
 
 /// What is known of an entry that is there, live or not.
-struct Old {
+struct StoredEntry {
     expires_at_ms: u64,
     live: bool,
     tags: Vec<String>,
@@ -92,15 +92,15 @@ struct Old {
 
 /// The entry's particulars. Its tags are read when it has any and `with_tags` or its end asks for
 /// them.
-fn old(rows: &mut dyn Reader, key: &[u8]) -> Result<Option<Old>> {
+fn old(rows: &mut dyn Reader, key: &[u8]) -> Result<Option<StoredEntry>> {
     let Some(bytes) = rows.get(Table::CACHE, key)? else { return Ok(None) };
-    old_of(rows, key, &CacheRow::decode(&bytes)?).map(Some)
+    stored_entry_of(rows, key, &CacheRow::decode(&bytes)?).map(Some)
 }
 
 /// The same, of the row at `key`.
-fn old_of(rows: &mut dyn Reader, key: &[u8], row: &CacheRow<'_>) -> Result<Old> {
+fn stored_entry_of(rows: &mut dyn Reader, key: &[u8], row: &CacheRow<'_>) -> Result<StoredEntry> {
     let tags = if row.tagged { tags_of(rows, key)? } else { Vec::new() };
-    Ok(Old { expires_at_ms: row.expires_at_ms, live: row.is_live(rows.now_ms()), tags })
+    Ok(StoredEntry { expires_at_ms: row.expires_at_ms, live: row.is_live(rows.now_ms()), tags })
 }
 
 pub(super) fn tags_of(rows: &mut dyn Reader, key: &[u8]) -> Result<Vec<String>> {
@@ -112,7 +112,7 @@ pub(super) fn tags_of(rows: &mut dyn Reader, key: &[u8]) -> Result<Vec<String>> 
 }
 
 /// What the removal of an entry takes in a frame.
-fn removal_cost(spec: &Spec, key: &[u8], hash: &str, old: &Old) -> usize {
+fn removal_cost(spec: &Spec, key: &[u8], hash: &str, old: &StoredEntry) -> usize {
     let expiry = if old.expires_at_ms == NEVER { 0 } else { row_cost(KEY_OVERHEAD + key.len()) };
     let tags = if old.tags.is_empty() { 0 } else { row_cost(key.len()) };
     let by_tag = |tag: &String| row_cost(tag_prefix(&spec.prefix, tag).len() + hash.len());
@@ -125,7 +125,7 @@ fn remove(
     spec: &Spec,
     order: Option<&mut UseOrder>,
     (key, hash): (&[u8], &str),
-    old: Option<&Old>,
+    old: Option<&StoredEntry>,
 ) {
     // Also of an entry that is not there: an order that knew it would ask for it again.
     if let Some(order) = order {
@@ -155,7 +155,7 @@ pub(crate) fn delete(tx: &mut dyn Writer, spec: &Spec, hash: &str) -> Result<()>
 
 /// What [`set`] stores.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct New<'a> {
+pub(crate) struct NewEntry<'a> {
     pub(crate) json: &'a [u8],
     pub(crate) ttl_seconds: i64,
     /// The tags it has from now on; `None` leaves those it has.
@@ -163,7 +163,7 @@ pub(crate) struct New<'a> {
 }
 
 /// Stores a value, and evicts what is too much afterwards.
-pub(crate) fn set(tx: &mut dyn Writer, spec: &Spec, hash: &str, new: New<'_>) -> Result<()> {
+pub(crate) fn set(tx: &mut dyn Writer, spec: &Spec, hash: &str, new: NewEntry<'_>) -> Result<()> {
     let key = spec.key(hash)?;
     let tags: Option<BTreeSet<&str>> = new.tags.map(|tags| tags.iter().copied().collect());
     tags.iter().flatten().try_for_each(|tag| check_len("a tag", tag))?;
@@ -282,7 +282,7 @@ pub(crate) fn clear(
     let mut entries = RowCursor::prefix(Table::CACHE, &first).after(after.clone());
     while let Some((key, bytes)) = entries.next(tx)? {
         let hash = hash_in(Table::CACHE, &spec.prefix, &key)?;
-        let old = old_of(tx, &key, &CacheRow::decode(&bytes)?)?;
+        let old = stored_entry_of(tx, &key, &CacheRow::decode(&bytes)?)?;
         if !budget.take(removal_cost(spec, &key, hash, &old)) {
             return Ok(after);
         }

@@ -67,14 +67,14 @@ fn name_in(entry_key: &[u8]) -> Result<&[u8]> {
 mod tests {
     use super::*;
     use crate::stores::StoreKind;
-    use crate::stores::cache::ops::{New, set};
+    use crate::stores::cache::ops::{NewEntry, set};
     use crate::stores::cache::spec::Spec;
     use crate::stores::map_tx::MapTx;
     use crate::stores::sweep::{sweep_all, sweep_all_within};
 
     fn put(tx: &mut MapTx, name: &str, hash: &str, ttl_seconds: i64, tags: &[&str]) {
         let spec = Spec::of_state(name, Default::default(), 1 << 20, 1 << 20);
-        let new = New { json: b"1", ttl_seconds, tags: Some(tags) };
+        let new = NewEntry { json: b"1", ttl_seconds, tags: Some(tags) };
         set(tx, &spec, hash, new).unwrap();
     }
 

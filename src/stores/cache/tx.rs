@@ -1,7 +1,7 @@
 //! A cache as a transaction sees it.
 
 use super::json;
-use super::ops::{self, New};
+use super::ops::{self, NewEntry};
 use super::spec::Spec;
 use super::state::CacheStates;
 use crate::engine::Engine;
@@ -111,7 +111,7 @@ impl<T: Serialize + DeserializeOwned> CacheTx<'_, T> {
         tags: Option<&[&str]>,
     ) -> Result<()> {
         let json = json::encode(value)?;
-        ops::set(self.tx, &self.spec, hash, New { json: &json, ttl_seconds, tags })
+        ops::set(self.tx, &self.spec, hash, NewEntry { json: &json, ttl_seconds, tags })
     }
 }
 

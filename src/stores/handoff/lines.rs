@@ -2,7 +2,7 @@
 
 use crate::engine::access::Reader;
 use crate::error::Result;
-use crate::stores::handoff::row::{ClaimRow, StateRow, key_of};
+use crate::stores::handoff::row::{ClaimRow, HandoffRow, key_of};
 use crate::stores::lines::{
     EmitLine, Entry, Fields, LineReader, LineWriter, Problem, said, single, text_of, ulid_of,
     ulid_text,
@@ -19,7 +19,7 @@ pub(crate) fn write(
     emit: &mut EmitLine<'_>,
 ) -> Result<()> {
     let StoredRow { key, value: state, satellite: claim } = row;
-    let state = StateRow::decode(state)?;
+    let state = HandoffRow::decode(state)?;
     line.begin(ENTRY);
     line.text("state_id", text_of(Table::HANDOFF, key)?);
     line.number("expires_at_ms", state.expires_at_ms);
@@ -45,7 +45,7 @@ fn read(fields: &mut Fields<'_>) -> Result<Entry, Problem> {
     let state_id = fields.text("state_id")?;
     let key = key_of(&state_id).map_err(said)?.to_vec();
     let json = fields.json("state", "state_base64")?;
-    let row = StateRow { expires_at_ms: fields.number("expires_at_ms")?, json: &json };
+    let row = HandoffRow { expires_at_ms: fields.number("expires_at_ms")?, json: &json };
     // Only an object is a state. The answer names a row of the table, which there is none of yet.
     row.state().map_err(|_| "the state is no JSON object, or is nested too deeply".to_owned())?;
     let entry = Entry::new(Table::HANDOFF, key.clone(), row.encode().map_err(said)?);

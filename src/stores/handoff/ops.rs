@@ -9,7 +9,7 @@
 
 use super::claim::{Claim, ClaimId, lease_ms};
 use super::json;
-use super::row::{ClaimRow, StateRow, key_of};
+use super::row::{ClaimRow, HandoffRow, key_of};
 use super::{HandoffEntry, HandoffStats, JsonObject};
 use crate::engine::access::{Reader, Value, Writer};
 use crate::engine::cursor::RowJoin;
@@ -24,7 +24,7 @@ use ulid::Ulid;
 fn free(rows: &mut dyn Reader, key: &[u8]) -> Result<Option<Value>> {
     let now_ms = rows.now_ms();
     let Some(bytes) = rows.get(Table::HANDOFF, key)? else { return Ok(None) };
-    if !StateRow::decode(&bytes)?.is_live(now_ms) {
+    if !HandoffRow::decode(&bytes)?.is_live(now_ms) {
         return Ok(None);
     }
     let claim = claim_on(rows, key)?;
@@ -39,7 +39,7 @@ fn claim_on(rows: &mut dyn Reader, key: &[u8]) -> Result<Option<ClaimRow>> {
 /// Removes every row of a state, if there are any.
 fn remove(tx: &mut dyn Writer, key: &[u8]) -> Result<()> {
     let Some(state) = tx.get(Table::HANDOFF, key)? else { return Ok(()) };
-    let expires_at_ms = StateRow::decode(&state)?.expires_at_ms;
+    let expires_at_ms = HandoffRow::decode(&state)?.expires_at_ms;
     let claimed = tx.get(Table::HANDOFF_CLAIM, key)?.is_some();
     tx.delete(Table::HANDOFF, key);
     expiry::delete(tx, expires_at_ms, Table::HANDOFF, key);
@@ -73,14 +73,14 @@ pub(crate) fn set(
     let key = key_of(state_id)?;
     let now_ms = tx.now_ms();
     let expires_at_ms = now_ms.saturating_add(ttl_seconds.saturating_mul(1_000));
-    let new = StateRow { expires_at_ms, json };
+    let new = HandoffRow { expires_at_ms, json };
     if !new.is_live(now_ms) {
         return remove(tx, key);
     }
     let value = new.encode()?;
     let old = tx.get(Table::HANDOFF, key)?;
     let indexed_at_ms =
-        old.map(|old| StateRow::decode(&old).map(|old| old.expires_at_ms)).transpose()?;
+        old.map(|old| HandoffRow::decode(&old).map(|old| old.expires_at_ms)).transpose()?;
     if tx.get(Table::HANDOFF_CLAIM, key)?.is_some() {
         tx.delete(Table::HANDOFF_CLAIM, key);
     }
@@ -91,7 +91,7 @@ pub(crate) fn set(
 
 /// The state, which stays.
 pub(crate) fn get(rows: &mut dyn Reader, state_id: &str) -> Result<Option<JsonObject>> {
-    free(rows, key_of(state_id)?)?.map(|bytes| StateRow::decode(&bytes)?.state()).transpose()
+    free(rows, key_of(state_id)?)?.map(|bytes| HandoffRow::decode(&bytes)?.state()).transpose()
 }
 
 /// The state, which is gone afterwards. It is decoded before it is removed, so that damage takes
@@ -99,7 +99,7 @@ pub(crate) fn get(rows: &mut dyn Reader, state_id: &str) -> Result<Option<JsonOb
 pub(crate) fn get_and_delete(tx: &mut dyn Writer, state_id: &str) -> Result<Option<JsonObject>> {
     let key = key_of(state_id)?;
     let Some(bytes) = free(tx, key)? else { return Ok(None) };
-    let state = StateRow::decode(&bytes)?.state()?;
+    let state = HandoffRow::decode(&bytes)?.state()?;
     remove(tx, key)?;
     Ok(Some(state))
 }
@@ -119,7 +119,7 @@ pub(crate) fn claim(
     let key = key_of(state_id)?;
     let lease_ms = lease_ms(lease)?;
     let Some(bytes) = free(tx, key)? else { return Ok(None) };
-    let state = StateRow::decode(&bytes)?.state()?;
+    let state = HandoffRow::decode(&bytes)?.state()?;
     let now_ms = tx.now_ms();
     let ulid = Ulid::from_parts(now_ms, random);
     let row = ClaimRow { ulid: ulid.to_bytes(), lease_until_ms: now_ms.saturating_add(lease_ms) };
@@ -132,7 +132,7 @@ fn holds(rows: &mut dyn Reader, key: &[u8], claim: &ClaimId) -> Result<bool> {
     let now_ms = rows.now_ms();
     let Some(state) = rows.get(Table::HANDOFF, key)? else { return Ok(false) };
     let Some(row) = claim_on(rows, key)? else { return Ok(false) };
-    Ok(StateRow::decode(&state)?.is_live(now_ms)
+    Ok(HandoffRow::decode(&state)?.is_live(now_ms)
         && row.is_live(now_ms)
         && Ulid::from_bytes(row.ulid) == Ulid::from(claim.ulid()))
 }
@@ -169,7 +169,7 @@ pub(crate) fn list(
     let mut states = RowJoin::all(Table::HANDOFF, Table::HANDOFF_CLAIM, after);
     page_of(Table::HANDOFF, limit, || {
         while let Some(((key, bytes), claim)) = states.next(rows)? {
-            let row = StateRow::decode(&bytes)?;
+            let row = HandoffRow::decode(&bytes)?;
             if row.is_live(now_ms) {
                 let entry = entry(&key, row, claim.as_deref(), now_ms)?;
                 return Ok(Some((key, entry)));
@@ -179,7 +179,12 @@ pub(crate) fn list(
     })
 }
 
-fn entry(key: &[u8], row: StateRow<'_>, claim: Option<&[u8]>, now_ms: u64) -> Result<HandoffEntry> {
+fn entry(
+    key: &[u8],
+    row: HandoffRow<'_>,
+    claim: Option<&[u8]>,
+    now_ms: u64,
+) -> Result<HandoffEntry> {
     let state_id = std::str::from_utf8(key).map_err(|_| {
         Error::corrupted(
             format!("a key of table {}", Table::HANDOFF.name()),
@@ -209,7 +214,7 @@ pub(crate) fn stats(rows: &mut dyn Reader) -> Result<HandoffStats> {
             .map(|bytes| ClaimRow::decode(&bytes))
             .transpose()?
             .is_some_and(|claim| claim.is_live(now_ms));
-        match (StateRow::decode(&bytes)?.is_live(now_ms), claimed) {
+        match (HandoffRow::decode(&bytes)?.is_live(now_ms), claimed) {
             (false, _) => stats.expired += 1,
             (true, true) => stats.claimed += 1,
             (true, false) => stats.live += 1,

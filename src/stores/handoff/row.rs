@@ -12,7 +12,7 @@ pub(crate) const STATE_ROW_OVERHEAD: usize = 18;
 
 /// A row of [`Table::HANDOFF`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::BorrowDecode)]
-pub(crate) struct StateRow<'a> {
+pub(crate) struct HandoffRow<'a> {
     /// In milliseconds since the Unix epoch.
     pub(crate) expires_at_ms: u64,
     pub(crate) json: &'a [u8],
@@ -27,7 +27,7 @@ pub(crate) struct ClaimRow {
     pub(crate) lease_until_ms: u64,
 }
 
-impl<'a> StateRow<'a> {
+impl<'a> HandoffRow<'a> {
     pub(crate) fn encode(&self) -> Result<Vec<u8>> {
         codec::encode(self)
     }
@@ -71,14 +71,14 @@ mod tests {
     use crate::error::Error;
     use proptest::prelude::*;
 
-    const STATE: StateRow<'_> = StateRow { expires_at_ms: 300, json: b"{}" };
+    const STATE: HandoffRow<'_> = HandoffRow { expires_at_ms: 300, json: b"{}" };
     const CLAIM: ClaimRow = ClaimRow { ulid: *b"0123456789abcdef", lease_until_ms: 70_000 };
 
     #[test]
     fn a_state_row_round_trips_in_frozen_bytes() {
         let bytes = STATE.encode().unwrap();
         assert_eq!(bytes, b"\xfb\x2c\x01\x02{}");
-        assert_eq!(StateRow::decode(&bytes).unwrap(), STATE);
+        assert_eq!(HandoffRow::decode(&bytes).unwrap(), STATE);
     }
 
     #[test]
@@ -94,7 +94,7 @@ mod tests {
         for at in 0..bytes.len() {
             let mut bad = bytes.clone();
             bad[at] ^= 0x40;
-            match StateRow::decode(&bad) {
+            match HandoffRow::decode(&bad) {
                 Ok(row) => assert_ne!(row, STATE, "byte {at}"),
                 Err(error) => {
                     assert!(matches!(error, Error::Corrupted { .. }), "byte {at}: {error}")
@@ -107,14 +107,14 @@ mod tests {
     #[test]
     fn a_row_adds_no_more_than_its_overhead() {
         let json = vec![b' '; 1 << 20];
-        let row = StateRow { expires_at_ms: u64::MAX, json: &json };
+        let row = HandoffRow { expires_at_ms: u64::MAX, json: &json };
         assert!(row.encode().unwrap().len() <= json.len() + STATE_ROW_OVERHEAD);
     }
 
     proptest! {
         #[test]
         fn any_bytes_decode_or_are_corruption(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
-            let _ = (StateRow::decode(&bytes), ClaimRow::decode(&bytes));
+            let _ = (HandoffRow::decode(&bytes), ClaimRow::decode(&bytes));
         }
     }
 }

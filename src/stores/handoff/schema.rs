@@ -1,6 +1,6 @@
 //! The tables of claim checks.
 
-use super::row::{ClaimRow, StateRow};
+use super::row::{ClaimRow, HandoffRow};
 use super::{lines, sweep};
 use crate::error::Result;
 use crate::stores::dump;
@@ -39,13 +39,13 @@ const STATES: TableSchema = TableSchema {
     owner: |key| Owner::unnamed(StoreKind::HANDOFF, key),
     check: |row| {
         row.text(row.key)?;
-        StateRow::decode(row.value)?.state().map(drop)
+        HandoffRow::decode(row.value)?.state().map(drop)
     },
     derived: Derived::None,
     constraints: Constraints::None,
     numbers: Numbers::None,
     ends: Ends::At {
-        at_ms: |state| Ok(Some(StateRow::decode(state)?.expires_at_ms)),
+        at_ms: |state| Ok(Some(HandoffRow::decode(state)?.expires_at_ms)),
         sweep: |tx, due, _| sweep::sweep(tx, due),
     },
     change: |row| Some(row.of_entry()),
@@ -58,7 +58,7 @@ const STATES: TableSchema = TableSchema {
     }),
     dump_key,
     dump_value: |_, value| {
-        let row = StateRow::decode(value)?;
+        let row = HandoffRow::decode(value)?;
         Ok(json!({ "expires_at_ms": row.expires_at_ms, "state": stored_json(row.json) }))
     },
     loss: LossSchema { meaning: "such states are gone", unsure: None, left_out: None },
@@ -104,7 +104,7 @@ fn counter() -> CountEntry {
     Box::new(|rows, row| {
         let now_ms = rows.now_ms();
         let claim = row.satellite.map(ClaimRow::decode).transpose()?;
-        Ok(match StateRow::decode(row.value)?.is_live(now_ms) {
+        Ok(match HandoffRow::decode(row.value)?.is_live(now_ms) {
             true if claim.is_some_and(|claim| claim.is_live(now_ms)) => EntryState::Taken,
             live => EntryState::live_if(live),
         })

@@ -1,6 +1,6 @@
 //! What a sweeper does to claim checks.
 
-use super::row::StateRow;
+use super::row::HandoffRow;
 use crate::engine::access::Writer;
 use crate::error::Result;
 use crate::stores::sweep::{Due, Verdict};
@@ -10,7 +10,7 @@ use crate::tables::Table;
 /// an expired state.
 pub(crate) fn sweep(tx: &mut dyn Writer, due: &Due<'_>) -> Result<Verdict> {
     let Some(state) = tx.get(Table::HANDOFF, due.key)? else { return Ok(Verdict::Stale) };
-    let state = StateRow::decode(&state)?;
+    let state = HandoffRow::decode(&state)?;
     if state.is_live(tx.now_ms()) {
         return Ok(Verdict::Keep { until_ms: state.expires_at_ms });
     }

@@ -32,7 +32,7 @@ const REMOVED_PER_RECORD: usize = 3;
 
 /// Where the rows of a history are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct HistoryId {
     /// The number of the window.
     pub(crate) id: u64,
     /// Tells the histories of one window apart.
@@ -70,7 +70,7 @@ pub(crate) struct Counted {
     pub(crate) oldest_ms: Option<u64>,
 }
 
-fn row_key(place: Place, epoch: u64, ms: u64) -> Vec<u8> {
+fn row_key(place: HistoryId, epoch: u64, ms: u64) -> Vec<u8> {
     let mut encoded = Vec::with_capacity(25);
     key::push_u64(&mut encoded, place.id);
     encoded.push(place.lane);
@@ -91,10 +91,10 @@ fn decode_row_key(mut encoded: &[u8]) -> Result<(u64, u64)> {
 }
 
 /// The number of the window that a request row belongs to, and its lane.
-pub(crate) fn place_of(mut encoded: &[u8]) -> Result<Place> {
+pub(crate) fn place_of(mut encoded: &[u8]) -> Result<HistoryId> {
     let id = key::take_u64(&mut encoded).ok_or_else(|| damaged("a key that is too short"))?;
     let lane = *encoded.first().ok_or_else(|| damaged("a key that is too short"))?;
-    Ok(Place { id, lane })
+    Ok(HistoryId { id, lane })
 }
 
 /// Refuses a row of requests that is none.
@@ -123,7 +123,7 @@ impl History {
     }
 
     /// The key of a row that the history needs and that is missing or says something else.
-    pub(crate) fn lost(&self, rows: &mut dyn Reader, place: Place) -> Result<Option<Vec<u8>>> {
+    pub(crate) fn lost(&self, rows: &mut dyn Reader, place: HistoryId) -> Result<Option<Vec<u8>>> {
         let Some(first) = self.first else { return Ok(None) };
         let key = row_key(place, self.epoch, first.ms);
         let number = rows.get(Table::RATE_LIMIT_REQUEST, &key)?;
@@ -149,7 +149,7 @@ impl History {
     pub(crate) fn count(
         &self,
         rows: &mut dyn Reader,
-        place: Place,
+        place: HistoryId,
         now_ms: u64,
         window_ms: u64,
     ) -> Result<Counted> {
@@ -164,7 +164,7 @@ impl History {
     pub(crate) fn forget(
         &mut self,
         rows: &mut dyn Reader,
-        place: Place,
+        place: HistoryId,
         now_ms: u64,
         keep_ms: u64,
     ) -> Result<()> {
@@ -173,7 +173,12 @@ impl History {
     }
 
     /// Adds a request, and removes some of what was forgotten.
-    pub(crate) fn record(&mut self, tx: &mut dyn Writer, place: Place, now_ms: u64) -> Result<()> {
+    pub(crate) fn record(
+        &mut self,
+        tx: &mut dyn Writer,
+        place: HistoryId,
+        now_ms: u64,
+    ) -> Result<()> {
         let value = codec::encode(&self.next)?;
         self.remove_garbage(tx, place, REMOVED_PER_RECORD)?;
         // A row before `swept_to` would never be removed.
@@ -198,7 +203,7 @@ impl History {
     pub(crate) fn remove_garbage(
         &mut self,
         tx: &mut dyn Writer,
-        place: Place,
+        place: HistoryId,
         limit: usize,
     ) -> Result<usize> {
         if !self.has_garbage() {
@@ -236,7 +241,7 @@ impl History {
     fn first_within(
         &self,
         rows: &mut dyn Reader,
-        place: Place,
+        place: HistoryId,
         now_ms: u64,
         window_ms: u64,
     ) -> Result<Option<Mark>> {

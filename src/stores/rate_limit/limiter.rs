@@ -21,6 +21,16 @@ pub(crate) enum Kind {
     Adaptive = 2,
 }
 
+impl Kind {
+    /// The table of the windows of these limiters.
+    pub(crate) fn windows(self) -> Table {
+        match self {
+            Self::Plain => Table::RATE_LIMIT,
+            Self::Adaptive => Table::ADAPTIVE_RATE_LIMIT,
+        }
+    }
+}
+
 /// A limiter of a room.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limiter<'a> {
@@ -92,7 +102,17 @@ impl Limiter<'_> {
         clears_at(rows, &self.store_key()?)
     }
 
-    /// The configuration of a resource: its own, or else the limiter's.
+    /// The configuration of a resource.
+    pub(crate) fn resource_config(
+        &self,
+        rows: &mut dyn Reader,
+        resource: &str,
+    ) -> Result<RateLimitConfig> {
+        let key = self.resource_key(resource)?;
+        self.config_of(rows, &key)
+    }
+
+    /// The configuration of the resource at a key: its own, or else the limiter's.
     pub(crate) fn config_of(
         &self,
         rows: &mut dyn Reader,

@@ -4,6 +4,7 @@ mod config;
 mod handle;
 pub(crate) mod history;
 pub(crate) mod limiter;
+pub(crate) mod limiter_handle;
 mod lines;
 pub(crate) mod ops;
 pub(crate) mod schema;

@@ -8,7 +8,7 @@
 //! 2. A window has at most one row in the expiry index: the one that its own row names.
 
 use super::config::RateLimitConfig;
-use super::history::{Counted, History, Place};
+use super::history::{Counted, History, HistoryId};
 use super::limiter::{Limiter, file_at, text_behind};
 use super::{RateLimitEntry, RateLimitStats, RateLimitStatus};
 use crate::codec;
@@ -46,8 +46,8 @@ impl WindowRow {
         codec::decode_row(Table::RATE_LIMIT.name(), bytes)
     }
 
-    pub(super) fn place(&self) -> Place {
-        Place { id: self.id, lane: LANE }
+    pub(super) fn place(&self) -> HistoryId {
+        HistoryId { id: self.id, lane: LANE }
     }
 
     /// The requests that count for a limit over `window_ms`.
@@ -99,14 +99,14 @@ fn load(rows: &mut dyn Reader, limiter: &Limiter<'_>, key: &[u8]) -> Result<Opti
 }
 
 /// What an operation on one resource looks at.
-struct Seen {
+struct PlainUsage {
     key: Vec<u8>,
     config: RateLimitConfig,
     window: Option<WindowRow>,
     counted: Counted,
 }
 
-fn look(rows: &mut dyn Reader, limiter: &Limiter<'_>, resource: &str) -> Result<Seen> {
+fn look(rows: &mut dyn Reader, limiter: &Limiter<'_>, resource: &str) -> Result<PlainUsage> {
     let key = limiter.resource_key(resource)?;
     let config = limiter.config_of(rows, &key)?;
     let window = load(rows, limiter, &key)?;
@@ -114,10 +114,10 @@ fn look(rows: &mut dyn Reader, limiter: &Limiter<'_>, resource: &str) -> Result<
         Some(window) => window.count(rows, config.window_ms())?,
         None => Counted::default(),
     };
-    Ok(Seen { key, config, window, counted })
+    Ok(PlainUsage { key, config, window, counted })
 }
 
-fn add(tx: &mut dyn Writer, limiter: &Limiter<'_>, seen: Seen) -> Result<()> {
+fn add(tx: &mut dyn Writer, limiter: &Limiter<'_>, seen: PlainUsage) -> Result<()> {
     let window_ms = seen.config.window_ms();
     let mut window = match seen.window {
         Some(window) => window,
@@ -219,16 +219,6 @@ pub(crate) fn set_resource_config(
         window.store(tx, &key)?;
     }
     Limiter::put_config(tx, &key, config)
-}
-
-/// The configuration of a resource.
-pub(crate) fn resource_config(
-    rows: &mut dyn Reader,
-    limiter: &Limiter<'_>,
-    resource: &str,
-) -> Result<RateLimitConfig> {
-    let key = limiter.resource_key(resource)?;
-    limiter.config_of(rows, &key)
 }
 
 /// A page of the resources with counted requests, behind `cursor`.

@@ -1,6 +1,6 @@
 //! The tables of plain limiters, and those that both kinds of limiters share.
 
-use super::history::{self, History, Place};
+use super::history::{self, History, HistoryId};
 use super::limiter::{
     ConfigRow, CooldownRow, Kind, LAST_ID_KEY, StoreRow, clears_at, store_key_of,
 };
@@ -280,13 +280,16 @@ fn decode_cooldown(value: &[u8]) -> Result<CooldownRow> {
     codec::decode_row(Table::RATE_LIMIT_COOLDOWN.name(), value)
 }
 
-fn histories(value: &[u8]) -> Result<Vec<(Place, History)>> {
+fn histories(value: &[u8]) -> Result<Vec<(HistoryId, History)>> {
     let row = WindowRow::decode(value)?;
-    Ok(vec![(Place { id: row.id, lane: LANE }, row.history)])
+    Ok(vec![(HistoryId { id: row.id, lane: LANE }, row.history)])
 }
 
 /// The keys of request rows that histories need and that are not there.
-fn lost_requests(rows: &mut dyn Reader, histories: Vec<(Place, History)>) -> Result<Vec<Vec<u8>>> {
+fn lost_requests(
+    rows: &mut dyn Reader,
+    histories: Vec<(HistoryId, History)>,
+) -> Result<Vec<Vec<u8>>> {
     let mut lost = Vec::new();
     for (place, history) in histories {
         lost.extend(history.lost(rows, place)?);
@@ -297,7 +300,7 @@ fn lost_requests(rows: &mut dyn Reader, histories: Vec<(Place, History)>) -> Res
 /// Shows the rows of requests that the histories of a window need and that are not there.
 pub(crate) fn lacks_requests(
     rows: &mut dyn Reader,
-    histories: Vec<(Place, History)>,
+    histories: Vec<(HistoryId, History)>,
     report: &mut ReportBroken<'_>,
 ) -> Result<()> {
     for key in lost_requests(rows, histories)? {
@@ -310,7 +313,7 @@ pub(crate) fn lacks_requests(
 /// Why a salvage leaves out a window with these histories.
 pub(crate) fn without_requests(
     rows: &mut dyn Reader,
-    histories: Vec<(Place, History)>,
+    histories: Vec<(HistoryId, History)>,
 ) -> Result<Option<String>> {
     let gone = || Some(lost("when its requests were made"));
     match lost_requests(rows, histories) {

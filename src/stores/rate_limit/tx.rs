@@ -66,7 +66,7 @@ impl<'a> RateLimitTx<'a> {
 
     /// See [`RateLimitStore::resource_config`](super::RateLimitStore::resource_config).
     pub fn resource_config(&mut self, resource: &str) -> Result<RateLimitConfig> {
-        ops::resource_config(self.tx, &self.limiter, resource)
+        self.limiter.resource_config(self.tx, resource)
     }
 
     /// See [`RateLimitStore::set_cooldown`](super::RateLimitStore::set_cooldown).

@@ -71,7 +71,13 @@ pub(crate) fn write_plain(
     write_window(line, &place, row.keep_ms, row.indexed_at_ms);
     line.optional_number("idle_since_ms", history.idle_since_ms());
     emit(PLAIN, line)?;
-    write_requests(line, rows, &place, (&history, history::Place { id: row.id, lane: LANE }), emit)
+    write_requests(
+        line,
+        rows,
+        &place,
+        (&history, history::HistoryId { id: row.id, lane: LANE }),
+        emit,
+    )
 }
 
 /// Writes the lines of an adaptive window.
@@ -108,7 +114,13 @@ pub(crate) fn write_adaptive(
     emit(ADAPTIVE, line)?;
     for (lane, ..) in LANES {
         let history = lane_of(&row, lane);
-        write_requests(line, rows, &place, (history, history::Place { id: row.id, lane }), emit)?;
+        write_requests(
+            line,
+            rows,
+            &place,
+            (history, history::HistoryId { id: row.id, lane }),
+            emit,
+        )?;
     }
     Ok(())
 }
@@ -138,7 +150,7 @@ fn write_requests(
     line: &mut LineWriter,
     rows: &mut dyn Reader,
     place: &LimiterKey,
-    (history, at): (&History, history::Place),
+    (history, at): (&History, history::HistoryId),
     emit: &mut EmitLine<'_>,
 ) -> Result<()> {
     let mut after_ms = None;
@@ -293,7 +305,7 @@ impl Windows {
                 _ => (row.id, &mut row.admitted),
             },
         };
-        let at = history::Place { id, lane };
+        let at = history::HistoryId { id, lane };
         let mut added = Vec::with_capacity(requests.len());
         for (at_ms, count) in requests {
             let row = history.append(at, Requests { at_ms, count });

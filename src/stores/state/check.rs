@@ -9,9 +9,9 @@ use crate::limits::{MAX_IDENTITY_LIST_LIMIT, MAX_SCAN_LIMIT};
 use crate::stores::length::check_len;
 use std::collections::HashSet;
 
-type Slot<'a> = (&'a Identity, &'a str);
+type SlotRef<'a> = (&'a Identity, &'a str);
 
-fn slot_of(expectation: &SlotExpectation) -> Slot<'_> {
+fn slot_of(expectation: &SlotExpectation) -> SlotRef<'_> {
     (&expectation.identity, &expectation.kind)
 }
 
@@ -30,11 +30,11 @@ pub(crate) fn conditional(
     if writes.is_empty() {
         return Err(invalid("nothing to write"));
     }
-    let mut expected: HashSet<Slot<'_>> = HashSet::new();
+    let mut expected: HashSet<SlotRef<'_>> = HashSet::new();
     if !expectations.iter().all(|expectation| expected.insert(slot_of(expectation))) {
         return Err(invalid("two expectations of one slot"));
     }
-    let mut written: HashSet<Slot<'_>> = HashSet::new();
+    let mut written: HashSet<SlotRef<'_>> = HashSet::new();
     let mut events: HashSet<&EventId> = HashSet::new();
     for write in writes {
         let slot = (&write.identity, write.kind.as_str());

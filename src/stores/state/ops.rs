@@ -12,7 +12,7 @@ use super::record::{
     EventId, Identity, SlotExpectation, StateRecord, validate_event_id, validate_record,
     validate_session, validate_slot,
 };
-use super::row::{self, Slot, StateRow};
+use super::row::{self, StateRow, StateSlot};
 use crate::engine::access::{Reader, Value, Writer};
 use crate::engine::cursor::RowCursor;
 use crate::error::Error;
@@ -158,7 +158,8 @@ pub(crate) fn load(
     validate_slot(identity, kind)?;
     let state =
         rows.get(Table::STATE, &row::slot_key(identity, kind))?.ok_or(StateError::NotFound)?;
-    Ok(StateRow::decode(&state)?.record(Slot { identity: identity.clone(), kind: kind.to_owned() }))
+    Ok(StateRow::decode(&state)?
+        .record(StateSlot { identity: identity.clone(), kind: kind.to_owned() }))
 }
 
 /// The state that an event wrote.
@@ -216,7 +217,7 @@ pub(crate) fn delete_scope(
     let (mut found, mut is_all): (Vec<RowsOfState>, _) = (Vec::new(), true);
     while let Some((key, state)) = states.next(tx)? {
         let event_id = StateRow::decode(&state)?.event_id;
-        let Slot { identity, kind } = row::decode_slot_key(&key)?;
+        let StateSlot { identity, kind } = row::decode_slot_key(&key)?;
         let rows = RowsOfState::new(key, &identity, &kind, event_id);
         if !budget.take(rows.removal_cost()) {
             is_all = false;

@@ -33,7 +33,7 @@ impl<'a> StateRow<'a> {
     }
 
     /// The record in this row, under this key.
-    pub(crate) fn record(&self, slot: Slot) -> StateRecord {
+    pub(crate) fn record(&self, slot: StateSlot) -> StateRecord {
         StateRecord {
             id: self.event_id.into(),
             identity: slot.identity,
@@ -47,7 +47,7 @@ impl<'a> StateRow<'a> {
 
 /// Where a state lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Slot {
+pub(crate) struct StateSlot {
     pub(crate) identity: Identity,
     pub(crate) kind: String,
 }
@@ -146,21 +146,21 @@ fn parts(table: Table, key: &[u8]) -> Result<[String; 5]> {
 }
 
 /// The slot that [`slot_key`] wrote.
-pub(crate) fn decode_slot_key(key: &[u8]) -> Result<Slot> {
+pub(crate) fn decode_slot_key(key: &[u8]) -> Result<StateSlot> {
     let [tenant, user, session, run, kind] = parts(Table::STATE, key)?;
-    Ok(Slot { identity: Identity { tenant, user, session, run }, kind })
+    Ok(StateSlot { identity: Identity { tenant, user, session, run }, kind })
 }
 
 /// The slot that [`kind_key`] wrote.
-pub(crate) fn decode_kind_key(key: &[u8]) -> Result<Slot> {
+pub(crate) fn decode_kind_key(key: &[u8]) -> Result<StateSlot> {
     let [kind, tenant, user, session, run] = parts(Table::STATE_KIND, key)?;
-    Ok(Slot { identity: Identity { tenant, user, session, run }, kind })
+    Ok(StateSlot { identity: Identity { tenant, user, session, run }, kind })
 }
 
 /// The slot that [`tenant_kind_key`] wrote.
-pub(crate) fn decode_tenant_kind_key(key: &[u8]) -> Result<Slot> {
+pub(crate) fn decode_tenant_kind_key(key: &[u8]) -> Result<StateSlot> {
     let [tenant, kind, user, session, run] = parts(Table::STATE_TENANT_KIND, key)?;
-    Ok(Slot { identity: Identity { tenant, user, session, run }, kind })
+    Ok(StateSlot { identity: Identity { tenant, user, session, run }, kind })
 }
 
 /// A place in the scan of a tenant's kinds, behind this slot. It carries what was asked, so that it
@@ -274,7 +274,7 @@ mod tests {
         ) {
             let [tenant, user, session, run, kind] = parts;
             let identity = Identity { tenant, user, session, run };
-            let slot = Slot { identity: identity.clone(), kind: kind.clone() };
+            let slot = StateSlot { identity: identity.clone(), kind: kind.clone() };
             prop_assert_eq!(&decode_slot_key(&slot_key(&identity, &kind)).unwrap(), &slot);
             prop_assert_eq!(&decode_kind_key(&kind_key(&identity, &kind)).unwrap(), &slot);
             prop_assert_eq!(&decode_tenant_kind_key(&tenant_kind_key(&identity, &kind)).unwrap(), &slot);

@@ -89,8 +89,8 @@ pub(crate) fn scan_kind_for_tenant(
     Ok(Page { items, next })
 }
 
-/// Slot keys, and where the walk gave up: `Some` of the place behind which nothing was looked at.
-type Walked = (Vec<Vec<u8>>, Option<Option<Vec<u8>>>);
+/// StateSlot keys, and where the walk gave up: `Some` of the place behind which nothing was looked at.
+type WalkedSlots = (Vec<Vec<u8>>, Option<Option<Vec<u8>>>);
 
 /// Up to `wanted` keys of matching slots behind `after`, by leaping through the slots of the
 /// tenant.
@@ -100,7 +100,7 @@ fn walk_slots(
     kind_prefix: &str,
     after: Option<Vec<u8>>,
     wanted: usize,
-) -> Result<Walked, StateError> {
+) -> Result<WalkedSlots, StateError> {
     let prefix = row::tenant_prefix(tenant);
     let end = row::end_of(&prefix);
     let end = end.as_ref().map(Vec::as_slice);

@@ -2,8 +2,8 @@
 
 use super::lines;
 use super::row::{
-    Slot, StateRow, decode_kind_key, decode_slot_key, decode_tenant_kind_key, kind_key, slot_key,
-    tenant_kind_key,
+    StateRow, StateSlot, decode_kind_key, decode_slot_key, decode_tenant_kind_key, kind_key,
+    slot_key, tenant_kind_key,
 };
 use crate::engine::access::Reader;
 use crate::error::Result;
@@ -146,14 +146,14 @@ const BY_TENANT_AND_KIND: TableSchema = TableSchema {
     loss: LossSchema { meaning: "it is derived anew", unsure: None, left_out: None },
 };
 
-fn check_slot(row: &RowCheck<'_>, slot: &Slot) -> Result<()> {
+fn check_slot(row: &RowCheck<'_>, slot: &StateSlot) -> Result<()> {
     let identity = &slot.identity;
     let parts = [&identity.tenant, &identity.user, &identity.session, &identity.run, &slot.kind];
     parts.into_iter().try_for_each(|part| row.short(part))
 }
 
 fn derived(key: &[u8], value: &[u8], emit: &mut EmitDerived<'_>) -> Result<()> {
-    let Slot { identity, kind } = decode_slot_key(key)?;
+    let StateSlot { identity, kind } = decode_slot_key(key)?;
     let event_id = StateRow::decode(value)?.event_id;
     emit(Table::STATE_EVENT, event_id.as_bytes().to_vec(), key.to_vec());
     emit(Table::STATE_KIND, kind_key(&identity, &kind), Vec::new());
@@ -168,7 +168,7 @@ fn event_of_no_state(rows: &mut dyn Reader, key: &[u8], value: &[u8]) -> Result<
     Ok((!has_it).then(|| "names a state that is not there or has another event".to_owned()))
 }
 
-fn no_state(rows: &mut dyn Reader, slot: &Slot) -> Result<Option<String>> {
+fn no_state(rows: &mut dyn Reader, slot: &StateSlot) -> Result<Option<String>> {
     let state = rows.get(Table::STATE, &slot_key(&slot.identity, &slot.kind))?;
     Ok(state.is_none().then(|| "names a state that is not there".to_owned()))
 }
@@ -180,7 +180,7 @@ fn shown_key(key: &[u8]) -> (String, Option<Identity>) {
     }
 }
 
-fn dump_slot(slot: &Slot) -> Value {
+fn dump_slot(slot: &StateSlot) -> Value {
     let identity = &slot.identity;
     json!({
         "tenant": identity.tenant, "user": identity.user, "session": identity.session,

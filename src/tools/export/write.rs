@@ -78,7 +78,7 @@ mod tests {
     use crate::engine::access::Writer;
     use crate::stores::cache::row::{CacheRow, NEVER};
     use crate::stores::dedupe::row::{JobRow, Progress};
-    use crate::stores::handoff::row::StateRow;
+    use crate::stores::handoff::row::HandoffRow;
     use crate::stores::map_tx::MapTx;
     use crate::tables::Table;
 
@@ -93,7 +93,7 @@ mod tests {
         for (json, is_fine) in
             [(&b"{\n}"[..], true), (b"{", false), (b"", false), (&[b'['; 600], false)]
         {
-            let state = StateRow { expires_at_ms: 1, json }.encode().unwrap();
+            let state = HandoffRow { expires_at_ms: 1, json }.encode().unwrap();
             let cached = CacheRow { expires_at_ms: NEVER, stored_at_ms: 1, tagged: false, json };
             let job = JobRow {
                 job: [1; 16],

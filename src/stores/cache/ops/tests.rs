@@ -16,7 +16,7 @@ fn put(
     ttl_seconds: i64,
     tags: Option<&[&str]>,
 ) {
-    set(tx, spec, hash, New { json: json.as_bytes(), ttl_seconds, tags }).unwrap();
+    set(tx, spec, hash, NewEntry { json: json.as_bytes(), ttl_seconds, tags }).unwrap();
     spec.changed.end(true);
 }
 
@@ -131,7 +131,7 @@ fn a_transaction_that_was_lost_evicts_nothing() {
         lost.put(Table::CACHE, &spec.key(key).unwrap(), row.encode().unwrap());
     }
     for hash in ["x", "y", "z"] {
-        set(&mut lost, &spec, hash, New { json: b"1", ttl_seconds: 0, tags: None }).unwrap();
+        set(&mut lost, &spec, hash, NewEntry { json: b"1", ttl_seconds: 0, tags: None }).unwrap();
     }
     spec.changed.end(false);
     put(&mut tx, &spec, "c", "1", 0, None);
@@ -150,7 +150,7 @@ fn an_order_that_a_lost_transaction_read_is_read_again_and_hits_count() {
     spec.max_entries = Some(3);
     assert_eq!(value(&mut tx, &spec, "a"), Some(1));
     let mut lost = tx.clone();
-    let new = New { json: b"1", ttl_seconds: 0, tags: None };
+    let new = NewEntry { json: b"1", ttl_seconds: 0, tags: None };
     // What this does is not followed: nobody has asked for the order yet.
     delete(&mut lost, &unlimited, "b").unwrap();
     set(&mut lost, &spec, "x", new).unwrap();
@@ -182,7 +182,7 @@ fn the_order_is_that_of_kept_transactions_and_all_uses() {
                 let known = changed.iter().position(|known| *known == hash);
                 match random.u8(0..10) {
                     0..=4 => {
-                        let new = New { json: b"1", ttl_seconds: 0, tags: Some(&["t"]) };
+                        let new = NewEntry { json: b"1", ttl_seconds: 0, tags: Some(&["t"]) };
                         set(&mut under_way, &spec, &hash, new).unwrap();
                         known.map(|at| changed.remove(at));
                         changed.push(hash);
@@ -280,9 +280,9 @@ fn a_full_frame_stops_a_clear_and_an_invalidation_which_then_go_on() {
 }
 
 /// Counts the rows that are read.
-struct Counting<'a>(&'a mut MapTx, usize);
+struct CountingCacheReads<'a>(&'a mut MapTx, usize);
 
-impl Reader for Counting<'_> {
+impl Reader for CountingCacheReads<'_> {
     fn now_ms(&self) -> u64 {
         self.0.now_ms
     }
@@ -305,8 +305,8 @@ fn a_hit_reads_one_row() {
     let mut tx = MapTx::at(NOW);
     put(&mut tx, &spec, "h", "1", 5, Some(&["a", "b"]));
     let writes = tx.writes;
-    let mut rows = Counting(&mut tx, 0);
-    assert_eq!(look_up(&mut rows, &spec, "h").unwrap(), Found::Value(1_u64));
+    let mut rows = CountingCacheReads(&mut tx, 0);
+    assert_eq!(look_up(&mut rows, &spec, "h").unwrap(), Lookup::Value(1_u64));
     assert_eq!(rows.1, 1);
     assert_eq!(tx.writes, writes);
 }

@@ -305,7 +305,7 @@ fn a_damaged_state_is_corruption_and_nothing_takes_it_away() {
     let claim = claimed(&mut tx, "id");
     tx.now_ms = START_MS + LEASE_MS;
     let damaged_json =
-        StateRow { expires_at_ms: u64::MAX, json: b"{\"number\":" }.encode().unwrap();
+        HandoffRow { expires_at_ms: u64::MAX, json: b"{\"number\":" }.encode().unwrap();
     tx.put(Table::HANDOFF, b"id", damaged_json);
     let writes = tx.writes;
     let mut store = states(&mut tx);

@@ -1,6 +1,6 @@
 //! What a history says, whatever its rows say it with: so an export of it outlives their format.
 
-use super::{History, Mark, Place, damaged, decode_row_key, row_key};
+use super::{History, HistoryId, Mark, damaged, decode_row_key, row_key};
 use crate::codec;
 use crate::engine::access::Reader;
 use crate::engine::cursor::RowCursor;
@@ -53,7 +53,7 @@ impl History {
     pub(crate) fn requests(
         &self,
         rows: &mut dyn Reader,
-        place: Place,
+        place: HistoryId,
         after_ms: Option<u64>,
         limit: usize,
     ) -> Result<Vec<Requests>> {
@@ -91,7 +91,7 @@ impl History {
     /// row for them. An error says what is wrong with them, and leaves the history as it was.
     pub(crate) fn append(
         &mut self,
-        place: Place,
+        place: HistoryId,
         requests: Requests,
     ) -> Result<(Vec<u8>, Vec<u8>), &'static str> {
         let Requests { at_ms, count } = requests;
@@ -122,9 +122,9 @@ mod tests {
     use crate::stores::map_tx::MapTx;
     use proptest::prelude::*;
 
-    const PLACE: Place = Place { id: 7, lane: 1 };
+    const PLACE: HistoryId = HistoryId { id: 7, lane: 1 };
 
-    fn all(history: &History, tx: &mut MapTx, place: Place, limit: usize) -> Vec<Requests> {
+    fn all(history: &History, tx: &mut MapTx, place: HistoryId, limit: usize) -> Vec<Requests> {
         let (mut all, mut after_ms) = (Vec::new(), None);
         loop {
             let page = history.requests(tx, place, after_ms, limit).unwrap();
@@ -136,7 +136,7 @@ mod tests {
         }
     }
 
-    fn copy(history: &History, requests: &[Requests], place: Place, tx: &mut MapTx) -> History {
+    fn copy(history: &History, requests: &[Requests], place: HistoryId, tx: &mut MapTx) -> History {
         let mut copy = History::idle(history.idle_since_ms());
         for &requests in requests {
             let (key, value) = copy.append(place, requests).unwrap();
@@ -161,7 +161,7 @@ mod tests {
                 }
             }
             let requests = all(&history, &mut tx, PLACE, limit);
-            let other = Place { id: 8, lane: 0 };
+            let other = HistoryId { id: 8, lane: 0 };
             let mut copy = copy(&history, &requests, other, &mut tx);
             prop_assert_eq!(all(&copy, &mut tx, other, limit), requests);
             prop_assert_eq!(copy.idle_since_ms(), history.idle_since_ms());

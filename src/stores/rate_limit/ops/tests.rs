@@ -60,12 +60,12 @@ fn the_index_row_follows_only_now_and_then_and_never_falls_far_behind() {
 }
 
 /// Counts the rows that an operation touches.
-struct Counting {
+struct CountingLimiterRows {
     inner: MapTx,
     touched: usize,
 }
 
-impl Reader for Counting {
+impl Reader for CountingLimiterRows {
     fn now_ms(&self) -> u64 {
         self.inner.now_ms
     }
@@ -82,7 +82,7 @@ impl Reader for Counting {
     }
 }
 
-impl Writer for Counting {
+impl Writer for CountingLimiterRows {
     fn put(&mut self, table: Table, key: &[u8], value: Vec<u8>) {
         self.touched += 1;
         self.inner.put(table, key, value);
@@ -96,10 +96,10 @@ impl Writer for Counting {
 
 /// The most rows that one acquire touches while a window of `limit` fills, is full, and slides.
 fn most_touched(limit: u64) -> usize {
-    let mut tx = Counting { inner: MapTx::at(START_MS), touched: 0 };
+    let mut tx = CountingLimiterRows { inner: MapTx::at(START_MS), touched: 0 };
     let mut most = 0;
     // As many milliseconds as requests fit, so that each has a row of its own.
-    let mut acquire = |tx: &mut Counting| {
+    let mut acquire = |tx: &mut CountingLimiterRows| {
         tx.touched = 0;
         tx.inner.now_ms += 1;
         let admitted = api(tx, limit, 2 * limit).acquire("r").unwrap();

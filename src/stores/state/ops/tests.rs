@@ -5,12 +5,12 @@ use crate::stores::map_tx::MapTx;
 use crate::stores::page::Cursor;
 
 /// A transaction over a map that counts the rows it hands out.
-struct Counting {
+struct CountingStateReads {
     rows: MapTx,
     read: usize,
 }
 
-impl Counting {
+impl CountingStateReads {
     fn new() -> Self {
         Self { rows: MapTx::at(1_000), read: 0 }
     }
@@ -23,7 +23,7 @@ impl Counting {
     }
 }
 
-impl Reader for Counting {
+impl Reader for CountingStateReads {
     fn now_ms(&self) -> u64 {
         self.rows.now_ms()
     }
@@ -40,7 +40,7 @@ impl Reader for Counting {
     }
 }
 
-impl Writer for Counting {
+impl Writer for CountingStateReads {
     fn put(&mut self, table: Table, key: &[u8], value: Vec<u8>) {
         self.rows.put(table, key, value);
     }
@@ -150,8 +150,8 @@ fn a_session_is_removed_by_pieces_that_fit() {
 
 /// A hundred states of the kind `hit`, and `others` of other kinds around them in the same tenant
 /// and in another.
-fn hundred_among(others: usize) -> Counting {
-    let mut tx = Counting::new();
+fn hundred_among(others: usize) -> CountingStateReads {
+    let mut tx = CountingStateReads::new();
     for number in 0..100 {
         save(&mut tx, &of(&format!("{number:03}"), &format!("h{number}"), "hit")).unwrap();
     }
