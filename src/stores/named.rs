@@ -4,18 +4,18 @@ use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 
-/// How many states are kept although nobody uses them: those that were used last, because a program
-/// may make a handle for each call.
+/// How many states are kept although no handle uses them: those that were used last, because a
+/// program may make a handle for each call.
 const KEPT: usize = 64;
 
 /// From so many entries on, those whose state is gone are removed.
 const FIRST_PURGE: usize = 2 * KEPT;
 
-/// The states of named stores. There is one for each name while anybody uses it, and it is freed
-/// when nobody does and as many others as are kept were used since.
+/// The states of named stores. There is one for each name while a handle uses it. It is freed when
+/// no handle does and [`KEPT`] other states were used since.
 ///
 /// # Invariants
-/// 1. All who use one name at the same time have the same state.
+/// 1. All handles of one name that exist at the same time have the same state.
 /// 2. There are at most twice as many entries as states in use, and a constant more.
 #[derive(Debug)]
 pub(crate) struct Named<S> {

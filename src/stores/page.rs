@@ -34,10 +34,9 @@ impl<T> Page<T> {
 /// A place in a listing, opaque to the caller. It outlives the room, and has a string form that
 /// [`FromStr`] takes back.
 ///
-/// A listing goes on behind the row that the cursor stands on, whether or not that row is still
-/// there.
+/// A listing goes on after the row at the cursor, whether or not that row still exists.
 ///
-/// Whoever writes another driver makes cursors with [`of_driver`](Self::of_driver).
+/// The author of another driver makes cursors with [`of_driver`](Self::of_driver).
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Cursor {
     /// The table of a room that is listed, or `None` in a listing of a driver from outside.
@@ -60,7 +59,7 @@ pub enum CursorParseError {
 }
 
 impl Cursor {
-    /// A cursor that stands on the row at `key` of `table`.
+    /// A cursor at the row at `key` of `table`.
     pub(crate) fn new(table: Table, key: Vec<u8>) -> Self {
         Self { table: Some(table), key }
     }
@@ -72,7 +71,7 @@ impl Cursor {
     /// Two drivers cannot tell each other's cursors apart, nor one driver its listings', unless
     /// `position` does. So it should hold what was asked (the name of the listing, and of
     /// [`scan_kind_for_tenant`](crate::state::StateStore::scan_kind_for_tenant) the tenant and the
-    /// prefix) beside the row where the page ended. It is not encrypted: whoever holds the cursor
+    /// prefix) and the row where the page ended. It is not encrypted: every holder of the cursor
     /// can read it.
     ///
     /// ```
@@ -114,7 +113,7 @@ impl Cursor {
         if key.starts_with(prefix) { Ok(Some(key)) } else { Err(Self::foreign()) }
     }
 
-    /// What a listing answers to a cursor of another one.
+    /// The error of a listing that is given a cursor of another one.
     pub(crate) fn foreign() -> Error {
         Error::InvalidConfig(
             "the cursor is of another store; pass one that a page of this listing gave".into(),
@@ -191,7 +190,7 @@ impl FromStr for Cursor {
     }
 }
 
-/// The bytes that lowercase hex stands for. `None` when `text` is anything else.
+/// The bytes of lowercase hex. `None` when `text` is anything else.
 pub(crate) fn decode_hex(text: &str) -> Option<Vec<u8>> {
     fn digit(byte: u8) -> Option<u8> {
         match byte {

@@ -1,4 +1,4 @@
-//! What the stores of one open room keep in memory, beside their rows.
+//! What the stores of one open room keep in memory, in addition to their rows.
 
 use super::cache::CacheStates;
 use super::sweep::Sweeper;
@@ -15,7 +15,7 @@ pub(crate) struct StoreStates {
     pub(crate) sweeper: Sweeper,
     /// The caches by name: their order of use, and counters.
     pub(crate) caches: CacheStates,
-    /// Who watches every change.
+    /// The change feed.
     pub(crate) feed: Arc<Feed<Change>>,
 }
 

@@ -170,7 +170,7 @@ pub(crate) struct Activity {
     /// User requests inside the monitoring window.
     pub(crate) recent: u64,
     pub(crate) trend: Trend,
-    /// Whether any request was ever recorded, whoever made it.
+    /// Whether any request was ever recorded, of either priority.
     pub(crate) ever: bool,
     /// How long ago the last user request was, if there ever was one.
     pub(crate) last_user_ago_ms: Option<u64>,

@@ -2,8 +2,8 @@
 //!
 //! Invariants, which the operations keep:
 //!
-//! 1. A computed capacity stands until the recalculation interval is over or the limit is another
-//!    one, whoever asked for it first; so what only asks stores it too.
+//! 1. A computed capacity is kept until the recalculation interval has passed or the limit has
+//!    changed, whichever operation computed it. So an operation that only reads stores it too.
 //! 2. Whether and when there ever was a request is in the resource's own row, which outlives the
 //!    rows of the requests.
 //! 3. Shares move, and what was admitted under the old ones stays. So that both priorities together
@@ -22,7 +22,7 @@ use crate::stores::expiry;
 use crate::stores::page::{Cursor, Page, check_limit, page_of};
 use crate::stores::rate_limit::RateLimitConfig;
 use crate::stores::rate_limit::history::{Counted, History, HistoryId};
-use crate::stores::rate_limit::limiter::{Limiter, file_at, text_behind};
+use crate::stores::rate_limit::limiter::{Limiter, index_at, text_behind};
 use crate::tables::Table;
 use std::time::Duration;
 
@@ -197,16 +197,16 @@ impl ResourceRow {
             tx.put(Table::ADAPTIVE_RATE_LIMIT, key, self.encode()?);
             return Ok(());
         }
-        let file_at_ms = file_at(indexed_at_ms, self.ends_at_ms(tx.now_ms()), self.keep_ms);
-        self.indexed_at_ms = Some(file_at_ms);
+        let index_at_ms = index_at(indexed_at_ms, self.ends_at_ms(tx.now_ms()), self.keep_ms);
+        self.indexed_at_ms = Some(index_at_ms);
         let value = self.encode()?;
         tx.put(Table::ADAPTIVE_RATE_LIMIT, key, value);
-        expiry::move_to(tx, indexed_at_ms, file_at_ms, Table::ADAPTIVE_RATE_LIMIT, key);
+        expiry::move_to(tx, indexed_at_ms, index_at_ms, Table::ADAPTIVE_RATE_LIMIT, key);
         Ok(())
     }
 }
 
-/// When a capacity may be computed anew.
+/// When a capacity may be computed again.
 fn recomputed_at_ms(capacity: &CapacityRow, config: &AdaptiveConfig) -> u64 {
     capacity.computed_at_ms.saturating_add(span_ms(config.recalculation_interval))
 }

@@ -19,8 +19,8 @@ use std::marker::PhantomData;
 /// A named cache of a room: a [`CacheStore`]. A cheap clone.
 ///
 /// Values are kept as JSON, so a program whose `T` has changed reads what still fits it, and misses
-/// the rest. What JSON does not tell apart comes back the same: a float that is not finite is
-/// written as `null`, and so are `None` and `Some(None)`.
+/// the rest. Values that JSON does not distinguish come back as the same value: a float that is not
+/// finite is written as `null`, and so are `None` and `Some(None)`.
 ///
 /// # Limits
 /// Without [`with_max_entries`](Self::with_max_entries) and
@@ -76,8 +76,8 @@ impl<T> Cache<T> {
 
     /// The same cache; a value set through this handle is stored if its JSON has at most this many
     /// bytes. The default is 5 MiB, or what one log segment can hold if that is less. An entry
-    /// whose name, hash and tags leave a segment no room for its value (they are written several
-    /// times) is treated as too large as well.
+    /// whose name, hash and tags leave no space for its value in a segment (they are written
+    /// several times) is treated as too large as well.
     ///
     /// # Errors
     /// [`InvalidConfig`](crate::Error::InvalidConfig) for zero, and for what no log segment of this
@@ -90,7 +90,7 @@ impl<T> Cache<T> {
     /// The same cache; a set through this handle leaves at most this many live entries. Zero keeps
     /// nothing. By default there is no limit.
     ///
-    /// One set evicts no more than fits its frame of the log, which are thousands; when the limit
+    /// One set evicts no more than fits its frame of the log, which is thousands. When the limit
     /// was lowered by more, the next sets go on.
     #[must_use]
     pub fn with_max_entries(mut self, max_entries: u64) -> Self {
@@ -206,7 +206,7 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> CacheStore<T> for 
 
     /// One step, unless the removals do not fit one frame of the log (tens of thousands of entries
     /// do): then they are made in several, in the order of the hashes, and an error part-way leaves
-    /// the rest.
+    /// the rest in place.
     fn clear(&self, scope: Option<&str>) -> Pending<()> {
         let (spec, scope) = (&self.spec, scope.unwrap_or_default());
         let mut after = None;

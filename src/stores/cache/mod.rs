@@ -35,8 +35,8 @@ pub trait CacheStore<T>: Send + Sync {
     fn get(&self, hash: &str) -> Pending<Option<T>>;
 
     /// Stores `value` under `hash` and replaces the earlier value: for `ttl_seconds` from now when
-    /// that is positive, for ever when it is zero, and not at all when it is negative (the earlier
-    /// value is removed). The tags of a live entry stay.
+    /// that is positive, without end when it is zero, and not at all when it is negative (the
+    /// earlier value is removed). The tags of a live entry stay.
     ///
     /// A value that is larger than the store allows is not stored, and the earlier value is
     /// removed; that is no error. [`Encode`](crate::Error::Encode) when the value cannot be
@@ -79,8 +79,8 @@ pub struct CacheEntry {
 /// What a cache holds, and what happened to it since the room was opened.
 ///
 /// The last four count what all handles of this name did, calls in a transaction that was not kept
-/// included. They begin anew when no handle of this name is kept and those of 64 other names were
-/// used since.
+/// included. They start at zero again when no handle of this name is kept and those of 64 other
+/// names were used since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct CacheStats {

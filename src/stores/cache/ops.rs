@@ -1,8 +1,8 @@
 //! What is done to cached values, over a reader or a transaction.
 //!
 //! # Invariants
-//! 1. A row of `cache_tags` stands exactly beside the tagged rows of `cache`, and there is a row of
-//!    `cache_by_tag` for each of its tags.
+//! 1. Each tagged row of `cache`, and no other, has a row of `cache_tags` under the same key and a
+//!    row of `cache_by_tag` for each of its tags.
 //! 2. An entry that expires has one row in the expiry index, at its expiry; one that never does has
 //!    none.
 

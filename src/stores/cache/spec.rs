@@ -50,7 +50,7 @@ impl Spec {
         }
     }
 
-    /// Refuses a maximum that is none, or that no log segment can hold.
+    /// Refuses a maximum of zero, and one that no log segment can hold.
     pub(crate) fn set_max_entry_bytes(&mut self, max_entry_bytes: usize) -> Result<()> {
         let ceiling = ceiling(self.max_row_bytes);
         if !(1..=ceiling).contains(&max_entry_bytes) {
@@ -90,7 +90,7 @@ impl Spec {
     }
 }
 
-/// The most bytes of JSON that a row of `max_row_bytes` has room for.
+/// The most bytes of JSON that fit in a row of `max_row_bytes`.
 fn ceiling(max_row_bytes: usize) -> usize {
     max_row_bytes.saturating_sub(CACHE_ROW_OVERHEAD)
 }

@@ -1,7 +1,7 @@
 //! What the handles of one cache share in memory: the order of use, and counters.
 //!
-//! The order of use is not in the log: a hit writes nothing. It is read from the rows when a handle
-//! with a limit is first used, and follows every change from then on.
+//! The order of use is not in the log, so that a hit writes nothing. It is read from the rows when
+//! a handle with a limit is first used, and follows every change from then on.
 //!
 //! # Invariants
 //! 1. The order changes under the engine's serial lock only, so it sees changes in their order.
@@ -34,7 +34,7 @@ const KEPT_NOTES: usize = 1_024;
 /// The state that all handles of one cache share.
 #[derive(Debug, Default)]
 pub(crate) struct CacheState {
-    /// Whether the order of use was ever asked for. Until then nobody pays for it.
+    /// Whether the order of use was ever needed. Until then it costs nothing.
     tracked: AtomicBool,
     order: Mutex<UseOrder>,
     /// Hashes that were hit since the last change, oldest first.
@@ -73,7 +73,7 @@ pub(super) struct UseOrder {
 }
 
 impl CacheState {
-    /// Notes a hit, if anybody may ever want to know.
+    /// Notes a hit, if the order of use may ever be needed.
     pub(super) fn hit(&self, spec: &Spec, hash: &str) {
         count(&self.counters.hits, 1);
         if spec.is_limited() {
@@ -94,7 +94,7 @@ impl CacheState {
         hits.push(hash.into());
     }
 
-    /// Forgets the order of use: it is read from the rows again when somebody wants to know it.
+    /// Forgets the order of use: it is read from the rows again when it is needed.
     pub(super) fn forget_order(&self) {
         self.order.lock().forget();
     }
@@ -105,7 +105,7 @@ impl CacheState {
     }
 
     /// The order of use, for an operation that is about to change rows in the transaction under
-    /// way; `None` when nobody wants to know.
+    /// way; `None` when the order is not needed.
     pub(super) fn begin(
         self: &Arc<Self>,
         rows: &mut dyn Reader,
@@ -228,7 +228,7 @@ impl UseOrder {
         self.undo.clear();
     }
 
-    /// Begins anew, for the next transaction.
+    /// Clears the notes, for the next transaction.
     fn end(&mut self) {
         self.undo.clear();
         self.undo.shrink_to(KEPT_NOTES);
@@ -248,7 +248,7 @@ pub(crate) struct ChangedCaches {
 #[derive(Debug, Default)]
 struct ListedCaches {
     states: Vec<Arc<CacheState>>,
-    /// Held while there are any, so that the end of the transaction is told.
+    /// Held while there are any, so that the hook tells how the transaction ends.
     interest: Option<HeldInterest>,
 }
 

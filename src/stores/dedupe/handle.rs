@@ -31,7 +31,7 @@ use ulid::Ulid;
 /// let room = Cloakroom::builder().open_in_memory()?;
 /// let jobs = room.dedupe::<String>("http");
 /// assert!(jobs.register_or_join("GET /weather").wait()?.is_owner);
-/// // Everybody else joins, and waits for the one who fetches.
+/// // Every other caller joins, and waits for the owner.
 /// assert!(!jobs.register_or_join("GET /weather").wait()?.is_owner);
 /// let waiting = jobs.wait_for("GET /weather");
 /// jobs.complete("GET /weather", &"rain".to_owned()).wait()?;
@@ -122,12 +122,12 @@ impl<T> Dedupe<T> {
     }
 }
 
-/// The terms of a store that nobody asked anything else of.
+/// The terms of a handle without options.
 pub(super) fn default_terms(engine: &Engine) -> Terms {
     Terms { opening_id: engine.opening_id(), timeout_ms: ops::timeout_ms(DEFAULT_JOB_TIMEOUT) }
 }
 
-/// The most bytes of JSON that a row has room for.
+/// The most bytes of JSON that fit in a row.
 pub(super) fn max_value_bytes(engine: &Engine) -> usize {
     engine.max_row_bytes().saturating_sub(JOB_ROW_OVERHEAD)
 }

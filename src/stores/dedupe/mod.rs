@@ -1,4 +1,4 @@
-//! Deduplication: of many callers who want the same thing, one fetches it and the others wait for
+//! Deduplication: of many callers that want the same thing, one fetches it and the others wait for
 //! it.
 
 mod handle;
@@ -22,12 +22,13 @@ use std::sync::Arc;
 /// A job begins with [`register`](Self::register) or [`register_or_join`](Self::register_or_join)
 /// and is *pending* until its first end: [`complete`](Self::complete), [`fail`](Self::fail),
 /// [`clear`](Self::clear), or its timeout. Whatever comes after the first end changes nothing. A
-/// finished job is kept for the job timeout from its end, for those who ask late; then it is as if
-/// it had never been.
+/// finished job is kept for the job timeout from its end, for callers that ask late. After that it
+/// is as if it had never existed.
 ///
 /// The handle in a room is [`Dedupe`]; its default timeout is
 /// [`DEFAULT_JOB_TIMEOUT`](crate::limits::DEFAULT_JOB_TIMEOUT). There, a job left pending by an
-/// earlier opening of the file counts as failed: a process that died as owner blocks nobody.
+/// earlier opening of the file counts as failed: a process that died while it owned a job blocks no
+/// other.
 ///
 /// Every method has applied its change, in order, when it returns; the [`Pending`] waits for its
 /// durability and, in [`wait_for`](Self::wait_for), for the end of the job. It says what a call may
@@ -40,7 +41,7 @@ use std::sync::Arc;
 /// [`OutcomeUnknown`](crate::Error::OutcomeUnknown).
 pub trait DedupeStore<T>: Send + Sync {
     /// The job under `hash`: the pending one, or else a new one. As
-    /// [`register_or_join`](Self::register_or_join), for callers who know that they are the owner.
+    /// [`register_or_join`](Self::register_or_join), for callers that know they are the owner.
     fn register(&self, hash: &str) -> Pending<JobId>;
 
     /// The job under `hash`: the pending one, or else a new one, which is the caller's. Of any

@@ -2,10 +2,11 @@
 //!
 //! Invariants, which the operations keep:
 //!
-//! 1. A job id is in one row at the most, and a row that has left `Pending` never comes back to it
-//!    with the same job id. So a waiter that knows the job id knows from any later row that the job
-//!    is over.
-//! 2. A row stands in the expiry index once, at its end; a row without an end not at all.
+//! 1. A job id is in at most one row, and a row that has left `Pending` never returns to it with
+//!    the same job id. So a waiter that knows the job id can tell from any later row that the job
+//!    has ended.
+//! 2. A row with an end has exactly one row in the expiry index, at that end. A row without an end
+//!    has none.
 
 use super::row::{JobRow, Progress, prefix_of};
 use super::{DedupeEntry, DedupeStats, JobId, JobState, Registration};
@@ -27,7 +28,7 @@ use ulid::Ulid;
 
 const TABLE: Table = Table::DEDUPE_JOB;
 
-/// What is said of a job whose owner's opening of the file has ended.
+/// The error of a job whose owner belonged to an earlier opening of the file.
 const LEFT_PENDING: &str = "left pending by an earlier opening of the file";
 
 /// A job timeout in milliseconds, rounded up; `None` for never, which is written as zero.
@@ -47,14 +48,14 @@ pub(crate) fn encode_value<T: Serialize>(value: &T, max_bytes: usize) -> Result<
     Ok(json)
 }
 
-/// As much of an error's text as is kept.
+/// The part of an error's text that is kept.
 pub(crate) fn kept_of(error: &str) -> &str {
     // `str::floor_char_boundary` is newer than the oldest toolchain.
     let end = (0..=MAX_KEY_LEN).rev().find(|end| error.is_char_boundary(*end));
     end.and_then(|end| error.get(..end)).unwrap_or(error)
 }
 
-/// What tells one store, opening and time limit from others.
+/// The opening of the file and the timeout that the operations of a handle use.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Terms {
     pub(crate) opening_id: u64,
@@ -62,7 +63,7 @@ pub(crate) struct Terms {
 }
 
 impl Terms {
-    /// When what begins at `now_ms` is over.
+    /// When a job that begins at `now_ms` ends.
     fn ends_at_ms(&self, now_ms: u64) -> Option<u64> {
         self.timeout_ms.map(|timeout_ms| now_ms.saturating_add(timeout_ms))
     }
@@ -139,7 +140,7 @@ pub(crate) fn is_in_progress(rows: &mut dyn Reader, key: &[u8], opening_id: u64)
     Ok(JobRow::decode(&bytes)?.is_pending(now_ms, opening_id))
 }
 
-/// The value that a row leaves to who waits for its job. One that is no `T` is none.
+/// The value that a row gives to the callers that wait for its job: `None` when it is not a `T`.
 pub(crate) fn value_of<T: DeserializeOwned>(row: Option<Value>) -> Result<Option<T>> {
     let Some(bytes) = row else { return Ok(None) };
     match JobRow::decode(&bytes)?.progress {
@@ -148,7 +149,7 @@ pub(crate) fn value_of<T: DeserializeOwned>(row: Option<Value>) -> Result<Option
     }
 }
 
-/// The value of the job at `key` if it is over, or else how to wait for it.
+/// The value of the job at `key` if it has ended, or else how to wait for it.
 pub(crate) fn look<T: DeserializeOwned>(
     rows: &mut dyn Reader,
     key: &[u8],
@@ -166,7 +167,8 @@ pub(crate) fn look<T: DeserializeOwned>(
     value_of(Some(bytes)).map(Found::Now)
 }
 
-/// Tells when `job` is over: its row is gone, is of another job, or is no longer pending.
+/// Decides whether `job` has ended: its row is gone, belongs to another job, or is no longer
+/// pending.
 fn judge_of(job: [u8; 16]) -> Judge {
     Arc::new(move |row| {
         let Some(bytes) = row else { return Some(None) };

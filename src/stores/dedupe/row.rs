@@ -41,12 +41,13 @@ impl<'a> JobRow<'a> {
         codec::decode_row(Table::DEDUPE_JOB.name(), bytes)
     }
 
-    /// Whether it is there at all.
+    /// Whether the row counts: it has not ended.
     pub(crate) fn is_live(&self, now_ms: u64) -> bool {
         self.ends_at_ms.is_none_or(|ends_at_ms| now_ms < ends_at_ms)
     }
 
-    /// Whether somebody is at it: not when its owner died with an earlier opening.
+    /// Whether the job is being worked on: its owner belongs to this opening of the file, and it
+    /// has neither ended nor timed out.
     pub(crate) fn is_pending(&self, now_ms: u64, opening_id: u64) -> bool {
         matches!(self.progress, Progress::Pending)
             && self.opening_id == opening_id

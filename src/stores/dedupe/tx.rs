@@ -17,8 +17,8 @@ use ulid::Ulid;
 
 /// The jobs of one named store inside a transaction: the operations of
 /// [`DedupeStore`](super::DedupeStore), answering at once and seeing what the transaction has done
-/// so far. What they change is kept or lost with the transaction; who waits for a job is woken when
-/// the transaction has ended well.
+/// so far. What they change is kept or lost with the transaction; the callers that wait for a job
+/// are woken when the transaction has been kept.
 ///
 /// An operation that answers an error has changed nothing; the transaction can go on.
 pub struct DedupeTx<'a, T> {
@@ -56,7 +56,7 @@ impl<'a, T: Serialize + DeserializeOwned> DedupeTx<'a, T> {
     }
 
     /// What [`DedupeStore::wait_for`](super::DedupeStore::wait_for) would answer at once: a
-    /// transaction waits for nobody, so a pending job, too, is `None`.
+    /// transaction does not wait, so the answer is `None` for a pending job too.
     pub fn wait_for(&mut self, hash: &str) -> Result<Option<T>> {
         let key = key_of(self.name, hash)?;
         match ops::look(self.tx, &key, self.terms.opening_id)? {

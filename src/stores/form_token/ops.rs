@@ -2,8 +2,8 @@
 //!
 //! Invariants, which the operations keep:
 //!
-//! 1. The row of a token never changes; a consume adds the use row beside it.
-//! 2. A use row never stands without the token's own row.
+//! 1. The row of a token never changes. A consume adds a use row under the same key.
+//! 2. There is no use row without the token's own row.
 //! 3. A token has exactly one row in the expiry index: at its expiry, or, once a sweeper has found
 //!    it consumed, at its expiry plus the grace of its use row.
 
@@ -63,13 +63,12 @@ pub(crate) fn insert(tx: &mut dyn Writer, record: &FormTokenRecord) -> Result<()
         indexed_at_ms = Some(old.expiry_ms());
         if let Some(consumed) = consumed {
             tx.delete(Table::FORM_TOKEN_USE, key.as_bytes());
-            // A sweeper that came by within the grace has filed it there.
+            // A sweep within the grace period has indexed it there.
             let rescheduled_at_ms = old.grace_ends_ms(&consumed);
             if rescheduled_at_ms != old.expiry_ms() {
                 expiry::delete(tx, rescheduled_at_ms, Table::FORM_TOKEN, key.as_bytes());
             }
-            // It may have been the one at the expiry that a sweeper took away, so the new row is
-            // filed anew.
+            // A sweep may have removed the index row at the expiry, so the new row gets a new one.
             expiry::delete(tx, old.expiry_ms(), Table::FORM_TOKEN, key.as_bytes());
             indexed_at_ms = None;
         }

@@ -80,7 +80,7 @@ impl AsRef<str> for LookupKey {
 /// name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum TokenSubject {
-    /// Nobody in particular.
+    /// No particular subject.
     Anonymous,
     /// A signed-in user, by id.
     Authenticated(String),
@@ -251,7 +251,8 @@ mod tests {
                     assert_eq!(classify_token_consume(1, found, consumed, binding_ok), Proceed);
                     let expected = if found && consumed && binding_ok { Replay } else { Invalid };
                     assert_eq!(classify_token_consume(0, found, consumed, binding_ok), expected);
-                    // More than one row cannot be; if it were, nobody would have won alone.
+                    // More than one row cannot be changed. If it were, no single caller would have
+                    // won.
                     assert_ne!(classify_token_consume(2, found, consumed, binding_ok), Proceed);
                 }
             }

@@ -1,9 +1,9 @@
 //! The rows of form tokens: their keys, their bytes, and when they end.
 //!
-//! A key is one tag byte and the lookup key: tag 1 and the bytes that it stands for when it is
-//! lowercase hex of even, non-zero length (a keyed hash, so the common case; it halves the log and
-//! the B-tree), else tag 0 and its UTF-8. Both directions are one to one, and this is the order of
-//! listings: first whatever is no hex, then hex, each in byte order.
+//! A key is one tag byte and the lookup key: tag 1 and the decoded bytes when it is lowercase hex
+//! of even, non-zero length (a keyed hash, so the common case; it halves the log and the B-tree),
+//! else tag 0 and its UTF-8. Both directions are one to one, and this is the order of listings:
+//! first whatever is no hex, then hex, each in byte order.
 
 use super::record::{FormTokenRecord, LookupKey, TokenSubject};
 use crate::codec;
@@ -15,7 +15,7 @@ use std::fmt::Write as _;
 
 /// The rest of the key is UTF-8.
 const TAG_TEXT: u8 = 0;
-/// The rest of the key is what the hex stood for.
+/// The rest of the key is the decoded hex.
 const TAG_HEX: u8 = 1;
 
 /// The key of a token's rows.
@@ -103,7 +103,7 @@ pub(crate) struct TokenRow<'a> {
     pub(crate) expires_at: u64,
 }
 
-/// A row of [`Table::FORM_TOKEN_USE`]: what became of a consumed token. Never stands without the
+/// A row of [`Table::FORM_TOKEN_USE`]: the use of a consumed token. There is none without the
 /// token's own row.
 #[derive(Debug, PartialEq, Eq, bincode::Encode, bincode::BorrowDecode)]
 pub(crate) struct UseRow<'a> {
@@ -115,7 +115,7 @@ pub(crate) struct UseRow<'a> {
     pub(crate) result_ref: Option<&'a str>,
 }
 
-/// What a token is to whoever looks at it at one moment.
+/// The state of a token at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// Ended, and therefore absent.
@@ -168,7 +168,7 @@ impl<'a> TokenRow<'a> {
         self.expires_at.saturating_mul(1_000)
     }
 
-    /// Where a sweeper files the token when it was consumed, in milliseconds.
+    /// Where a sweep indexes the token when it was consumed, in milliseconds.
     pub(crate) fn grace_ends_ms(&self, consumed: &UseRow<'_>) -> u64 {
         self.expiry_ms().saturating_add(consumed.grace_ms)
     }

@@ -47,7 +47,7 @@ pub enum ClaimIdParseError {
     /// There is no full stop between ULID and state id.
     #[error("no '.' in the claim id; pass back exactly what it printed")]
     NoSeparator,
-    /// What stands before the full stop is no ULID in its canonical form.
+    /// The part before the full stop is not a ULID in its canonical form.
     #[error("the claim id does not begin with a ULID; pass back exactly what it printed")]
     NotAUlid,
 }
@@ -59,7 +59,7 @@ impl ClaimId {
         Self { ulid: Ulid::from(ulid), state_id: state_id.into() }
     }
 
-    /// The number behind the ULID: what tells the claims on one state apart.
+    /// The number in the ULID, which distinguishes the claims on one state.
     #[must_use]
     pub fn ulid(&self) -> u128 {
         self.ulid.into()
@@ -92,7 +92,7 @@ impl FromStr for ClaimId {
     }
 }
 
-/// A lease in milliseconds, rounded up, so that no lease but that of zero is over at once.
+/// A lease in milliseconds, rounded up, so that only a lease of zero ends at once.
 pub(crate) fn lease_ms(lease: Duration) -> Result<u64> {
     if lease.is_zero() {
         return Err(Error::InvalidConfig(

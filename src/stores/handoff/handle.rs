@@ -62,17 +62,17 @@ impl Handoff {
     }
 }
 
-/// The most bytes of JSON that a row of `max_row_bytes` has room for.
+/// The most bytes of JSON that fit in a row of `max_row_bytes`.
 fn ceiling(max_row_bytes: usize) -> usize {
     max_row_bytes.saturating_sub(STATE_ROW_OVERHEAD)
 }
 
-/// What a state may have when nobody asked for anything else.
+/// The default maximum of a state.
 pub(super) fn default_max_state_bytes(max_row_bytes: usize) -> usize {
     DEFAULT_MAX_STATE_BYTES.min(ceiling(max_row_bytes))
 }
 
-/// Refuses a maximum that is none, or that no log segment can hold.
+/// Refuses a maximum of zero, and one that no log segment can hold.
 pub(super) fn check_max_state_bytes(max_state_bytes: usize, max_row_bytes: usize) -> Result<()> {
     let ceiling = ceiling(max_row_bytes);
     if (1..=ceiling).contains(&max_state_bytes) {

@@ -2,9 +2,9 @@
 //!
 //! Invariants, which the operations keep:
 //!
-//! 1. A claim row never stands without the state's own row.
+//! 1. There is no claim row without the state's own row.
 //! 2. A state has exactly one row in the expiry index, at its expiry.
-//! 3. A claim row that was removed or replaced never comes back, so a claim id is good for one
+//! 3. A claim row that was removed or replaced never comes back, so a claim id identifies one
 //!    claim.
 
 use super::claim::{Claim, ClaimId, lease_ms};
@@ -20,7 +20,7 @@ use crate::tables::Table;
 use std::time::Duration;
 use ulid::Ulid;
 
-/// A state's row, if it can be taken now: unexpired, and nobody holds a claim on it.
+/// A state's row, if it can be taken now: unexpired, and it is not claimed.
 fn free(rows: &mut dyn Reader, key: &[u8]) -> Result<Option<Value>> {
     let now_ms = rows.now_ms();
     let Some(bytes) = rows.get(Table::HANDOFF, key)? else { return Ok(None) };

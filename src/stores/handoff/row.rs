@@ -18,7 +18,7 @@ pub(crate) struct HandoffRow<'a> {
     pub(crate) json: &'a [u8],
 }
 
-/// A row of [`Table::HANDOFF_CLAIM`]. Never stands without the state's own row.
+/// A row of [`Table::HANDOFF_CLAIM`]. There is none without the state's own row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub(crate) struct ClaimRow {
     /// The ULID of the claim, in the byte order of ULIDs.

@@ -15,7 +15,7 @@ use std::time::Duration;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RateLimitConfig {
-    /// How many requests may be made within one window. A limit of 0 admits nobody.
+    /// How many requests may be made within one window. A limit of 0 admits no request.
     pub limit: u64,
     /// How long a request counts. Not zero. Counted in whole milliseconds, rounded up.
     pub window: Duration,

@@ -13,8 +13,8 @@
 //!    window never opens twice.
 //! 2. What counts is in the current epoch, at or behind `first`. Everything before is garbage, and
 //!    a record removes more of it than it can add.
-//! 3. Rows before `swept_to` are gone. Removing begins there, so that it does not walk over what
-//!    was removed before.
+//! 3. Rows before `swept_to` are gone. Removal begins there, so that it does not read the
+//!    tombstones of earlier removals.
 
 mod logical;
 
@@ -97,7 +97,7 @@ pub(crate) fn place_of(mut encoded: &[u8]) -> Result<HistoryId> {
     Ok(HistoryId { id, lane })
 }
 
-/// Refuses a row of requests that is none.
+/// Refuses a damaged row of requests.
 pub(crate) fn check_row(encoded: &[u8], value: &[u8]) -> Result<()> {
     let place = place_of(encoded)?;
     let (epoch, ms) = decode_row_key(encoded)?;
@@ -193,13 +193,13 @@ impl History {
         Ok(())
     }
 
-    /// Whether there may be rows that nobody counts any more.
+    /// Whether there may be rows that count no longer.
     pub(crate) fn has_garbage(&self) -> bool {
         self.swept_to < self.garbage_end()
     }
 
-    /// Removes up to `limit` rows that nobody counts any more, and answers how many there were.
-    /// `limit` is not zero.
+    /// Removes up to `limit` rows that count no longer, and answers how many there were. `limit` is
+    /// not zero.
     pub(crate) fn remove_garbage(
         &mut self,
         tx: &mut dyn Writer,

@@ -148,7 +148,7 @@ impl Limiter<'_> {
         Ok(())
     }
 
-    /// A number that no window of this file had before.
+    /// A number that no window of this file has had.
     pub(crate) fn new_id(tx: &mut dyn Writer) -> Result<u64> {
         let last: u64 = match tx.get(Table::RATE_LIMIT_STORE, LAST_ID_KEY)? {
             Some(value) => codec::decode_row(Table::RATE_LIMIT_STORE.name(), &value)?,
@@ -167,20 +167,21 @@ impl Limiter<'_> {
         let value = codec::encode(&StoreRow { clears })?;
         tx.put(Table::RATE_LIMIT_STORE, &key, value);
         if self.kind == Kind::Adaptive {
-            // Resources without requests stand nowhere else in the index.
+            // Resources without requests have no index row of their own.
             let now_ms = tx.now_ms();
             expiry::put(tx, now_ms, Table::RATE_LIMIT_STORE, &key);
         }
         Ok(())
     }
 
-    /// The cooldown at a key, with what it was filed under: that of an ended or forgotten one too.
+    /// The row of the cooldown at a key, also of one that has ended or was forgotten, because it
+    /// says where it is indexed.
     fn load_cooldown(&self, rows: &mut dyn Reader, key: &[u8]) -> Result<Option<CooldownRow>> {
         let Some(value) = rows.get(Table::RATE_LIMIT_COOLDOWN, key)? else { return Ok(None) };
         codec::decode_row(Table::RATE_LIMIT_COOLDOWN.name(), &value).map(Some)
     }
 
-    /// Notes that `origin` is to be left alone until `until_ms`.
+    /// Sets a cooldown: no request is to be made to `origin` until `until_ms`.
     pub(crate) fn set_cooldown(
         &self,
         tx: &mut dyn Writer,
@@ -198,7 +199,7 @@ impl Limiter<'_> {
         Ok(())
     }
 
-    /// Until when `origin` is to be left alone.
+    /// The end of the cooldown of `origin`, if there is one now.
     pub(crate) fn cooldown(&self, rows: &mut dyn Reader, origin: &str) -> Result<Option<u64>> {
         let key = self.origin_key(origin)?;
         let Some(row) = self.load_cooldown(rows, &key)? else { return Ok(None) };
@@ -240,7 +241,7 @@ pub(crate) fn clears_around(rows: &mut dyn Reader, table: Table, key: &[u8]) -> 
     clears_at(rows, &store_key_of(table, key)?)
 }
 
-/// The rest of `key` behind `prefix`, as the text that it was.
+/// The rest of `key` behind `prefix`, as text.
 pub(crate) fn text_behind(table: Table, prefix: &[u8], key: &[u8]) -> Result<String> {
     key.strip_prefix(prefix)
         .and_then(|text| std::str::from_utf8(text).ok())
@@ -255,8 +256,8 @@ pub(crate) fn text_behind(table: Table, prefix: &[u8], key: &[u8]) -> Result<Str
 ///
 /// A window's end moves with every request. The index row follows only when it is behind by more
 /// than a quarter of what is kept, so that most requests leave it alone; a sweeper that comes early
-/// finds the window live and files it anew.
-pub(crate) fn file_at(indexed_at_ms: Option<u64>, ends_at_ms: u64, keep_ms: u64) -> u64 {
+/// finds the window live and reschedules it.
+pub(crate) fn index_at(indexed_at_ms: Option<u64>, ends_at_ms: u64, keep_ms: u64) -> u64 {
     match indexed_at_ms {
         Some(indexed_at_ms)
             if indexed_at_ms <= ends_at_ms && ends_at_ms - indexed_at_ms <= keep_ms / 4 =>

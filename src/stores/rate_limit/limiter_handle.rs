@@ -74,12 +74,12 @@ impl LimiterHandle {
         self.read(|rows| self.limiter().resource_config(rows, resource))
     }
 
-    /// Notes that `origin` is to be left alone until `until_ms`.
+    /// Sets a cooldown: no request is to be made to `origin` until `until_ms`.
     pub(crate) fn set_cooldown(&self, origin: &str, until_ms: u64) -> Pending<()> {
         self.write_cooldown(origin, |tx| self.limiter().set_cooldown(tx, origin, until_ms))
     }
 
-    /// Until when `origin` is to be left alone, if it is now.
+    /// The end of the cooldown of `origin`, if there is one now.
     pub(crate) fn cooldown(&self, origin: &str) -> Pending<Option<u64>> {
         self.read(|rows| self.limiter().cooldown(rows, origin))
     }

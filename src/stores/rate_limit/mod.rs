@@ -37,14 +37,14 @@ use std::time::Duration;
 /// too) is over [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN), and the errors of a write to the log.
 /// Nothing was applied, unless the error is [`OutcomeUnknown`](crate::Error::OutcomeUnknown).
 pub trait RateLimitStore: Send + Sync {
-    /// Records a request if there is room for it, and says whether there was. Of any number of
+    /// Records a request if the limit allows it, and says whether it did. Of any number of
     /// concurrent callers no more than the limit are admitted within a window.
     fn acquire(&self, resource: &str) -> Pending<bool>;
 
     /// Whether [`acquire`](Self::acquire) would admit a request.
     fn can_proceed(&self, resource: &str) -> Pending<bool>;
 
-    /// Records a request, whether or not there is room for it.
+    /// Records a request, whether or not the limit allows it.
     fn record(&self, resource: &str) -> Pending<()>;
 
     /// What is left of the limit.

@@ -9,7 +9,7 @@
 
 use super::config::RateLimitConfig;
 use super::history::{Counted, History, HistoryId};
-use super::limiter::{Limiter, file_at, text_behind};
+use super::limiter::{Limiter, index_at, text_behind};
 use super::{RateLimitEntry, RateLimitStats, RateLimitStatus};
 use crate::codec;
 use crate::engine::access::{Reader, Writer};
@@ -77,11 +77,11 @@ impl WindowRow {
     fn store(&mut self, tx: &mut dyn Writer, key: &[u8]) -> Result<()> {
         let indexed_at_ms = self.indexed_at_ms;
         let ends_at_ms = self.ends_at_ms(tx.now_ms());
-        let file_at_ms = file_at(indexed_at_ms, ends_at_ms, self.keep_ms);
-        self.indexed_at_ms = Some(file_at_ms);
+        let index_at_ms = index_at(indexed_at_ms, ends_at_ms, self.keep_ms);
+        self.indexed_at_ms = Some(index_at_ms);
         let value = self.encode()?;
         tx.put(Table::RATE_LIMIT, key, value);
-        expiry::move_to(tx, indexed_at_ms, file_at_ms, Table::RATE_LIMIT, key);
+        expiry::move_to(tx, indexed_at_ms, index_at_ms, Table::RATE_LIMIT, key);
         Ok(())
     }
 }
@@ -135,7 +135,7 @@ fn add(tx: &mut dyn Writer, limiter: &Limiter<'_>, seen: PlainUsage) -> Result<(
     window.store(tx, &seen.key)
 }
 
-/// Records a request if there is room for it.
+/// Records a request if the limit allows it.
 pub(crate) fn acquire(tx: &mut dyn Writer, limiter: &Limiter<'_>, resource: &str) -> Result<bool> {
     let seen = look(tx, limiter, resource)?;
     if seen.counted.count >= seen.config.limit {
@@ -145,7 +145,7 @@ pub(crate) fn acquire(tx: &mut dyn Writer, limiter: &Limiter<'_>, resource: &str
     Ok(true)
 }
 
-/// Whether there is room for a request.
+/// Whether the limit allows a request.
 pub(crate) fn can_proceed(
     rows: &mut dyn Reader,
     limiter: &Limiter<'_>,
@@ -155,7 +155,7 @@ pub(crate) fn can_proceed(
     Ok(seen.counted.count < seen.config.limit)
 }
 
-/// Records a request, whether or not there is room for it.
+/// Records a request, whether or not the limit allows it.
 pub(crate) fn record(tx: &mut dyn Writer, limiter: &Limiter<'_>, resource: &str) -> Result<()> {
     let seen = look(tx, limiter, resource)?;
     add(tx, limiter, seen)
@@ -175,7 +175,7 @@ pub(crate) fn status(
     })
 }
 
-/// How long until there may be room.
+/// How long until the limit may allow a request.
 pub(crate) fn wait_time(
     rows: &mut dyn Reader,
     limiter: &Limiter<'_>,

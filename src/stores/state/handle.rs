@@ -170,8 +170,8 @@ impl StateStore for State {
     }
 
     /// A session whose rows do not fit one frame of the log is removed by several transactions,
-    /// each whole by itself; after a crash or an error in between, the rest is there and the call
-    /// can be made again.
+    /// each atomic by itself. After a crash or an error between two of them the rest is still
+    /// there, and the call can be made again.
     fn delete_scope(&self, tenant: &str, user: &str, session: &str) -> Pending<u64, StateError> {
         let (mut removed, mut after) = (0, None);
         in_frames(&self.engine, self.durability, |tx, budget| {

@@ -45,14 +45,14 @@ impl<'a> StateRow<'a> {
     }
 }
 
-/// Where a state lies.
+/// The place of a state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StateSlot {
     pub(crate) identity: Identity,
     pub(crate) kind: String,
 }
 
-/// A key of these parts; the last one stands as it is.
+/// A key of these parts. The last one is not escaped.
 fn tuple<const N: usize>(first: [&str; N], last: &str) -> Vec<u8> {
     let mut key = prefix(first);
     key.extend_from_slice(last.as_bytes());

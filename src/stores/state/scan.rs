@@ -55,10 +55,10 @@ pub(crate) fn list_kind_for_identity(
 /// A page of a tenant's states whose kind begins with `kind_prefix`, by user, session, run and
 /// kind.
 ///
-/// A page walks the slots of the tenant, leaping over kinds that do not match. Where matches are
-/// rare it gives that up for the index by kind: the first slots of each matching kind, merged. So
-/// its cost is bounded by the size of the page and the number of different matching kinds, whatever
-/// else the tenant holds.
+/// A page walks the slots of the tenant, and skips kinds that do not match by a search. Where
+/// matches are rare it changes to the index by kind: the first slots of each matching kind, merged.
+/// So its cost is bounded by the size of the page and the number of different matching kinds,
+/// whatever else the tenant holds.
 pub(crate) fn scan_kind_for_tenant(
     rows: &mut dyn Reader,
     scope: ListScope,
@@ -89,11 +89,12 @@ pub(crate) fn scan_kind_for_tenant(
     Ok(Page { items, next })
 }
 
-/// StateSlot keys, and where the walk gave up: `Some` of the place behind which nothing was looked at.
+/// The keys of slots, and where the scan stopped early: `Some` of the key behind which nothing was
+/// read.
 type WalkedSlots = (Vec<Vec<u8>>, Option<Option<Vec<u8>>>);
 
-/// Up to `wanted` keys of matching slots behind `after`, by leaping through the slots of the
-/// tenant.
+/// Up to `wanted` keys of matching slots behind `after`, by a scan of the tenant's slots that skips
+/// other kinds.
 fn walk_slots(
     rows: &mut dyn Reader,
     tenant: &str,
@@ -157,7 +158,7 @@ fn merge_kinds(
         let end_of_kind = row::end_of(&of_kind);
         let from = match &after {
             None => Bound::Included(of_kind),
-            // Of the identity where the walk stopped, only the kinds behind that place are still to
+            // Of the identity where the walk stopped, only the kinds behind that key are still to
             // come.
             Some(slot) if kind > slot.kind => {
                 Bound::Included(row::tenant_kind_key(&slot.identity, &kind))

@@ -23,7 +23,7 @@ impl History {
         self.last_ms().filter(|_| self.is_empty())
     }
 
-    /// Every part of it, for who looks at rows.
+    /// Every part of it, for a dump of rows.
     pub(crate) fn to_json(self) -> serde_json::Value {
         let first = self
             .first
@@ -48,8 +48,8 @@ impl History {
         idle
     }
 
-    /// The requests that may still count, from the first one behind `after_ms` on, up to `limit`
-    /// milliseconds of them.
+    /// The requests that may still count, from the first one after `after_ms` on, in up to `limit`
+    /// different milliseconds.
     pub(crate) fn requests(
         &self,
         rows: &mut dyn Reader,
