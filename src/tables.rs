@@ -25,7 +25,7 @@ pub(crate) struct TableDef {
     pub(crate) number: u8,
     /// The name of the table in the B-tree. Never reused.
     pub(crate) name: &'static str,
-    /// Whether somebody may wait for a row of it to change.
+    /// Whether callers may wait for a row of it to change.
     pub(crate) is_waited_for: bool,
 }
 
@@ -49,7 +49,7 @@ impl Table {
         self.0.name
     }
 
-    /// Whether somebody may wait for a row of it to change.
+    /// Whether callers may wait for a row of it to change.
     pub(crate) const fn is_waited_for(self) -> bool {
         self.0.is_waited_for
     }

@@ -59,7 +59,7 @@ impl Cloakroom {
     ///
     /// Lines may stand in any order, but for the first, the last, and those of requests, which
     /// stand right behind the window that they are of. Each is checked as the store of its entry
-    /// checks what it is given. Nobody else should use the room meanwhile.
+    /// checks what it is given. The room should not be used otherwise meanwhile.
     ///
     /// # Errors
     /// - [`Error::NotEmpty`] when there is any row in the room, be it of something that has

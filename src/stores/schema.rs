@@ -70,7 +70,7 @@ pub(crate) struct TableSchema {
     /// The key of an entry as callers know it, from the key of an [`Owner`], and whose it is.
     pub(crate) shown_key: fn(&[u8]) -> (String, Option<Identity>),
     /// How entries are counted.
-    pub(crate) counted: Counting,
+    pub(crate) counted: EntryCounting,
     /// How its rows are exported and imported.
     pub(crate) lines: Lines,
     /// The parts of a key, by name, for people who look into a file.
@@ -243,7 +243,7 @@ pub(crate) type CountEntry = Box<dyn FnMut(&mut dyn Reader, StoredRow<'_>) -> Re
 
 /// How the entries of a store are counted.
 #[derive(Clone, Copy)]
-pub(crate) enum Counting {
+pub(crate) enum EntryCounting {
     /// Each row is an entry.
     Entries(fn() -> CountEntry),
     /// The rows count for entries of other tables.
@@ -260,7 +260,7 @@ pub(crate) enum Lines {
 }
 
 /// See [`Overwrite::Unless`].
-pub(crate) type Refusal = fn(Option<&[u8]>, &[u8]) -> Result<Option<Problem>>;
+pub(crate) type OverwriteRefusal = fn(Option<&[u8]>, &[u8]) -> Result<Option<Problem>>;
 
 /// What an import does where a row of an entry stands already.
 #[derive(Clone, Copy)]
@@ -268,7 +268,7 @@ pub(crate) enum Overwrite {
     /// It writes the row, which is of the same entry.
     Fine,
     /// This says why it may not: what is there, and what is to be written.
-    Unless(Refusal),
+    Unless(OverwriteRefusal),
 }
 
 /// What it means that rows are lost.

@@ -4,7 +4,7 @@
 //! the store whose entry it is about, and all figures together are the room's.
 
 use super::owner::StoreKind;
-use super::schema::{self, Counting, Entries, Role, StoredRow, TableSchema};
+use super::schema::{self, Entries, EntryCounting, Role, StoredRow, TableSchema};
 use crate::engine::EngineStats;
 use crate::engine::access::Reader;
 use crate::engine::cursor::RowCursor;
@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, HashMap};
 pub struct RoomStats {
     /// What the engine counted.
     pub engine: EngineStats,
-    /// Rows of the expiry index whose time has come: what the sweeper has still to look at. Counting
+    /// Rows of the expiry index whose time has come: what the sweeper has still to look at. EntryCounting
     /// a moment later than the rest.
     pub sweep_backlog: u64,
     /// One entry for each store that has rows, by kind and then by name.
@@ -164,7 +164,7 @@ impl StoreCounts {
 
     /// Counts the rows of a table, and what they are entries of.
     fn table(&mut self, rows: &mut dyn Reader, schema: &TableSchema) -> Result<()> {
-        let Counting::Entries(counter) = schema.counted else {
+        let EntryCounting::Entries(counter) = schema.counted else {
             let mut cursor = RowCursor::all(schema.table);
             while let Some((key, value)) = cursor.next(rows)? {
                 self.owned_row(schema, &key, &value);
@@ -200,7 +200,7 @@ pub(crate) fn stores(rows: &mut dyn Reader) -> Result<Vec<StoreStats>> {
     for schema in others.into_iter().chain(numbered) {
         let is_joined = match schema.role {
             Role::Satellite { of, .. } => {
-                matches!(schema::of(of)?.counted, Counting::Entries(_))
+                matches!(schema::of(of)?.counted, EntryCounting::Entries(_))
             }
             Role::Primary | Role::Numbered { .. } | Role::Derived => false,
         };

@@ -12,7 +12,7 @@ use crate::stores::rate_limit::schema::{
 };
 use crate::stores::rate_limit::window_lines::{self, reason_text};
 use crate::stores::schema::{
-    Constraints, CountEntry, Counting, Derived, Ends, Lines, LossSchema, Numbers, Role,
+    Constraints, CountEntry, Derived, Ends, EntryCounting, Lines, LossSchema, Numbers, Role,
     StoreSchema, TableSchema, text_key,
 };
 use crate::stores::stats::EntryState;
@@ -54,7 +54,7 @@ const WINDOWS: TableSchema = TableSchema {
     },
     change: |row| Some(row.of_entry()),
     shown_key: text_key,
-    counted: Counting::Entries(counter),
+    counted: EntryCounting::Entries(counter),
     lines: Lines::Entries(EntryLines {
         write: window_lines::write_adaptive,
         // Those of plain windows, with which these share their numbers.

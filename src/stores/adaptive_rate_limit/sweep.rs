@@ -17,7 +17,7 @@ const TABLE: Table = Table::ADAPTIVE_RATE_LIMIT;
 
 /// Removes the requests of the resource that is due when none counts any more, as many rows at a
 /// time as the budget has room for, and the resource itself when nothing else is to be remembered.
-/// One that goes on is filed under its end.
+/// One that is still in use is indexed under its end.
 pub(crate) fn sweep(tx: &mut dyn Writer, due: &Due<'_>, budget: Budget) -> Result<Verdict> {
     let Some(bytes) = tx.get(TABLE, due.key)? else { return Ok(Verdict::Stale) };
     let mut row = ResourceRow::decode(&bytes)?;
@@ -55,9 +55,9 @@ pub(crate) fn sweep(tx: &mut dyn Writer, due: &Due<'_>, budget: Budget) -> Resul
     Ok(Verdict::Emptied)
 }
 
-/// One step of a walk: removes resources of the limiter at `store_key`, behind the key `after`, that were forgotten
-/// when it was cleared and stand nowhere in the expiry index. Those that do are removed when they
-/// are due.
+/// One step of a walk: removes resources of the limiter at `store_key`, behind the key `after`, that
+/// were forgotten when it was cleared and stand nowhere in the expiry index. Those that do are
+/// removed when they are due.
 pub(crate) fn sweep_cleared(
     tx: &mut dyn Writer,
     store_key: &[u8],

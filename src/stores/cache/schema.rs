@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::stores::lines::{EntryLines, stored_json};
 use crate::stores::owner::{Owner, StoreKind};
 use crate::stores::schema::{
-    Broken, Constraints, Counting, Derived, EmitDerived, Ends, Lines, LossSchema, Numbers,
+    Broken, Constraints, Derived, EmitDerived, Ends, EntryCounting, Lines, LossSchema, Numbers,
     Overwrite, ReportBroken, Role, StoreSchema, TableSchema, lost, text_key,
 };
 use crate::stores::stats::EntryState;
@@ -57,7 +57,7 @@ const VALUES: TableSchema = TableSchema {
     },
     change: |row| Some(row.of_entry()),
     shown_key: text_key,
-    counted: Counting::Entries(|| {
+    counted: EntryCounting::Entries(|| {
         Box::new(|rows, row| {
             Ok(EntryState::live_if(CacheRow::decode(row.value)?.is_live(rows.now_ms())))
         })
@@ -88,7 +88,7 @@ const TAGS: TableSchema = TableSchema {
     // They change with the value.
     change: |_| None,
     shown_key: text_key,
-    counted: Counting::RowsOnly,
+    counted: EntryCounting::RowsOnly,
     lines: Lines::OfOthers(Overwrite::Fine),
     dump_key: |key| dump::parts(key, ["cache", "hash"]),
     dump_value: |_, value| Ok(json!({ "tags": TagsRow::decode(value)?.tags })),
@@ -115,7 +115,7 @@ const BY_TAG: TableSchema = TableSchema {
     ends: Ends::Never,
     change: |_| None,
     shown_key: text_key,
-    counted: Counting::RowsOnly,
+    counted: EntryCounting::RowsOnly,
     lines: Lines::OfOthers(Overwrite::Fine),
     dump_key: |key| dump::parts(key, ["cache", "tag", "hash"]),
     dump_value: |_, value| dump::no_value(Table::CACHE_BY_TAG, value),

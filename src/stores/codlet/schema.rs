@@ -10,8 +10,8 @@ use crate::stores::form_token::schema::{check_lookup_key, dump_key as dump_looku
 use crate::stores::lines::EntryLines;
 use crate::stores::owner::{Owner, StoreKind};
 use crate::stores::schema::{
-    Constraints, Counting, Derived, Ends, Lines, LossSchema, Numbers, Overwrite, Role, StoreSchema,
-    TableSchema, text_key,
+    Constraints, Derived, Ends, EntryCounting, Lines, LossSchema, Numbers, Overwrite, Role,
+    StoreSchema, TableSchema, text_key,
 };
 use crate::stores::stats::EntryState;
 use crate::stores::sweep::{Due, Verdict};
@@ -36,7 +36,7 @@ impl Table {
     pub(crate) const CODLET_SESSION_KEY: Table =
         Table::new(&TableDef { number: 29, name: "codlet_session_key", is_waited_for: false });
 
-    /// Counting failures by the caller's key.
+    /// EntryCounting failures by the caller's key.
     pub(crate) const CODLET_FAILURES: Table =
         Table::new(&TableDef { number: 30, name: "codlet_failures", is_waited_for: false });
 }
@@ -47,7 +47,7 @@ impl StoreKind {
     /// Sessions of the adapter for `codlet`.
     pub const CODLET_SESSIONS: StoreKind =
         StoreKind::new(9, "codlet_sessions", "sessions of codlet");
-    /// Counting failures of the adapter for `codlet`.
+    /// EntryCounting failures of the adapter for `codlet`.
     pub const CODLET_FAILURES: StoreKind =
         StoreKind::new(10, "codlet_failures", "counted failures of codlet");
 }
@@ -75,7 +75,9 @@ const CODES: TableSchema = TableSchema {
     },
     change: |row| Some(row.of_entry()),
     shown_key: text_key,
-    counted: Counting::Entries(|| Box::new(|rows, row| kept(rows, Table::CODLET_CODE, row.value))),
+    counted: EntryCounting::Entries(|| {
+        Box::new(|rows, row| kept(rows, Table::CODLET_CODE, row.value))
+    }),
     lines: Lines::Entries(EntryLines {
         write: lines::write_code,
         reader: Some(lines::reader),
@@ -103,7 +105,7 @@ const CODE_KEYS: TableSchema = TableSchema {
     ends: Ends::Never,
     change: |_| None,
     shown_key: text_key,
-    counted: Counting::RowsOnly,
+    counted: EntryCounting::RowsOnly,
     lines: Lines::OfOthers(Overwrite::Unless(|there, _| {
         Ok(there.map(|_| "the lookup key leads to another record".into()))
     })),
@@ -130,7 +132,7 @@ const SESSIONS: TableSchema = TableSchema {
     },
     change: |row| Some(row.of_entry()),
     shown_key: text_key,
-    counted: Counting::Entries(|| {
+    counted: EntryCounting::Entries(|| {
         Box::new(|rows, row| kept(rows, Table::CODLET_SESSION, row.value))
     }),
     lines: Lines::Entries(EntryLines {
@@ -161,7 +163,7 @@ const SESSION_KEYS: TableSchema = TableSchema {
     ends: Ends::Never,
     change: |_| None,
     shown_key: text_key,
-    counted: Counting::RowsOnly,
+    counted: EntryCounting::RowsOnly,
     lines: Lines::OfOthers(Overwrite::Unless(|there, _| {
         Ok(there.map(|_| "the lookup key leads to another record".into()))
     })),
@@ -184,7 +186,7 @@ const FAILURES: TableSchema = TableSchema {
     },
     change: |row| Some(row.of_entry()),
     shown_key: text_key,
-    counted: Counting::Entries(|| {
+    counted: EntryCounting::Entries(|| {
         Box::new(|rows, row| {
             let ends_ms = FailuresRow::decode(row.value)?.ends_ms();
             Ok(EntryState::live_if(rows.now_ms() < ends_ms))

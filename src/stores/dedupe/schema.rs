@@ -8,7 +8,7 @@ use crate::stores::dump;
 use crate::stores::lines::{EntryLines, stored_json, ulid_text};
 use crate::stores::owner::{Owner, StoreKind};
 use crate::stores::schema::{
-    Constraints, CountEntry, Counting, Derived, Ends, Lines, LossSchema, Numbers, Role,
+    Constraints, CountEntry, Derived, Ends, EntryCounting, Lines, LossSchema, Numbers, Role,
     StoreSchema, TableSchema, text_key,
 };
 use crate::stores::stats::EntryState;
@@ -43,7 +43,7 @@ const JOBS: TableSchema = TableSchema {
     },
     change: |row| Some(row.of_entry()),
     shown_key: text_key,
-    counted: Counting::Entries(counter),
+    counted: EntryCounting::Entries(counter),
     lines: Lines::Entries(EntryLines {
         write: lines::write,
         reader: Some(lines::reader),

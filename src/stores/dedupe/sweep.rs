@@ -1,8 +1,8 @@
 //! What a sweeper does to jobs.
 //!
-//! Nobody who waits loses an answer: the wait for a pending job ends at the job's timeout with no
-//! value, and so it does when a sweeper that comes first removes the row. Who waited for a job that
-//! is over has had the answer before.
+//! No waiter loses an answer: the wait for a pending job ends at the job's timeout with no value, and
+//! so it does when a sweeper removes the row first. A waiter for a job that is done has had its answer
+//! before.
 
 use super::row::JobRow;
 use crate::engine::access::Writer;

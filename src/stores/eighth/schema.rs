@@ -11,8 +11,8 @@ use crate::stores::lines::{
 };
 use crate::stores::owner::{Owner, StoreKind};
 use crate::stores::schema::{
-    Constraints, Counting, Derived, Ends, Lines, LossSchema, Numbers, Overwrite, Role, StoreSchema,
-    StoredRow, TableSchema, text_key,
+    Constraints, Derived, Ends, EntryCounting, Lines, LossSchema, Numbers, Overwrite, Role,
+    StoreSchema, StoredRow, TableSchema, text_key,
 };
 use crate::stores::stats::EntryState;
 use crate::stores::sweep::{Due, Verdict};
@@ -58,7 +58,7 @@ const NOTES: TableSchema = TableSchema {
     },
     change: |row| Some(row.of_entry()),
     shown_key: text_key,
-    counted: Counting::Entries(|| {
+    counted: EntryCounting::Entries(|| {
         Box::new(|rows, row| {
             let ends_at_ms = NoteRow::decode(row.value)?.ends_at_ms;
             Ok(EntryState::live_if(rows.now_ms() < ends_at_ms))
@@ -91,7 +91,7 @@ const BY_TITLE: TableSchema = TableSchema {
     ends: Ends::Never,
     change: |_| None,
     shown_key: text_key,
-    counted: Counting::RowsOnly,
+    counted: EntryCounting::RowsOnly,
     lines: Lines::OfOthers(Overwrite::Fine),
     dump_key: |key| dump::parts(key, ["title", "id"]),
     dump_value: |_, value| dump::no_value(Table::NOTE_BY_TITLE, value),

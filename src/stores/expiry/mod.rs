@@ -6,9 +6,9 @@
 //! | 8 | the number of the table that the row is in |
 //! | 9.. | the key of the row in that table |
 //!
-//! The value is empty. A row is a hint and not a verdict: whoever sweeps reads the primary row,
-//! which alone decides (a consumed form token, for one, outlives its index row by its grace, and is
-//! filed again).
+//! The value is empty. A row is a hint: a sweeper reads the primary row, which alone decides. (A
+//! consumed form token, for example, outlives its index row by its grace, and is then indexed under
+//! the end of that.)
 
 pub(crate) mod schema;
 
@@ -41,17 +41,17 @@ pub(crate) fn first_key(time_ms: u64) -> [u8; 8] {
     time_ms.to_be_bytes()
 }
 
-/// Files the row at `primary` of `table` under `time_ms`.
+/// Indexes the row at `primary` of `table` under `time_ms`.
 pub(crate) fn put(tx: &mut dyn Writer, time_ms: u64, table: Table, primary: &[u8]) {
     tx.put(Table::EXPIRY, &encode_key(time_ms, table, primary), Vec::new());
 }
 
-/// Takes the row at `primary` of `table` from under `time_ms`.
+/// Removes the index row under `time_ms` of the row at `primary` of `table`.
 pub(crate) fn delete(tx: &mut dyn Writer, time_ms: u64, table: Table, primary: &[u8]) {
     tx.delete(Table::EXPIRY, &encode_key(time_ms, table, primary));
 }
 
-/// Files the row at `primary` of `table` under `to_ms` instead of `from_ms`. Stages nothing when
+/// Indexes the row at `primary` of `table` under `to_ms` instead of `from_ms`. Stages nothing when
 /// they are equal.
 pub(crate) fn move_to(
     tx: &mut dyn Writer,

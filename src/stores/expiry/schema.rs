@@ -7,7 +7,7 @@ use crate::stores::constraints::index_times;
 use crate::stores::dump::{self, no_key};
 use crate::stores::owner::Owner;
 use crate::stores::schema::{
-    self, Constraints, Counting, Derived, Ends, Lines, LossSchema, Numbers, Overwrite, Role,
+    self, Constraints, Derived, Ends, EntryCounting, Lines, LossSchema, Numbers, Overwrite, Role,
     StoreSchema, TableSchema, text_key,
 };
 use crate::tables::{Table, TableDef};
@@ -37,7 +37,7 @@ const INDEX: TableSchema = TableSchema {
     // It changes with the entry.
     change: |_| None,
     shown_key: text_key,
-    counted: Counting::RowsOnly,
+    counted: EntryCounting::RowsOnly,
     lines: Lines::OfOthers(Overwrite::Fine),
     dump_key,
     dump_value: |_, value| dump::no_value(Table::EXPIRY, value),

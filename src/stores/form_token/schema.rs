@@ -6,8 +6,8 @@ use crate::error::Result;
 use crate::stores::lines::EntryLines;
 use crate::stores::owner::{Owner, StoreKind};
 use crate::stores::schema::{
-    Constraints, CountEntry, Counting, Derived, Ends, Lines, LossSchema, Numbers, Overwrite, Role,
-    StoreSchema, TableSchema,
+    Constraints, CountEntry, Derived, Ends, EntryCounting, Lines, LossSchema, Numbers, Overwrite,
+    Role, StoreSchema, TableSchema,
 };
 use crate::stores::state::Identity;
 use crate::stores::stats::EntryState;
@@ -55,7 +55,7 @@ const TOKENS: TableSchema = TableSchema {
     },
     change: |row| Some(row.of_entry()),
     shown_key,
-    counted: Counting::Entries(counter),
+    counted: EntryCounting::Entries(counter),
     lines: Lines::Entries(EntryLines {
         write: lines::write,
         reader: Some(lines::reader),
@@ -80,7 +80,7 @@ const USES: TableSchema = TableSchema {
     ends: Ends::Never,
     change: changed_use,
     shown_key,
-    counted: Counting::RowsOnly,
+    counted: EntryCounting::RowsOnly,
     lines: Lines::OfOthers(Overwrite::Fine),
     dump_key,
     dump_value: |_, value| dump_use(value),

@@ -28,7 +28,7 @@ pub(crate) fn sweep(tx: &mut dyn Writer, due: &Due<'_>) -> Result<Verdict> {
         tx.delete(Table::FORM_TOKEN_USE, due.key);
     }
     if grace_ends_ms != Some(due.at_ms) {
-        // It is filed at its expiry, or nobody knows where.
+        // The index has it at its expiry, or its time is not known.
         due.unindex(tx, token.expiry_ms());
         if let Some(grace_ends_ms) = grace_ends_ms.filter(|_| token.expiry_ms() != due.at_ms) {
             due.unindex(tx, grace_ends_ms);

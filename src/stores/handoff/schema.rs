@@ -7,8 +7,8 @@ use crate::stores::dump;
 use crate::stores::lines::{EntryLines, stored_json, ulid_text};
 use crate::stores::owner::{Owner, StoreKind};
 use crate::stores::schema::{
-    Constraints, CountEntry, Counting, Derived, Ends, Lines, LossSchema, Numbers, Overwrite, Role,
-    StoreSchema, TableSchema, text_key,
+    Constraints, CountEntry, Derived, Ends, EntryCounting, Lines, LossSchema, Numbers, Overwrite,
+    Role, StoreSchema, TableSchema, text_key,
 };
 use crate::stores::stats::EntryState;
 use crate::stores::watch::{ChangeKind, ChangedRow};
@@ -50,7 +50,7 @@ const STATES: TableSchema = TableSchema {
     },
     change: |row| Some(row.of_entry()),
     shown_key: text_key,
-    counted: Counting::Entries(counter),
+    counted: EntryCounting::Entries(counter),
     lines: Lines::Entries(EntryLines {
         write: lines::write,
         reader: Some(lines::reader),
@@ -78,7 +78,7 @@ const CLAIMS: TableSchema = TableSchema {
     ends: Ends::Never,
     change: changed_claim,
     shown_key: text_key,
-    counted: Counting::RowsOnly,
+    counted: EntryCounting::RowsOnly,
     lines: Lines::OfOthers(Overwrite::Fine),
     dump_key,
     dump_value: |_, value| {

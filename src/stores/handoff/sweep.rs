@@ -6,8 +6,8 @@ use crate::error::Result;
 use crate::stores::sweep::{Due, Verdict};
 use crate::tables::Table;
 
-/// Removes the state that is due, and a claim on it, when it has expired. Nobody holds a claim on
-/// an expired state.
+/// Removes the state that is due, and a claim on it, when it has expired. A claim on an
+/// expired state is not live.
 pub(crate) fn sweep(tx: &mut dyn Writer, due: &Due<'_>) -> Result<Verdict> {
     let Some(state) = tx.get(Table::HANDOFF, due.key)? else { return Ok(Verdict::Stale) };
     let state = HandoffRow::decode(&state)?;

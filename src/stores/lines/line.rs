@@ -229,7 +229,7 @@ impl<'a> Fields<'a> {
         Ok(json)
     }
 
-    /// Refuses what nobody took.
+    /// Refuses fields that were not taken.
     pub(crate) fn finish(self) -> Result<(), Problem> {
         match self.fields.first() {
             Some((name, _)) => Err(format!("field {name:?} is not known")),

@@ -15,7 +15,7 @@ use crate::stores::dump::{self, no_key};
 use crate::stores::lines::{EntryLines, Problem};
 use crate::stores::owner::{Owner, StoreKind};
 use crate::stores::schema::{
-    Broken, Constraints, CountEntry, Counting, Derived, Ends, Lines, LossSchema, Numbers,
+    Broken, Constraints, CountEntry, Derived, Ends, EntryCounting, Lines, LossSchema, Numbers,
     Overwrite, ReportBroken, Role, StoreSchema, TableSchema, lost, text_key,
 };
 use crate::stores::stats::EntryState;
@@ -78,7 +78,7 @@ const WINDOWS: TableSchema = TableSchema {
     },
     change: |row| Some(row.of_entry()),
     shown_key: text_key,
-    counted: Counting::Entries(counter),
+    counted: EntryCounting::Entries(counter),
     lines: Lines::Entries(EntryLines {
         write: window_lines::write_plain,
         reader: Some(window_lines::reader),
@@ -110,7 +110,7 @@ const REQUESTS: TableSchema = TableSchema {
     // They change with the window.
     change: |_| None,
     shown_key: text_key,
-    counted: Counting::RowsOnly,
+    counted: EntryCounting::RowsOnly,
     lines: Lines::OfOthers(Overwrite::Fine),
     dump_key: |key| dump_request_key(key).ok_or_else(|| no_key("no four numbers")),
     dump_value: |_, value| {
@@ -140,7 +140,7 @@ const LIMITERS: TableSchema = TableSchema {
     },
     change: |_| Some(ChangeKind::Cleared),
     shown_key: text_key,
-    counted: Counting::RowsOnly,
+    counted: EntryCounting::RowsOnly,
     lines: Lines::OfOthers(Overwrite::Unless(not_the_next_id)),
     dump_key: dump_whole_limiter_key,
     dump_value: dump_whole_limiter,
@@ -162,7 +162,7 @@ const CONFIGS: TableSchema = TableSchema {
     ends: Ends::Never,
     change: |_| Some(ChangeKind::Configured),
     shown_key: text_key,
-    counted: Counting::RowsOnly,
+    counted: EntryCounting::RowsOnly,
     lines: Lines::Entries(EntryLines {
         write: lines::write_config,
         reader: Some(lines::config_reader),
@@ -200,7 +200,7 @@ const COOLDOWNS: TableSchema = TableSchema {
     },
     change: |row| Some(row.value.map_or(ChangeKind::Resumed, |_| ChangeKind::Paused)),
     shown_key: text_key,
-    counted: Counting::RowsOnly,
+    counted: EntryCounting::RowsOnly,
     lines: Lines::Entries(EntryLines {
         write: lines::write_cooldown,
         reader: Some(lines::cooldown_reader),
@@ -366,7 +366,7 @@ fn counter() -> CountEntry {
 fn not_the_next_id(there: Option<&[u8]>, new: &[u8]) -> Result<Option<Problem>> {
     let last = there.map_or(Ok(0), decode_last_id)?;
     let is_next = last.checked_add(1) == Some(decode_last_id(new)?);
-    Ok((!is_next).then(|| "somebody else uses a limiter of this room".into()))
+    Ok((!is_next).then(|| "a limiter of this room is used while the import runs".into()))
 }
 
 /// The parts of a key that is a limiter and something of it, which is called `of`.

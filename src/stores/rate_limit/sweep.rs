@@ -12,7 +12,7 @@ use crate::stores::sweep::{Budget, Due, Verdict};
 use crate::tables::Table;
 
 /// Removes the window that is due when no request counts any more, with the rows of its requests,
-/// as many at a time as the budget has room for. One that goes on is filed under its end.
+/// as many at a time as the budget has room for. One that is still in use is indexed under its end.
 pub(crate) fn sweep_window(tx: &mut dyn Writer, due: &Due<'_>, budget: Budget) -> Result<Verdict> {
     let Some(bytes) = tx.get(Table::RATE_LIMIT, due.key)? else { return Ok(Verdict::Stale) };
     let mut row = WindowRow::decode(&bytes)?;

@@ -194,11 +194,11 @@ struct Windows {
 #[derive(Debug)]
 struct Open {
     place: LimiterKey,
-    row: Row,
+    row: OpenRow,
 }
 
 #[derive(Debug)]
-enum Row {
+enum OpenRow {
     Plain(WindowRow),
     Adaptive(Box<ResourceRow>),
 }
@@ -208,8 +208,8 @@ impl Open {
     fn entry(&self) -> Result<Entry, Problem> {
         let key = self.place.encode().map_err(said)?;
         let (table, value) = match &self.row {
-            Row::Plain(row) => (Table::RATE_LIMIT, row.encode()),
-            Row::Adaptive(row) => (Table::ADAPTIVE_RATE_LIMIT, row.encode()),
+            OpenRow::Plain(row) => (Table::RATE_LIMIT, row.encode()),
+            OpenRow::Adaptive(row) => (Table::ADAPTIVE_RATE_LIMIT, row.encode()),
         };
         Ok(Entry::new(table, key, value.map_err(said)?))
     }
@@ -236,7 +236,11 @@ impl LineReader for Windows {
 
 impl Windows {
     /// Begins a window.
-    fn begin(&mut self, place: LimiterKey, row: impl FnOnce(u64) -> Row) -> Result<Entry, Problem> {
+    fn begin(
+        &mut self,
+        place: LimiterKey,
+        row: impl FnOnce(u64) -> OpenRow,
+    ) -> Result<Entry, Problem> {
         self.last_id += 1;
         let last_id = codec::encode(&self.last_id).map_err(said)?;
         let open = Open { place, row: row(self.last_id) };
@@ -251,7 +255,7 @@ impl Windows {
         let indexed_at_ms = fields.optional_number("indexed_at_ms")?;
         let history = History::idle(fields.optional_number("idle_since_ms")?);
         self.begin(place, |id| {
-            Row::Plain(WindowRow { clears: 0, id, keep_ms, indexed_at_ms, history })
+            OpenRow::Plain(WindowRow { clears: 0, id, keep_ms, indexed_at_ms, history })
         })
     }
 
@@ -275,7 +279,7 @@ impl Windows {
                 admitted,
                 capacity,
             };
-            Row::Adaptive(Box::new(row))
+            OpenRow::Adaptive(Box::new(row))
         })
     }
 
@@ -298,8 +302,8 @@ impl Windows {
         let open = self.open.as_mut().filter(|open| open.place == place);
         let open = open.ok_or("requests stand right behind the window that they are of")?;
         let (id, history) = match &mut open.row {
-            Row::Plain(row) => (row.id, &mut row.history),
-            Row::Adaptive(row) => match lane {
+            OpenRow::Plain(row) => (row.id, &mut row.history),
+            OpenRow::Adaptive(row) => match lane {
                 USER => (row.id, &mut row.user),
                 BACKGROUND => (row.id, &mut row.background),
                 _ => (row.id, &mut row.admitted),

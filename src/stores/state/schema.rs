@@ -11,8 +11,8 @@ use crate::stores::dump;
 use crate::stores::lines::{EntryLines, to_base64};
 use crate::stores::owner::{Owner, StoreKind};
 use crate::stores::schema::{
-    Constraints, Counting, Derived, EmitDerived, Ends, Lines, LossSchema, Numbers, Overwrite, Role,
-    StoreSchema, TableSchema, text_key,
+    Constraints, Derived, EmitDerived, Ends, EntryCounting, Lines, LossSchema, Numbers, Overwrite,
+    Role, StoreSchema, TableSchema, text_key,
 };
 use crate::stores::state::Identity;
 use crate::stores::stats::EntryState;
@@ -62,7 +62,7 @@ const STATES: TableSchema = TableSchema {
     ends: Ends::Never,
     change: |row| Some(row.of_entry()),
     shown_key,
-    counted: Counting::Entries(|| Box::new(|_, _| Ok(EntryState::Live))),
+    counted: EntryCounting::Entries(|| Box::new(|_, _| Ok(EntryState::Live))),
     lines: Lines::Entries(EntryLines {
         write: lines::write,
         reader: Some(lines::reader),
@@ -93,7 +93,7 @@ const EVENTS: TableSchema = TableSchema {
     ends: Ends::Never,
     change: |_| None,
     shown_key: text_key,
-    counted: Counting::RowsOnly,
+    counted: EntryCounting::RowsOnly,
     lines: Lines::OfOthers(Overwrite::Unless(|there, _| {
         Ok(there.map(|_| "the event id is that of another state".into()))
     })),
@@ -116,7 +116,7 @@ const BY_KIND: TableSchema = TableSchema {
     ends: Ends::Never,
     change: |_| None,
     shown_key: text_key,
-    counted: Counting::RowsOnly,
+    counted: EntryCounting::RowsOnly,
     lines: Lines::OfOthers(Overwrite::Fine),
     dump_key: |key| Ok(dump_slot(&decode_kind_key(key)?)),
     dump_value: |_, value| dump::no_value(Table::STATE_KIND, value),
@@ -139,7 +139,7 @@ const BY_TENANT_AND_KIND: TableSchema = TableSchema {
     ends: Ends::Never,
     change: |_| None,
     shown_key: text_key,
-    counted: Counting::RowsOnly,
+    counted: EntryCounting::RowsOnly,
     lines: Lines::OfOthers(Overwrite::Fine),
     dump_key: |key| Ok(dump_slot(&decode_tenant_kind_key(key)?)),
     dump_value: |_, value| dump::no_value(Table::STATE_TENANT_KIND, value),

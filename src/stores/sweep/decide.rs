@@ -47,21 +47,22 @@ impl Due<'_> {
     }
 }
 
-/// What a store says of an entry that is due. What becomes of the index row follows from it.
+/// What a store did with an entry that is due. What happens to the index row follows from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Nothing stands there, or it is filed elsewhere. The index row goes.
+    /// There is no entry, or the index has it at another time. The index row is removed.
     Stale,
-    /// The entry is gone, with every row of it. So is the index row.
+    /// The entry was removed, with all its rows. The index row is removed too.
     Removed,
-    /// What must stay of the entry stays for good, all else is gone, and so is the index row.
+    /// What must stay of the entry stays for good, and everything else was removed. The index row is
+    /// removed too.
     Emptied,
-    /// The entry goes on, and is filed under this time instead.
+    /// The entry is still live, and is indexed under this time instead.
     Keep {
         /// In milliseconds since the Unix epoch.
         until_ms: u64,
     },
-    /// Some of its rows are gone. The index row stays, and leads to the rest.
+    /// Some of its rows were removed. The index row stays, and leads to the rest.
     Partly,
     /// It led to other entries, of which some were removed.
     Walked {
@@ -73,7 +74,7 @@ pub(crate) enum Verdict {
 }
 
 impl Verdict {
-    /// Of an entry that was removed, or else is indexed elsewhere.
+    /// `Removed` or, when there is nothing to remove, `Stale`.
     pub(crate) fn removed_if(removed: bool) -> Self {
         if removed { Verdict::Removed } else { Verdict::Stale }
     }
@@ -131,7 +132,7 @@ pub(super) fn sweep_rows(
             Ok(RowStep::More { walked }) => {
                 return Ok((SweepPosition { from: Bound::Included(key.clone()), walked }, report));
             }
-            // Damage stops nobody from removing what is behind it.
+            // What is behind the damage is swept all the same.
             Err(Error::Corrupted { .. }) => report.stepped_over += 1,
             Err(error) => return Err(error),
         }

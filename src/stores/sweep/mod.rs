@@ -1,22 +1,22 @@
 //! The sweeper: removes what has ended, by the expiry index, over every store with a time to live.
 //!
 //! # Why it may run at any time
-//! 1. A row of the index is a hint. Under the serial lock the primary row is read again and decides
-//!    alone, so what was refreshed a moment before survives.
-//! 2. An entry goes with every row that belongs to it in one frame. Where that would be too much,
-//!    its satellites go first, in parts each of which leaves the entry whole in the eyes of its
+//! 1. A row of the index is a hint. Under the serial lock the primary row is read again, and it alone
+//!    decides, so an entry that was refreshed a moment before survives.
+//! 2. An entry is removed with all its rows in one frame. Where that would be too much, its
+//!    satellites are removed first, in parts, each of which leaves an entry that is whole to its
 //!    store.
-//! 3. What goes was absent to every answer before, so nobody can tell from an answer whether the
-//!    sweeper has been by.
+//! 3. What is removed was absent to every answer before, so no answer shows whether the sweeper has
+//!    run.
 //!
 //! # Why it ends
-//! Each index row that is looked at goes, moves to a time that has not come, or is stepped over;
-//! the sweep goes on behind it and never returns before it begins anew. An entry that goes in parts
-//! has fewer rows after each.
+//! Each index row that is looked at is removed, moves to a time that has not come, or is stepped over.
+//! The sweep continues behind it and does not return to it in the same round. An entry that is removed
+//! in parts has fewer rows after each.
 //!
 //! # What it costs others
 //! A slice is one transaction with a bounded number of index rows, changes and bytes ([`Budget`]),
-//! rehearsed without a lock before it is run. A sweep resumes behind the last index row, because
+//! run dry without a lock before it is run. A sweep resumes behind the last index row, because
 //! the rows before it have left tombstones that every scan from the beginning would meet again.
 
 mod decide;

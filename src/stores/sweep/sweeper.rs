@@ -51,7 +51,7 @@ struct SweepCounters {
 pub(crate) struct SweepCounts {
     /// Entries removed, over all stores.
     pub(crate) swept: u64,
-    /// Entries that were filed under another time.
+    /// Entries that were indexed under another time.
     pub(crate) rescheduled: u64,
     /// How often it went through everything that was due.
     pub(crate) rounds: u64,
@@ -86,7 +86,7 @@ struct SlicePlan {
 impl Sweeper {
     /// Sweeps everything that is due now.
     pub(crate) fn sweep(&self, maintenance: &MaintenanceHandle<'_>) -> Result<SweepReport> {
-        // Whoever sweeps at the same time waits, and then finds little to do.
+        // Another sweep waits, and then finds little to do.
         let mut round = self.round.lock();
         let horizon_ms = maintenance.now_ms();
         let (mut place, mut report) = (SweepPosition::at(0), SweepReport::default());
@@ -189,7 +189,7 @@ impl SweepCounters {
 }
 
 impl Round {
-    /// Where the next round begins. At the beginning, as a rule, because a row may be filed under a
+    /// Where the next round begins. At the beginning, as a rule, because a row may be indexed under a
     /// time that has passed. After many removals the beginning is full of tombstones until the next
     /// checkpoint, and is looked at only now and then.
     fn begin(&mut self, checkpoint_lsn: u64, every: Duration) -> SweepPosition {
@@ -205,7 +205,7 @@ impl Round {
     }
 }
 
-/// Rehearses what is due from `place` on, and takes as much of it as a slice may do, at least one
+/// Runs what is due from `place` on dry, and takes as much of it as a slice may do, at least one
 /// index row.
 fn plan(
     rows: &mut DryRun,

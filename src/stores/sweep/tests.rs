@@ -159,7 +159,7 @@ fn nothing_is_left_of_what_has_ended_but_what_must_stay() {
 }
 
 #[test]
-fn a_great_many_rows_at_once_are_removed_in_small_slices_that_stall_nobody() {
+fn many_rows_due_at_once_are_removed_in_small_slices_that_stall_no_writer() {
     const NAMES: u32 = 15_000;
     let clock = clock();
     // More than 100,000 entries, and a log that holds a fraction of what their removal writes.
@@ -373,7 +373,7 @@ fn damaged_rows_and_unknown_tables_are_stepped_over() {
 }
 
 #[test]
-fn damage_stops_nobody_from_removing_what_is_behind_it() {
+fn damage_does_not_keep_the_rows_behind_it_from_being_removed() {
     let (room, clock) = room();
     fill(&room, 0..10);
     let damaged =
@@ -478,7 +478,7 @@ fn a_run_of_tombstones_hides_what_it_is_over_and_nothing_else() {
     }
 }
 
-/// A clock that tells nobody of its moves.
+/// A clock that does not say when it moves.
 #[derive(Debug, Default)]
 struct SilentClock(std::sync::atomic::AtomicU64);
 
@@ -489,7 +489,7 @@ impl Clock for SilentClock {
 }
 
 #[test]
-fn whoever_waits_for_a_job_that_is_swept_gets_nothing_as_at_its_timeout() {
+fn a_wait_for_a_job_that_is_swept_answers_nothing_as_at_its_timeout() {
     let clock = Arc::new(SilentClock::default());
     let room =
         Cloakroom::builder().clock(clock.clone()).without_threads().open_in_memory().unwrap();

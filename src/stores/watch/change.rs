@@ -11,7 +11,7 @@ use std::cell::OnceCell;
 use std::collections::HashSet;
 
 /// Something that a transaction did to one entry of a store. It says that it happened and to what,
-/// and carries no content: whoever wants that asks the store, which may have gone on since.
+/// and carries no content. To read it, ask the store, which may have changed since.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Change {
@@ -58,11 +58,11 @@ pub enum ChangeKind {
     Paused,
     /// The cooldown of an origin was taken back, or swept.
     Resumed,
-    /// It was removed by somebody: taken, deleted, evicted, invalidated. Also when it was made in
+    /// It was removed by a call: taken, deleted, evicted, invalidated. Also when it was made in
     /// the same transaction.
     Removed,
-    /// It was removed when its time had passed already, by the sweeper or by whoever came across
-    /// it. That an entry becomes absent by the passing of time alone is no change.
+    /// It was removed when its time had passed already, by the sweeper or by a call that found it.
+    /// That an entry becomes absent by the passing of time alone is not a change.
     Expired,
     /// All windows and cooldowns of a limiter were forgotten at once.
     Cleared,

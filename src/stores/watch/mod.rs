@@ -53,8 +53,8 @@ pub struct Watch {
 pub enum WatchError {
     /// The watcher was too slow: changes were committed and will not be shown, at least those of
     /// the transactions at both ends of the range. It is told this once; the watch goes on with
-    /// what comes at or after `resumes_at_lsn`. Whoever keeps a copy of the entries should read
-    /// them again now.
+    /// what comes at or after `resumes_at_lsn`. A program that keeps a copy of the entries
+    /// should read them again now.
     #[error(
         "overtaken: the changes from LSN {missed_from_lsn} to before LSN {resumes_at_lsn} were missed"
     )]
@@ -126,7 +126,7 @@ impl Watch {
     }
 
     /// The next change that is durable already; `None` when there is none. It does not have the log
-    /// flushed, so changes that nobody else has flushed stay undelivered however often this is
+    /// flushed, so changes that no other caller has flushed stay undelivered however often this is
     /// called.
     ///
     /// # Errors
@@ -149,7 +149,7 @@ impl Watch {
         poll_fn(|context| self.poll_recv(context))
     }
 
-    /// The next change, for whoever writes a stream or future around this: when it is pending, the
+    /// The next change, for a stream or future around this: when it is pending, the
     /// context's waker is called when it should be asked again, and no earlier one.
     ///
     /// # Errors

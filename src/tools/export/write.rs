@@ -12,13 +12,13 @@ use std::io::{BufWriter, Write};
 const BUFFER_BYTES: usize = 64 << 10;
 
 /// Where lines go.
-struct Output<'a> {
+struct ExportOutput<'a> {
     to: BufWriter<&'a mut dyn Write>,
     report: ExportReport,
     progress: &'a mut dyn FnMut(&ExportReport),
 }
 
-impl Output<'_> {
+impl ExportOutput<'_> {
     fn write(&mut self, line: &[u8]) -> Result<()> {
         self.report.bytes += line.len() as u64;
         self.to.write_all(line).map_err(|error| Error::io("writing an export", error))
@@ -40,7 +40,7 @@ pub(crate) fn export_all(
     to: &mut dyn Write,
     progress: &mut dyn FnMut(&ExportReport),
 ) -> Result<ExportReport> {
-    let mut out = Output {
+    let mut out = ExportOutput {
         to: BufWriter::with_capacity(BUFFER_BYTES, to),
         report: ExportReport::default(),
         progress,
@@ -55,7 +55,7 @@ pub(crate) fn export_all(
 
 /// Writes the entries, in the order of their tables and keys. A row that no store writes is
 /// refused: an import would not take it.
-fn entries(rows: &mut dyn Reader, out: &mut Output<'_>) -> Result<()> {
+fn entries(rows: &mut dyn Reader, out: &mut ExportOutput<'_>) -> Result<()> {
     let line = &mut LineWriter::default();
     for schema in schema::all() {
         let Lines::Entries(lines) = schema.lines else { continue };

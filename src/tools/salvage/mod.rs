@@ -1,18 +1,18 @@
-//! Salvage: whatever is intact in a damaged file, in a new one.
+//! Salvage: copies what is intact in a damaged file into a new one.
 //!
-//! The damaged file is only read. What can be read of it comes out in four steps:
+//! The damaged file is only read. There are four steps:
 //!
-//! 1. **Where its parts lie** ([`geometry`]): a copy of the superblock, or the parts themselves,
-//!    which can be recognized.
-//! 2. **Its rows**, into a file that never gets a name: those of every leaf of the B-tree that is
-//!    intact, page by page and past redb, under those of the log ([`log`]). Rows of derived tables
-//!    are left where they are.
-//! 3. **What fits together** ([`rows`]), into the new file: rows that no store writes, and rows
-//!    whose other half is lost, stay behind; rows of derived tables are derived anew.
-//! 4. **The new file is verified**, and gets its name.
+//! 1. **Find the parts of the file** ([`geometry`]): by a copy of the superblock, or by the parts
+//!    themselves, which can be recognized.
+//! 2. **Gather the rows** in a file that never gets a name: those of every intact leaf of the B-tree,
+//!    read page by page without redb, and over them those of the log ([`log`]). Rows of derived
+//!    tables are not gathered.
+//! 3. **Write what fits together** ([`rows`]) to the new file: rows that no store writes, and rows
+//!    whose other half is lost, are left out; rows of derived tables are derived again.
+//! 4. **Verify the new file** and give it its name.
 //!
-//! What stays behind is in the report, as are the ranges of keys and of operations in which
-//! something is missing.
+//! The report lists what was left out, and the ranges of keys and of operations in which something
+//! is missing.
 
 mod geometry;
 mod log;
@@ -44,7 +44,7 @@ use std::sync::Arc;
 /// Bytes of page cache for each of the files that are built.
 const CACHE_SIZE: usize = 8 << 20;
 
-/// Copies what is intact in the file `from`, which nobody has open for writing, into a new file
+/// Copies what is intact in the file `from`, which must not be open for writing, into a new file
 /// `to`, which must not exist. Nothing is written to `from`. The report says what is lost, as far
 /// as that can be known.
 ///
@@ -64,7 +64,7 @@ const CACHE_SIZE: usize = 8 << 20;
 /// In all cases there is no file `to`, or the one that was there is as it was:
 /// - [`Error::Io`] with `AlreadyExists`: something has the name `to`. With `NotFound`: there is no
 ///   file `from`.
-/// - [`Error::Locked`]: somebody has `from` open for writing.
+/// - [`Error::Locked`]: `from` is open for writing.
 /// - [`Error::NotCloakroom`], [`Error::UnsupportedVersion`]: not ours, or newer.
 /// - [`Error::Corrupted`]: so little is left that it cannot even be told where the parts of the
 ///   file lie.
@@ -76,7 +76,7 @@ pub fn salvage(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<SalvageRe
     salvage_storage(&storage, from, to)
 }
 
-/// Copies what is intact in a storage that nobody writes to into a new file `to`. `from` names it
+/// Copies what is intact in a storage, which is not written to, into a new file `to`. `from` names it
 /// in errors.
 pub(crate) fn salvage_storage(
     storage: &Arc<dyn Storage>,

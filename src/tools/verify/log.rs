@@ -86,7 +86,7 @@ fn check_slots(segment: &[u8], layout: &LogLayout, place: &FramePlace, report: &
                 report.find(place.name(offset), problem, SALVAGE);
             }
             Some(_) if bytes.iter().skip(HEADER_LEN).any(|&byte| byte != 0) => {
-                report.note(format!("{}: bytes are set behind the header, where nobody looks", place.name(offset)));
+                report.note(format!("{}: bytes are set behind the header, where nothing is read", place.name(offset)));
             }
             Some(_) => {}
             None if bytes.iter().all(|&byte| byte == 0) => {}
@@ -113,13 +113,13 @@ fn check_frames(segment: &[u8], scan: &SegmentScan, place: &FramePlace, report: 
         let padding = segment.get(frame.payload_range().end..frame.end()).unwrap_or_default();
         if padding.iter().any(|&byte| byte != 0) {
             let at = place.name(frame.payload_range().end);
-            report.note(format!("{at}: bytes are set behind a frame, where nobody looks"));
+            report.note(format!("{at}: bytes are set behind a frame, where nothing is read"));
         }
     }
     let (valid_end, rest) = (scan.valid_end(), segment.get(scan.valid_end()..).unwrap_or_default());
     if is_unfinished(rest, scan) {
         report.note(format!(
-            "{}: the log ends in a frame that was not finished, as a crash leaves it; nobody was told that it was kept",
+            "{}: the log ends in a frame that was not finished, as a crash leaves it; it was never acknowledged",
             place.name(valid_end)
         ));
     }

@@ -1,7 +1,7 @@
 //! Verification: whether a file holds what was written to it, and whether what it holds fits
 //! together.
 //!
-//! It only reads, and goes on behind what it finds. What each part looks at:
+//! It only reads, and continues after what it finds. Each part looks at:
 //!
 //! | part | what |
 //! |---|---|
@@ -47,10 +47,10 @@ const LOG_ATTEMPTS: usize = 3;
 /// The most damaged blocks for which it is found out whether anything needs them.
 const MAX_BLOCKS_TRACED: usize = 1 << 20;
 
-/// Checks the file at `path`, which nobody has open for writing. Nothing is written to it.
+/// Checks the file at `path`, which must not be open for writing. Nothing is written to it.
 ///
-/// A report tells everything that is wrong, and not only the first thing; it is an answer and no
-/// error.
+/// The report lists everything that is wrong, not only the first thing. Damage is in the report and
+/// is not an error.
 ///
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();
@@ -62,7 +62,7 @@ const MAX_BLOCKS_TRACED: usize = 1 << 20;
 /// ```
 ///
 /// # Errors
-/// - [`Error::Locked`]: somebody has it open for writing; ask the room itself, with
+/// - [`Error::Locked`]: it is open for writing; ask the room itself, with
 ///   [`Cloakroom::verify`](crate::Cloakroom::verify).
 /// - [`Error::NotCloakroom`], [`Error::UnsupportedVersion`]: not ours, or newer.
 /// - [`Error::Io`]: there is no such file, or the system failed a call that says nothing about the
@@ -72,7 +72,7 @@ pub fn verify(path: impl AsRef<Path>) -> Result<VerifyReport> {
     verify_storage(&(Arc::new(FileStorage::open_read_only(path)?) as Arc<dyn Storage>), path)
 }
 
-/// Checks a storage that nobody writes to; `path` names it in errors.
+/// Checks a storage that is not written to meanwhile; `path` names it in errors.
 pub(crate) fn verify_storage(storage: &Arc<dyn Storage>, path: &Path) -> Result<VerifyReport> {
     let mut report = VerifyReport::default();
     let superblock = match Superblock::read(storage.as_ref(), path) {
