@@ -26,7 +26,7 @@ use std::task::{Context, Poll};
 /// - Dropping it neither undoes the change nor delays it: the change becomes durable by itself
 ///   shortly after.
 ///
-/// An answer that is still to be made by somebody else, such as that of
+/// An answer that another call has still to make, such as that of
 /// [`DedupeStore::wait_for`](crate::dedupe::DedupeStore::wait_for), is waited for in the same way;
 /// nothing polls meanwhile, and dropping it leaves nothing behind.
 ///

@@ -9,7 +9,7 @@
 //! let whose = Identity::new("acme", "ada", "session-1", "");
 //! let first = StateRecord::new(whose.clone(), "plan", *b"step 1");
 //! states.save(first.clone()).wait()?;
-//! // Only if nobody has saved another plan meanwhile.
+//! // Only if no other caller has saved a plan meanwhile.
 //! let unchanged = SlotExpectation::current(whose.clone(), "plan", first.id);
 //! states.save_if(&[unchanged], StateRecord::new(whose.clone(), "plan", *b"step 2")).wait()?;
 //! assert_eq!(states.load(&whose, "plan").wait()?.bytes, b"step 2");

@@ -67,17 +67,17 @@ impl From<&Cloakroom> for CodletStore {
 }
 
 impl CodletStore {
-    /// The same store, with answers about form tokens, codes and sessions that wait for this much.
-    /// The default is the room's.
+    /// The same store, with answers about form tokens, codes and sessions that wait for this
+    /// durability. The default is the room's.
     #[must_use]
     pub fn with_durability(self, durability: Durability) -> Self {
         let form_tokens = self.form_tokens.with_durability(durability);
         Self { durability, form_tokens, ..self }
     }
 
-    /// The same store, with answers about counted failures that wait for this much. The default is
-    /// [`Durability::Os`]: a power failure may forget the failures of the last moments, a crash of the process does
-    /// not.
+    /// The same store, with answers about counted failures that wait for this durability. The
+    /// default is [`Durability::Os`]: a power failure may forget the failures of the last moments,
+    /// a crash of the process does not.
     #[must_use]
     pub fn with_failures_durability(self, failures_durability: Durability) -> Self {
         Self { failures_durability, ..self }

@@ -37,12 +37,12 @@ const RULES: &[Rule<DedupeDriver>] = &[
     ("the first to register is the owner, and others join its job", joins),
     ("register gives the pending job, or a new one", register),
     ("a pending job is in progress until its end", in_progress),
-    ("whoever waits for a completed job gets its value at once", value_at_once),
-    ("whoever waits for a pending job gets the value when it is completed", value_later),
+    ("a caller that waits for a completed job gets its value at once", value_at_once),
+    ("a caller that waits for a pending job gets the value when it is completed", value_later),
     ("every waiter gets the value, on threads and on tasks", many_waiters),
-    ("whoever waits for a failed job gets None", failed),
-    ("whoever waits for a cleared job gets None", cleared),
-    ("whoever waits for a job gets None at its timeout, and not before", times_out),
+    ("a caller that waits for a failed job gets None", failed),
+    ("a caller that waits for a cleared job gets None", cleared),
+    ("a caller that waits for a job gets None at its timeout, and not before", times_out),
     ("a job that timed out is as if it had never been", timed_out_is_absent),
     ("a job that ended makes the next caller an owner again", owner_again),
     ("the first end wins", first_end_wins),
@@ -51,7 +51,7 @@ const RULES: &[Rule<DedupeDriver>] = &[
     ("an owned end is false after every other end", owned_after_end),
     ("a finished job is kept for the timeout from its end, and no longer", kept),
     ("what was completed before a waiter looks is not taken back by a later job", value_of_its_job),
-    ("a dropped waiter disturbs nobody", dropped_waiter),
+    ("a dropped waiter disturbs no other waiter", dropped_waiter),
     ("clear takes literal prefixes", clear_prefix),
     ("clear without a scope takes everything", clear_all),
     ("every JSON value comes back equal", json_values),
@@ -69,7 +69,7 @@ fn join(store: &DedupeDriver, hash: &str) -> Registration {
     store.register_or_join(hash).wait().unwrap()
 }
 
-/// Registers `hash`, which nobody else has.
+/// Registers `hash`, which has no pending job.
 fn own(store: &DedupeDriver, hash: &str) -> JobId {
     let registration = join(store, hash);
     assert!(registration.is_owner, "{hash:.9?} has an owner already");

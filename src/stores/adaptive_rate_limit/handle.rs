@@ -36,14 +36,14 @@ impl AdaptiveRateLimit {
         Ok(Self { handle, adaptive })
     }
 
-    /// The same limiter, with answers that wait for this much. The default is [`Durability::Os`].
+    /// The same limiter, whose answers wait for this durability. The default is [`Durability::Os`].
     #[must_use]
     pub fn with_durability(self, durability: Durability) -> Self {
         Self { handle: self.handle.with_durability(durability), ..self }
     }
 
-    /// Up to `limit` resources with counted requests behind `cursor` (from the first without one),
-    /// in byte order.
+    /// Up to `limit` resources with counted requests after `cursor`, or from the first one without
+    /// a cursor, in byte order.
     ///
     /// # Errors
     /// [`InvalidConfig`](crate::Error::InvalidConfig) for a limit outside 1 to

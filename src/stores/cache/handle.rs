@@ -68,7 +68,7 @@ impl<T> Cache<T> {
         Self { engine, durability: Durability::Os, spec, values: PhantomData }
     }
 
-    /// The same cache, with answers that wait for this much. The default is [`Durability::Os`].
+    /// The same cache, whose answers wait for this durability. The default is [`Durability::Os`].
     #[must_use]
     pub fn with_durability(self, durability: Durability) -> Self {
         Self { durability, ..self }
@@ -110,8 +110,8 @@ impl<T> Cache<T> {
         self
     }
 
-    /// Up to `limit` live entries behind `cursor` (from the first without one), in byte order of
-    /// their hashes.
+    /// Up to `limit` live entries after `cursor`, or from the first one without a cursor, in byte
+    /// order of their hashes.
     ///
     /// # Errors
     /// [`InvalidConfig`](crate::Error::InvalidConfig) for a limit outside 1 to

@@ -60,7 +60,7 @@ impl<T> Dedupe<T> {
         Self { engine, name: name.into(), durability: Durability::Os, terms, values: PhantomData }
     }
 
-    /// The same store, with answers that wait for this much. The default is [`Durability::Os`]:
+    /// The same store, whose answers wait for this durability. The default is [`Durability::Os`]:
     /// jobs in flight die with their process anyway.
     #[must_use]
     pub fn with_durability(self, durability: Durability) -> Self {
@@ -76,8 +76,8 @@ impl<T> Dedupe<T> {
         Self { terms, ..self }
     }
 
-    /// Up to `limit` jobs behind `cursor` (from the first without one), in byte order of their
-    /// hashes.
+    /// Up to `limit` jobs after `cursor`, or from the first one without a cursor, in byte order of
+    /// their hashes.
     ///
     /// # Errors
     /// [`InvalidConfig`](crate::Error::InvalidConfig) for a limit outside 1 to

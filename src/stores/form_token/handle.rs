@@ -31,7 +31,7 @@ impl FormTokens {
         Self { engine, durability, replay_grace: DEFAULT_REPLAY_GRACE }
     }
 
-    /// The same store, with answers that wait for this much. The default is the room's.
+    /// The same store, whose answers wait for this durability. The default is the room's.
     #[must_use]
     pub fn with_durability(self, durability: Durability) -> Self {
         Self { durability, ..self }
@@ -68,8 +68,8 @@ impl FormTokens {
         })
     }
 
-    /// Up to `limit` live tokens behind `cursor` (from the first without one), consumed ones within
-    /// their grace included, by the room's clock.
+    /// Up to `limit` live tokens after `cursor`, or from the first one without a cursor, consumed
+    /// ones within their grace included, by the room's clock.
     ///
     /// The order is that of the stored keys: lookup keys that are no lowercase hex of even length
     /// first, then those that are, each in byte order.

@@ -28,7 +28,7 @@ impl Handoff {
         Self { engine, durability, max_state_bytes }
     }
 
-    /// The same store, with answers that wait for this much. The default is the room's.
+    /// The same store, whose answers wait for this durability. The default is the room's.
     #[must_use]
     pub fn with_durability(self, durability: Durability) -> Self {
         Self { durability, ..self }
@@ -45,8 +45,8 @@ impl Handoff {
         Ok(Self { max_state_bytes, ..self })
     }
 
-    /// Up to `limit` live states behind `cursor` (from the first without one), claimed ones
-    /// included, in byte order of their ids.
+    /// Up to `limit` live states after `cursor`, or from the first one without a cursor, claimed
+    /// ones included, in byte order of their ids.
     ///
     /// # Errors
     /// [`InvalidConfig`](Error::InvalidConfig) for a limit outside 1 to

@@ -36,14 +36,14 @@ impl State {
         Self { closes_engine: true, ..self }
     }
 
-    /// The same store, with answers that wait for this much. The default is the room's.
+    /// The same store, whose answers wait for this durability. The default is the room's.
     #[must_use]
     pub fn with_durability(self, durability: Durability) -> Self {
         Self { durability, ..self }
     }
 
-    /// Up to `limit` states behind `cursor` (from the first without one), in byte order of tenant,
-    /// user, session, run and kind.
+    /// Up to `limit` states after `cursor`, or from the first one without a cursor, in byte order
+    /// of tenant, user, session, run and kind.
     ///
     /// # Errors
     /// [`InvalidConfig`](crate::Error::InvalidConfig) for a limit outside 1 to
