@@ -99,23 +99,23 @@ mod tests {
     use super::*;
 
     /// A limit as docs/tables/limits.md writes it.
-    enum Shown {
+    enum ShownLimit {
         Bytes(u64),
         Count(usize),
         Time(Duration),
     }
 
-    impl std::fmt::Display for Shown {
+    impl std::fmt::Display for ShownLimit {
         fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
             match *self {
-                Shown::Bytes(bytes) => {
+                ShownLimit::Bytes(bytes) => {
                     let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
                     let fits = |unit: &&(&str, u32)| bytes.is_multiple_of(1 << unit.1);
                     let (unit, shift) = units.iter().find(fits).unwrap();
                     write!(f, "{} {unit}", bytes >> shift)
                 }
-                Shown::Count(count) => f.write_str(&grouped(count as u64)),
-                Shown::Time(time) => write!(f, "{} s", grouped(time.as_secs())),
+                ShownLimit::Count(count) => f.write_str(&grouped(count as u64)),
+                ShownLimit::Time(time) => write!(f, "{} s", grouped(time.as_secs())),
             }
         }
     }
@@ -131,7 +131,7 @@ mod tests {
     fn the_table_of_limits_lists_every_constant_with_its_value() {
         macro_rules! limits {
             ($($kind:ident: $($name:ident)+;)+) => {
-                vec![$($((stringify!($name), Shown::$kind($name.try_into().unwrap()).to_string()),)+)+]
+                vec![$($((stringify!($name), ShownLimit::$kind($name.try_into().unwrap()).to_string()),)+)+]
             };
         }
         let mut found = limits! {

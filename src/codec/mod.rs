@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[derive(bincode::Encode, bincode::Decode, Debug, PartialEq)]
-    struct Row {
+    struct SampleRow {
         name: String,
         at: u64,
         note: Option<Vec<u8>>,
@@ -69,22 +69,22 @@ mod tests {
 
     #[test]
     fn a_row_round_trips_in_frozen_bytes() {
-        let row = Row { name: "pay".into(), at: 300, note: Some(vec![7]) };
+        let row = SampleRow { name: "pay".into(), at: 300, note: Some(vec![7]) };
         let bytes = encode(&row).unwrap();
         assert_eq!(bytes, [3, b'p', b'a', b'y', 251, 44, 1, 1, 1, 7]);
-        assert_eq!(decode::<Row>(&bytes), Ok(row));
+        assert_eq!(decode::<SampleRow>(&bytes), Ok(row));
     }
 
     #[test]
     fn short_long_and_absurd_rows_are_errors() {
-        let bytes = encode(&Row { name: "pay".into(), at: 300, note: None }).unwrap();
+        let bytes = encode(&SampleRow { name: "pay".into(), at: 300, note: None }).unwrap();
         for cut in 0..bytes.len() {
-            assert!(decode::<Row>(&bytes[..cut]).is_err());
+            assert!(decode::<SampleRow>(&bytes[..cut]).is_err());
         }
         let mut long = bytes.clone();
         long.push(0);
-        assert!(decode::<Row>(&long).is_err());
+        assert!(decode::<SampleRow>(&long).is_err());
         // A length of 2^64 - 1 must not be allocated.
-        assert!(decode::<Row>(&[253, 255, 255, 255, 255, 255, 255, 255, 255]).is_err());
+        assert!(decode::<SampleRow>(&[253, 255, 255, 255, 255, 255, 255, 255, 255]).is_err());
     }
 }

@@ -1,9 +1,9 @@
-//! Exports: whatever an import takes in is a room whose export comes back as the same bytes.
+//! Exports: a room made by an import has an export with the same bytes.
 
 use crate::Cloakroom;
 use crate::limits::MIN_LOG_CAPACITY;
 
-/// The bytes are the lines between the first and the last one of an export.
+/// `data` is the lines between the first and the last line of an export.
 pub fn import(data: &[u8]) {
     let lines = data.split_inclusive(|byte| *byte == b'\n').count();
     let mut text = b"{\"cloakroom_export\":1}\n".to_vec();
@@ -17,7 +17,7 @@ pub fn import(data: &[u8]) {
     let read = room.import(&mut text.as_slice());
     let exported = export(&room);
     let entries = exported.iter().filter(|byte| **byte == b'\n').count() - 2;
-    // Lines of requests may have become fewer: an export fills each.
+    // There may be fewer lines of requests, because an export fills each.
     match read {
         Ok(report) => assert!(report.entries == lines as u64 && entries <= lines),
         Err(crate::Error::Import { line, .. }) => assert!(entries as u64 <= line - 2),
@@ -28,7 +28,7 @@ pub fn import(data: &[u8]) {
     assert_eq!(export(&again), exported);
     for table in again.tables().unwrap() {
         let shown = again.dump(table.name, &mut |row| {
-            assert_eq!(row.note, None, "what was imported decodes");
+            assert_eq!(row.note, None, "an imported row can be decoded");
             true
         });
         assert_eq!(shown.unwrap(), table.rows);
@@ -49,9 +49,9 @@ fn export(room: &Cloakroom) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// Lines of every kind, damaged a little.
+    /// Lines of every kind, slightly damaged.
     #[test]
-    fn damaged_lines_are_refused_or_come_back() {
+    fn damaged_lines_are_refused_or_exported_again() {
         let golden = include_str!("../../tests/exports/golden.jsonl");
         let lines: Vec<_> = golden.split_inclusive('\n').collect();
         let lines = &lines[1..lines.len() - 1];

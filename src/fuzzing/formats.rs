@@ -1,7 +1,7 @@
-//! The small formats: what decodes comes back equal from its own encoding, and nothing else
-//! happens.
+//! The small formats: bytes that can be decoded encode to the same value again, and all others are
+//! errors.
 
-use super::input::Input;
+use super::input::FuzzInput;
 use crate::codec::key;
 use crate::form_token::LookupKey;
 use crate::handoff::ClaimId;
@@ -16,8 +16,8 @@ use crate::stores::form_token::row::{self as token_row, TokenKey, TokenRow, UseR
 use crate::stores::handoff::row::{ClaimRow, HandoffRow};
 use crate::stores::schema::catalogue;
 
-/// Log frames and segments: arbitrary bytes are read as such, and frames that were made of the
-/// input come back from a scan, of which one flipped byte takes away exactly what it must.
+/// Log frames and segments: reads arbitrary bytes as frames; writes frames made of the input, scans
+/// them, and checks that one flipped byte loses exactly what it must.
 pub fn frame(data: &[u8]) {
     if let Ok(frame) = parse(data) {
         let mut again = Vec::new();
@@ -31,7 +31,7 @@ pub fn frame(data: &[u8]) {
     scan_own_frames(data);
 }
 
-/// Arbitrary bytes behind a header.
+/// Arbitrary bytes after a header.
 fn scan_arbitrary(data: &[u8]) {
     let header = SegmentHeader { generation: 1, index: 0, btree_lsn: 0 };
     let mut segment = vec![0; DATA_START];
@@ -55,7 +55,7 @@ fn scan_arbitrary(data: &[u8]) {
 /// Frames made of the input, and one flipped byte.
 fn scan_own_frames(data: &[u8]) {
     const GENERATION: u64 = 7;
-    let mut input = Input::new(data);
+    let mut input = FuzzInput::new(data);
     let (flip_at, mask) = (input.number::<2>() as usize, input.byte().max(1));
     let mut segment = vec![0; DATA_START];
     let mut payloads = Vec::new();
@@ -89,7 +89,7 @@ fn scan_own_frames(data: &[u8]) {
     segment[DATA_START + flip_at] ^= mask;
     let left = found(&segment);
     match hit {
-        // A flipped padding byte harms nobody; any other ends the valid frames before the one that
+        // A flipped padding byte has no effect. Any other ends the valid frames before the one that
         // it hit.
         Some(hit) => {
             assert!(left == payloads || left == payloads[..hit], "frame {hit}, byte {flip_at}")
@@ -105,7 +105,7 @@ pub fn batch(data: &[u8]) {
         assert_eq!(decode_batch(catalogue(), &again).unwrap(), ops);
         assert!(again.len() <= data.len(), "the encoding is the shortest");
     }
-    let mut input = Input::new(data);
+    let mut input = FuzzInput::new(data);
     let mut ops = Vec::new();
     while !input.is_empty() {
         let table = catalogue().all()[input.below(catalogue().all().len())];
@@ -120,7 +120,7 @@ fn encode(ops: &[Op<'_>]) -> Vec<u8> {
     encode_batch(ops.iter().map(|op| (op.table, op.key, op.value))).unwrap()
 }
 
-/// Rows of every table, and the strings that callers hand back.
+/// Rows of every table, and the strings that callers pass back, such as cursors.
 pub fn rows(data: &[u8]) {
     if let Ok(row) = TokenRow::decode(data) {
         let again = row.encode().unwrap();
@@ -166,12 +166,12 @@ fn state(json: &[u8]) {
     let Ok(state) = (HandoffRow { expires_at_ms: 0, json }).state() else { return };
     let again = serde_json::to_vec(&state).unwrap();
     let row = HandoffRow { expires_at_ms: 0, json: &again };
-    assert_eq!(row.state().unwrap(), state, "a state comes back equal");
+    assert_eq!(row.state().unwrap(), state, "a state decodes to an equal one");
 }
 
 /// Order-preserving keys.
 pub fn keys(data: &[u8]) {
-    let mut input = Input::new(data);
+    let mut input = FuzzInput::new(data);
     let mut tuples = Vec::new();
     for _ in 0..2 {
         tuples.push((
@@ -217,7 +217,7 @@ pub fn keys(data: &[u8]) {
     token_keys(&tuples[0].0, &tuples[1].0);
 }
 
-/// Exactly the strings that begin with a prefix lie from the prefix to its end.
+/// The range from a prefix to its end contains exactly the strings that begin with it.
 fn prefixes(prefix: &[u8], other: &[u8]) {
     let end = key::prefix_end(prefix);
     let inside = |key: &[u8]| prefix <= key && end.as_deref().is_none_or(|end| key < end);
@@ -229,7 +229,7 @@ fn expiry_keys(data: &[u8]) {
     if let Some((time_ms, table, primary)) = expiry::decode_key(data) {
         assert_eq!(expiry::encode_key(time_ms, table, primary), data);
     }
-    let mut input = Input::new(data);
+    let mut input = FuzzInput::new(data);
     let mut part = || {
         let table = catalogue().all()[input.below(catalogue().all().len())];
         (input.number::<8>(), table, input.bytes())
@@ -248,7 +248,7 @@ fn token_keys(a: &[u8], b: &[u8]) {
             && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     }
     let texts = [a, b].map(|bytes| {
-        // Every other text becomes hex, which random bytes hardly ever are.
+        // Every other text becomes hex, which random bytes rarely are.
         if bytes.first().is_some_and(|byte| byte.is_multiple_of(2)) {
             bytes
                 .iter()

@@ -1,6 +1,6 @@
-//! Whole files: arbitrary bytes, and damage to a file that holds something.
+//! Whole files: arbitrary bytes, and damage to a file with content.
 
-use super::input::Input;
+use super::input::FuzzInput;
 use crate::form_token::{FormTokenRecord, LookupKey, TokenSubject};
 use crate::storage::sim::SimStorage;
 use crate::stores::form_token::{FormTokenEntry, FormTokenStore};
@@ -14,17 +14,17 @@ const NOW_MS: u64 = 1_000_000_000_000;
 /// The rows of the small file.
 const ROWS: u64 = 24;
 
-/// A block or a segment header or a superblock has its checksum here, over everything in front of
-/// it.
+/// The offset of the checksum in a superblock, a segment header or a header copy. It covers everything
+/// before it.
 const SUPERBLOCK_CRC: usize = 4092;
 
-/// A file and what it holds.
+/// A file and its content.
 struct Image {
     bytes: Vec<u8>,
-    /// The sectors that are not all zeros, and each one behind such.
+    /// The sectors that are not zero, and each one after such a sector.
     sectors: Vec<usize>,
-    /// What may be found: everything and, when damage to it cannot be told from a torn tail,
-    /// everything but the last operation.
+    /// What may be found: everything and, where damage cannot be distinguished from a torn tail,
+    /// everything except the last operation.
     contents: Vec<Content>,
 }
 
@@ -34,11 +34,10 @@ struct Content {
     states: Vec<(HandoffEntry, Option<JsonObject>)>,
 }
 
-/// The bytes are a file, or damage to a good one. Opening never panics; a file with one flipped
-/// byte that opens has what it should or says that it is damaged, and no other gives anything that
-/// was never written.
+/// `data` is a file, or damage to an intact one. Opening never panics. A file with one flipped byte
+/// has its content or reports damage, and no file returns anything that was never written.
 pub fn open(data: &[u8]) {
-    let mut input = Input::new(data);
+    let mut input = FuzzInput::new(data);
     match input.below(8) {
         0 => {
             let _ = examine(input.rest().to_vec());
@@ -63,7 +62,7 @@ pub fn open(data: &[u8]) {
             let _ = examine(bytes);
         }
         kind => {
-            // Forged: damage whose checksums are right. Nothing can be said about the rows.
+            // Forged: damage with correct checksums. Nothing is known about the rows.
             let image = image(kind);
             let mut bytes = image.bytes.clone();
             forge(&mut bytes, &mut input);
@@ -72,9 +71,9 @@ pub fn open(data: &[u8]) {
     }
 }
 
-/// The bytes as a file, or damage to a good one that they describe.
+/// `data` as a file, or the damage to an intact file that it describes.
 pub(super) fn damaged(data: &[u8]) -> Vec<u8> {
-    let mut input = Input::new(data);
+    let mut input = FuzzInput::new(data);
     let kind = input.below(8);
     if kind == 0 {
         return input.rest().to_vec();
@@ -92,26 +91,26 @@ pub(super) fn damaged(data: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Errors that damage may give. `NotCloakroom` and the like are for what is no longer recognisable
-/// as a room.
+/// Errors that damage may cause. `NotCloakroom` and similar ones are for files that are no longer
+/// recognizable as rooms.
 fn is_honest(error: &Error) -> bool {
     matches!(error, Error::Corrupted { .. })
 }
 
-/// A byte somewhere where something is.
-fn place(sectors: &[usize], input: &mut Input<'_>) -> usize {
+/// The offset of a byte in a sector with content.
+fn place(sectors: &[usize], input: &mut FuzzInput<'_>) -> usize {
     let number = input.number::<3>() as usize;
     sectors[(number >> 9) % sectors.len()] + number % 512
 }
 
-fn scramble(bytes: &mut Vec<u8>, sectors: &[usize], input: &mut Input<'_>) {
+fn scramble(bytes: &mut Vec<u8>, sectors: &[usize], input: &mut FuzzInput<'_>) {
     for _ in 0..=input.below(8) {
         let offset = place(sectors, input).min(bytes.len().saturating_sub(1));
         match input.below(6) {
             0 => bytes.truncate(offset),
             1 => bytes.resize(bytes.len() + usize::from(input.byte()) * 64, 0),
             2 => {
-                // A block that was written to the wrong place, or an old one that came back.
+                // A block written to the wrong position, or an outdated one.
                 let from = place(sectors, input) & !511;
                 let len = bytes.len().saturating_sub(from.max(offset)).min(4096);
                 let from = from.min(bytes.len() - len);
@@ -133,9 +132,8 @@ fn scramble(bytes: &mut Vec<u8>, sectors: &[usize], input: &mut Input<'_>) {
     }
 }
 
-/// Overwrites a field of a superblock, a segment header or a frame and makes the checksum right
-/// again.
-fn forge(bytes: &mut [u8], input: &mut Input<'_>) {
+/// Overwrites a field of a superblock, a segment header or a frame and corrects the checksum.
+fn forge(bytes: &mut [u8], input: &mut FuzzInput<'_>) {
     let log_offset = u64::from_le_bytes(*bytes[32..].first_chunk().unwrap()) as usize;
     let segment_size = u64::from_le_bytes(*bytes[40..].first_chunk().unwrap()) as usize;
     for _ in 0..=input.below(4) {
@@ -162,7 +160,7 @@ fn forge(bytes: &mut [u8], input: &mut Input<'_>) {
                 bytes[start + 48..start + 52].copy_from_slice(&crc.to_le_bytes());
             }
             _ => {
-                // The first frame of the segment, or one that is made up there.
+                // The first frame of the segment, or a frame made up there.
                 let start = segment + 8192;
                 overwrite(start, 200);
                 let len =
@@ -177,15 +175,15 @@ fn forge(bytes: &mut [u8], input: &mut Input<'_>) {
     }
 }
 
-/// Opens the bytes, reads everything, and writes a little. The first error ends it; none of them
-/// may be a panic.
+/// Opens the file, reads everything, and writes a little. The first error ends it. It must not
+/// panic.
 fn examine(bytes: Vec<u8>) -> Result<Content> {
     if bytes.is_empty() {
-        return Err(Error::corrupted("the file", "an empty one would become a new room"));
+        return Err(Error::corrupted("the file", "an empty file would become a new room"));
     }
     let room = on(&SimStorage::from_image(bytes, 1))?;
     let content = read(&room);
-    // Whatever was read, a writer gets an answer, and so does whoever closes.
+    // Whatever was read, a write and a close return.
     let _ = room.handoff().set("late", &state(ROWS + 1), 60).wait();
     let _ = room.checkpoint();
     let _ = room.close();
@@ -220,7 +218,7 @@ fn state(number: u64) -> JsonObject {
     state
 }
 
-/// A file that was closed (even kinds), or one that was killed with everything still in the log.
+/// A file that was closed (even kinds), or one of a killed process, with everything still in the log.
 fn image(kind: usize) -> &'static Image {
     static IMAGES: [OnceLock<Image>; 2] = [OnceLock::new(), OnceLock::new()];
     let killed = !kind.is_multiple_of(2);
@@ -264,8 +262,8 @@ fn make(killed: bool) -> Image {
         }
     }
     contents.push(read(&room).unwrap());
-    // The last operation is a frame of its own, to whose acknowledgement nothing testifies in a
-    // file that was killed.
+    // The last operation has its own frame, which no later durable LSN covers in the file of a killed
+    // process.
     done(room.handoff().delete("state-3"));
     contents.push(read(&room).unwrap());
     let bytes = if killed {

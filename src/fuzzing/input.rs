@@ -1,11 +1,10 @@
-//! An input, taken apart from the front. When it is used up it reads as zeros, so every input means
-//! something.
+//! An input, consumed from the front. When it is used up it reads as zeros, so every input is valid.
 
-/// What is left of an input.
+/// The rest of an input.
 #[derive(Debug, Clone)]
-pub(super) struct Input<'a>(&'a [u8]);
+pub(super) struct FuzzInput<'a>(&'a [u8]);
 
-impl<'a> Input<'a> {
+impl<'a> FuzzInput<'a> {
     pub(super) fn new(data: &'a [u8]) -> Self {
         Self(data)
     }
@@ -29,7 +28,7 @@ impl<'a> Input<'a> {
         (0..N).fold(0, |number, _| (number << 8) | u64::from(self.byte()))
     }
 
-    /// Up to as many bytes as the next one says.
+    /// As many bytes as the next byte says, if there are so many.
     pub(super) fn bytes(&mut self) -> &'a [u8] {
         let len = usize::from(self.byte()).min(self.0.len());
         let (taken, rest) = self.0.split_at(len);

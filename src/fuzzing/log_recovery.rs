@@ -1,7 +1,7 @@
-//! The log against a disk that loses, tears and flips: what was acknowledged is recovered in order,
-//! or the damage is reported.
+//! The log against a disk that loses, tears and damages writes: what was acknowledged is recovered in
+//! order, or the damage is reported.
 
-use super::input::Input;
+use super::input::FuzzInput;
 use crate::durability::Durability;
 use crate::error::{Error, Result};
 use crate::limits::BLOCK_SIZE;
@@ -20,16 +20,16 @@ const LAYOUT: LogLayout =
 /// The most steps of one tape.
 const STEPS_MAX: usize = 200;
 
-/// The bytes of an input that say which crash and which decay end it.
+/// The bytes of an input that choose the crash and the damage at its end.
 const DECAY_LEN: usize = 5;
 
-/// The bytes are a tape: frames are appended, flushed and covered by a B-tree that only its
-/// position stands for; the power fails, now and then during a recovery; and in the end a byte of
-/// the log decays.
+/// `data` is a tape of operations: frames are appended, flushed and covered by a B-tree, which is only
+/// an LSN here; the power fails, sometimes during a recovery; and at the end a byte of the log is
+/// damaged.
 pub fn log_recovery(data: &[u8]) {
-    // What decays comes first, so that a tape of any length has it.
+    // The damage comes first, so that a tape of any length has it.
     let (decay, steps) = data.split_at(data.len().min(DECAY_LEN));
-    let (mut decay, mut input) = (Input::new(decay), Input::new(steps));
+    let (mut decay, mut input) = (FuzzInput::new(decay), FuzzInput::new(steps));
     let mut tape = Tape::new();
     for _ in 0..STEPS_MAX {
         if input.is_empty() {
@@ -43,11 +43,11 @@ pub fn log_recovery(data: &[u8]) {
 struct Tape {
     storage: SimStorage,
     log: Log,
-    /// What the B-tree has durably reached.
+    /// The LSN that the B-tree has durably reached.
     btree_lsn: u64,
     /// The last frame that is not in the active segment.
     frozen_lsn: u64,
-    /// The payload of every frame that was appended and may still be there, by LSN - 1.
+    /// The payload of every frame that was appended and may still exist, by LSN - 1.
     payloads: Vec<Vec<u8>>,
     acknowledged: u64,
 }
@@ -67,12 +67,12 @@ impl Tape {
         Self { storage, log, btree_lsn: 0, frozen_lsn: 0, payloads: Vec::new(), acknowledged: 0 }
     }
 
-    fn step(&mut self, input: &mut Input<'_>) {
+    fn step(&mut self, input: &mut FuzzInput<'_>) {
         match input.below(8) {
             0..3 => self.append(input),
             3 => self.wait(),
             4 => {
-                // Content with the system's word: written, and not flushed.
+                // Durability `Os`: written, and not flushed.
                 let _ = self.log.write_appended();
             }
             5 => {
@@ -83,8 +83,8 @@ impl Tape {
         }
     }
 
-    fn append(&mut self, input: &mut Input<'_>) {
-        // Payloads of one size make stale frames begin exactly where a new one ends.
+    fn append(&mut self, input: &mut FuzzInput<'_>) {
+        // With payloads of one size, stale frames begin exactly where a new one ends.
         let len = [8, 40, 40, 40, 500, 3_000][input.below(6)];
         let lsn = self.payloads.len() as u64 + 1;
         let mut payload = lsn.to_le_bytes().to_vec();
@@ -124,9 +124,8 @@ impl Tape {
         self.log.recycle_spare(self.btree_lsn).unwrap();
     }
 
-    /// The power fails, perhaps in the middle of the next writes, and perhaps again while the log
-    /// recovers.
-    fn crash(&mut self, input: &mut Input<'_>) {
+    /// The power fails, perhaps during the next writes, and perhaps again during the recovery.
+    fn crash(&mut self, input: &mut FuzzInput<'_>) {
         let in_flight = input.byte();
         if in_flight.is_multiple_of(2) {
             self.storage.stop_after(self.storage.events() + u64::from(in_flight / 64));
@@ -164,7 +163,8 @@ impl Tape {
         self.frozen_lsn = in_other.map(|(_, frame)| frame.lsn).max().unwrap_or(self.btree_lsn);
     }
 
-    /// What is replayed is what was appended, from where the B-tree ends; answers where it ends.
+    /// Checks that the replayed frames are the appended ones, from the B-tree's LSN on, and returns the
+    /// last LSN.
     fn check(&self, plan: &RecoveryPlan, storage: &SimStorage) -> u64 {
         let mut lsn = self.btree_lsn;
         for (segment, frame) in &plan.replay {
@@ -178,9 +178,9 @@ impl Tape {
         lsn
     }
 
-    /// One byte of the log flips at rest. Whatever other frames testify to is there, or the damage
-    /// is reported.
-    fn decay(self, input: &mut Input<'_>) {
+    /// Damages one byte of the log. Everything up to the durable LSNs of other frames is recovered, or
+    /// the damage is reported.
+    fn decay(self, input: &mut FuzzInput<'_>) {
         self.storage.power_off();
         let image = self.storage.crash_image(input.byte().into());
         let whole = SimStorage::from_image(image.clone(), 1);
@@ -190,7 +190,7 @@ impl Tape {
         let offset = self.interesting_offset(&image, input);
         let mut damaged = image.clone();
         damaged[offset] ^= input.byte().max(1);
-        // Witnesses that the flip does not touch.
+        // The durable LSNs of frames that the damage does not touch.
         let promised = scans(&image)
             .iter()
             .enumerate()
@@ -211,8 +211,8 @@ impl Tape {
         }
     }
 
-    /// A byte of a header, of a frame or, now and then, anywhere.
-    fn interesting_offset(&self, image: &[u8], input: &mut Input<'_>) -> usize {
+    /// The offset of a byte of a header, of a frame or, sometimes, anywhere.
+    fn interesting_offset(&self, image: &[u8], input: &mut FuzzInput<'_>) -> usize {
         let (choice, number) = (input.below(4), input.number::<2>() as usize);
         let segment = number % SEGMENTS;
         let within = match choice {
@@ -248,7 +248,7 @@ fn read_plan(storage: &SimStorage, btree_lsn: u64) -> Result<RecoveryPlan> {
     plan(btree_lsn, found)
 }
 
-/// What the engine does about a plan before it appends.
+/// What the engine does with a plan before it appends.
 fn settle(storage: &SimStorage, plan: &RecoveryPlan, btree_lsn: u64) -> Result<()> {
     let failed = |error| Error::io("settling", error);
     for erase in &plan.erase {

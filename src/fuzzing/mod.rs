@@ -1,8 +1,8 @@
-//! What the fuzz targets run: functions that take arbitrary bytes and assert what must hold for all
-//! of them.
+//! The functions of the fuzz targets: they take arbitrary bytes and assert what must hold for all of
+//! them.
 //!
-//! They are ordinary functions, so that `cargo test` runs them over a small corpus of seeded
-//! inputs, with the same assertions as the fuzzer and without it. Not part of the stable interface.
+//! They are ordinary functions, so that `cargo test` runs them over a small corpus of seeded inputs,
+//! with the same assertions, without a fuzzer. Not part of the stable interface.
 
 #![expect(
     clippy::unwrap_used,
@@ -25,15 +25,15 @@ pub use images::open;
 pub use log_recovery::log_recovery;
 pub use tools::tools;
 
-/// The bytes are an operation tape: a room against the [model](mod@model), with reopenings, crashes
-/// and checkpoints.
+/// `data` is a tape of operations: a room is compared with the [model](mod@model), with reopenings,
+/// crashes and checkpoints.
 pub fn model(data: &[u8]) {
     let (ops, threads) = model::decode(data);
     model::ModelRun::in_memory(threads).check(&ops);
 }
 
-/// Runs a fuzz target over inputs that depend on `seed` alone: random bytes, and bytes with few
-/// distinct values, which more often mean something.
+/// Runs a fuzz target over inputs that depend only on `seed`: random bytes, and bytes with few
+/// distinct values, which are valid more often.
 #[cfg(test)]
 fn over_seeded_inputs(seed: u64, inputs: usize, max_len: usize, target: impl Fn(&[u8])) {
     let mut random = fastrand::Rng::with_seed(seed);
@@ -51,27 +51,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_are_refused_or_come_back() {
+    fn frames_are_refused_or_encode_again() {
         over_seeded_inputs(1, 2_000, 400, frame);
     }
 
     #[test]
-    fn batches_are_refused_or_come_back() {
+    fn batches_are_refused_or_encode_again() {
         over_seeded_inputs(2, 5_000, 200, batch);
     }
 
     #[test]
-    fn rows_are_refused_or_come_back() {
+    fn rows_are_refused_or_encode_again() {
         over_seeded_inputs(3, 5_000, 120, rows);
     }
 
     #[test]
-    fn keys_keep_their_order_and_come_back() {
+    fn keys_keep_their_order_and_decode_again() {
         over_seeded_inputs(4, 5_000, 80, keys);
     }
 
     #[test]
-    fn damaged_files_answer_right_or_with_an_error() {
+    fn damaged_files_return_their_content_or_an_error() {
         over_seeded_inputs(5, 120, 60, open);
     }
 
@@ -81,12 +81,12 @@ mod tests {
     }
 
     #[test]
-    fn a_log_recovers_what_was_acknowledged_or_says_that_it_is_damaged() {
+    fn a_log_recovers_what_was_acknowledged_or_reports_damage() {
         over_seeded_inputs(6, 400, 300, log_recovery);
     }
 
     #[test]
-    fn exports_are_refused_or_come_back() {
+    fn exports_are_refused_or_exported_again() {
         over_seeded_inputs(8, 100, 200, import);
     }
 

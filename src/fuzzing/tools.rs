@@ -1,4 +1,4 @@
-//! What is done to damaged files: verification and salvage, of anything at all.
+//! Verification and salvage of arbitrary files.
 
 use super::images;
 use crate::error::Error;
@@ -7,9 +7,9 @@ use crate::tools;
 use std::path::Path;
 use std::sync::Arc;
 
-/// The bytes are a file, or damage to a good one. Verification and salvage never panic and answer
-/// only errors that damage may give; a file that is verified comes out of a salvage whole; what a
-/// salvage writes can be verified.
+/// `data` is a file, or damage to an intact one. Verification and salvage never panic and return only
+/// errors that damage may cause. A salvage of a verified file loses nothing, and the file that a
+/// salvage writes verifies.
 pub fn tools(data: &[u8]) {
     let bytes = images::damaged(data);
     let path = Path::new("(image)");
@@ -42,7 +42,7 @@ pub fn tools(data: &[u8]) {
     }
 }
 
-/// Errors that damage may give, also damage to what tells a room and its version.
+/// Errors that damage may cause, also damage to the bytes that identify a room and its version.
 fn is_honest(error: &Error) -> bool {
     matches!(
         error,

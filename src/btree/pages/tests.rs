@@ -185,7 +185,7 @@ fn a_file_that_was_cut_off_still_shows_what_remains() {
     let expected = some_rows(3000, 100, 1);
     apply(&btree, 1, &puts(&expected)).unwrap();
     for lsn in 2..8 {
-        // Small changes, whose pages come to lie where others were freed, and with them the roots.
+        // Small changes, whose pages, and with them the roots, reuse freed ones.
         apply(&btree, lsn, &puts(&some_rows(40, 10, lsn as u8))).unwrap();
     }
     drop(btree);

@@ -1,8 +1,8 @@
-//! A room against a model of it: every answer is compared, and everything that is stored.
+//! A comparison of a room with a model of it: every answer, and everything that is stored.
 //!
-//! The [reference](Model) is written from what the stores promise and shares no code with them. A
+//! The [reference](Model) is written from the contract of the stores and shares no code with them. A
 //! list of [`ModelOp`]s comes from a fuzzer's bytes ([`decode`]) or from a property test, and a
-//! [`ModelRun`] takes a room through it.
+//! [`ModelRun`] applies it to a room.
 
 mod ops;
 mod reference;

@@ -1,7 +1,7 @@
-//! What a test may do to a room. Small numbers stand for keys, bindings and states, so that
-//! operations meet.
+//! The operations of a test on a room. Small numbers stand for keys, bindings and states, so that
+//! operations concern the same entries.
 
-use super::super::input::Input;
+use super::super::input::FuzzInput;
 use crate::form_token::{LookupKey, TokenSubject};
 use crate::limits::MAX_KEY_LEN;
 use crate::limits::MAX_STATE_DEPTH;
@@ -18,40 +18,40 @@ const OPS_MAX: usize = 64;
 /// An operation of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreOp {
-    /// Hands in a token that ends so many seconds after the room's time.
+    /// Inserts a token that expires this many seconds after the room's time.
     Insert {
         /// Which lookup key.
         key: u8,
         /// Which subject, purpose and resource.
         binding: u8,
-        /// From the room's time on; 0 has ended already.
+        /// From the room's time on. 0 has expired already.
         ttl_seconds: u8,
     },
     /// Consumes.
     Consume {
-        /// Which lookup keys; one is the plain consume.
+        /// Which lookup keys. One is the plain consume.
         candidates: Vec<u8>,
         /// Which subject, purpose and resource.
         binding: u8,
-        /// How far the caller's clock is from the room's.
+        /// The difference between the caller's clock and the room's.
         skew_seconds: i8,
         /// Which replay grace.
         grace: u8,
     },
     /// Stores a result.
     SetResult {
-        /// Which lookup keys; one is the plain form.
+        /// Which lookup keys. One is the plain form.
         candidates: Vec<u8>,
         /// Which result.
         result: u8,
     },
-    /// Leaves a state.
+    /// Stores a state.
     Set {
         /// Which id.
         id: u8,
         /// Which content.
         body: u8,
-        /// How long.
+        /// Its life.
         ttl_seconds: u8,
     },
     /// Reads a state.
@@ -91,25 +91,24 @@ pub enum StoreOp {
 /// How a transaction of several operations ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// Well.
+    /// With success.
     Commit,
-    /// With an error of the caller's own.
+    /// With an error of the caller.
     Err,
     /// With a panic.
     Panic,
 }
 
-/// How a room is left and opened again.
+/// How a room is closed and opened again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reopening {
-    /// Closed by hand, twice.
+    /// It is closed, twice.
     Close,
     /// The last handle is dropped.
     Drop,
     /// The process is killed. In a file, like `Drop`.
     Kill,
-    /// The power fails; the seed chooses what the disk keeps of what was not flushed. In a file,
-    /// like `Drop`.
+    /// The power fails. The seed chooses which unflushed writes the disk keeps. In a file, like `Drop`.
     PowerCut(u8),
 }
 
@@ -118,30 +117,29 @@ pub enum Reopening {
 pub enum ModelOp {
     /// One operation, whose answer is awaited later.
     Store(StoreOp),
-    /// Several, together or not at all.
+    /// Several operations in one transaction.
     Together(Vec<StoreOp>, Ending),
-    /// Awaits all answers that are still to come.
+    /// Awaits all outstanding answers.
     Settle,
-    /// Drops the next answer unseen: its change stays.
+    /// Drops the next answer without reading it. Its change stays.
     Forget(StoreOp),
-    /// Moves the clock.
+    /// Advances the clock.
     Advance(u16),
-    /// Moves the log into the B-tree.
+    /// Makes a checkpoint.
     Checkpoint,
-    /// Removes what has ended. Callers' clocks are no longer behind the room's from then on.
+    /// Removes what has expired. From then on callers' clocks are not behind the room's.
     Sweep,
-    /// Compares everything that is stored; pages hold so many rows.
+    /// Compares everything that is stored, in pages of this many rows.
     Compare(u8),
-    /// Leaves the room and opens it again.
+    /// Closes the room and opens it again.
     Reopen(Reopening),
 }
 
-/// The tape that `data` is, and whether the room has background threads.
+/// The operations that `data` describes, and whether the room has background threads.
 #[must_use]
 pub fn decode(data: &[u8]) -> (Vec<ModelOp>, bool) {
-    let mut input = Input::new(data);
-    // Threads make a run depend on timing, which a fuzzer cannot use; a few runs have them all the
-    // same.
+    let mut input = FuzzInput::new(data);
+    // Threads make a run depend on timing, which a fuzzer cannot use. A few runs have them anyway.
     let threads = input.byte() == 255;
     let mut ops = Vec::new();
     while !input.is_empty() && ops.len() < OPS_MAX {
@@ -170,8 +168,8 @@ pub fn decode(data: &[u8]) -> (Vec<ModelOp>, bool) {
     (ops, threads)
 }
 
-fn store_op(input: &mut Input<'_>) -> StoreOp {
-    let candidates = |input: &mut Input<'_>| -> Vec<u8> {
+fn store_op(input: &mut FuzzInput<'_>) -> StoreOp {
+    let candidates = |input: &mut FuzzInput<'_>| -> Vec<u8> {
         let count = [1, 1, 1, 2, 3, 0][input.below(6)];
         (0..count).map(|_| input.byte()).collect()
     };
@@ -196,8 +194,8 @@ fn store_op(input: &mut Input<'_>) -> StoreOp {
     }
 }
 
-/// A string that a key may be: of the common kind, of a kind that could be confused with another,
-/// or (rarely) at and over the limit.
+/// A string for a key: a common one, one that could be confused with another, or (rarely) one at or
+/// over the limit.
 pub(super) fn key_text(number: u8) -> String {
     match number % 32 {
         0 => String::new(),
@@ -251,7 +249,8 @@ pub(super) fn result_ref(number: u8) -> String {
     }
 }
 
-/// The content of a state: of a size that fills segments now and then, over the limit, or too deep.
+/// The content of a state: of a size that sometimes fills segments, over the limit, or nested too
+/// deeply.
 pub(super) fn body(number: u8) -> JsonObject {
     let content = match number % 8 {
         0 => Value::Null,
@@ -269,7 +268,7 @@ pub(super) fn body(number: u8) -> JsonObject {
     object
 }
 
-/// Whether [`body`] nests this one deeper than a state may be.
+/// Whether [`body`] nests this one deeper than is allowed.
 pub(super) fn is_too_deep(number: u8) -> bool {
     number % 8 == 6 && number > 200
 }

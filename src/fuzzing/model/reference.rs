@@ -1,4 +1,4 @@
-//! What the stores promise, in the plainest data structures there are.
+//! The contract of the stores, implemented with plain data structures.
 
 use super::ops::{self, MAX_STATE_BYTES, StoreOp};
 use crate::form_token::{FormTokenRecord, TokenConsumeOutcome, TokenSubject};
@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 /// An answer, of the room or of the model.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ModelOutcome {
-    /// Nothing but that it was done.
+    /// Done, without a value.
     Done,
     /// Of a consume.
     Consumed(TokenConsumeOutcome, Option<String>),
@@ -32,7 +32,7 @@ pub enum Refusal {
     Encode,
     /// A lease of zero.
     InvalidConfig,
-    /// No refusal that the model knows.
+    /// A refusal that the model does not have.
     Unexpected(String),
 }
 
@@ -80,10 +80,10 @@ impl ModelState {
 /// Everything that is stored, expired or not.
 #[derive(Debug, Clone, Default)]
 pub struct Model {
-    /// The order of listings: lookup keys that are no hex first.
+    /// In the order of listings: lookup keys that are not hex first.
     pub(super) tokens: BTreeMap<(bool, String), Token>,
     pub(super) states: BTreeMap<String, ModelState>,
-    /// How many claims were granted so far, also by transactions that left nothing.
+    /// How many claims were granted so far, also by aborted transactions.
     pub(super) claims: usize,
 }
 
@@ -101,7 +101,7 @@ fn too_long(text: &str) -> bool {
 const TOO_LARGE: ModelOutcome = ModelOutcome::Refused(Refusal::TooLarge);
 
 impl Model {
-    /// What `op` answers at `now_ms`, and what it leaves.
+    /// Applies `op` at `now_ms` and returns its answer.
     pub fn apply(&mut self, op: &StoreOp, now_ms: u64) -> ModelOutcome {
         match op {
             StoreOp::Insert { key, binding, ttl_seconds } => {
@@ -196,7 +196,7 @@ impl Model {
     fn set(&mut self, id: u8, body: u8, ttl_seconds: u8, now_ms: u64) -> ModelOutcome {
         let (id, content) = (ops::key_text(id), ops::body(body));
         if ops::is_too_deep(body) {
-            // Which of two faults is told first is nobody's business.
+            // Which of two faults is reported is not specified.
             let refusal = if too_long(&id) { Refusal::TooLarge } else { Refusal::Encode };
             return ModelOutcome::Refused(refusal);
         }
@@ -277,7 +277,7 @@ pub(super) fn record(key: u8, binding: u8, ttl_seconds: u8, now_ms: u64) -> Form
         purpose,
         bound_resource,
         issued_at,
-        // The greatest time there is, now and then.
+        // Sometimes the greatest possible time.
         expires_at: if ttl_seconds == 255 { u64::MAX } else { issued_at + u64::from(ttl_seconds) },
     }
 }

@@ -1,4 +1,4 @@
-//! A room beside its model.
+//! A run of operations on a room and on its model.
 
 use super::ops::{self, Ending, MAX_STATE_BYTES, ModelOp, Reopening, StoreOp};
 use super::reference::{Model, ModelOutcome, Refusal, caller_seconds, encoded_len, record};
@@ -13,26 +13,26 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// When a run begins, in milliseconds since the Unix epoch; not a whole second.
+/// The start of a run, in milliseconds since the Unix epoch. Not a whole second.
 const START_MS: u64 = 1_000_000_000_007;
 
-/// Segments of 640 KiB, which a few of the greater states fill.
+/// Segments of 640 KiB, which a few of the larger states fill.
 const LOG_CAPACITY: u64 = 1_280 << 10;
 
-/// A transaction that stages less than this fits a segment for sure.
+/// A transaction that stages less than this always fits a segment.
 const FITS_BYTES: usize = 300_000;
 
 #[derive(Debug)]
-enum ModelDisk {
+enum RunStorage {
     Simulated(SimStorage),
     File(PathBuf),
 }
 
-/// The answer of the room: what it was, and the claim if there is one.
+/// The answer of the room, and the claim if there is one.
 type ModelAnswer = (ModelOutcome, Option<ClaimId>);
 
-/// An answer that was not awaited yet.
-struct Unsettled {
+/// An answer that is not awaited yet.
+struct Outstanding {
     op: StoreOp,
     expected: ModelOutcome,
     answer: Box<dyn FnOnce() -> ModelAnswer>,
@@ -40,23 +40,23 @@ struct Unsettled {
     claim: Option<usize>,
 }
 
-/// A room that is taken through operations, and asserts that it answers as its model does.
+/// Applies operations to a room, and asserts that it answers as its model does.
 pub struct ModelRun {
-    disk: ModelDisk,
+    disk: RunStorage,
     threads: bool,
     clock: Arc<ManualClock>,
     now_ms: u64,
-    /// `None` only while it is being opened again.
+    /// `None` only while it is reopened.
     room: Option<Cloakroom>,
     model: Model,
-    /// The claims so far by number; `None` for those whose answer nobody saw.
+    /// The claims so far by number. `None` for those whose answer was dropped.
     claims: Vec<Option<ClaimId>>,
-    unsettled: Vec<Unsettled>,
-    /// Whether anything was swept, at what time at the latest.
+    outstanding: Vec<Outstanding>,
+    /// The latest time of a sweep, if there was one.
     swept_ms: Option<u64>,
 }
 
-/// Why a transaction of several operations left nothing.
+/// Why a transaction of several operations was aborted.
 #[derive(Debug)]
 enum Abandoned {
     Asked,
@@ -69,7 +69,7 @@ impl From<Error> for Abandoned {
     }
 }
 
-/// What a transaction that panics on purpose panics with.
+/// The payload of a deliberate panic.
 struct OnPurpose;
 
 impl std::fmt::Debug for ModelRun {
@@ -85,16 +85,16 @@ impl ModelRun {
     /// A new room on a simulated disk, with or without background threads.
     #[must_use]
     pub fn in_memory(threads: bool) -> Self {
-        Self::on(ModelDisk::Simulated(SimStorage::new(1)), threads)
+        Self::on(RunStorage::Simulated(SimStorage::new(1)), threads)
     }
 
-    /// A room in a file that is not there yet, with background threads.
+    /// A room in a file that does not exist yet, with background threads.
     #[must_use]
     pub fn in_file(path: PathBuf) -> Self {
-        Self::on(ModelDisk::File(path), true)
+        Self::on(RunStorage::File(path), true)
     }
 
-    fn on(disk: ModelDisk, threads: bool) -> Self {
+    fn on(disk: RunStorage, threads: bool) -> Self {
         let clock = Arc::new(ManualClock::new(START_MS));
         let mut run = Self {
             disk,
@@ -104,14 +104,14 @@ impl ModelRun {
             room: None,
             model: Model::default(),
             claims: Vec::new(),
-            unsettled: Vec::new(),
+            outstanding: Vec::new(),
             swept_ms: None,
         };
         run.open();
         run
     }
 
-    /// Takes the room through `ops`, and compares everything at the end and after one more opening.
+    /// Applies `ops`, and compares everything at the end and again after reopening.
     pub fn check(mut self, ops: &[ModelOp]) {
         for op in ops {
             self.step(op);
@@ -123,8 +123,8 @@ impl ModelRun {
     }
 
     fn builder(&self) -> Builder {
-        // Sweeps are operations, so that a caller's clock is behind the room's only while nothing
-        // was swept.
+        // Sweeps are operations, so a caller's clock is behind the room's only while nothing was
+        // swept.
         let builder = Cloakroom::builder()
             .log_capacity(LOG_CAPACITY)
             .clock(self.clock.clone())
@@ -134,8 +134,8 @@ impl ModelRun {
 
     fn open(&mut self) {
         let room = match &self.disk {
-            ModelDisk::Simulated(storage) => self.builder().open_on(Arc::new(storage.clone())),
-            ModelDisk::File(path) => self.builder().open(path),
+            RunStorage::Simulated(storage) => self.builder().open_on(Arc::new(storage.clone())),
+            RunStorage::File(path) => self.builder().open(path),
         };
         self.room = Some(room.unwrap());
     }
@@ -149,7 +149,7 @@ impl ModelRun {
             ModelOp::Store(op) => self.store(op),
             ModelOp::Forget(op) => {
                 self.store(op);
-                if let Some(forgotten) = self.unsettled.pop() {
+                if let Some(forgotten) = self.outstanding.pop() {
                     if forgotten.claim.is_some() {
                         self.claims.push(None);
                     }
@@ -172,8 +172,8 @@ impl ModelRun {
         }
     }
 
-    /// The operation as a caller makes it whose clock is not behind a sweep: a token that was swept
-    /// is gone, also for those to whom it would still be there.
+    /// The operation of a caller whose clock is not behind a sweep: a swept token is gone, also for
+    /// callers for whose clock it would be live.
     fn not_behind_a_sweep(&self, op: &StoreOp) -> StoreOp {
         match op {
             StoreOp::Consume { candidates, binding, skew_seconds, grace }
@@ -181,7 +181,7 @@ impl ModelRun {
                     caller_seconds(self.now_ms, *skew_seconds).saturating_mul(1_000) < swept_ms
                 }) =>
             {
-                // The second after a sweep within one.
+                // The next whole second after a sweep within a second.
                 let ahead = i8::from(!self.now_ms.is_multiple_of(1_000));
                 StoreOp::Consume {
                     candidates: candidates.clone(),
@@ -194,7 +194,7 @@ impl ModelRun {
         }
     }
 
-    /// The claim that `nth` names. `None` when its answer was dropped unseen.
+    /// The claim with the number `nth`. `None` when its answer was dropped.
     fn claim_id(&self, nth: u8) -> Option<ClaimId> {
         match usize::from(nth).checked_rem(self.claims.len()) {
             Some(number) => self.claims[number].clone(),
@@ -204,7 +204,7 @@ impl ModelRun {
 
     fn store(&mut self, op: &StoreOp) {
         let op = &self.not_behind_a_sweep(op);
-        // Which claim is meant is known when all claims so far are.
+        // The claim is known only when all claims so far are.
         if matches!(op, StoreOp::Ack { .. } | StoreOp::Release { .. } | StoreOp::Claim { .. }) {
             self.settle();
         }
@@ -219,11 +219,11 @@ impl ModelRun {
         let expected = self.model.apply(op, self.now_ms);
         let answer = call(self.room(), op, &claim_id, self.now_ms);
         let claim = (self.model.claims > granted).then_some(granted);
-        self.unsettled.push(Unsettled { op: op.clone(), expected, answer, claim });
+        self.outstanding.push(Outstanding { op: op.clone(), expected, answer, claim });
     }
 
     fn settle(&mut self) {
-        for Unsettled { op, expected, answer, claim } in std::mem::take(&mut self.unsettled) {
+        for Outstanding { op, expected, answer, claim } in std::mem::take(&mut self.outstanding) {
             let (outcome, claim_id) = answer();
             agree(&op, &outcome, &expected);
             assert_eq!(claim_id.is_some(), claim.is_some());
@@ -264,13 +264,13 @@ impl ModelRun {
                 match ending {
                     Ending::Commit => Ok(()),
                     Ending::Err => Err(Abandoned::Asked),
-                    // Past the panic hook, which in a fuzzer ends the process.
+                    // Without the panic hook, which ends the process in a fuzzer.
                     Ending::Panic => resume_unwind(Box::new(OnPurpose)),
                 }
             };
             room.atomically(closure).wait()
         }));
-        // Claims of a transaction that left nothing were given out all the same; they hold nothing.
+        // Claims of an aborted transaction were returned to the caller, and claim nothing.
         self.model.claims = after.claims;
         match (ending, answer) {
             (Ending::Commit, Ok(Ok(()))) => self.model = after,
@@ -289,13 +289,13 @@ impl ModelRun {
 
     fn reopen(&mut self, how: Reopening) {
         let crash_seed = match (&self.disk, how) {
-            (ModelDisk::Simulated(_), Reopening::Kill) => Some(None),
-            (ModelDisk::Simulated(_), Reopening::PowerCut(seed)) => Some(Some(seed)),
+            (RunStorage::Simulated(_), Reopening::Kill) => Some(None),
+            (RunStorage::Simulated(_), Reopening::PowerCut(seed)) => Some(Some(seed)),
             _ => None,
         };
-        if let (Some(seed), ModelDisk::Simulated(storage)) = (crash_seed, &self.disk) {
+        if let (Some(seed), RunStorage::Simulated(storage)) = (crash_seed, &self.disk) {
             let storage = storage.clone();
-            // What was seen is durable, so nothing of what the model has may be missing afterwards.
+            // Every awaited answer is durable, so nothing of the model may be missing afterwards.
             self.compare(1_000);
             storage.power_off();
             let image = match seed {
@@ -304,7 +304,7 @@ impl ModelRun {
             };
             self.settle();
             self.room = None;
-            self.disk = ModelDisk::Simulated(SimStorage::from_image(image, 1));
+            self.disk = RunStorage::Simulated(SimStorage::from_image(image, 1));
         } else {
             let room = self.room.take().unwrap();
             if how == Reopening::Close {
@@ -314,7 +314,7 @@ impl ModelRun {
                 assert!(matches!(late, Err(Error::Closed)), "{late:?}");
             }
             drop(room);
-            // A `Pending` from before the close still answers.
+            // A `Pending` from before the close still returns its answer.
             self.settle();
         }
         self.open();
@@ -346,7 +346,7 @@ impl ModelRun {
             (stats.live, stats.consumed),
             ((expected.len() - consumed) as u64, consumed as u64)
         );
-        // A sweeper may have been by.
+        // A sweeper may have removed entries.
         assert!(stats.expired <= (self.model.tokens.len() - expected.len()) as u64);
 
         let handoff = self.room().handoff();
@@ -371,7 +371,7 @@ impl ModelRun {
     }
 }
 
-/// Every row of a listing, by way of the string forms of its cursors.
+/// Every row of a listing, with cursors passed as strings.
 fn all<T>(limit: usize, list: impl Fn(Option<&Cursor>, usize) -> crate::Result<Page<T>>) -> Vec<T> {
     let mut found = Vec::new();
     let mut cursor: Option<Cursor> = None;
@@ -387,7 +387,7 @@ fn all<T>(limit: usize, list: impl Fn(Option<&Cursor>, usize) -> crate::Result<P
 }
 
 fn agree(op: &StoreOp, outcome: &ModelOutcome, expected: &ModelOutcome) {
-    // With two faults, it is nobody's business which is told.
+    // With two faults, it is not specified which is reported.
     let either = matches!(
         (outcome, expected),
         (ModelOutcome::Refused(Refusal::Encode), ModelOutcome::Refused(Refusal::TooLarge))
@@ -398,7 +398,7 @@ fn agree(op: &StoreOp, outcome: &ModelOutcome, expected: &ModelOutcome) {
     );
 }
 
-/// More bytes than the rows of `op` have.
+/// An upper bound of the bytes of the rows of `op`.
 fn staged_at_most(op: &StoreOp) -> usize {
     let key = |number| 5 * ops::key_text(number).len() + 500;
     match op {
@@ -426,7 +426,7 @@ fn refused(error: &Error) -> ModelAnswer {
     (ModelOutcome::Refused(refusal), None)
 }
 
-/// An answer of a kind that an [`Outcome`] can be.
+/// An answer that can become an [`Outcome`].
 trait IntoAnswer: Send + 'static {
     fn into_answer(self) -> ModelAnswer;
 }
@@ -453,7 +453,7 @@ impl IntoAnswer for Option<Claim> {
     fn into_answer(self) -> ModelAnswer {
         match self {
             Some(Claim { state, id }) => {
-                // By way of its string form, as another process would end it.
+                // Passed as a string, as by another process.
                 let id = id.to_string().parse().unwrap();
                 (ModelOutcome::State(Some(state)), Some(id))
             }
@@ -480,7 +480,7 @@ fn keys(candidates: &[u8]) -> Vec<LookupKey> {
     candidates.iter().map(|number| ops::lookup_key(*number)).collect()
 }
 
-/// One operation by way of a store's trait; what is awaited later is its answer.
+/// One operation through the trait of a store. Its answer is awaited later.
 fn call(
     room: &Cloakroom,
     op: &StoreOp,
@@ -524,7 +524,7 @@ fn call(
     }
 }
 
-/// The same inside a transaction.
+/// One operation inside a transaction.
 fn call_inside(
     tx: &mut Transaction<'_>,
     op: &StoreOp,
@@ -567,7 +567,7 @@ fn call_inside(
                 StoreOp::Ack { .. } => now(handoff.ack(claim)),
                 StoreOp::Release { .. } => now(handoff.release(claim)),
                 StoreOp::Get { id } => now(handoff.get(&ops::key_text(*id))),
-                _ => unreachable!("the form tokens are above"),
+                _ => unreachable!("form tokens are handled above"),
             }
         }
     }

@@ -334,9 +334,9 @@ fn the_same_calls_and_seeds_give_the_same_bytes() {
 
 /// A plain model of what each byte may be after a crash: first its durable value, then the values
 /// written since, each with whether it is in limbo.
-struct Model(Vec<Vec<(u8, bool)>>);
+struct ByteModel(Vec<Vec<(u8, bool)>>);
 
-impl Model {
+impl ByteModel {
     fn write(&mut self, offset: usize, data: &[u8], in_limbo: bool) {
         for (byte, value) in self.0[offset..].iter_mut().zip(data) {
             byte.push((*value, in_limbo));
@@ -371,7 +371,7 @@ fn every_image_of_random_operations_is_legal() {
     for seed in 0..40 {
         let mut rng = fastrand::Rng::with_seed(seed);
         let storage = sim(LEN);
-        let mut model = Model(vec![vec![(b'.', false)]; LEN]);
+        let mut model = ByteModel(vec![vec![(b'.', false)]; LEN]);
         for round in 0..60 {
             let offset = rng.usize(0..LEN);
             let data = vec![rng.u8(..); rng.usize(0..=(LEN - offset).min(1500))];
