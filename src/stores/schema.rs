@@ -162,6 +162,8 @@ pub(crate) enum Numbers {
     /// The row at this key has the greatest one that was given to a row.
     Greatest {
         key: &'static [u8],
+        /// What such a row is called, such as "a window".
+        called: &'static str,
         decode: fn(&[u8]) -> Result<u64>,
         encode: fn(u64) -> Result<Vec<u8>>,
     },

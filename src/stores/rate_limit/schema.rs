@@ -129,6 +129,7 @@ const LIMITERS: TableSchema = TableSchema {
     constraints: Constraints::None,
     numbers: Numbers::Greatest {
         key: LAST_ID_KEY,
+        called: "a window",
         decode: decode_last_id,
         encode: |last_id| codec::encode(&last_id),
     },

@@ -116,7 +116,7 @@ impl Rebuild<'_> {
 
     /// The greatest number that was given to a row: not below any that is in use.
     fn greatest(&mut self, rows: &mut dyn Reader, schema: &TableSchema) -> Result<()> {
-        let Numbers::Greatest { key, decode, encode } = schema.numbers else { return Ok(()) };
+        let Numbers::Greatest { key, decode, encode, .. } = schema.numbers else { return Ok(()) };
         let last = rows.get(schema.table, key)?.and_then(|row| decode(&row).ok());
         let Some(last) = last.max(self.numbers.last().copied()) else { return Ok(()) };
         self.write(schema.table, key, &encode(last)?)

@@ -123,7 +123,7 @@ fn check_greatest(
     schema: &TableSchema,
     greatest: u64,
 ) -> Result<()> {
-    let Numbers::Greatest { key, decode, .. } = schema.numbers else { return Ok(()) };
+    let Numbers::Greatest { key, called, decode, .. } = schema.numbers else { return Ok(()) };
     let found = rows.get(schema.table, key).and_then(|row| row.map(|row| decode(&row)).transpose());
     match found {
         // The row itself was found to be none.
@@ -132,8 +132,8 @@ fn check_greatest(
         Ok(last) if last.unwrap_or_default() < greatest => {
             let last = last.unwrap_or_default();
             let problem = format!(
-                "the last number given to a window is {last}, but there is a window {greatest}: a \
-                 new one would share its requests"
+                "the last number given to {called} is {last}, but {called} has {greatest}: a new one \
+                 would share its rows"
             );
             report.find(location(schema.table, key), problem, REBUILD);
             Ok(())
