@@ -4,6 +4,7 @@ use super::convert;
 use super::records::{self, Kind, Record};
 use crate::codec;
 use crate::engine::access::{Reader, Writer};
+use crate::engine::cursor::RowCursor;
 use crate::error::{Error, Result};
 use crate::stores::codlet::row::{CodeRow, Use};
 use crate::stores::form_token::row::TokenKey;
@@ -11,10 +12,6 @@ use crate::stores::length::check_len;
 use ::codlet::admin::{CodeListFilter, CodeMeta};
 use ::codlet::store::{ClaimRequest, CodeRecord, StoredCode};
 use ::codlet::{ClaimOutcome, CodeId, KeyVersion, SubjectId, classify_claim};
-use std::ops::Bound;
-
-/// How many rows one step of a listing reads.
-const SCAN_SLICE: usize = 256;
 
 impl CodeRow {
     /// Whether a caller that names `scope`, or none, may see it.
@@ -159,28 +156,20 @@ pub(super) fn list(
     let now_ms = rows.now_ms();
     let scope = filter.scope.as_ref().map(::codlet::ScopeKey::as_str);
     let mut found = Vec::new();
-    let mut after: Option<Vec<u8>> = None;
-    loop {
-        let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let slice = rows.scan(table, from, Bound::Unbounded, SCAN_SLICE)?;
-        for (id, value) in &slice {
-            let record = Record::decode(table, value)?;
-            let row = CodeRow::decode(&record)?;
-            if now_ms >= record.keep_until_ms || !row.is_in(scope) {
-                continue;
-            }
-            let id = std::str::from_utf8(id).map_err(|_| {
-                Error::corrupted(format!("a key of table {}", table.name()), "not UTF-8")
-            })?;
-            let meta = row.into_meta(id.into());
-            if !filter.active_only || meta.is_redeemable_at(now) {
-                found.push(meta);
-            }
+    let mut codes = RowCursor::all(table);
+    while let Some((id, value)) = codes.next(rows)? {
+        let record = Record::decode(table, &value)?;
+        let row = CodeRow::decode(&record)?;
+        if now_ms >= record.keep_until_ms || !row.is_in(scope) {
+            continue;
         }
-        if slice.len() < SCAN_SLICE {
-            break;
+        let id = std::str::from_utf8(&id).map_err(|_| {
+            Error::corrupted(format!("a key of table {}", table.name()), "not UTF-8")
+        })?;
+        let meta = row.into_meta(id.into());
+        if !filter.active_only || meta.is_redeemable_at(now) {
+            found.push(meta);
         }
-        after = slice.into_iter().next_back().map(|(key, _)| key);
     }
     found.sort_by_key(|code| std::cmp::Reverse(code.expires_at));
     found.truncate(filter.limit.unwrap_or(usize::MAX));

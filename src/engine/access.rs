@@ -17,31 +17,6 @@ pub(crate) trait Reader {
     /// The first rows of the range, in key order, as many as `size` allows. To read a range, use
     /// [`RowCursor`](super::cursor::RowCursor), which reads page after page.
     fn page(&mut self, range: RowRange<'_>, size: PageSize) -> Result<RowPage>;
-
-    /// Up to `limit` rows of the range, in key order, all in memory. Being replaced by the cursor.
-    fn scan(
-        &mut self,
-        table: Table,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Row>> {
-        let (mut found, mut from) = (Vec::new(), from.map(<[u8]>::to_vec));
-        while found.len() < limit {
-            let range = RowRange { table, from: from.as_ref().map(Vec::as_slice), to };
-            let page = self.page(range, PageSize::of_rows(limit - found.len()))?;
-            found.extend(page.rows);
-            match page.rest {
-                RestOfRange::Empty => break,
-                RestOfRange::Behind(key) => from = Bound::Excluded(key),
-                RestOfRange::BehindLastRow => {
-                    let last = found.last().map(|(key, _)| key.clone());
-                    from = last.map_or(from, Bound::Excluded);
-                }
-            }
-        }
-        Ok(found)
-    }
 }
 
 /// A transaction: what it stages becomes one frame of the log when it ends well, and nothing when
@@ -52,6 +27,15 @@ pub(crate) trait Writer: Reader {
 
     /// Stages the absence of a row.
     fn delete(&mut self, table: Table, key: &[u8]);
+}
+
+/// The most that a row takes in a frame in addition to its key and value: its table and its
+/// lengths.
+const FRAME_ROW_OVERHEAD: usize = 16;
+
+/// The most that a row of this many bytes, key and value together, takes in a frame.
+pub(crate) const fn row_cost(bytes: usize) -> usize {
+    bytes + FRAME_ROW_OVERHEAD
 }
 
 /// The rows of a table whose keys lie between two bounds.
@@ -90,7 +74,7 @@ pub(crate) struct PageSize {
 }
 
 impl PageSize {
-    /// Room for `rows` rows, at least one and at most 1,024.
+    /// A page of `rows` rows, at least one and at most 1,024.
     pub(crate) fn of_rows(rows: usize) -> Self {
         Self { rows: rows.clamp(1, MAX_PAGE_ROWS) }
     }

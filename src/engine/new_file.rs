@@ -161,13 +161,13 @@ mod tests {
     use super::*;
     use crate::clock::SystemClock;
     use crate::durability::Durability;
-    use crate::engine::access::{Reader, Writer};
+    use crate::engine::access::Writer;
+    use crate::engine::cursor::RowCursor;
     use crate::engine::faulty::{Faulty, Trouble};
     use crate::engine::{CommitHook, Engine, EngineOptions, Threads};
     use crate::limits::MIN_LOG_CAPACITY;
     use crate::stores::schema::catalogue;
     use std::io;
-    use std::ops::Bound;
     use std::path::PathBuf;
     use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -214,8 +214,7 @@ mod tests {
 
     fn rows(path: &Path, table: Table) -> Vec<(Vec<u8>, Vec<u8>)> {
         let engine = Engine::open_file(path, options()).unwrap();
-        let all = (Bound::Unbounded, Bound::Unbounded);
-        let rows = engine.read(Durability::Sync, |at| at.scan(table, all.0, all.1, 100_000)).wait();
+        let rows = engine.read(Durability::Sync, |at| RowCursor::all(table).collect(at)).wait();
         rows.unwrap().into_iter().map(|(key, value)| (key, value.to_vec())).collect()
     }
 

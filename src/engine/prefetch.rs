@@ -5,7 +5,7 @@
 //! They are named by the caller ([`Prefetched::load`]), or they are those that the operation read
 //! when it was [rehearsed](DryRun).
 
-use super::access::{PageSize, Reader, RowPage, RowRange, Value, Writer};
+use super::access::{PageSize, Reader, RowPage, RowRange, Value, Writer, row_cost};
 use super::view::{Snapshot, View};
 use crate::btree::BtreeView;
 use crate::error::Result;
@@ -63,9 +63,6 @@ pub(crate) struct Cost {
     pub(crate) read_bytes: usize,
 }
 
-/// What a row takes in a frame beside its key and value: its table and its lengths, amply.
-const FRAME_ROW_OVERHEAD: usize = 16;
-
 /// A transaction that never happens: it reads one position without a lock, stages nothing, and
 /// remembers what it read from the B-tree and what the operation would have cost. What is staged is
 /// not read back.
@@ -95,7 +92,7 @@ impl DryRun {
 
     fn stage(&mut self, bytes: usize) {
         self.cost.changes += 1;
-        self.cost.frame_bytes += bytes + FRAME_ROW_OVERHEAD;
+        self.cost.frame_bytes += row_cost(bytes);
     }
 }
 

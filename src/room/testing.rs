@@ -2,13 +2,13 @@
 //! storages.
 
 use super::{Builder, Cloakroom};
-use crate::engine::access::{Reader, Writer};
+use crate::engine::access::Writer;
+use crate::engine::cursor::RowCursor;
 use crate::engine::{Engine, Threads, Tx};
 use crate::error::{Error, Result};
 use crate::storage::Storage;
 use crate::stores::schema::catalogue;
 use crate::tables::Table;
-use std::ops::Bound::Unbounded;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -55,8 +55,7 @@ impl Cloakroom {
     pub fn row_counts(&self) -> Result<Vec<(&'static str, usize)>> {
         let maintenance = self.engine.maintenance()?;
         let count = |table: &Table| {
-            let rows =
-                maintenance.read(|rows| rows.scan(*table, Unbounded, Unbounded, usize::MAX))?;
+            let rows = maintenance.read(|rows| RowCursor::all(*table).collect(rows))?;
             Ok((table.name(), rows.len()))
         };
         catalogue().all().iter().map(count).collect()

@@ -1,20 +1,14 @@
 //! What fits one frame of the log, and changes that need several.
 
+pub(crate) use crate::engine::access::row_cost;
+
 use crate::Pending;
 use crate::durability::Durability;
 use crate::engine::{Engine, Tx};
 use crate::error::{Error, Result};
 
-/// What a row takes in a frame beside its key and value: its table and its lengths, amply.
-const ROW_OVERHEAD: usize = 16;
-
-/// What a frame takes beside its rows, amply.
+/// The most that a frame takes in addition to its rows.
 const FRAME_OVERHEAD: usize = 64;
-
-/// What a row of this many bytes, key and value together, takes in a frame at most.
-pub(crate) const fn row_cost(bytes: usize) -> usize {
-    bytes + ROW_OVERHEAD
-}
 
 /// How many bytes a transaction may still stage, as [`row_cost`] counts them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,11 +7,11 @@
 use super::ops::ResourceRow;
 use crate::codec::key;
 use crate::engine::access::Writer;
+use crate::engine::cursor::RowCursor;
 use crate::error::{Error, Result};
 use crate::stores::rate_limit::limiter::clears_around;
 use crate::stores::sweep::{Budget, Due, Verdict};
 use crate::tables::Table;
-use std::ops::Bound;
 
 const TABLE: Table = Table::ADAPTIVE_RATE_LIMIT;
 
@@ -70,10 +70,8 @@ pub(crate) fn sweep_cleared(
     };
     let mut prefix = vec![kind];
     key::push_bytes(&mut prefix, name);
-    let end = key::prefix_end(&prefix);
-    let from = after.map_or(Bound::Included(prefix.as_slice()), Bound::Excluded);
-    let to = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-    let found = tx.scan(TABLE, from, to, budget.changes)?;
+    let resources = RowCursor::prefix(TABLE, &prefix).after(after);
+    let found = resources.up_to(budget.changes).collect(tx)?;
     let clears = clears_around(tx, TABLE, &prefix)?;
     let mut forgotten = Vec::new();
     for (key, value) in &found {

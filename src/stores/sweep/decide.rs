@@ -203,17 +203,15 @@ pub(crate) fn sweep_all_within(
     budget: Budget,
     mut look: impl FnMut(&mut crate::stores::map_tx::MapTx),
 ) -> SweepReport {
-    use crate::engine::access::Reader;
+    use crate::engine::cursor::RowCursor;
     let (mut place, mut report) = (SweepPosition::at(0), SweepReport::default());
     let horizon = tx.now_ms.checked_add(1).map(expiry::first_key);
     loop {
         let to = horizon.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(end.as_slice()));
-        let found = tx.scan(Table::EXPIRY, place.from.as_ref().map(Vec::as_slice), to, 1).unwrap();
-        let keys: Vec<_> = found.into_iter().map(|(key, _)| key).collect();
-        if keys.is_empty() {
-            return report;
-        }
-        let (next, swept) = sweep_rows(tx, &keys, place, budget).unwrap();
+        let from = place.from.as_ref().map(Vec::as_slice);
+        let first = RowCursor::range(Table::EXPIRY, from, to).up_to(1).next(tx).unwrap();
+        let Some((key, _)) = first else { return report };
+        let (next, swept) = sweep_rows(tx, &[key], place, budget).unwrap();
         place = next;
         report.add(&swept);
         look(tx);

@@ -2,7 +2,7 @@
 
 use super::SweepReport;
 use super::decide::{Budget, SweepPosition, sweep_rows};
-use crate::engine::access::Reader;
+use crate::engine::cursor::RowCursor;
 use crate::engine::{Cost, DryRun, MaintenanceHandle, MaintenanceJob, Tick};
 use crate::error::{Error, Result};
 use crate::observe;
@@ -20,9 +20,6 @@ pub(super) const SLICE_ROWS: usize = 128;
 /// How many bytes of rows one slice reads at the most, beside its first entry: what was read before
 /// the lock is held in memory until the slice is over.
 const SLICE_READ_BYTES: usize = 1 << 20;
-
-/// How many rows a count of the backlog reads at once.
-const COUNT_ROWS: usize = 1_024;
 
 /// From so many tombstones on, rounds that follow each other closely do not begin at the beginning.
 const MANY_TOMBSTONES: u64 = 10_000;
@@ -216,7 +213,8 @@ fn plan(
 ) -> Result<SlicePlan> {
     let end = horizon_ms.checked_add(1).map(expiry::first_key);
     let to = end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(end.as_slice()));
-    let found = rows.scan(Table::EXPIRY, place.from.as_ref().map(Vec::as_slice), to, most_rows)?;
+    let from = place.from.as_ref().map(Vec::as_slice);
+    let found = RowCursor::range(Table::EXPIRY, from, to).up_to(most_rows).collect(rows)?;
     let mut is_last = found.len() < most_rows;
     let mut keys: Vec<_> = found.into_iter().map(|(key, _)| key).collect();
     let before = rows.cost();
@@ -246,27 +244,23 @@ fn exceeds(cost: Cost, before: Cost, budget: Budget) -> bool {
 /// When the first row is due that is due at `from_ms` or later.
 fn first_due_from(maintenance: &MaintenanceHandle<'_>, from_ms: u64) -> Result<Option<u64>> {
     let from = expiry::first_key(from_ms);
-    let found = maintenance
-        .read(|rows| rows.scan(Table::EXPIRY, Bound::Included(&from), Bound::Unbounded, 1))?;
-    Ok(found.first().and_then(|(key, _)| expiry::decode_key(key)).map(|(at_ms, ..)| at_ms))
+    let mut due =
+        RowCursor::range(Table::EXPIRY, Bound::Included(&from), Bound::Unbounded).up_to(1);
+    let first = maintenance.read(|rows| due.next(rows))?;
+    Ok(first.and_then(|(key, _)| expiry::decode_key(&key).map(|(at_ms, ..)| at_ms)))
 }
 
 /// How many index rows are due now, counted up to `most`.
 pub(crate) fn backlog(maintenance: &MaintenanceHandle<'_>, most: u64) -> Result<u64> {
     let end = maintenance.now_ms().checked_add(1).map(expiry::first_key);
+    let to = end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(end.as_slice()));
+    let mut due = RowCursor::range(Table::EXPIRY, Bound::Unbounded, to);
     maintenance.read(|rows| {
-        let (mut count, mut from) = (0, Bound::Unbounded);
-        while count < most {
-            let to = end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(end.as_slice()));
-            let found =
-                rows.scan(Table::EXPIRY, from.as_ref().map(Vec::as_slice), to, COUNT_ROWS)?;
-            count += found.len() as u64;
-            match found.into_iter().next_back() {
-                Some((key, _)) => from = Bound::Excluded(key),
-                None => break,
-            }
+        let mut count = 0;
+        while count < most && due.next(rows)?.is_some() {
+            count += 1;
         }
-        Ok(count.min(most))
+        Ok(count)
     })
 }
 

@@ -7,7 +7,8 @@ use crate::cache::CacheStore;
 use crate::dedupe::DedupeStore;
 use crate::durability::Durability;
 use crate::engine::Tick;
-use crate::engine::access::{Reader, Writer};
+use crate::engine::access::Writer;
+use crate::engine::cursor::RowCursor;
 use crate::form_token::{
     FormTokenRecord, FormTokenStore, LookupKey, TokenConsumeOutcome, TokenSubject,
 };
@@ -384,9 +385,8 @@ fn damage_does_not_keep_the_rows_behind_it_from_being_removed() {
             for table in
                 damaged.into_iter().chain([Table::RATE_LIMIT_COOLDOWN, Table::ADAPTIVE_RATE_LIMIT])
             {
-                let row =
-                    tx.scan(table, std::ops::Bound::Unbounded, std::ops::Bound::Unbounded, 1)?;
-                tx.put(table, &row[0].0, vec![255; 3]);
+                let row = RowCursor::all(table).up_to(1).next(tx)?;
+                tx.put(table, &row.unwrap().0, vec![255; 3]);
             }
             Ok(())
         })
@@ -470,9 +470,8 @@ fn a_run_of_tombstones_hides_what_it_is_over_and_nothing_else() {
     let expected: Vec<_> = [0, 1_500, 1_501, 2_999, 3_000].into_iter().map(key).collect();
     for limit in [1, 2, 3, 4, 5, 6, 700, 5_000] {
         let maintenance = engine.maintenance().unwrap();
-        let unbounded = std::ops::Bound::Unbounded;
-        let found =
-            maintenance.read(|rows| rows.scan(Table::EXPIRY, unbounded, unbounded, limit)).unwrap();
+        let index = RowCursor::all(Table::EXPIRY).up_to(limit);
+        let found = maintenance.read(|rows| index.collect(rows)).unwrap();
         let found: Vec<_> = found.into_iter().map(|(key, _)| key).collect();
         assert_eq!(found, expected[..limit.min(5)], "{limit}");
     }
