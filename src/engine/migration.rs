@@ -421,7 +421,7 @@ mod tests {
         let Err(error @ Error::OutdatedVersion { found: 0, current: 1, .. }) = refused else {
             panic!("{refused:?}")
         };
-        assert!(error.to_string().contains("open the file once for writing"), "{error}");
+        assert!(error.to_string().contains("once for writing with this cloakroom"), "{error}");
         assert!(fs::read(&path).unwrap() == before);
         assert_eq!(names(dir.path()), ["edge.cloak"]);
     }
