@@ -4,6 +4,7 @@
 //! list of [`ModelOp`]s comes from a fuzzer's bytes ([`decode`]) or from a property test, and a
 //! [`ModelRun`] applies it to a room.
 
+mod calls;
 mod ops;
 mod reference;
 mod run;
