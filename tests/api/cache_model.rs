@@ -1,6 +1,7 @@
 //! Caches against a reference that is plain maps and obviously right: random operations, in
 //! transactions that are kept and lost, clock moves and reopenings.
 
+use crate::scale::scaled;
 use cloakroom::cache::{self, Cache, CacheStore};
 use cloakroom::limits::LONGEST_KEYS_LOG_CAPACITY;
 use cloakroom::{Cloakroom, Error, ManualClock, Result};
@@ -442,7 +443,7 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: scaled(48, 96), max_shrink_iters: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_cache_in_memory_answers_as_plain_maps(ops in prop::collection::vec(op(), 1..150)) {

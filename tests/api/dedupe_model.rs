@@ -2,6 +2,7 @@
 //! maps.
 
 use crate::rooms::{NOW_MS, small};
+use crate::scale::scaled;
 use cloakroom::dedupe::{Dedupe, DedupeStore, JobId, JobState};
 use cloakroom::{Cloakroom, Error, ManualClock, Pending};
 use proptest::prelude::*;
@@ -445,7 +446,7 @@ fn timeout() -> impl Strategy<Value = Duration> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, max_shrink_iters: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: scaled(64, 200), max_shrink_iters: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn jobs_without_threads_are_as_in_the_model(ops in ops(), timeout in timeout()) {
@@ -455,7 +456,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, max_shrink_iters: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: scaled(20, 40), max_shrink_iters: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn jobs_in_a_file_are_as_in_the_model(ops in ops(), timeout in timeout()) {

@@ -22,6 +22,8 @@ mod rate_limit_model;
 mod read_only;
 #[path = "../support/rooms.rs"]
 mod rooms;
+#[path = "../support/scale.rs"]
+mod scale;
 mod state;
 mod state_model;
 #[cfg(feature = "testing")]

@@ -1,5 +1,6 @@
 //! Rate limits against lists of times, with clock moves and reopenings.
 
+use crate::scale::scaled;
 use cloakroom::adaptive_rate_limit::{
     AdaptiveConfig, AdaptiveRateLimit, AdaptiveRateLimitStore, Priority,
 };
@@ -325,7 +326,7 @@ fn run_adaptive(ops: &[Op]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: scaled(16, 48), max_shrink_iters: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn plain_limits_answer_as_a_list_of_times(ops in prop::collection::vec(op(), 1..80)) {

@@ -1,6 +1,7 @@
 //! The agent states of a room against the reference driver: the same calls, the same answers, also
 //! after reopening.
 
+use crate::scale::scaled;
 use cloakroom::drivers::InMemoryState;
 use cloakroom::page::Cursor;
 use cloakroom::state::{
@@ -272,7 +273,7 @@ fn check(ops: &[Op], path: Option<PathBuf>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, max_shrink_iters: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: scaled(32, 128), max_shrink_iters: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_room_in_memory_answers_as_the_reference(ops in prop::collection::vec(op(), 1..120)) {
@@ -281,7 +282,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: scaled(12, 24), max_shrink_iters: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_room_in_a_file_answers_as_the_reference(ops in prop::collection::vec(op(), 1..80)) {

@@ -3,8 +3,9 @@
 //! in, with everything that was acknowledged.
 //!
 //! Everything follows from a seed. `CLOAKROOM_SIM_SEEDS=<n>` runs that many seeds instead of the
-//! few of an ordinary test run; a failure prints the seed, event and image that replay it.
+//! few of an ordinary test run (`CLOAKROOM_TESTS=long`: more); a failure prints the seed, event and image that replay it.
 
+use crate::scale::scaled;
 use crate::simulation::model::{Blob, Model, Op, View};
 use crate::simulation::reading::{Unread, read};
 use crate::simulation::world::{Check, Shape, Violation, World, new_clock, open, violation};
@@ -145,7 +146,7 @@ fn crash_at_every_event(
 #[test]
 fn a_power_failure_at_any_event_leaves_all_that_was_acknowledged_and_a_prefix_of_the_rest() {
     let (mut checkpoints, mut histories) = (0, 0);
-    for seed in seeds(10) {
+    for seed in seeds(scaled(3, 10)) {
         match crash_at_every_event(seed, false) {
             Ok(ran) => checkpoints += ran,
             Err((event, image, violation, trail)) => {
@@ -170,7 +171,7 @@ fn a_room_that_acknowledges_before_it_flushes_is_caught() {
 
 #[test]
 fn a_power_failure_while_recovering_changes_nothing_about_what_is_recovered() {
-    for seed in seeds(4) {
+    for seed in seeds(scaled(1, 4)) {
         let room = formatted(seed);
         let mut whole = start(seed, &room);
         whole.run(STEPS).unwrap();
@@ -268,7 +269,7 @@ fn a_failing_disk_loses_nothing_acknowledged_and_is_never_asked_to_flush_again()
     let kinds =
         [CallKind::Write, CallKind::DurableWrite, CallKind::Sync, CallKind::SetLen, CallKind::Read];
     let (mut poisoned, mut healed) = (0, 0);
-    for seed in seeds(12) {
+    for seed in seeds(scaled(4, 12)) {
         let room = formatted(seed);
         for nth in (0..20).filter(|nth| wanted(*nth)) {
             let mut world = start(seed, &room);
@@ -407,7 +408,7 @@ fn a_full_disk_refuses_writes_when_the_log_is_full_and_heals_without_reopening()
 #[test]
 fn a_flipped_bit_is_told_or_makes_no_difference() {
     let (mut told, mut harmless) = (0, 0);
-    for seed in seeds(4) {
+    for seed in seeds(scaled(2, 4)) {
         for closed in [true, false] {
             let mut world = start(seed, &formatted(seed));
             world.run(STEPS).unwrap();

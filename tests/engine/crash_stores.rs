@@ -3,11 +3,12 @@
 //! the same rows.
 //!
 //! Everything follows from a seed. `CLOAKROOM_SIM_SEEDS=<n>` runs that many seeds instead of the
-//! few of an ordinary test run, all of them at every event; a failure prints the seed and event
+//! few of an ordinary test run (`CLOAKROOM_TESTS=long`: more), all of them at every event; a failure prints the seed and event
 //! that replay it.
 
 use crate::all_stores::dump::{Dump, check_swept, go_on};
 use crate::all_stores::history::{History, builder, new_clock, open};
+use crate::scale::scaled;
 use cloakroom::cache::CacheStore;
 use cloakroom::handoff::{HandoffStateStore, JsonObject};
 use cloakroom::rate_limit::RateLimitStore;
@@ -174,12 +175,12 @@ fn a_history_fills_every_store_and_is_moved_out_of_the_log() {
 fn a_power_failure_leaves_every_store_as_it_was_after_one_and_the_same_step() {
     let seeds = match env("CLOAKROOM_SIM_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..env("CLOAKROOM_SIM_SEEDS").unwrap_or(12),
+        None => 0..env("CLOAKROOM_SIM_SEEDS").unwrap_or(scaled(4, 12)),
     };
     let thorough = env("CLOAKROOM_SIM_SEEDS").is_some() || env("CLOAKROOM_SIM_SEED").is_some();
     let mut crashes = 0;
     for seed in seeds {
-        let every = if thorough || seed < 4 { 1 } else { 5 };
+        let every = if thorough || seed < scaled(1, 4) { 1 } else { 5 };
         match crash(seed, every, false) {
             Ok(ran) => crashes += ran,
             Err(Violation { event, what, trail }) => {
@@ -248,7 +249,8 @@ fn a_power_failure_in_the_middle_of_a_sweep_leaves_every_entry_whole_or_gone() {
     };
     let (events, mut partly) = (sweep(None).events(), 0);
     assert!(events > 50, "{events}");
-    for event in 0..events {
+    let every = scaled(3, 1);
+    for event in (0..events).step_by(every) {
         let storage = sweep(Some(event));
         if !storage.is_crashed() {
             storage.power_off();
@@ -264,7 +266,7 @@ fn a_power_failure_in_the_middle_of_a_sweep_leaves_every_entry_whole_or_gone() {
                 .unwrap_or_else(|what| panic!("event {event}, image {image}: {what}"));
         }
     }
-    assert!(partly > 20, "the power failed in the middle only {partly} times");
+    assert!(partly > 20 / every, "the power failed in the middle only {partly} times");
 }
 
 /// A checker that never fails proves nothing: acknowledging before the flush must be noticed.

@@ -18,5 +18,7 @@ mod model;
 #[cfg(feature = "testing")]
 #[path = "../support/rooms.rs"]
 mod rooms;
+#[path = "../support/scale.rs"]
+mod scale;
 #[cfg(feature = "testing")]
 mod simulation;

@@ -1,5 +1,6 @@
 //! Rooms against a model of what they promise, and callers that count what they were answered.
 
+use crate::scale::scaled;
 use cloakroom::form_token::{
     FormTokenRecord, FormTokenStore, LookupKey, TokenConsumeOutcome, TokenSubject,
 };
@@ -72,7 +73,7 @@ fn op() -> impl Strategy<Value = ModelOp> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: scaled(48, 96), max_shrink_iters: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_room_on_a_simulated_disk_answers_as_its_model(ops in prop::collection::vec(op(), 1..120)) {

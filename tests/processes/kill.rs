@@ -4,6 +4,7 @@
 //! several threads, and prints each acknowledgement after it has it. The parent kills it, opens the
 //! file and compares, again and again with the same file. `CLOAKROOM_KILL_ROUNDS` sets how often.
 
+use crate::scale::scaled;
 use cloakroom::form_token::{
     FormTokenRecord, FormTokenStore, LookupKey, TokenConsumeOutcome, TokenSubject,
 };
@@ -148,8 +149,8 @@ fn run_child(path: &Path, from: u64, lifetime: Duration) -> Told {
 
 #[test]
 fn a_killed_process_loses_nothing_that_was_acknowledged() {
-    let rounds =
-        std::env::var("CLOAKROOM_KILL_ROUNDS").map_or(10, |rounds| rounds.parse().unwrap());
+    let rounds = std::env::var("CLOAKROOM_KILL_ROUNDS")
+        .map_or(scaled(10, 60), |rounds| rounds.parse().unwrap());
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("killed.cloak");
     let mut rng = fastrand::Rng::new();

@@ -10,3 +10,6 @@ mod kill;
 mod opening;
 #[path = "../support/rooms.rs"]
 mod rooms;
+#[cfg(unix)]
+#[path = "../support/scale.rs"]
+mod scale;

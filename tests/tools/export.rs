@@ -4,6 +4,7 @@
 use crate::all_stores::dump::{Dump, go_on};
 use crate::all_stores::history::{History, new_clock, open};
 use crate::all_stores::ops::{HASHES, JOBS, Op, RESOURCES, TOKENS, issue};
+use crate::scale::scaled;
 use cloakroom::adaptive_rate_limit::{AdaptiveConfig, AdaptiveRateLimitStore, Priority};
 use cloakroom::cache::CacheStore;
 use cloakroom::dedupe::{DedupeStore, JobState};
@@ -742,6 +743,7 @@ fn every_table_can_be_shown_whole_and_in_part() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(scaled(32, 256)))]
     #[test]
     fn no_bytes_take_an_import_by_surprise(
         bytes in prop::collection::vec(any::<u8>(), 0..200),

@@ -10,6 +10,8 @@ mod format;
 #[path = "../support/rooms.rs"]
 mod rooms;
 mod salvage;
+#[path = "../support/scale.rs"]
+mod scale;
 mod verify;
 #[path = "../support/whole_rooms.rs"]
 mod whole_rooms;

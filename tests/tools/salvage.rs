@@ -1,6 +1,7 @@
 //! Salvage: what is intact comes out, what is lost is told, and the damaged file stays as it is.
 
 use crate::rooms::{consume, insert, names, state};
+use crate::scale::scaled;
 use crate::whole_rooms::{fill, image, rows, tiny};
 use cloakroom::Error;
 use cloakroom::form_token::{LookupKey, TokenConsumeOutcome};
@@ -192,7 +193,8 @@ fn a_damaged_block_of_the_tree_takes_one_range_of_one_table_with_it() {
     let mut random = fastrand::Rng::with_seed(5);
     let btree = btree_offset(&image);
     let (mut lossy, mut leaves) = (0, 0);
-    for _ in 0..100 {
+    let rounds = scaled(40, 100);
+    for _ in 0..rounds {
         let place = random.usize(btree + 3 * BLOCK..image.len());
         let mut damaged = image.clone();
         let from = place / BLOCK * BLOCK;
@@ -218,7 +220,7 @@ fn a_damaged_block_of_the_tree_takes_one_range_of_one_table_with_it() {
         );
     }
     assert!(
-        lossy > 8 && leaves > 3,
+        lossy > rounds / 12 && leaves > rounds / 30,
         "{lossy} of the damaged blocks cost rows, {leaves} of them one table"
     );
 }
@@ -230,7 +232,7 @@ fn a_consumed_token_whose_consumption_is_lost_is_named() {
     let used =
         |rows: &Rows| rows.keys().filter(|(table, _)| *table == 2).cloned().collect::<Vec<_>>();
     let btree = btree_offset(&image);
-    let blocks: Vec<_> = (btree + 3 * BLOCK..image.len()).step_by(BLOCK).collect();
+    let blocks: Vec<_> = (btree + 3 * BLOCK..image.len()).step_by(BLOCK * scaled(3, 1)).collect();
     let met = at_once(&blocks, |&from| {
         let mut met = 0;
         let mut damaged = image.clone();
