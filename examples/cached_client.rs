@@ -76,7 +76,7 @@ impl Client {
             if job.is_owner {
                 let answer = self.fetch_as_owner(origin, path, &url, &job.job_id);
                 if let Err(error) = &answer {
-                    // Nobody should wait for a job whose owner has given up. Theirs is the next
+                    // No one should wait for a job whose owner has given up. Theirs is the next
                     // try.
                     self.jobs.fail_owned(&url, &job.job_id, &error.to_string()).wait()?;
                 }
@@ -106,7 +106,8 @@ impl Client {
             return Err(io::Error::other(format!("{url} answered {}", answer.status)).into());
         }
         let page = answer.body;
-        // Together: whoever finds the job finished finds the page in the cache, also after a crash.
+        // Together: a caller that finds the job finished finds the page in the cache, also after a
+        // crash.
         self.room
             .atomically(|tx| {
                 tx.cache(PAGES).set(url, &page, TTL_SECONDS)?;

@@ -5,7 +5,7 @@
 //! | request | answer |
 //! |---|---|
 //! | `POST /states`, a JSON object | 201 and the ticket |
-//! | `POST /states/{ticket}/claim` | 200 with `state` and `claim`, and nobody else sees it for the lease; 404 |
+//! | `POST /states/{ticket}/claim` | 200 with `state` and `claim`, and no one else sees it for the lease; 404 |
 //! | `POST /claims/{claim}/ack` | 204, and it is gone; 409 when the lease is over |
 //! | `POST /claims/{claim}/release` | 204, and others see it again; 409 when the lease is over |
 //!
@@ -135,7 +135,7 @@ fn shortened(path: &str) -> String {
 
 fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let dir = tempfile::tempdir()?;
-    // Only so that nobody has to wait for the end of a lease here; leave it out for the system's
+    // Only so that no one has to wait for the end of a lease here; leave it out for the system's
     // clock.
     let clock = Arc::new(ManualClock::new(1_700_000_000_000));
     let room = Cloakroom::builder().clock(clock.clone()).open(dir.path().join("checks.cloak"))?;

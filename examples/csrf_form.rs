@@ -1,4 +1,4 @@
-//! A form that nobody can forge and that cannot be sent twice: axum, the form tokens of `codlet`,
+//! A form that no one can forge and that cannot be sent twice: axum, the form tokens of `codlet`,
 //! and a room.
 //!
 //! `cargo run --example csrf_form --features codlet` starts the server, plays a browser against it,
@@ -33,7 +33,7 @@ use std::time::Duration;
 const PURPOSE: &str = "order";
 /// How long somebody may look at the form.
 const FORM_TTL: Duration = Duration::from_secs(3_600);
-/// How long an order waits for whoever ships it.
+/// How long an order waits to be shipped.
 const ORDER_TTL_SECONDS: u64 = 30 * 24 * 3_600;
 
 type Hasher = SecretHasher<StaticKeyProvider>;
@@ -164,7 +164,7 @@ fn play(server: SocketAddr) -> std::io::Result<()> {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = tempfile::tempdir()?;
     let room = Cloakroom::open(dir.path().join("shop.cloak"))?;
-    // A real key comes from where secrets are kept; whoever knows it can make lookup keys.
+    // A real key comes from where secrets are kept; anyone who knows it can make lookup keys.
     let hasher = SecretHasher::new(StaticKeyProvider::single("2026-11", vec![7; 32])?);
     let app = app(Arc::new(Shop::new(room.clone(), hasher)));
 

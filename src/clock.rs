@@ -20,8 +20,8 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// Milliseconds since the Unix epoch.
     fn now_ms(&self) -> u64;
 
-    /// Registers `changed` to be called after every change of the clock, for as long as it is alive,
-    /// and returns how to wait for a time. A room calls this once, when it is opened or when
+    /// Registers `changed` to be called after every change of the clock, for as long as it is
+    /// alive, and returns how to wait for a time. A room calls this once, when it is opened or when
     /// something first waits for a time.
     ///
     /// The default does not register it and returns [`ClockPace::Unknown`], which is correct for
@@ -73,8 +73,8 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that changes only when it is set, for tests. Setting it wakes everything that waits for a
-/// time.
+/// A clock that changes only when it is set, for tests. Setting it wakes everything that waits for
+/// a time.
 pub struct ManualClock {
     now_ms: AtomicU64,
     changed: Mutex<Vec<Weak<dyn Fn() + Send + Sync>>>,

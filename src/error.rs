@@ -37,8 +37,8 @@ pub enum Error {
         reason: String,
     },
 
-    /// The target of a backup is a different room, which a backup does not replace. Nothing was written
-    /// to it.
+    /// The target of a backup is a different room, which a backup does not replace. Nothing was
+    /// written to it.
     #[error(
         "{}: this is a different room, and a backup replaces only earlier backups of the same room; \
          choose another path (nothing was written to it)",
@@ -115,8 +115,8 @@ pub enum Error {
     },
 
     /// The disk is full and the log has no space left. The write was not applied; nothing that was
-    /// acknowledged is lost. Free some space: the next checkpoint then succeeds, and there is no need
-    /// to reopen the room.
+    /// acknowledged is lost. Free some space: the next checkpoint then succeeds, and there is no
+    /// need to reopen the room.
     #[error("disk full: {context}; free some space and try again, there is no need to reopen")]
     DiskFull {
         /// What could not be written.
@@ -156,9 +156,9 @@ pub enum Error {
         table: &'static str,
     },
 
-    /// An import stopped at a line. The entries before that line are durable in the room, and nothing
-    /// else of the import is; but if the source is [`Error::OutcomeUnknown`], entries of this line
-    /// and of some lines after it may be, too.
+    /// An import stopped at a line. The entries before that line are durable in the room, and
+    /// nothing else of the import is; but if the source is [`Error::OutcomeUnknown`], entries of
+    /// this line and of some lines after it may be, too.
     #[error("line {line}: {detail}")]
     Import {
         /// The number of the line, from 1.
@@ -205,8 +205,8 @@ pub enum Error {
     #[error("read-only: this room was opened for reading; open it for writing to change anything")]
     ReadOnly,
 
-    /// A write through a room or store handle inside `atomically`, where it would wait for itself for
-    /// ever. Not applied; use the transaction that was passed to the closure.
+    /// A write through a room or store handle inside `atomically`, where it would wait for itself
+    /// for ever. Not applied; use the transaction that was passed to the closure.
     #[error(
         "a transaction of this room is already running on this thread; use the transaction that was passed to its closure"
     )]

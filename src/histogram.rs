@@ -1,8 +1,9 @@
 //! Histograms: counts of values in fixed buckets on a logarithmic scale.
 //!
 //! A value below 4 has its own bucket. Above, each power of two is divided into four buckets of
-//! equal width, so that the width of a bucket is at most a quarter of its values, whatever the unit.
-//! The bounds never change, so histograms of different times and files can be added and compared.
+//! equal width, so that the width of a bucket is at most a quarter of its values, whatever the
+//! unit. The bounds never change, so histograms of different times and files can be added and
+//! compared.
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -87,8 +88,8 @@ impl HistogramRecorder {
 /// The distribution of recorded values. The field or method that returns it names their unit.
 ///
 /// Values are counted in fixed buckets on a logarithmic scale, four for each power of two. So a
-/// quantile is at most a quarter too great, and never too small. The count, the sum and the greatest
-/// value are exact.
+/// quantile is at most a quarter too great, and never too small. The count, the sum and the
+/// greatest value are exact.
 ///
 /// ```
 /// # use cloakroom::Cloakroom;
@@ -149,9 +150,9 @@ impl Histogram {
         }
     }
 
-    /// The value that a fraction `q` of all values does not exceed: 0.5 is the median, 0.99 the 99th
-    /// percentile. It is the upper bound of a bucket, or the greatest value if that is less; zero
-    /// when there is no value. `q` is clamped to the range 0 to 1.
+    /// The value that a fraction `q` of all values does not exceed: 0.5 is the median, 0.99 the
+    /// 99th percentile. It is the upper bound of a bucket, or the greatest value if that is less;
+    /// zero when there is no value. `q` is clamped to the range 0 to 1.
     #[must_use]
     pub fn quantile(&self, q: f64) -> u64 {
         let wanted = q.clamp(0.0, 1.0) * self.count() as f64;

@@ -83,8 +83,8 @@ pub const MAX_LOG_STALL: Duration = Duration::from_secs(30);
 pub const DEFAULT_SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Four copies of a slot of five strings, each at twice its length because every zero byte is
-/// escaped; three event ids (the saved one as a key and in the state, and the one that it replaces);
-/// and a megabyte of state.
+/// escaped; three event ids (the saved one as a key and in the state, and the one that it
+/// replaces); and a megabyte of state.
 const _: () =
     assert!(LONGEST_KEYS_LOG_CAPACITY / 2 >= (4 * 5 * 2 + 3) * MAX_KEY_LEN as u64 + (1 << 20));
 const _: () = assert!(DEFAULT_LOG_CAPACITY >= LONGEST_KEYS_LOG_CAPACITY);

@@ -221,8 +221,8 @@ pub(crate) fn corruption(location: &dyn Display, detail: &dyn Display) {
     count!("cloakroom_corruptions_total", 1);
 }
 
-/// A form token was presented. `outcome` is the decision; the transaction that contains it may still
-/// be aborted.
+/// A form token was presented. `outcome` is the decision; the transaction that contains it may
+/// still be aborted.
 pub(crate) fn consumed(outcome: &'static str) {
     event!(TRACE, outcome, "form token presented");
     #[cfg(feature = "metrics")]

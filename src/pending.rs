@@ -90,12 +90,12 @@ struct Waiting<T, E> {
 impl<T, E> Unpin for Pending<T, E> {}
 
 impl<T, E> Pending<T, E> {
-    /// An answer that rests on nothing that could still be lost.
+    /// An answer that depends on nothing that could still be lost.
     pub fn ready(answer: Result<T, E>) -> Self {
         Self { state: State::Ready(answer) }
     }
 
-    /// An answer that rests on the frame at `lsn`.
+    /// An answer that depends on the frame at `lsn`.
     pub(crate) fn on_log(
         answer: Result<T, E>,
         log: &Arc<Log>,
@@ -179,7 +179,7 @@ impl<T, E> Pending<T, E> {
 }
 
 impl<T, E> Waiting<T, E> {
-    /// Blocks until the log has what the answer rests on.
+    /// Blocks until the log has what the answer depends on.
     fn wait(self) -> Result<T, E> {
         match self.log.wait(self.lsn, self.durability) {
             Ok(()) => self.answer,

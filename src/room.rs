@@ -149,7 +149,7 @@ impl Cloakroom {
     /// Runs operations on any stores of this file together, or not at all.
     ///
     /// Inside, every store of the [`Transaction`] offers its operations and answers at once. They
-    /// see each other's effects and, until the end, nobody else's. All of them become one frame of
+    /// see each other's effects and, until the end, no one else's. All of them become one frame of
     /// the log: after a crash either all are there or none is. While `operation` runs, every other
     /// writer waits, so it should be short.
     ///
@@ -310,7 +310,7 @@ impl Cloakroom {
 
     /// Checks everything that the room consists of: the rows of one position, the blocks, the log.
     /// Blocks until that is done; writers go on meanwhile. See [`verify`](crate::tools::verify())
-    /// for a file that nobody has open.
+    /// for a file that no one has open.
     ///
     /// # Errors
     /// [`Error::Closed`], or [`Error::Io`] when the system fails a call. Damage is no error: it is

@@ -406,7 +406,7 @@ fn damage_is_told_to_whoever_listens_too() {
     let sim = SimStorage::from_image(sim.crash_image(0), 0);
     let room = small().without_threads().open_on(Arc::new(sim)).unwrap();
     let damaged = |number: u64| room.handoff().get(&format!("{number}")).wait().is_err();
-    assert!((0..200).any(damaged), "nobody met the damage");
+    assert!((0..200).any(damaged), "no one met the damage");
     let damage = &told("damage found")[0];
     assert!(damage.level == Level::ERROR && !damage.fields["location"].is_empty());
     assert!(damage.fields["detail"].contains("checksum"), "{damage:?}");

@@ -7,8 +7,8 @@
 //! durable commit reaches. So between two durable states the entries of those pages have the same
 //! value in the old and the new block, and are correct whichever of its sectors a crash keeps. An
 //! entry that differs belongs to a page that only the running commit reaches, or none, and that is
-//! written completely before it is read again. A checksum over the block would report this legal mix
-//! of sectors as damage. A flipped bit in an entry is detected anyway: it no longer matches its
+//! written completely before it is read again. A checksum over the block would report this legal
+//! mix of sectors as damage. A flipped bit in an entry is detected anyway: it no longer matches its
 //! block.
 
 use super::layout::{
@@ -127,8 +127,8 @@ impl Checksums {
         Ok(())
     }
 
-    /// Writes back the changed groups and returns the number of bytes written. Not durable until the
-    /// storage is flushed.
+    /// Writes back the changed groups and returns the number of bytes written. Not durable until
+    /// the storage is flushed.
     pub(super) fn write_dirty(&self) -> io::Result<u64> {
         let mut written = 0;
         loop {

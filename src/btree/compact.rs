@@ -44,8 +44,8 @@ const MAX_PLANNED: usize = 16 * 1024;
 /// A step moves at most this many blocks, so that a checkpoint waits only briefly for it.
 const STEP_BLOCKS: u64 = 512;
 
-/// Blocks that stay free after the used ones, because the next transactions need them: a fraction of
-/// the used blocks, plus a constant.
+/// Blocks that stay free after the used ones, because the next transactions need them: a fraction
+/// of the used blocks, plus a constant.
 const SLACK_DIVISOR: u64 = 16;
 const SLACK_BLOCKS: u64 = 128;
 
@@ -56,8 +56,8 @@ const MIN_REGION_BLOCKS: u64 = 512;
 const MAX_REGION_BLOCKS: u64 = 1 << 20;
 
 /// The number of blocks of a region of redb's storage, so that a row of this size fits one. redb
-/// takes free pages from the first region that has one of the size, but within a region not from its
-/// beginning. So the smaller the regions, the closer pages move to the beginning of the file.
+/// takes free pages from the first region that has one of the size, but within a region not from
+/// its beginning. So the smaller the regions, the closer pages move to the beginning of the file.
 pub(super) fn region_blocks(max_row_bytes: u64) -> u32 {
     // A page has a power of two of blocks, and a few bytes more than its row.
     let blocks = (max_row_bytes.saturating_add(64)).div_ceil(BLOCK_SIZE as u64).next_power_of_two();
@@ -118,8 +118,8 @@ impl Btree {
     /// checkpoint.
     ///
     /// # Errors
-    /// [`Corrupted`](crate::Error::Corrupted) when a branch is damaged, so that it is unknown what is
-    /// below it.
+    /// [`Corrupted`](crate::Error::Corrupted) when a branch is damaged, so that it is unknown what
+    /// is below it.
     pub(crate) fn space(&self) -> Result<Space> {
         let _writer = self.shared.writer.lock();
         let space = survey(self.shared.tables, &newest(&self.view())?, &mut |_, _, _, _| {})?;
@@ -159,8 +159,8 @@ impl Btree {
         Ok(Plan { space, moves })
     }
 
-    /// Moves some of the planned leaves, in one transaction. Returns the new view, which has the same
-    /// rows as the current one, and how many leaves were moved.
+    /// Moves some of the planned leaves, in one transaction. Returns the new view, which has the
+    /// same rows as the current one, and how many leaves were moved.
     ///
     /// After an error everything is unchanged; with `flush_failed` the state is unknown.
     pub(crate) fn compact_step(
@@ -189,8 +189,8 @@ impl Btree {
     }
 
     /// Runs redb's own compaction of all pages, if no older view is still read. Readers and the
-    /// writer wait for it, so call it only when there are few pages. Returns the new view, or `None`
-    /// if it did not run.
+    /// writer wait for it, so call it only when there are few pages. Returns the new view, or
+    /// `None` if it did not run.
     ///
     /// After an error everything is unchanged; with `flush_failed` the state is unknown.
     pub(crate) fn compact_whole(&self) -> Result<Option<Arc<BtreeView>>, ApplyError> {
@@ -248,8 +248,8 @@ fn newest(view: &Arc<BtreeView>) -> Result<Pages<'_>> {
     Pages::newest(&snapshot.generation.window)
 }
 
-/// Called for a page with its table, its position, whether it is a leaf, and a key that is less than
-/// every key below it.
+/// Called for a page with its table, its position, whether it is a leaf, and a key that is less
+/// than every key below it.
 type OnPage<'a> = dyn FnMut(Table, PageSpan, bool, Option<&[u8]>) + 'a;
 
 /// Shows every page of this crate's tables, and counts those and redb's own.

@@ -7,8 +7,8 @@
 //! redb aligns a page of 2^k blocks to 2^k blocks from its logical block 1 on, and 1,024 is a power
 //! of two, so a page of up to 4 MiB is contiguous, within one group.
 //!
-//! A copy of the header is one 512-byte sector, so that a disk that writes sectors atomically cannot
-//! tear it. The rest of its block is zero:
+//! A copy of the header is one 512-byte sector, so that a disk that writes sectors atomically
+//! cannot tear it. The rest of its block is zero:
 //!
 #![doc = include_str!("../../docs/tables/window-header.md")]
 

@@ -117,8 +117,8 @@ pub(crate) struct BtreeStats {
 }
 
 impl Btree {
-    /// Creates an empty B-tree on a storage whose length is `offset`. `max_row_bytes` is the largest
-    /// size of a row with its key.
+    /// Creates an empty B-tree on a storage whose length is `offset`. `max_row_bytes` is the
+    /// largest size of a row with its key.
     pub(crate) fn create(
         storage: Arc<dyn Storage>,
         offset: u64,
@@ -206,8 +206,8 @@ impl Btree {
     /// Applies rows, sorted by table and key, in one durable transaction that also records that
     /// `lsn` was reached; `None` deletes a row. Returns the view that shows them.
     ///
-    /// After an error the tables and the current view are unchanged; with `flush_failed` the state of
-    /// the tables is unknown. `rows` must not read from a view.
+    /// After an error the tables and the current view are unchanged; with `flush_failed` the state
+    /// of the tables is unknown. `rows` must not read from a view.
     pub(crate) fn apply<K: AsRef<[u8]>>(
         &self,
         lsn: u64,
@@ -343,8 +343,8 @@ impl BtreeShared {
         ApplyError { error, flush_failed }
     }
 
-    /// Replaces a database that failed during a read. The new one is opened for reading only, so that
-    /// readers write nothing; the next apply opens one that accepts writes.
+    /// Replaces a database that failed during a read. The new one is opened for reading only, so
+    /// that readers write nothing; the next apply opens one that accepts writes.
     fn recover(self: &Arc<Self>, lost: &Arc<BtreeDatabase>) -> Result<Arc<BtreeSnapshot>> {
         let newest = || {
             let current = self.current.read();

@@ -220,8 +220,8 @@ pub(crate) enum Tables {
 }
 
 impl<'a> Pages<'a> {
-    /// The pages that these roots reach. Their commit must be the newest one, or one that a snapshot
-    /// holds, so that its pages are not freed during the walk.
+    /// The pages that these roots reach. Their commit must be the newest one, or one that a
+    /// snapshot holds, so that its pages are not freed during the walk.
     pub(super) fn new(window: &'a Window, roots: Roots) -> Pages<'a> {
         Pages { window, roots }
     }

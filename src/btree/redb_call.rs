@@ -6,8 +6,8 @@ use crate::error::Error;
 use crate::observe;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Calls into redb. Damaged input may make it panic: that is reported as damage and does not end the
-/// caller.
+/// Calls into redb. Damaged input may make it panic: that is reported as damage and does not end
+/// the caller.
 pub(super) fn guarded<T>(
     window: &Window,
     call: impl FnOnce() -> std::result::Result<T, redb::Error>,

@@ -207,8 +207,8 @@ impl BtreeView {
     }
 
     /// The first rows of the range, in key order, up to `max_rows` or until they have `max_bytes`,
-    /// and whether these are the last ones. Reads no row after them, so the flag may be `false` when no
-    /// row follows.
+    /// and whether these are the last ones. Reads no row after them, so the flag may be `false`
+    /// when no row follows.
     pub(crate) fn page(
         &self,
         table: Table,

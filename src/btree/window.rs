@@ -55,8 +55,8 @@ pub(super) enum Mode {
     /// Everything.
     Writable,
     /// Everything, and redb's storage gets regions of this many blocks. redb writes the size of a
-    /// region into its header when it creates a database, and reads it from there afterwards. It has
-    /// no option for it, so the window sets the field.
+    /// region into its header when it creates a database, and reads it from there afterwards. It
+    /// has no option for it, so the window sets the field.
     Creating { region_blocks: u32 },
     /// Everything, and a header is written only when everything that it may refer to is durable:
     /// redb's own compaction commits in one phase.
@@ -111,7 +111,8 @@ struct WindowState {
 pub(super) struct WindowGauges {
     /// Bytes written to the storage.
     pub(super) written: AtomicU64,
-    /// Whether a flush of the storage failed. Then nothing is known about the writes that it covered.
+    /// Whether a flush of the storage failed. Then nothing is known about the writes that it
+    /// covered.
     pub(super) flush_failed: AtomicBool,
     /// The header that the latest window made durable.
     durable: Mutex<Option<DurableHeader>>,
@@ -150,8 +151,8 @@ enum DamagePolicy {
     /// All reads fail: redb is being opened.
     AllFail,
     /// The first view is being made, which reads the roots of the tables. That does not taint the
-    /// window: the page for a damaged block is dangerous only because the writer could merge it with
-    /// a sibling, and a root has none. Reading below it fails for the writer as for readers.
+    /// window: the page for a damaged block is dangerous only because the writer could merge it
+    /// with a sibling, and a root has none. Reading below it fails for the writer as for readers.
     Roots,
     /// Reads of this thread fail: it has the writer's turn.
     ThreadFails(ThreadId),
@@ -339,8 +340,8 @@ impl Window {
         self.inner.header.lock().pending
     }
 
-    /// Reads whole blocks from logical block 1 on, without redb and its cache. A damaged block fails
-    /// only this read.
+    /// Reads whole blocks from logical block 1 on, without redb and its cache. A damaged block
+    /// fails only this read.
     pub(super) fn read_blocks(&self, first: u64, out: &mut [u8]) -> Result<()> {
         let inner = &self.inner;
         inner

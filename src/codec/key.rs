@@ -1,7 +1,7 @@
 //! Order-preserving keys.
 //!
-//! A key is a tuple of parts. The bytes of keys compare as the tuples do, and no string can imitate a
-//! separator:
+//! A key is a tuple of parts. The bytes of keys compare as the tuples do, and no string can imitate
+//! a separator:
 //!
 //! - a string or byte part writes each `00` as `00 FF` and ends with `00 00`, unless it is the last
 //!   part, which is written as it is;

@@ -33,9 +33,9 @@
 //! - A record id, like a lookup key, is unique among the codes and among the sessions; a second
 //!   insert is refused.
 //! - Failures are counted in an exact sliding window by the room's clock.
-//! - `FormTokenManager::consume` answers `Ok(None)` to the caller that consumes a token first, and to
-//!   a replay that comes before `set_result`. Where that makes a difference, consume and store the
-//!   result in one [transaction](CodletTx), whose answers tell the two apart.
+//! - `FormTokenManager::consume` answers `Ok(None)` to the caller that consumes a token first, and
+//!   to a replay that comes before `set_result`. Where that makes a difference, consume and store
+//!   the result in one [transaction](CodletTx), whose answers tell the two apart.
 //! - An error names what failed and never what was stored: no key, id, subject or grant.
 
 mod code;

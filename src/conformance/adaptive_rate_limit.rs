@@ -48,7 +48,7 @@ const RULES: &[Rule<AdaptiveDriver>] = &[
     ("a paused background waits until the shares are computed again", paused),
     ("remaining is what is left of both shares, never below 0", remaining),
     ("wait_time is 0 or until the oldest request of that priority leaves", wait_time),
-    ("a limit of 0 admits nobody, and its wait is the window", limit_zero),
+    ("a limit of 0 admits no one, and its wait is the window", limit_zero),
     (
         "both priorities together are never admitted over the limit, when shares move too",
         never_over,

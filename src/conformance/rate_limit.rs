@@ -36,7 +36,7 @@ const RULES: &[Rule<RateLimitDriver>] = &[
     ("record counts whether or not there is room", record_counts),
     ("can_proceed says what acquire would, and records nothing", can_proceed_asks),
     ("status tells what remains, never below 0, and when a request of now leaves", status),
-    ("a limit of 0 admits nobody, and its wait is the window", limit_zero),
+    ("a limit of 0 admits no one, and its wait is the window", limit_zero),
     ("wait_time is 0 while there is room, else until the oldest counted request leaves", wait_time),
     ("reset forgets one resource, and only that", reset),
     ("a resource has the store's configuration until it has one of its own", own_config),

@@ -14,8 +14,8 @@ const NOW_MS: u64 = 1_000_000_000_000;
 /// The rows of the small file.
 const ROWS: u64 = 24;
 
-/// The offset of the checksum in a superblock, a segment header or a header copy. It covers everything
-/// before it.
+/// The offset of the checksum in a superblock, a segment header or a header copy. It covers
+/// everything before it.
 const SUPERBLOCK_CRC: usize = 4092;
 
 /// A file and its content.
@@ -218,7 +218,8 @@ fn state(number: u64) -> JsonObject {
     state
 }
 
-/// A file that was closed (even kinds), or one of a killed process, with everything still in the log.
+/// A file that was closed (even kinds), or one of a killed process, with everything still in the
+/// log.
 fn image(kind: usize) -> &'static Image {
     static IMAGES: [OnceLock<Image>; 2] = [OnceLock::new(), OnceLock::new()];
     let killed = !kind.is_multiple_of(2);
@@ -262,8 +263,8 @@ fn make(killed: bool) -> Image {
         }
     }
     contents.push(read(&room).unwrap());
-    // The last operation has its own frame, which no later durable LSN covers in the file of a killed
-    // process.
+    // The last operation has its own frame, which no later durable LSN covers in the file of a
+    // killed process.
     done(room.handoff().delete("state-3"));
     contents.push(read(&room).unwrap());
     let bytes = if killed {

@@ -1,4 +1,5 @@
-//! An input, consumed from the front. When it is used up it reads as zeros, so every input is valid.
+//! An input, consumed from the front. When it is used up it reads as zeros, so every input is
+//! valid.
 
 /// The rest of an input.
 #[derive(Debug, Clone)]

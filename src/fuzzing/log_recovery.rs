@@ -1,5 +1,5 @@
-//! The log against a disk that loses, tears and damages writes: what was acknowledged is recovered in
-//! order, or the damage is reported.
+//! The log against a disk that loses, tears and damages writes: what was acknowledged is recovered
+//! in order, or the damage is reported.
 
 use super::input::FuzzInput;
 use crate::durability::Durability;
@@ -23,9 +23,9 @@ const STEPS_MAX: usize = 200;
 /// The bytes of an input that choose the crash and the damage at its end.
 const DECAY_LEN: usize = 5;
 
-/// `data` is a tape of operations: frames are appended, flushed and covered by a B-tree, which is only
-/// an LSN here; the power fails, sometimes during a recovery; and at the end a byte of the log is
-/// damaged.
+/// `data` is a tape of operations: frames are appended, flushed and covered by a B-tree, which is
+/// only an LSN here; the power fails, sometimes during a recovery; and at the end a byte of the log
+/// is damaged.
 pub fn log_recovery(data: &[u8]) {
     // The damage comes first, so that a tape of any length has it.
     let (decay, steps) = data.split_at(data.len().min(DECAY_LEN));
@@ -163,8 +163,8 @@ impl Tape {
         self.frozen_lsn = in_other.map(|(_, frame)| frame.lsn).max().unwrap_or(self.btree_lsn);
     }
 
-    /// Checks that the replayed frames are the appended ones, from the B-tree's LSN on, and returns the
-    /// last LSN.
+    /// Checks that the replayed frames are the appended ones, from the B-tree's LSN on, and returns
+    /// the last LSN.
     fn check(&self, plan: &RecoveryPlan, storage: &SimStorage) -> u64 {
         let mut lsn = self.btree_lsn;
         for (segment, frame) in &plan.replay {
@@ -178,8 +178,8 @@ impl Tape {
         lsn
     }
 
-    /// Damages one byte of the log. Everything up to the durable LSNs of other frames is recovered, or
-    /// the damage is reported.
+    /// Damages one byte of the log. Everything up to the durable LSNs of other frames is recovered,
+    /// or the damage is reported.
     fn decay(self, input: &mut FuzzInput<'_>) {
         self.storage.power_off();
         let image = self.storage.crash_image(input.byte().into());

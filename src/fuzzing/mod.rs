@@ -1,8 +1,8 @@
-//! The functions of the fuzz targets: they take arbitrary bytes and assert what must hold for all of
-//! them.
+//! The functions of the fuzz targets: they take arbitrary bytes and assert what must hold for all
+//! of them.
 //!
-//! They are ordinary functions, so that `cargo test` runs them over a small corpus of seeded inputs,
-//! with the same assertions, without a fuzzer. Not part of the stable interface.
+//! They are ordinary functions, so that `cargo test` runs them over a small corpus of seeded
+//! inputs, with the same assertions, without a fuzzer. Not part of the stable interface.
 
 #![expect(
     clippy::unwrap_used,

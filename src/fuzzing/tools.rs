@@ -7,9 +7,9 @@ use crate::tools;
 use std::path::Path;
 use std::sync::Arc;
 
-/// `data` is a file, or damage to an intact one. Verification and salvage never panic and return only
-/// errors that damage may cause. A salvage of a verified file loses nothing, and the file that a
-/// salvage writes verifies.
+/// `data` is a file, or damage to an intact one. Verification and salvage never panic and return
+/// only errors that damage may cause. A salvage of a verified file loses nothing, and the file that
+/// a salvage writes verifies.
 pub fn tools(data: &[u8]) {
     let bytes = images::damaged(data);
     let path = Path::new("(image)");

@@ -1,5 +1,5 @@
-//! The buffer of the log: frames that were appended and are not in the file yet, and the position of
-//! the next one.
+//! The buffer of the log: frames that were appended and are not in the file yet, and the position
+//! of the next one.
 
 use super::plan::{RecoveryPlan, Spare};
 use super::{DATA_START, SEGMENTS, frame};

@@ -6,25 +6,25 @@
 //! during a commit form the next group.
 //!
 //! # Two wait slots
-//! Waking a thread costs more than everything else here, so one system call wakes a whole group. Its
-//! members sleep in a [wait slot](super::wait_slot). There are two slots: one for the epoch whose
-//! commit is running, one for the next epoch, which is gathering. When a commit has fixed what it
-//! covers, the gathering epoch becomes the running one, and the slots swap roles. A caller that
-//! arrives later gets the slot of the epoch that covers its position. The first thread in a slot
-//! parks on its own, because it is the one to be woken alone to lead its epoch.
+//! Waking a thread costs more than everything else here, so one system call wakes a whole group.
+//! Its members sleep in a [wait slot](super::wait_slot). There are two slots: one for the epoch
+//! whose commit is running, one for the next epoch, which is gathering. When a commit has fixed
+//! what it covers, the gathering epoch becomes the running one, and the slots swap roles. A caller
+//! that arrives later gets the slot of the epoch that covers its position. The first thread in a
+//! slot parks on its own, because it is the one to be woken alone to lead its epoch.
 //!
 //! A caller that waits alone is its own leader: it does not pay for waking another thread. When a
 //! leader is done and others wait for a later position, it hands the lead to the first of them
-//! before it wakes the rest. When only tasks wait for a later position, which cannot block, it calls
-//! the background thread to lead.
+//! before it wakes the rest. When only tasks wait for a later position, which cannot block, it
+//! calls the background thread to lead.
 //!
 //! # Invariants
-//! 1. There is at most one leader. There is none only while no caller waits, or until the background
-//!    thread that was called takes the lead.
+//! 1. There is at most one leader. There is none only while no caller waits, or until the
+//!    background thread that was called takes the lead.
 //! 2. `durable` never decreases, and is published before any caller is woken for it.
 //! 3. Every thread in the slot of the running epoch waits for a position that its commit covers.
-//! 4. If threads sleep in the slot of the gathering epoch while there is no leader, the first thread
-//!    of that slot has been woken to lead.
+//! 4. If threads sleep in the slot of the gathering epoch while there is no leader, the first
+//!    thread of that slot has been woken to lead.
 //! 5. After a failure there is no leader again: every present and future caller gets the failure.
 
 use super::commit_delay::CommitDelay;

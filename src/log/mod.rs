@@ -1,11 +1,11 @@
-//! The append-only log: two preallocated segments used alternately, frames appended to a buffer, and
-//! one write and one flush for all waiting callers.
+//! The append-only log: two preallocated segments used alternately, frames appended to a buffer,
+//! and one write and one flush for all waiting callers.
 //!
 //! # Guarantees
-//! 1. A frame is in the file before any later frame is, and a segment gets its first frame only when
-//!    every frame of the other segment is durable. So a crash leaves a prefix.
-//! 2. [`Log::wait`] returns `Ok` only when the frame is durable (or written, if the caller asked for
-//!    no more).
+//! 1. A frame is in the file before any later frame is, and a segment gets its first frame only
+//!    when every frame of the other segment is durable. So a crash leaves a prefix.
+//! 2. [`Log::wait`] returns `Ok` only when the frame is durable (or written, if the caller asked
+//!    for no more).
 //! 3. After a failed write or flush nothing is written or flushed any more: the log is poisoned.
 //! 4. A segment is reused only after its header, with a new generation, is durable. From then on
 //!    the frames of its earlier use are invalid.
@@ -194,8 +194,8 @@ impl Log {
         self.counters.snapshot()
     }
 
-    /// Appends a frame to the buffer and returns its LSN. The caller holds the engine's serial lock,
-    /// so that the order of frames is the order of decisions.
+    /// Appends a frame to the buffer and returns its LSN. The caller holds the engine's serial
+    /// lock, so that the order of frames is the order of decisions.
     pub(crate) fn append(
         &self,
         payload: &[u8],
@@ -234,8 +234,9 @@ impl Log {
         self.appender.lock().flush_by()
     }
 
-    /// Gives the segment that is not active a new generation. The caller has made the B-tree durable
-    /// up to `btree_lsn`, which covers every frame in that segment. A failure poisons the log.
+    /// Gives the segment that is not active a new generation. The caller has made the B-tree
+    /// durable up to `btree_lsn`, which covers every frame in that segment. A failure poisons the
+    /// log.
     pub(crate) fn recycle_spare(&self, btree_lsn: u64) -> Result<()> {
         let (index, generation) = self.appender.lock().next_use();
         let header = SegmentHeader { generation, index: index as u64, btree_lsn };
@@ -266,8 +267,8 @@ impl Log {
             .map_err(|source| Error::OutcomeUnknown { source })
     }
 
-    /// Returns the result when the frame at `lsn` is as durable as asked. Otherwise registers `waker`
-    /// to be called when it may be. `ticket` is the registration of the same wait.
+    /// Returns the result when the frame at `lsn` is as durable as asked. Otherwise registers
+    /// `waker` to be called when it may be. `ticket` is the registration of the same wait.
     pub(crate) fn poll(
         &self,
         lsn: u64,
@@ -377,7 +378,8 @@ impl Log {
             }
             reached
         } else {
-            // Nothing else is unflushed, so a write that makes only its own bytes durable is enough.
+            // Nothing else is unflushed, so a write that makes only its own bytes durable is
+            // enough.
             self.write_chunks(covers, |bytes, offset, last_lsn| {
                 self.storage.write_at_durable(offset, bytes)?;
                 self.group.publish(last_lsn);
@@ -399,8 +401,8 @@ impl Log {
         self.check_failure()?;
         let chunks = {
             let mut appender = self.appender.lock();
-            // Called under the appender's lock: no caller can append a later frame, and wait for it,
-            // before the group has its end.
+            // Called under the appender's lock: no caller can append a later frame, and wait for
+            // it, before the group has its end.
             covers(self.appended());
             appender.take_unwritten()
         };
@@ -432,8 +434,8 @@ impl Log {
         Ok(())
     }
 
-    /// Flushes everything that was written, unless a flush failed before: after a failed flush it is
-    /// unknown what another one covers.
+    /// Flushes everything that was written, unless a flush failed before: after a failed flush it
+    /// is unknown what another one covers.
     fn flush(&self) -> io::Result<()> {
         let _flusher = self.flusher.lock();
         self.check_failure()?;
@@ -455,8 +457,9 @@ impl Log {
     }
 
     /// If the log is idle, writes a mark after the last frame, without a flush. A mark is a frame
-    /// without operations that carries the durable LSN, so that recovery can tell damage to the last
-    /// acknowledged group from a torn tail. The next group overwrites the mark and uses its LSN.
+    /// without operations that carries the durable LSN, so that recovery can tell damage to the
+    /// last acknowledged group from a torn tail. The next group overwrites the mark and uses its
+    /// LSN.
     pub(crate) fn mark_idle(&self) -> Result<()> {
         // A frame that is appended from now on is written after the mark, over it.
         let _writer = self.writer.lock();

@@ -5,8 +5,8 @@
 //! 1. The header of a segment is durable before any frame of its generation is written.
 //! 2. The first frame of a segment is written only when every frame of the other one is durable.
 //! 3. A segment is recycled (gets a header with the greatest generation plus one, and the B-tree
-//!    LSN) only after the B-tree durably covers all its frames. The next checkpoint starts only when
-//!    that header is durable.
+//!    LSN) only after the B-tree durably covers all its frames. The next checkpoint starts only
+//!    when that header is durable.
 //! 4. A frame's durable LSN is the LSN that was durable when its group was written, so it is below
 //!    the frame's own LSN.
 //! 5. After a recovery, stale frames beyond a torn tail are durably erased before anything is
@@ -36,7 +36,8 @@ use crate::error::{Error, Result};
 /// 1. Replay.
 /// 2. [`erase`](Self::erase) with zeros.
 /// 3. Flush, also when nothing is erased: after a crash of the process alone, recovered frames may
-///    not be on the disk yet. From here on everything below [`next_lsn`](Self::next_lsn) is durable.
+///    not be on the disk yet. From here on everything below [`next_lsn`](Self::next_lsn) is
+///    durable.
 /// 4. [`recycle`](Self::recycle): write each header durably, with the B-tree's LSN.
 ///
 /// A crash at any point leads to the same recovered frames.

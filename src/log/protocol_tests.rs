@@ -1,5 +1,6 @@
-//! The protocol against a disk that loses, tears and damages writes: a small model of the write path
-//! writes to two segments, the disk crashes, and the plan must recover exactly what was written.
+//! The protocol against a disk that loses, tears and damages writes: a small model of the write
+//! path writes to two segments, the disk crashes, and the plan must recover exactly what was
+//! written.
 
 use super::frame::{begin_frame, frame_len, stamp};
 use super::plan::{RecoveryPlan, Spare, plan};
@@ -289,8 +290,8 @@ fn after_any_crash_everything_acknowledged_is_recovered_and_the_next_operation_w
     assert!(torn > 100, "too few crashes tear a tail: {torn}");
 }
 
-/// Checks that a damaged image gives an error, or everything up to the greatest durable LSN that any
-/// frame carries. Returns whether it was an error.
+/// Checks that a damaged image gives an error, or everything up to the greatest durable LSN that
+/// any frame carries. Returns whether it was an error.
 fn check_damage(log: &ModelLog, image: &[u8], context: &str) -> bool {
     match plan_of(image, log.btree_lsn) {
         Ok(plan) => {

@@ -82,7 +82,8 @@ pub(crate) struct NewerFrame {
 pub(crate) struct SegmentScan {
     /// The header that the scan used.
     pub header: SegmentHeader,
-    /// The valid frames from the beginning on, in the order of LSNs without a gap, without the mark.
+    /// The valid frames from the beginning on, in the order of LSNs without a gap, without the
+    /// mark.
     pub frames: Vec<FrameRef>,
     /// The mark after the last of them, if there is one. The next frame overwrites it.
     pub mark: Option<FrameRef>,
@@ -122,8 +123,8 @@ impl SegmentScan {
 
 /// Scans a whole segment, whose newest valid header is `header`.
 ///
-/// The valid frames are those with a correct CRC, the header's generation, and the LSN after that of
-/// the frame before (the first may have any). Beyond them, every aligned position is checked for
+/// The valid frames are those with a correct CRC, the header's generation, and the LSN after that
+/// of the frame before (the first may have any). Beyond them, every aligned position is checked for
 /// frames of this generation with a later LSN, and for frames of the next use of the segment.
 pub(crate) fn scan_segment(segment: &[u8], header: SegmentHeader) -> SegmentScan {
     let mut scan = SegmentScan {
@@ -175,9 +176,9 @@ fn next_frame<'a>(segment: &'a [u8], scan: &SegmentScan) -> Result<Frame<'a>, Fr
 
 /// Searches for frames beyond the valid ones.
 ///
-/// The eight bytes where a generation would be rule out most positions. A CRC is computed only where
-/// the generation matches and the LSN is in the range that two segments can hold, and over a bounded
-/// number of bytes in total, so that no content of the segment makes this slow.
+/// The eight bytes where a generation would be rule out most positions. A CRC is computed only
+/// where the generation matches and the LSN is in the range that two segments can hold, and over a
+/// bounded number of bytes in total, so that no content of the segment makes this slow.
 fn resync(segment: &[u8], scan: &mut SegmentScan) {
     let header = scan.header;
     let frames_max = (segment.len() / FRAME_HEADER_LEN) as u64;

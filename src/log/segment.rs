@@ -13,9 +13,9 @@
 //! segments, the uses of one segment have generations `g, g + 2, ...`, and `generation / 2 % 2`
 //! alternates between its slots.
 //!
-//! A new file starts at a random generation. Otherwise a caller could store a value whose bytes look
-//! like a frame of the segment, because small generations are easy to guess, and a torn write could
-//! expose those bytes.
+//! A new file starts at a random generation. Otherwise a caller could store a value whose bytes
+//! look like a frame of the segment, because small generations are easy to guess, and a torn write
+//! could expose those bytes.
 
 use super::frame::{le_u32, le_u64};
 use crate::error::{Error, Result};

@@ -1,9 +1,9 @@
 //! Wait slots: where the callers of a group commit sleep, so that one system call wakes a whole
 //! group.
 //!
-//! A slot has a word. Threads sleep on it and return when it has changed. The first thread of a slot
-//! does not sleep on the word but parks on its own, because it is woken alone when it is to lead the
-//! next commit. Tasks cannot sleep: a slot keeps their wakers.
+//! A slot has a word. Threads sleep on it and return when it has changed. The first thread of a
+//! slot does not sleep on the word but parks on its own, because it is woken alone when it is to
+//! lead the next commit. Tasks cannot sleep: a slot keeps their wakers.
 
 use std::cell::OnceCell;
 use std::sync::Arc;

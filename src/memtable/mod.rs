@@ -24,8 +24,8 @@ trait Versioned {
 }
 
 /// A table's number and the first seven bytes of a key. They decide most comparisons without
-/// reading the key, which is elsewhere in memory. Shorter keys are padded with zeros, so equal heads
-/// decide nothing.
+/// reading the key, which is elsewhere in memory. Shorter keys are padded with zeros, so equal
+/// heads decide nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Head(u64);
 
@@ -147,8 +147,8 @@ impl Memtable {
         }
     }
 
-    /// Adds the version of `key` that the frame at `lsn` wrote. Readers at an earlier LSN do not see
-    /// it.
+    /// Adds the version of `key` that the frame at `lsn` wrote. Readers at an earlier LSN do not
+    /// see it.
     pub(crate) fn insert(&self, table: Table, key: Box<[u8]>, lsn: u64, value: Option<Value>) {
         self.filter.insert(table, &key);
         let head = Head::new(table, &key);

@@ -1,4 +1,4 @@
-//! Something that will happen once, and whoever waits for it.
+//! Something that will happen once, and its waiter.
 //!
 //! An event becomes over in two steps, because the first is taken under the engine's lock and the
 //! second runs code of others: [`Event::settle`] decides what happened, for ever;
@@ -14,7 +14,7 @@ use std::task::Waker;
 pub(crate) struct EventOutcome {
     /// The row that ended it, if it left one.
     pub(crate) row: Option<Value>,
-    /// The position that this rests on.
+    /// The position that this depends on.
     pub(crate) lsn: u64,
 }
 
@@ -32,7 +32,7 @@ struct EventState {
 }
 
 impl Event {
-    /// Makes `outcome` what happened, unless something has happened before. Wakes nobody yet.
+    /// Makes `outcome` what happened, unless something has happened before. Wakes no one yet.
     pub(crate) fn settle(&self, outcome: EventOutcome) {
         self.state.lock().outcome.get_or_insert(outcome);
     }

@@ -92,7 +92,7 @@ impl Builder {
     /// with the answers that a writing opener would give, and the file stays as it is. No threads
     /// are started.
     ///
-    /// Any number of read-only openers may have a file open; as long as one has, nobody can open it
+    /// Any number of read-only openers may have a file open; as long as one has, no one can open it
     /// for writing. A call that would change something (a write of any store, `atomically`,
     /// `checkpoint`, `sweep`, `compact`) answers [`Error::ReadOnly`]. `log_capacity` and
     /// `durability` have no effect.

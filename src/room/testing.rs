@@ -1,4 +1,4 @@
-//! What tests do with a room that nobody else may: rows as they are, deliberate faults, other
+//! What tests do with a room that no one else may: rows as they are, deliberate faults, other
 //! storages.
 
 use super::{Builder, Cloakroom};

@@ -7,8 +7,8 @@
 //!    no other process can open it in between.
 //! 4. The directory is flushed, so that the name is durable too.
 //!
-//! A crash before step 3 leaves an unlocked temporary, which the next creator removes. A crash after
-//! step 3 leaves the complete file or, before step 4, perhaps the temporary.
+//! A crash before step 3 leaves an unlocked temporary, which the next creator removes. A crash
+//! after step 3 leaves the complete file or, before step 4, perhaps the temporary.
 
 use super::file::{Access, FileStorage, context, is_named, lock, open_regular};
 use crate::error::{Error, Result};
@@ -28,8 +28,8 @@ const RANDOM_LEN: usize = 10;
 const MAX_STEM_LEN: usize = 200;
 
 /// How often a creator retries because another creator removed its temporary as an orphan between
-/// creating and locking it, or because the target appeared and disappeared. Each retry needs another
-/// process in exactly that moment.
+/// creating and locking it, or because the target appeared and disappeared. Each retry needs
+/// another process in exactly that moment.
 const MAX_ATTEMPTS: usize = 16;
 
 impl FileStorage {
@@ -63,8 +63,8 @@ impl FileStorage {
     /// its path complete and durable.
     ///
     /// # Errors
-    /// After any error there is no file. If the path already exists it is unchanged, and the error is
-    /// an [`Error::Io`] whose source is `AlreadyExists`: open that file instead.
+    /// After any error there is no file. If the path already exists it is unchanged, and the error
+    /// is an [`Error::Io`] whose source is `AlreadyExists`: open that file instead.
     pub(crate) fn create(
         path: &Path,
         init: impl FnOnce(&FileStorage) -> Result<()>,
@@ -100,8 +100,8 @@ pub(crate) struct Creation {
 }
 
 impl Creation {
-    /// An empty, locked temporary in the directory of `path`, or of the target if `path` is a symbolic
-    /// link. Removes temporaries of the same target whose creators no longer exist.
+    /// An empty, locked temporary in the directory of `path`, or of the target if `path` is a
+    /// symbolic link. Removes temporaries of the same target whose creators no longer exist.
     pub(crate) fn begin(path: &Path) -> Result<Self> {
         let failed = |error| Error::io(context("creating", path), error);
         let is_link = fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink());
@@ -127,10 +127,10 @@ impl Creation {
     /// Flushes the content, and gives the file its name. It stays locked.
     ///
     /// # Errors
-    /// After any error there is no temporary. A file with that name is unchanged, with one exception:
-    /// when the directory cannot be flushed after a replacement, the new file has the name, and a
-    /// crash may bring back the complete old file. If the path exists and must not be replaced, the
-    /// error is an [`Error::Io`] whose source is `AlreadyExists`.
+    /// After any error there is no temporary. A file with that name is unchanged, with one
+    /// exception: when the directory cannot be flushed after a replacement, the new file has the
+    /// name, and a crash may bring back the complete old file. If the path exists and must not be
+    /// replaced, the error is an [`Error::Io`] whose source is `AlreadyExists`.
     pub(crate) fn publish(self, replace: Replace) -> Result<FileStorage> {
         let Self { storage, temporary, path, resolved } = self;
         let failed = |error| Error::io(context("creating", &path), error);
@@ -182,8 +182,8 @@ pub(crate) fn check_vacant(path: &Path) -> Result<()> {
     }
 }
 
-/// Gives the new file the owner and the permissions of the old one. If the owner cannot be set, only
-/// the new owner gets access.
+/// Gives the new file the owner and the permissions of the old one. If the owner cannot be set,
+/// only the new owner gets access.
 #[cfg(unix)]
 fn keep_access(old: &File, new: &File) -> io::Result<()> {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
@@ -271,8 +271,8 @@ fn locked_temporary(dir: &Path, name: &OsStr, path: &Path) -> Result<(File, temp
     Err(Error::Locked { path: path.to_path_buf() })
 }
 
-/// Removes the temporaries of creators that were killed: unlocked files with the name of a temporary
-/// of this target. One that cannot be removed stays, and does no harm.
+/// Removes the temporaries of creators that were killed: unlocked files with the name of a
+/// temporary of this target. One that cannot be removed stays, and does no harm.
 fn remove_orphans(dir: &Path, name: &OsStr) {
     let prefix = prefix(name);
     let Ok(entries) = fs::read_dir(dir) else { return };

@@ -16,8 +16,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// How often [`FileStorage::open`] retries because the file was replaced between opening and locking
-/// it. Each retry needs another process that replaces the file in that moment, so a few suffice.
+/// How often [`FileStorage::open`] retries because the file was replaced between opening and
+/// locking it. Each retry needs another process that replaces the file in that moment, so a few
+/// suffice.
 const MAX_OPEN_ATTEMPTS: usize = 16;
 
 /// What a file is opened for.
@@ -59,8 +60,9 @@ impl FileStorage {
     /// Opens the file at `path`, which must exist, and locks it. Nothing is written to it.
     ///
     /// # Errors
-    /// [`Error::Locked`] when it is open elsewhere, [`Error::NotCloakroom`] when it is not a regular
-    /// file, and [`Error::Io`] otherwise; its source is `NotFound` when there is no such file.
+    /// [`Error::Locked`] when it is open elsewhere, [`Error::NotCloakroom`] when it is not a
+    /// regular file, and [`Error::Io`] otherwise; its source is `NotFound` when there is no such
+    /// file.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         Self::open_for(path, Access::Write)
     }

@@ -38,8 +38,8 @@ use std::sync::Arc;
 ///    [`write_at_durable`](Storage::write_at_durable) that returned `Ok`.
 /// 3. A crash keeps, of each write that was not flushed, any subset of its 512-byte sectors, each
 ///    either old or new.
-/// 4. After a failed flush nothing is known about the writes that it covered. It is never retried on
-///    the same handle.
+/// 4. After a failed flush nothing is known about the writes that it covered. It is never retried
+///    on the same handle.
 #[cfg_attr(
     any(test, feature = "testing"),
     expect(clippy::len_without_is_empty, reason = "an empty storage has no meaning")
@@ -65,12 +65,13 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// them does not find the disk full.
     fn set_len(&self, len: u64) -> io::Result<()>;
 
-    /// A read-only view of `len` bytes from `offset` on. The caller makes sure that nothing writes to
-    /// that range while the view lives.
+    /// A read-only view of `len` bytes from `offset` on. The caller makes sure that nothing writes
+    /// to that range while the view lives.
     fn view(&self, offset: u64, len: usize) -> io::Result<StorageView>;
 
-    /// Another handle of the same bytes, if the storage has handles: an operating system that reports
-    /// a failed flush once per handle then reports it to both. Closing is left to the first.
+    /// Another handle of the same bytes, if the storage has handles: an operating system that
+    /// reports a failed flush once per handle then reports it to both. Closing is left to the
+    /// first.
     fn separate(&self) -> io::Result<Option<Arc<dyn Storage>>> {
         Ok(None)
     }

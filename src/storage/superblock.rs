@@ -9,8 +9,8 @@
 //!
 #![doc = include_str!("../../docs/tables/superblock.md")]
 //!
-//! Integers are little-endian. The offsets of the magic, the version and the CRC never change between
-//! versions, so that every version can tell a newer file from a damaged one.
+//! Integers are little-endian. The offsets of the magic, the version and the CRC never change
+//! between versions, so that every version can tell a newer file from a damaged one.
 
 use super::Storage;
 use crate::error::{Error, Result};
@@ -145,8 +145,8 @@ impl Superblock {
         Ok(found.chunks(BLOCK_SIZE).all(|copy| copy == block))
     }
 
-    /// Rewrites each copy that is not this superblock, and returns whether there was one. Call it when
-    /// the file may be written to: a damaged copy protects no longer.
+    /// Rewrites each copy that is not this superblock, and returns whether there was one. Call it
+    /// when the file may be written to: a damaged copy protects no longer.
     pub(crate) fn repair(&self, storage: &dyn Storage) -> Result<bool> {
         let block = self.encode();
         let mut repaired = false;

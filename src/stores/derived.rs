@@ -1,5 +1,5 @@
-//! Which rows of derived tables belong to a row: what a file must hold beside it, and what is written
-//! beside it when rows are copied into another file.
+//! Which rows of derived tables belong to a row: what a file must hold beside it, and what is
+//! written beside it when rows are copied into another file.
 //!
 //! A row of a derived table says nothing that its primary row does not say. Where the expiry index
 //! may have a row at more than one time, there is one canonical time, which [`rows`] answers, and

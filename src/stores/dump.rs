@@ -38,8 +38,8 @@ pub(crate) fn no_value(table: Table, value: &[u8]) -> Result<Value> {
     Err(Error::corrupted(location, "a value where there is none"))
 }
 
-/// What is shown of a row: the parts of its key, the fields of its value, and what is wrong when one
-/// of them does not decode. What does not is an object with one field, `hex`.
+/// What is shown of a row: the parts of its key, the fields of its value, and what is wrong when
+/// one of them does not decode. What does not is an object with one field, `hex`.
 pub(crate) fn row(table: Table, key: &[u8], value: &[u8]) -> (Value, Value, Option<String>) {
     let mut note = None;
     let mut or_hex = |decoded: Result<Value>, bytes: &[u8]| {

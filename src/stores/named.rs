@@ -109,7 +109,7 @@ mod tests {
         }
         assert!(len(&named) <= FIRST_PURGE, "{} entries are left", len(&named));
         assert!(named.names.lock().by_name.capacity() < 4 * FIRST_PURGE);
-        assert!(last.upgrade().is_none(), "a state that nobody uses is still there");
+        assert!(last.upgrade().is_none(), "a state that no one uses is still there");
         assert!(named.peek("last").is_none() && named.peek("never").is_none());
         assert!(Arc::ptr_eq(&held, &named.get("held")));
         assert_eq!(named.peek("held").unwrap().0.load(Ordering::Relaxed), 7);

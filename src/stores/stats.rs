@@ -21,8 +21,8 @@ use std::collections::{BTreeMap, HashMap};
 pub struct RoomStats {
     /// What the engine counted.
     pub engine: EngineStats,
-    /// Rows of the expiry index whose time has come: what the sweeper has still to look at. EntryCounting
-    /// a moment later than the rest.
+    /// Rows of the expiry index whose time has come: what the sweeper has still to look at.
+    /// EntryCounting a moment later than the rest.
     pub sweep_backlog: u64,
     /// One entry for each store that has rows, by kind and then by name.
     pub stores: Vec<StoreStats>,

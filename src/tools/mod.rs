@@ -4,7 +4,7 @@
 //! What needs an open room is a method of [`Cloakroom`](crate::Cloakroom):
 //! [`verify`](crate::Cloakroom::verify), [`export`](crate::Cloakroom::export),
 //! [`import`](crate::Cloakroom::import), [`dump`](crate::Cloakroom::dump). What works on a file
-//! that nobody has open is a function of this module.
+//! that no one has open is a function of this module.
 //!
 //! ```
 //! # let dir = tempfile::tempdir().unwrap();

@@ -406,7 +406,7 @@ fn a_code_says_why_it_is_refused_until_it_is_forgotten() {
     assert_eq!(find(&expired), RedemptionFailReason::Expired);
     place.clock.advance(DAY);
     assert_eq!(find(&revoked), RedemptionFailReason::NotFound);
-    // What is left of a forgotten one is in nobody's way.
+    // What is left of a forgotten one is in no one's way.
     issue_code(&codes, "revoked");
 }
 

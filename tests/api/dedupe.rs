@@ -212,7 +212,7 @@ fn the_system_clock_ends_a_job_in_time() {
     assert!(!jobs.is_in_progress("h").wait().unwrap());
 }
 
-/// A clock that tells nobody when it moves.
+/// A clock that tells no one when it moves.
 #[derive(Debug, Default)]
 struct Silent {
     now_ms: AtomicU64,

@@ -358,7 +358,7 @@ fn tokens_live_to_the_end_of_time() {
     assert_eq!(tokens.list(None, 1).wait().unwrap().items[0].record, record);
     assert_eq!(consume_at(u64::MAX - 1), Proceed);
     assert_eq!(consume_at(u64::MAX), Replay);
-    // One that ended before it was issued is no token, and in nobody's way.
+    // One that ended before it was issued is no token, and in no one's way.
     tokens.insert_form_token(FormTokenRecord { expires_at: 0, ..token("0") }).wait().unwrap();
     assert_eq!(consume(&tokens, "0").wait().unwrap().0, Invalid);
     tokens.insert_form_token(token("0")).wait().unwrap();

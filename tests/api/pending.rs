@@ -98,7 +98,7 @@ fn an_answer_can_be_polled_often_and_by_changing_tasks() {
     }
     until("the answer", || {
         if answer.is_pending() && second.count() > 0 {
-            // Whoever was woken gets the answer at its next poll.
+            // The woken task gets the answer at its next poll.
             answer = poll(&mut pending, &wakers[1]);
             assert!(answer.is_ready());
         }

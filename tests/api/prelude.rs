@@ -73,7 +73,7 @@ fn every_type_of_the_interfaces_is_in_the_prelude() {
 fn types_with_a_fixed_shape_are_built_by_literal_and_matched_whole() {
     let subject = TokenSubject::Flow("signup".into());
     let owner = match &subject {
-        TokenSubject::Anonymous => "nobody",
+        TokenSubject::Anonymous => "no one",
         TokenSubject::Authenticated(id) | TokenSubject::Flow(id) => id,
     };
     assert_eq!(owner, "signup");

@@ -61,7 +61,7 @@ fn answers(room: &Cloakroom) -> Vec<String> {
         format!("{:?}", handoff.stats().wait().unwrap()),
         format!("{:?}", cache.get("page").wait().unwrap()),
         format!("{:?}", cache.list(None, 100).wait().unwrap().items),
-        // The process that had the job is gone, so it counts as failed for whoever waits.
+        // The process that had the job is gone, so it counts as failed for its waiters.
         format!("{:?}", room.dedupe::<String>("jobs").wait_for("job").wait().unwrap()),
         format!("{:?}", room.state().load(&whose(), "plan").wait().unwrap()),
         format!("{:?}", rates(room).status("search").wait().unwrap()),
@@ -256,7 +256,7 @@ fn a_copy_of_the_superblock_that_decayed_is_read_around_and_not_repaired() {
 }
 
 /// What a process that was killed leaves: frames in the log that no checkpoint has moved, some of
-/// them not vouched for. Then the last frames are torn as a power failure would.
+/// them not covered by a later durable LSN. Then the last frames are torn as a power failure would.
 #[test]
 fn what_a_crash_left_is_recovered_in_memory_alone() {
     let place = Place::new();

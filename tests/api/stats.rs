@@ -225,7 +225,7 @@ fn checkpoints_and_stalls_are_timed() {
     assert!(stats.checkpoint_ns.max() > 0 && stats.since_checkpoint.is_some());
     assert!(stats.btree_bytes > 0 && stats.file_bytes > stats.btree_bytes);
     assert_eq!(stats.stalls, 0);
-    // Nobody has looked; whoever asks for everything does.
+    // No one has looked; a caller that asks for everything does.
     assert_eq!((stats.btree_used_bytes, stats.btree_free_bytes), (None, None));
     let looked = room.stats().unwrap().engine;
     let (used, free) = (looked.btree_used_bytes.unwrap(), looked.btree_free_bytes.unwrap());

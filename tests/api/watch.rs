@@ -363,7 +363,7 @@ fn nothing_is_shown_before_it_is_durable() {
         insert(&tokens, &format!("t{number}")).wait().unwrap();
         assert!(watch.try_recv().unwrap().is_none(), "{number}: only the system has it");
     }
-    // Whoever waits has it flushed.
+    // The waiter has it flushed.
     let flushes = room.engine_stats().unwrap().flushes;
     let first = watch.recv().unwrap();
     assert_eq!((first.key.as_str(), room.engine_stats().unwrap().flushes), ("t0", flushes + 1));
@@ -521,7 +521,7 @@ fn closing_ends_it_behind_what_was_durable() {
         let mut watch = room.watch(Filter::all()).unwrap();
         let waiting = room.watch(Filter::form_tokens()).unwrap();
         let waiting = thread::spawn(move || waiting.count());
-        // Nobody waits for it; closing makes it durable.
+        // No one waits for it; closing makes it durable.
         drop(room.handoff().set("a", &state(1), 600));
         drop(room.cache::<u64>("c").set("b", &1, 60));
         room.close().unwrap();
@@ -573,7 +573,7 @@ fn a_task_is_woken_for_a_change_and_for_nothing_else() {
     }
     set(&room, "b");
     assert_eq!(block_on(watch.recv_async()).unwrap().key, "b");
-    // A change that nobody has flushed is flushed for the task.
+    // A change that no one has flushed is flushed for the task.
     drop(room.handoff().set("c", &state(1), 600));
     assert_eq!(block_on(watch.recv_async()).unwrap().key, "c");
 }

@@ -161,7 +161,7 @@ fn an_idle_room_gives_back_what_is_free_by_itself() {
     pending.into_iter().for_each(|pending| pending.wait().unwrap());
     let full = len(&path);
     clock.advance(std::time::Duration::from_secs(60));
-    // Nobody sweeps, checkpoints or compacts but the room.
+    // No one sweeps, checkpoints or compacts but the room.
     let mut looks = 0;
     while len(&path) > full / 4 {
         std::thread::sleep(std::time::Duration::from_millis(5));
@@ -214,7 +214,7 @@ fn a_long_read_goes_on_through_compactions_of_a_small_room() {
     assert!(export.done);
     // The entries, the first line and the last.
     assert_eq!(export.lines, 20_000 / 20 + 2);
-    // With nobody reading the same room gives back all of it.
+    // With no one reading the same room gives back all of it.
     let before = room.engine_stats().unwrap().btree_bytes;
     room.compact().unwrap();
     let after = room.engine_stats().unwrap();

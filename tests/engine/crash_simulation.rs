@@ -3,7 +3,8 @@
 //! in, with everything that was acknowledged.
 //!
 //! Everything follows from a seed. `CLOAKROOM_SIM_SEEDS=<n>` runs that many seeds instead of the
-//! few of an ordinary test run (`CLOAKROOM_TESTS=long`: more); a failure prints the seed, event and image that replay it.
+//! few of an ordinary test run (`CLOAKROOM_TESTS=long`: more); a failure prints the seed, event and
+//! image that replay it.
 
 use crate::scale::scaled;
 use crate::simulation::model::{Blob, Model, Op, View};
@@ -255,7 +256,7 @@ fn a_power_failure_while_creating_leaves_an_empty_room_or_none() {
                     room.handoff().set("first", &JsonObject::new(), 9).wait().unwrap();
                 }
                 Err(Error::NotCloakroom { .. }) => {}
-                // Its last write was torn. A file gets its name only when it is whole, so nobody
+                // Its last write was torn. A file gets its name only when it is whole, so no one
                 // meets this one.
                 Err(Error::Corrupted { location, .. }) if location.contains("superblock") => {}
                 Err(error) => panic!("event {event}: {error}"),
@@ -321,7 +322,7 @@ fn fail_somewhere(world: &mut World, kind: CallKind, seed: u64, nth: u64) -> Che
         let _ = (world.room.checkpoint(), world.room.close());
         world.check_nothing_was_retried()?;
         // The machine goes on, and the file is opened again: the system shows what it could not
-        // flush as if it were on the disk. What is acknowledged from here on must not rest on it.
+        // flush as if it were on the disk. What is acknowledged from here on must not depend on it.
         world.storage.clear_faults();
         let mut next = world.survive_on(world.storage.clone(), power, seed)?;
         let ran = next.run(20);
@@ -472,14 +473,14 @@ fn flip_bits(
         places.extend(rng.choice(&written));
         places.push(rng.u64(0..image.len() as u64));
     }
-    // The newest frames of a log that was not closed have no witness behind them: no later write
-    // says that they were durable, so damage there looks like a torn write. Only those may be
-    // missing.
-    let witnessed = world.durable_lsns.iter().rev().nth(1).copied().unwrap_or(0);
+    // The newest frames of a log that was not closed are not covered by a later durable LSN: no
+    // later write says that they were durable, so damage there looks like a torn write. Only those
+    // may be missing.
+    let covered = world.durable_lsns.iter().rev().nth(1).copied().unwrap_or(0);
     let low = if closed {
         world.last()
     } else {
-        world.lsns.iter().position(|lsn| *lsn >= witnessed).unwrap()
+        world.lsns.iter().position(|lsn| *lsn >= covered).unwrap()
     };
     let (mut told, mut harmless) = (0, 0);
     for at in places.into_iter().filter(|at| wanted(*at)) {

@@ -3,8 +3,8 @@
 //! the same rows.
 //!
 //! Everything follows from a seed. `CLOAKROOM_SIM_SEEDS=<n>` runs that many seeds instead of the
-//! few of an ordinary test run (`CLOAKROOM_TESTS=long`: more), all of them at every event; a failure prints the seed and event
-//! that replay it.
+//! few of an ordinary test run (`CLOAKROOM_TESTS=long`: more), all of them at every event; a
+//! failure prints the seed and event that replay it.
 
 use crate::all_stores::dump::{Dump, check_swept, go_on};
 use crate::all_stores::history::{History, builder, new_clock, open};

@@ -112,7 +112,7 @@ fn a_sync_read_waits_for_the_flush_of_what_it_saw_and_a_relaxed_one_does_not() {
     let before = flushes(&sim);
     assert_eq!(relaxed.get("s").wait().unwrap(), Some(state(1)));
     assert_eq!(relaxed.list(None, 10).wait().unwrap().items.len(), 1);
-    // A row that is not there rests on nothing that could be lost.
+    // A row that is not there depends on nothing that could be lost.
     assert_eq!(room.handoff().get("absent").wait().unwrap(), None);
     assert_eq!(flushes(&sim), before);
 
@@ -123,7 +123,7 @@ fn a_sync_read_waits_for_the_flush_of_what_it_saw_and_a_relaxed_one_does_not() {
     let [power_failed, _] = after(&sim);
     assert_eq!(power_failed.handoff().get("s").wait().unwrap(), Some(state(1)));
 
-    // Now it rests on the disk, and nobody flushes for it.
+    // Now it depends on the disk, and no one flushes for it.
     let before = flushes(&sim);
     assert_eq!(room.handoff().get("s").wait().unwrap(), Some(state(1)));
     assert_eq!(flushes(&sim), before);

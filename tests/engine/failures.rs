@@ -64,7 +64,7 @@ fn everybody_in_flight_learns_that_the_outcome_is_unknown() {
                 });
             }
         });
-        // Those who come to wait only now, too; and a read that was called in time rests on the
+        // Those who come to wait only now, too; and a read that was called in time depends on the
         // same.
         pending.into_iter().for_each(|pending| unknown(pending.wait()));
         unknown(reader.wait());
@@ -87,8 +87,8 @@ fn the_failure_reaches_callers_behind_the_background_threads() {
         for worker in 0..8 {
             let room = &room;
             scope.spawn(move || {
-                // Who was in flight does not know; who came later was not applied. Nobody is told
-                // anything else.
+                // A caller in flight does not know; one that came later was not applied. No one is
+                // told anything else.
                 loop {
                     let pending = set(room, &format!("s{worker}"), worker);
                     match if worker % 2 == 0 { pending.wait() } else { block_on(pending) } {
@@ -230,7 +230,7 @@ fn reopening_after_a_failure_finds_everything_acknowledged() {
                 "seed {seed}"
             );
         }
-        // The one that nobody knew about is there whole or not at all.
+        // The one that no one knew about is there whole or not at all.
         let last = get(&room, "20").unwrap();
         assert!(last.is_none() || last == Some(state(20)));
     }

@@ -218,7 +218,8 @@ fn a_claim_has_one_holder_who_alone_can_end_it() {
     for item in 0..STATES {
         drop(handoff.set(&format!("state-{item}"), &counter(0), 3_600));
     }
-    // Each holder gives the state back one higher, and whoever finds it at the last value keeps it.
+    // Each holder gives the state back one higher, and the one that finds it at the last value
+    // keeps it.
     let last = THREADS as u64 - 1;
     let finished = AtomicUsize::new(0);
     thread::scope(|scope| {

@@ -534,7 +534,7 @@ fn a_backup_replaces_an_earlier_one_and_nothing_else() {
 }
 
 #[test]
-fn nobody_is_told_when_the_reader_of_the_output_has_gone() {
+fn no_one_is_told_when_the_reader_of_the_output_has_gone() {
     let place = Place::new();
     let room = small().open(place.path("edge.cloak")).unwrap();
     let pad = "x".repeat(2_000);

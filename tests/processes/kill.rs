@@ -196,7 +196,7 @@ fn a_killed_process_loses_nothing_that_was_acknowledged() {
             );
         }
         for number in of('I').difference(&of('C')) {
-            // Its consume was perhaps under way. Whoever comes now is the first or is told that
+            // Its consume was perhaps under way. The next caller is the first or is told that
             // somebody was.
             let first = consume(&room, *number).0;
             assert_ne!(first, TokenConsumeOutcome::Invalid, "round {round}: {number} was inserted");
@@ -209,7 +209,7 @@ fn a_killed_process_loses_nothing_that_was_acknowledged() {
         for number in of('S') {
             let found = room.handoff().get(&number.to_string()).wait().unwrap();
             let taken = of('T').contains(&number);
-            // A state that nobody has taken and nobody was about to take must be there.
+            // A state that no one has taken and no one was about to take must be there.
             assert!(
                 !taken || found.is_none(),
                 "round {round}: state {number} was handed over before"

@@ -49,7 +49,7 @@ fn picture(path: &Path) -> (Vec<u8>, SystemTime, u32) {
     (fs::read(path).unwrap(), metadata.modified().unwrap(), metadata.permissions().mode())
 }
 
-/// Opens a file that must be refused, and checks that nobody touched it or left anything beside it.
+/// Opens a file that must be refused, and checks that no one touched it or left anything beside it.
 fn refused(path: &Path) -> Error {
     let before = picture(path);
     let names_before = names(path.parent().unwrap());

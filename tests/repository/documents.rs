@@ -282,7 +282,8 @@ fn the_methods_in_the_readme_exist() {
     fail_with(&problems);
 }
 
-/// The names of the packages that the sections of Cargo.toml with `dependencies` in their name list.
+/// The names of the packages that the sections of Cargo.toml with `dependencies` in their name
+/// list.
 fn dependencies() -> BTreeSet<String> {
     let manifest = Document::read("Cargo.toml");
     let mut listed = false;

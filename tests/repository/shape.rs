@@ -91,7 +91,7 @@ fn nothing_is_left_unfinished_or_hushed() {
         let text = fs::read_to_string(&file).unwrap();
         let path = file.strip_prefix(root()).unwrap().display().to_string();
         for (index, line) in text.lines().enumerate() {
-            // In tests, too: a test that is ignored is one that nobody runs.
+            // In tests, too: a test that is ignored is one that no one runs.
             if ["#[ignore", "#[allow(", "#![allow("]
                 .iter()
                 .any(|hushed| line.trim_start().starts_with(hushed))

@@ -624,7 +624,7 @@ fn what_is_no_export_is_refused_where_it_stops_being_one() {
         (vec![golden("codlet_failures").replace("+2DqAf3/Z+XPiwEAAAM=", "+2DqAA==")], "key and value are no row of the table"),
         (vec![golden("\"flow\"").replace("\"f-1\"", "null")], "field \"subject_id\" must be a string"),
         (vec![golden("\"flow\"").replace("\"flow\"", "\"anonymous\"")], "field \"subject_id\" must be null"),
-        (vec![golden("\"flow\"").replace("\"flow\"", "\"nobody\"")], "field \"subject_kind\" must be"),
+        (vec![golden("\"flow\"").replace("\"flow\"", "\"no one\"")], "field \"subject_kind\" must be"),
         (vec![golden("\"odd\"").replace("\"odd\"", "\"\"")], "field \"tags\" must be in the order"),
         (vec![golden("\"odd\"").replace("\"odd\",\"é\"", "\"é\",\"odd\"")], "field \"tags\" must be in the order"),
         (vec![golden("\"late\"").replace("1699999999999", "18446744073709551615")], "must be null for a value that never"),

@@ -260,7 +260,7 @@ fn copy_of_golden() -> (tempfile::TempDir, PathBuf) {
     (dir, path)
 }
 
-/// The answers that whoever wrote the file would have had, one or more of every store.
+/// The answers that the writer of the file would have had, one or more of every store.
 fn check_answers(room: &Cloakroom) {
     let (tokens, subject) = (room.form_tokens(), TokenSubject::Anonymous);
     let consume = |key| {
@@ -426,7 +426,7 @@ fn an_older_file_is_not_touched_by_reading_and_is_replaced_by_a_backup_of_the_sa
     let before = fs::read(&path).unwrap();
     match options(WRITTEN_MS).read_only(true).open(&path).map(drop) {
         Err(error @ Error::OutdatedVersion { found: 0, current: 1, .. }) => {
-            assert!(error.to_string().contains("open the file once for writing"), "{error}");
+            assert!(error.to_string().contains("once for writing"), "{error}");
         }
         outcome => panic!("{outcome:?}"),
     }

@@ -30,11 +30,11 @@ pub enum Wake {
     Futex,
     /// The same, and a leader waits a moment for the callers that were woken just before it: until
     /// all of them are back, or for a quarter of a flush.
-    FutexLingering,
+    FutexDelaying,
 }
 
 struct State {
-    /// Records that nobody has begun to write.
+    /// Records that no one has begun to write.
     buffer: Vec<u8>,
     /// The group that `buffer` is, counted from 1.
     open_group: u32,
@@ -62,7 +62,7 @@ struct Loop {
     doors: [AtomicU32; 2],
     /// What the first of a group sleeps on until it may lead: the number of the group that is led.
     lead: AtomicU32,
-    /// What a lingering leader sleeps on.
+    /// What a delaying leader sleeps on.
     gathered: AtomicU32,
     flush_ns: AtomicU64,
     /// A failure ends the run, so every caller may see it, whatever its group.
@@ -270,8 +270,8 @@ impl Loop {
     /// Writes and flushes `group`, which this caller leads, and wakes the next leader and then
     /// everybody in it.
     fn commit(&self, group: u32, handed_over: bool) -> Result<()> {
-        if self.wake == Wake::FutexLingering {
-            self.linger(handed_over);
+        if self.wake == Wake::FutexDelaying {
+            self.wait_for_more(handed_over);
         }
         let (buffer, offset) = {
             let mut state = self.lock();
@@ -311,11 +311,12 @@ impl Loop {
 
     /// Waits until the callers of the last group are back, for a quarter of a flush at most; never
     /// when alone.
-    fn linger(&self, handed_over: bool) {
+    fn wait_for_more(&self, handed_over: bool) {
         let seen = {
             let mut state = self.lock();
             let here = state.buffer.len() / RECORD;
-            // Whoever gathered during a flush was not in it; whoever leads unasked may have been.
+            // A caller that gathered during a flush was not in it; one that leads unasked may have
+            // been.
             let all = if handed_over { here + state.last_group } else { state.last_group };
             if here >= all {
                 return;

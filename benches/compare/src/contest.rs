@@ -89,7 +89,7 @@ pub fn run(
         for worker in workers {
             let Ok(result) = worker.join() else { bail!("a worker panicked") };
             let (done, ended) = result?;
-            // A cell lasts until its last answer, whoever got it.
+            // A cell lasts until its last answer, no matter who got it.
             elapsed = elapsed.max(ended.duration_since(started));
             for token in done {
                 ensure!(

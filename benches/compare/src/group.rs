@@ -82,7 +82,7 @@ fn run(shared: &Shared, mut batch: Box<dyn Batch>) -> Result<()> {
     }
 }
 
-/// Answers whoever waits, and lets nobody wait again.
+/// Answers the waiters, and lets no one wait again.
 fn fail(shared: &Shared) {
     let mut queue = shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
     queue.failed = true;

@@ -1,4 +1,4 @@
-//! Durable one-shot consumes, side by side: the disk alone, a loop that only shares flushes,
+//! Durable one-shot consumes, compared: the disk alone, a loop that only shares flushes,
 //! cloakroom, and other engines, all on the same disk in the same run. See README.md beside this
 //! package.
 
@@ -145,8 +145,8 @@ fn rows() -> Vec<Row> {
         Row { name: "raw-dsync", title: "raw 4 KiB overwrite, `RWF_DSYNC`", kind: Kind::Raw(Flush::Dsync) },
         pipelining("bare-condvar", "bare loop: condition variable", |setup| bare(setup, Wake::Condvar)),
         pipelining("bare-futex", "bare loop: one wake-up per group", |setup| bare(setup, Wake::Futex)),
-        pipelining("bare-linger", "bare loop: the same, lingering", |setup| {
-            bare(setup, Wake::FutexLingering)
+        pipelining("bare-delay", "bare loop: the same, delaying", |setup| {
+            bare(setup, Wake::FutexDelaying)
         }),
         pipelining("cloakroom", "**cloakroom**", |setup| {
             let depth = setup.load.depth();

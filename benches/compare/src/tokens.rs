@@ -58,7 +58,7 @@ impl Tokens {
         usize::try_from(u64::from_be_bytes(word)).ok()
     }
 
-    /// The row of a token that nobody has consumed.
+    /// The row of a token that no one has consumed.
     pub fn row(&self) -> [u8; ROW_LEN] {
         let mut row = [0; ROW_LEN];
         row[..8].copy_from_slice(&self.expires_at.to_le_bytes());

@@ -12,9 +12,9 @@ use std::path::PathBuf;
 
 /// Returns the unused space of a room to the filesystem.
 ///
-/// The content of the room does not change. A program that has the room open compacts by itself when
-/// much of the file is unused; this command is for a file that has not been open for a long time.
-/// Expired entries use space until they are swept.
+/// The content of the room does not change. A program that has the room open compacts by itself
+/// when much of the file is unused; this command is for a file that has not been open for a long
+/// time. Expired entries use space until they are swept.
 ///
 /// FILE is written to, and never grows. After an interruption, the space returned so far stays
 /// returned.

@@ -68,8 +68,8 @@ enum Workload {
     /// Consume form tokens from many threads at once, then reopen the file and check that each was
     /// consumed exactly once.
     ///
-    /// Exit codes: 0 each was; 1 a token was consumed twice or changed by reopening; 2 the benchmark
-    /// could not be run.
+    /// Exit codes: 0 each was; 1 a token was consumed twice or changed by reopening; 2 the
+    /// benchmark could not be run.
     Consume(bench::consume::ConsumeBenchOptions),
     Year(bench::year::YearBenchOptions),
     Backlog(bench::backlog::BacklogBenchOptions),

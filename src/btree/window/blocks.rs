@@ -244,9 +244,9 @@ impl WindowState {
         Ok(())
     }
 
-    /// Shortens redb's storage to this length, and the file to space for `present` bytes of it, which
-    /// is at most what it had. The header written with it is the durable one, because redb may have
-    /// begun to write another.
+    /// Shortens redb's storage to this length, and the file to space for `present` bytes of it,
+    /// which is at most what it had. The header written with it is the durable one, because redb
+    /// may have begun to write another.
     pub(super) fn cut(&self, state: &mut HeaderState, len: u64, present: u64) -> io::Result<()> {
         self.checksums.shrink_to(present)?;
         self.len.store(len, Ordering::Release);

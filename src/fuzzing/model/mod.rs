@@ -1,7 +1,7 @@
 //! A comparison of a room with a model of it: every answer, and everything that is stored.
 //!
-//! The [reference](Model) is written from the contract of the stores and shares no code with them. A
-//! list of [`ModelOp`]s comes from a fuzzer's bytes ([`decode`]) or from a property test, and a
+//! The [reference](Model) is written from the contract of the stores and shares no code with them.
+//! A list of [`ModelOp`]s comes from a fuzzer's bytes ([`decode`]) or from a property test, and a
 //! [`ModelRun`] applies it to a room.
 
 mod calls;

@@ -108,7 +108,8 @@ pub enum Reopening {
     Drop,
     /// The process is killed. In a file, like `Drop`.
     Kill,
-    /// The power fails. The seed chooses which unflushed writes the disk keeps. In a file, like `Drop`.
+    /// The power fails. The seed chooses which unflushed writes the disk keeps. In a file, like
+    /// `Drop`.
     PowerCut(u8),
 }
 

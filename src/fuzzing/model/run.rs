@@ -194,7 +194,7 @@ impl ModelRun {
     fn claim_id(&self, nth: u8) -> Option<ClaimId> {
         match usize::from(nth).checked_rem(self.claims.len()) {
             Some(number) => self.claims[number].clone(),
-            None => Some(ClaimId::new(u128::from(nth), "nobody's")),
+            None => Some(ClaimId::new(u128::from(nth), "no one's")),
         }
     }
 

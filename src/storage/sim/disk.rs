@@ -71,7 +71,8 @@ impl SimDisk {
         &self.current
     }
 
-    /// Writes within the length. The caller has checked that, here and for the other kinds of write.
+    /// Writes within the length. The caller has checked that, here and for the other kinds of
+    /// write.
     pub(super) fn write(&mut self, offset: u64, data: &[u8]) {
         self.push_write(position(offset), data, data.len(), false);
     }
@@ -140,7 +141,8 @@ impl SimDisk {
             .retain(|op| !matches!(op, UnflushedOp::Write(write) if write.data.is_empty()));
     }
 
-    /// Drops the part of the unflushed writes that newer, durable bytes at `from..to` have replaced.
+    /// Drops the part of the unflushed writes that newer, durable bytes at `from..to` have
+    /// replaced.
     fn forget(&mut self, from: usize, to: usize) {
         let overlaps = |op: &UnflushedOp| matches!(op, UnflushedOp::Write(w) if w.offset < to && from < w.end());
         if !self.unflushed.iter().any(overlaps) {

@@ -139,10 +139,10 @@ impl SimStorage {
         self.state.lock().crashed
     }
 
-    /// One legal content of the disk after a crash now: what is durable, and any part of what is not,
-    /// torn at 512-byte sectors. Seed 0 keeps nothing that was not flushed, seed 1 keeps everything,
-    /// and every other seed keeps its own selection. The length is the durable one or one that was
-    /// set since.
+    /// One legal content of the disk after a crash now: what is durable, and any part of what is
+    /// not, torn at 512-byte sectors. Seed 0 keeps nothing that was not flushed, seed 1 keeps
+    /// everything, and every other seed keeps its own selection. The length is the durable one or
+    /// one that was set since.
     #[must_use]
     pub fn crash_image(&self, seed: u64) -> Vec<u8> {
         self.state.lock().disk.crash_image(seed)
@@ -155,8 +155,8 @@ impl SimStorage {
         self.state.lock().disk.current().to_vec()
     }
 
-    /// Makes one call of that kind fail: the next one if `nth_from_now` is 0, the one after it if it
-    /// is 1, and so on. Several failures may be scheduled; each one is for another call.
+    /// Makes one call of that kind fail: the next one if `nth_from_now` is 0, the one after it if
+    /// it is 1, and so on. Several failures may be scheduled; each one is for another call.
     pub fn fail_call(&self, kind: CallKind, nth_from_now: u64, fault: Fault) {
         self.state.lock().faults.push(ScheduledFault { kind, calls_before: nth_from_now, fault });
     }
@@ -172,7 +172,8 @@ impl SimStorage {
         self.state.lock().capacity = bytes;
     }
 
-    /// Flips one bit (0 to 7) of the byte at `offset`, in the durable content and in what reads see.
+    /// Flips one bit (0 to 7) of the byte at `offset`, in the durable content and in what reads
+    /// see.
     ///
     /// # Panics
     /// If the storage has no such byte, or a byte has no such bit.

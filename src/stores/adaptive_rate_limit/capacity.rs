@@ -78,7 +78,8 @@ impl AdaptiveConfig {
         Self { recalculation_interval, ..self }
     }
 
-    /// The same configuration, reserving nothing for users when the last user request is longer ago than this.
+    /// The same configuration, reserving nothing for users when the last user request is longer ago
+    /// than this.
     #[must_use]
     pub fn with_sustained_inactivity_threshold(
         self,
@@ -87,7 +88,8 @@ impl AdaptiveConfig {
         Self { sustained_inactivity_threshold, ..self }
     }
 
-    /// The same configuration, pausing the background, or not, while user activity is high and increasing.
+    /// The same configuration, pausing the background, or not, while user activity is high and
+    /// increasing.
     #[must_use]
     pub fn with_background_pause_on_increasing_trend(
         self,
@@ -102,7 +104,8 @@ impl AdaptiveConfig {
         Self { max_user_scaling, ..self }
     }
 
-    /// The same configuration, reserving this many requests for users when there is little to go by.
+    /// The same configuration, reserving this many requests for users when there is little to go
+    /// by.
     #[must_use]
     pub fn with_min_user_reserved(self, min_user_reserved: u64) -> Self {
         Self { min_user_reserved, ..self }
@@ -254,7 +257,7 @@ pub(crate) fn share(limit: u64, activity: &Activity, config: &AdaptiveConfig) ->
 /// By how much moderate activity scales the share of users.
 #[expect(
     clippy::cast_precision_loss,
-    reason = "below the threshold of high activity, which nobody sets over 2^53"
+    reason = "below the threshold of high activity, which no one sets over 2^53"
 )]
 fn multiplier(activity: &Activity, config: &AdaptiveConfig) -> f64 {
     let busy = 1.0 + activity.recent as f64 / config.high_activity_threshold as f64;

@@ -21,7 +21,7 @@ use std::time::Duration;
 pub enum Priority {
     /// A user, who waits for the answer.
     User,
-    /// Work in the background, for which nobody waits. The default.
+    /// Work in the background, for which no one waits. The default.
     #[default]
     Background,
 }

@@ -55,8 +55,8 @@ pub(crate) fn sweep(tx: &mut dyn Writer, due: &Due<'_>, budget: Budget) -> Resul
     Ok(Verdict::Emptied)
 }
 
-/// One step of a walk: removes resources of the limiter at `store_key`, behind the key `after`, that
-/// were forgotten when it was cleared and stand nowhere in the expiry index. Those that do are
+/// One step of a walk: removes resources of the limiter at `store_key`, behind the key `after`,
+/// that were forgotten when it was cleared and stand nowhere in the expiry index. Those that do are
 /// removed when they are due.
 pub(crate) fn sweep_cleared(
     tx: &mut dyn Writer,

@@ -82,8 +82,8 @@ pub(crate) fn tag_key(prefix: &[u8], tag: &str, hash: &str) -> Vec<u8> {
     encoded
 }
 
-/// The keys in [`Table::CACHE_BY_TAG`] of the entry at `key` of [`Table::CACHE`] that has the tags of
-/// `row`.
+/// The keys in [`Table::CACHE_BY_TAG`] of the entry at `key` of [`Table::CACHE`] that has the tags
+/// of `row`.
 pub(crate) fn tag_keys(key: &[u8], row: &TagsRow) -> Result<Vec<Vec<u8>>> {
     let (prefix, hash) = split_key(Table::CACHE_TAGS, key)?;
     Ok(row.tags.iter().map(|tag| tag_key(prefix, tag, hash)).collect())

@@ -1,8 +1,8 @@
 //! What a sweeper does to jobs.
 //!
-//! No waiter loses an answer: the wait for a pending job ends at the job's timeout with no value, and
-//! so it does when a sweeper removes the row first. A waiter for a job that is done has had its answer
-//! before.
+//! No waiter loses an answer: the wait for a pending job ends at the job's timeout with no value,
+//! and so it does when a sweeper removes the row first. A waiter for a job that is done has had its
+//! answer before.
 
 use super::row::JobRow;
 use crate::engine::access::Writer;

@@ -45,8 +45,8 @@ impl FormTokens {
         Self { replay_grace, ..self }
     }
 
-    /// Consumes a token, or says what became of it: [`FormTokenStore::consume_form_token`] with one
-    /// argument and one answer. See [`TokenConsume`] for an example.
+    /// Consumes a token, or says what happened to it: [`FormTokenStore::consume_form_token`] with
+    /// one argument and one answer. See [`TokenConsume`] for an example.
     ///
     /// # Errors
     /// Those of [`FormTokenStore`].

@@ -1,4 +1,4 @@
-//! Form tokens, each with what became of it.
+//! Form tokens, each with what happened to it.
 
 use crate::engine::access::Reader;
 use crate::error::Result;

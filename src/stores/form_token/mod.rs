@@ -41,7 +41,7 @@ pub trait FormTokenStore: Send + Sync {
     /// [`AlreadyExists`](crate::Error::AlreadyExists), and that token is untouched.
     fn insert_form_token(&self, record: FormTokenRecord) -> Pending<()>;
 
-    /// Consumes a token, or says what became of it. `now` is the caller's time, in seconds since
+    /// Consumes a token, or says what happened to it. `now` is the caller's time, in seconds since
     /// the Unix epoch; it alone decides what is expired.
     ///
     /// The answer never tells which part of the binding differed. On a room's handle,

@@ -209,11 +209,11 @@ pub fn classify_token_consume(
 pub struct FormTokenEntry {
     /// The token as it was inserted.
     pub record: FormTokenRecord,
-    /// What became of it, or `None` while it is unconsumed.
+    /// What happened to it, or `None` while it is unconsumed.
     pub consumed: Option<TokenUse>,
 }
 
-/// What became of a consumed token.
+/// What happened to a consumed token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TokenUse {

@@ -21,7 +21,7 @@ impl Table {
     pub(crate) const FORM_TOKEN: Table =
         Table::new(&TableDef { number: 1, name: "form_token", is_waited_for: false });
 
-    /// What became of a consumed form token, by the same key. Apart from the token, so that a
+    /// What happened to a consumed form token, by the same key. Apart from the token, so that a
     /// consume writes a few bytes into a dense table instead of rewriting the token's row.
     pub(crate) const FORM_TOKEN_USE: Table =
         Table::new(&TableDef { number: 2, name: "form_token_use", is_waited_for: false });

@@ -57,7 +57,7 @@ mod tests {
         let mut tx = MapTx::at(0);
         set(&mut tx, "a", b"{}", 10).unwrap();
         expiry::put(&mut tx, 5, Table::HANDOFF, b"a");
-        expiry::put(&mut tx, 5, Table::HANDOFF, b"nobody");
+        expiry::put(&mut tx, 5, Table::HANDOFF, b"no one");
         tx.now_ms = 6;
         sweep_all(&mut tx);
         assert_eq!(tx.keys(Table::EXPIRY), [expiry::encode_key(10_000, Table::HANDOFF, b"a")]);

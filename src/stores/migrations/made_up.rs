@@ -68,7 +68,7 @@ fn two_first(first: &[u8], second: &[u8], rest: &[u8]) -> Vec<u8> {
     key
 }
 
-/// Writes the room at `from`, which nobody has open, as a file of version 0 to `to`, half of it
+/// Writes the room at `from`, which no one has open, as a file of version 0 to `to`, half of it
 /// still in the log.
 ///
 /// # Errors

@@ -225,7 +225,8 @@ pub(crate) fn clears_at(rows: &mut dyn Reader, store_key: &[u8]) -> Result<u64> 
     Ok(row.clears)
 }
 
-/// The key in [`Table::RATE_LIMIT_STORE`] of the limiter that the row at `key` of `table` belongs to.
+/// The key in [`Table::RATE_LIMIT_STORE`] of the limiter that the row at `key` of `table` belongs
+/// to.
 pub(crate) fn store_key_of(table: Table, key: &[u8]) -> Result<Vec<u8>> {
     let store_key = key.split_first().and_then(|(&kind, mut rest)| {
         let name = key::take_bytes(&mut rest)?;

@@ -54,8 +54,8 @@ pub(crate) enum Verdict {
     Stale,
     /// The entry was removed, with all its rows. The index row is removed too.
     Removed,
-    /// What must stay of the entry stays for good, and everything else was removed. The index row is
-    /// removed too.
+    /// What must stay of the entry stays for good, and everything else was removed. The index row
+    /// is removed too.
     Emptied,
     /// The entry is still live, and is indexed under this time instead.
     Keep {
@@ -108,7 +108,7 @@ impl SweepPosition {
     }
 }
 
-/// What became of one index row.
+/// What happened to one index row.
 enum RowStep {
     Done,
     /// It leads to more, which is the next thing to do.

@@ -1,8 +1,8 @@
 //! The sweeper: removes what has ended, by the expiry index, over every store with a time to live.
 //!
 //! # Why it may run at any time
-//! 1. A row of the index is a hint. Under the serial lock the primary row is read again, and it alone
-//!    decides, so an entry that was refreshed a moment before survives.
+//! 1. A row of the index is a hint. Under the serial lock the primary row is read again, and it
+//!    alone decides, so an entry that was refreshed a moment before survives.
 //! 2. An entry is removed with all its rows in one frame. Where that would be too much, its
 //!    satellites are removed first, in parts, each of which leaves an entry that is whole to its
 //!    store.
@@ -10,9 +10,9 @@
 //!    run.
 //!
 //! # Why it ends
-//! Each index row that is looked at is removed, moves to a time that has not come, or is stepped over.
-//! The sweep continues behind it and does not return to it in the same round. An entry that is removed
-//! in parts has fewer rows after each.
+//! Each index row that is looked at is removed, moves to a time that has not come, or is stepped
+//! over. The sweep continues behind it and does not return to it in the same round. An entry that
+//! is removed in parts has fewer rows after each.
 //!
 //! # What it costs others
 //! A slice is one transaction with a bounded number of index rows, changes and bytes ([`Budget`]),

@@ -186,9 +186,9 @@ impl SweepCounters {
 }
 
 impl Round {
-    /// Where the next round begins. At the beginning, as a rule, because a row may be indexed under a
-    /// time that has passed. After many removals the beginning is full of tombstones until the next
-    /// checkpoint, and is looked at only now and then.
+    /// Where the next round begins. At the beginning, as a rule, because a row may be indexed under
+    /// a time that has passed. After many removals the beginning is full of tombstones until the
+    /// next checkpoint, and is looked at only now and then.
     fn begin(&mut self, checkpoint_lsn: u64, every: Duration) -> SweepPosition {
         if self.checkpoint_lsn != checkpoint_lsn {
             (self.checkpoint_lsn, self.tombstones) = (checkpoint_lsn, 0);
@@ -264,7 +264,8 @@ pub(crate) fn backlog(maintenance: &MaintenanceHandle<'_>, most: u64) -> Result<
     })
 }
 
-/// What the maintenance thread does for the sweeper of `states`: it looks at least `every` so often.
+/// What the maintenance thread does for the sweeper of `states`: it looks at least `every` so
+/// often.
 pub(crate) fn sweep_job(states: Arc<StoreStates>, every: Duration) -> MaintenanceJob {
     let step = move |maintenance: &MaintenanceHandle<'_>| states.sweeper.step(maintenance, every);
     MaintenanceJob { every, step: Arc::new(step) }

@@ -4,9 +4,9 @@
 //!
 //! 1. **Find the parts of the file** ([`geometry`]): by a copy of the superblock, or by the parts
 //!    themselves, which can be recognized.
-//! 2. **Gather the rows** in a file that never gets a name: those of every intact leaf of the B-tree,
-//!    read page by page without redb, and over them those of the log ([`log`]). Rows of derived
-//!    tables are not gathered.
+//! 2. **Gather the rows** in a file that never gets a name: those of every intact leaf of the
+//!    B-tree, read page by page without redb, and over them those of the log ([`log`]). Rows of
+//!    derived tables are not gathered.
 //! 3. **Write what fits together** ([`rows`]) to the new file: rows that no store writes, and rows
 //!    whose other half is lost, are left out; rows of derived tables are derived again.
 //! 4. **Verify the new file** and give it its name.
@@ -76,8 +76,8 @@ pub fn salvage(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<SalvageRe
     salvage_storage(&storage, from, to)
 }
 
-/// Copies what is intact in a storage, which is not written to, into a new file `to`. `from` names it
-/// in errors.
+/// Copies what is intact in a storage, which is not written to, into a new file `to`. `from` names
+/// it in errors.
 pub(crate) fn salvage_storage(
     storage: &Arc<dyn Storage>,
     from: &Path,

@@ -38,7 +38,7 @@ struct Waiting {
     wait: Box<dyn FnOnce() -> Outcome>,
     expected: Answer,
     durability: Durability,
-    /// The first state that the answer may rest on.
+    /// The first state that the answer may depend on.
     depends_on_lsn: usize,
     changed: bool,
     after: usize,
@@ -360,7 +360,8 @@ impl World {
         };
         let was_poisoned = self.is_poisoned();
         if pending.is_ready {
-            // Nothing is left to wait for: it was refused, or rests on nothing that could be lost.
+            // Nothing is left to wait for: it was refused, or depends on nothing that could be
+            // lost.
             let outcome = (waiting.wait)();
             if was_poisoned && matches!(outcome, Err(Error::OutcomeUnknown { .. })) {
                 violation!(

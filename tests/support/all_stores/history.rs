@@ -179,7 +179,7 @@ impl History {
     ) -> Option<Kept> {
         let before = self.newest();
         let wait = issue(&self.room);
-        // An answer of what wrote nothing rests on what it saw, which may be old.
+        // An answer of what wrote nothing depends on what it saw, which may be old.
         let acknowledges = durability == Durability::Sync && self.newest() != before;
         let step = if acknowledges { self.issued() } else { 0 };
         match self.rng.u32(0..10) {

@@ -26,7 +26,7 @@ pub struct Lmdb {
 
 fn open(path: &Path) -> Result<Table> {
     std::fs::create_dir_all(path)?;
-    // SAFETY: the directory is this run's own, so nobody else changes the file under the map.
+    // SAFETY: the directory is this run's own, so no one else changes the file under the map.
     let env = unsafe { EnvOpenOptions::new().map_size(MAP_SIZE).open(path)? };
     let tx = env.write_txn()?;
     let rows = env

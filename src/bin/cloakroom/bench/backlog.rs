@@ -34,9 +34,9 @@ const LIVE_LIFE_SECONDS: u64 = 365 * 24 * 3_600;
 /// Sweep millions of expired tokens while others are inserted and consumed, and check that no live
 /// one is lost.
 ///
-/// Another process inserts the tokens and is killed. This one opens the file when all but a few have
-/// expired, measures how long that takes, and lets the background sweep while threads insert and
-/// consume tokens, each waiting for the disk. At the end every live token must be there, and no
+/// Another process inserts the tokens and is killed. This one opens the file when all but a few
+/// have expired, measures how long that takes, and lets the background sweep while threads insert
+/// and consume tokens, each waiting for the disk. At the end every live token must be there, and no
 /// other.
 ///
 /// Exit codes: 0 every live token is there, no other is, and the file verifies; 1 otherwise; 2 the

@@ -1,4 +1,5 @@
-//! Backups under load: each is opened and verified, and must have everything acknowledged before it.
+//! Backups under load: each is opened and verified, and must have everything acknowledged before
+//! it.
 
 use super::target::Target;
 use super::{ms, quantile};

@@ -25,7 +25,8 @@ const HOUR_SECONDS: u64 = 3_600;
 /// How often the file is measured.
 const SAMPLES: u64 = 24;
 
-/// A year is flat when its second half needs at most this much more space than its first, in percent.
+/// A year is flat when its second half needs at most this much more space than its first, in
+/// percent.
 const FLAT_PERCENT: u64 = 110;
 
 /// How far the background may be behind a clock that runs a million times too fast before the year
@@ -35,9 +36,10 @@ const CATCH_UP_FOR: Duration = Duration::from_secs(60);
 /// Simulate a year of churn over every store, and check that the file stays small.
 ///
 /// Every simulated hour inserts form tokens, claim checks, cached responses, jobs, requests and
-/// agent states, takes and completes most of them, and advances the clock: all of them expire within
-/// a day. Nothing is swept or compacted explicitly. At intervals it records the length of the file,
-/// the memory of the process, and the time to open what a kill at that moment would leave.
+/// agent states, takes and completes most of them, and advances the clock: all of them expire
+/// within a day. Nothing is swept or compacted explicitly. At intervals it records the length of
+/// the file, the memory of the process, and the time to open what a kill at that moment would
+/// leave.
 ///
 /// Exit codes: 0 the file stayed flat and every byte of it verifies; 1 it did not; 2 the benchmark
 /// could not be run.

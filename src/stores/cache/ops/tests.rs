@@ -151,7 +151,7 @@ fn an_order_that_a_lost_transaction_read_is_read_again_and_hits_count() {
     assert_eq!(value(&mut tx, &spec, "a"), Some(1));
     let mut lost = tx.clone();
     let new = NewEntry { json: b"1", ttl_seconds: 0, tags: None };
-    // What this does is not followed: nobody has asked for the order yet.
+    // What this does is not followed: no one has asked for the order yet.
     delete(&mut lost, &unlimited, "b").unwrap();
     set(&mut lost, &spec, "x", new).unwrap();
     set(&mut lost, &spec, "y", new).unwrap();
