@@ -16,6 +16,7 @@ mod commit_delay;
 mod counters;
 pub(crate) mod frame;
 mod group_commit;
+mod leader_call;
 pub(crate) mod plan;
 pub(crate) mod scan;
 pub(crate) mod segment;
@@ -32,6 +33,7 @@ use crate::limits::BLOCK_SIZE;
 use crate::storage::{Storage, Superblock};
 use appender::{Appender, Chunk};
 use group_commit::{GroupCommit, GroupPoll};
+use leader_call::LeaderCall;
 use parking_lot::Mutex;
 use plan::RecoveryPlan;
 use segment::SegmentHeader;
@@ -106,8 +108,8 @@ pub(crate) struct Log {
     relaxed_callers: AtomicBool,
     /// The durable LSN when the last mark was written.
     marked: AtomicU64,
-    /// The thread of the background committer.
-    background_leader: Mutex<Option<std::thread::Thread>>,
+    /// Calls the background committer.
+    leader_call: LeaderCall,
     counters: LogCounters,
     #[cfg(any(test, feature = "testing"))]
     acknowledge_before_flush: AtomicBool,
@@ -129,7 +131,7 @@ impl Log {
             flush_wanted: AtomicU64::new(last_lsn),
             relaxed_callers: AtomicBool::new(false),
             marked: AtomicU64::new(last_lsn),
-            background_leader: Mutex::new(None),
+            leader_call: LeaderCall::default(),
             counters: LogCounters::default(),
             #[cfg(any(test, feature = "testing"))]
             acknowledge_before_flush: AtomicBool::new(false),
@@ -316,9 +318,9 @@ impl Log {
         self.wait_written(self.appended())
     }
 
-    /// Sets the thread of the background committer, which is unparked when only tasks wait.
-    pub(crate) fn set_background_leader(&self, thread: Option<std::thread::Thread>) {
-        *self.background_leader.lock() = thread;
+    /// Sets what is called when only tasks wait. It answers whether a background thread will lead.
+    pub(crate) fn set_leader_call(&self, call: Box<dyn Fn() -> bool + Send + Sync>) {
+        self.leader_call.set(call);
     }
 
     /// Whether tasks wait and no thread leads a commit for them.
@@ -326,19 +328,10 @@ impl Log {
         self.group.needs_leader()
     }
 
-    /// Wakes the background committer.
-    pub(crate) fn wake_background_leader(&self) {
-        if let Some(thread) = self.background_leader.lock().as_ref() {
-            thread.unpark();
-        }
-    }
-
     fn call_leader(&self) {
-        let leader = self.background_leader.lock().clone();
-        match leader {
-            Some(thread) => thread.unpark(),
+        if !self.leader_call.call() {
             // Without a background thread the caller leads.
-            None => self.drive(),
+            self.drive();
         }
     }
 

@@ -10,7 +10,8 @@
 
 use crate::codec;
 use crate::codec::key;
-use crate::engine::{Emit, Migration, write_older};
+use crate::engine::testing::write_older;
+use crate::engine::{Emit, Migration};
 use crate::error::{Error, Result};
 use crate::stores::schema::catalogue;
 use crate::tables::Table;

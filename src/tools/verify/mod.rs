@@ -216,16 +216,16 @@ fn check_rows(storage: &Arc<dyn Storage>, path: &Path, report: &mut VerifyReport
 pub(crate) fn verify_open(engine: &Engine) -> Result<VerifyReport> {
     let mut report = VerifyReport::default();
     engine.read(Durability::Os, |snapshot| rows::verify(snapshot, &mut report)).wait()?;
-    let parts = engine.parts()?;
-    check_superblock(parts.storage(), &mut report);
+    let open = engine.hold_open()?;
+    check_superblock(open.storage(), &mut report);
     let mut attempt = 0;
     loop {
         attempt += 1;
         let mut of_log = VerifyReport::default();
-        let segments = parts.read_log().map_err(|error| Error::io("reading the log", error))?;
+        let segments = open.read_log().map_err(|error| Error::io("reading the log", error))?;
         // What the B-tree reached is asked afterwards, so that it is not behind what the log says
         // of it.
-        log::verify(&segments, &parts.log_layout(), Some(parts.btree_lsn()), &mut of_log)?;
+        log::verify(&segments, &open.log_layout(), Some(open.btree_lsn()), &mut of_log)?;
         if of_log.is_ok() || attempt == LOG_ATTEMPTS {
             of_log
                 .findings
@@ -238,8 +238,8 @@ pub(crate) fn verify_open(engine: &Engine) -> Result<VerifyReport> {
         }
     }
     let mut faults = Vec::new();
-    report.blocks = parts.btree().check_blocks(&mut |fault| faults.push(fault));
-    let needed = trace(&faults, |blocks| parts.btree().in_use(blocks))?;
+    report.blocks = open.btree().check_blocks(&mut |fault| faults.push(fault));
+    let needed = trace(&faults, |blocks| open.btree().in_use(blocks))?;
     report_faults(faults, &needed, &mut report);
     report.note(
         "redb's own check needs the file for itself: close the room and verify the file, or verify a backup",

@@ -3,11 +3,11 @@
 //! This is how a new file is checked before it gets its name, and how the file of an older version
 //! is read.
 
-use super::cursor::RowCursor;
 use super::format::layout_of;
-use super::open::recover;
-use super::view::{Snapshot, View};
+use super::recovery::recover;
 use crate::btree::Btree;
+use crate::engine::kernel::cursor::RowCursor;
+use crate::engine::kernel::{Snapshot, View};
 use crate::error::Result;
 use crate::storage::{Storage, Superblock};
 use crate::tables::{Catalogue, Table};
@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 /// The content of a room, as an opening would find it.
 #[derive(Debug)]
-pub(super) struct RecoveredImage {
+pub(in crate::engine) struct RecoveredImage {
     view: Arc<View>,
     lsn: u64,
     /// Whether recovery would have nothing to do: no frames to replay, nothing to erase.
@@ -29,7 +29,7 @@ impl RecoveredImage {
     ///
     /// # Errors
     /// As those of an opening: [`Corrupted`](crate::Error::Corrupted) and [`Io`](crate::Error::Io).
-    pub(super) fn open(
+    pub(in crate::engine) fn open(
         storage: &Arc<dyn Storage>,
         superblock: &Superblock,
         cache_size: usize,
@@ -51,12 +51,12 @@ impl RecoveredImage {
     }
 
     /// The position of its last frame.
-    pub(super) fn lsn(&self) -> u64 {
+    pub(in crate::engine) fn lsn(&self) -> u64 {
         self.lsn
     }
 
     /// Whether the B-tree has everything, and the log nothing.
-    pub(super) fn is_settled(&self) -> bool {
+    pub(in crate::engine) fn is_settled(&self) -> bool {
         self.is_settled
     }
 
@@ -65,7 +65,7 @@ impl RecoveredImage {
     /// # Errors
     /// Those of `each`, [`Corrupted`](crate::Error::Corrupted) for a damaged block, and
     /// [`Io`](crate::Error::Io).
-    pub(super) fn for_each(
+    pub(in crate::engine) fn for_each(
         &self,
         mut each: impl FnMut(Table, &[u8], &[u8]) -> Result<()>,
     ) -> Result<()> {

@@ -9,10 +9,12 @@
 //! Watchers are told of a change, and of a deadline that has passed, under the serial lock. So what
 //! ends the wait is what came first in the serial order.
 
-use super::observer::{CommitObserver, CommittedRows, HeldInterest, Interest, Wakeup};
-use super::timer::{Deadline, TimerEntry};
-use super::{Engine, Snapshot, Turn};
 use crate::durability::Durability;
+use crate::engine::kernel::{
+    CommitObserver, CommittedRows, HeldInterest, Interest, Kernel, Snapshot, TransactionTurn,
+    Wakeup,
+};
+use crate::engine::workers::{Deadline, Timer, TimerEntry};
 use crate::error::{Error, Result};
 use crate::pending::{Event, EventOutcome, Pending};
 use crate::tables::{Table, Value};
@@ -20,7 +22,6 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// Decides about the row as it is now: `None` when the wait goes on, or else what is left to the
 /// waiter.
@@ -36,7 +37,7 @@ pub(crate) enum Found<R> {
 }
 
 /// The lists of all watchers, by the row they wait for.
-pub(super) struct RowWaits {
+pub(in crate::engine) struct RowWaits {
     lists: Mutex<Lists>,
     /// Held once for each watcher.
     interest: Interest,
@@ -57,7 +58,7 @@ struct RowWait {
 }
 
 impl RowWaits {
-    pub(super) fn new(interest: Interest) -> Self {
+    pub(in crate::engine) fn new(interest: Interest) -> Self {
         Self { lists: Mutex::default(), interest }
     }
 
@@ -90,7 +91,7 @@ impl RowWaits {
     }
 
     /// How many watchers wait for rows of `table` from `from` to `to`.
-    fn count(&self, table: Table, from: &[u8], to: Option<&[u8]>) -> usize {
+    pub(in crate::engine) fn count(&self, table: Table, from: &[u8], to: Option<&[u8]>) -> usize {
         let from = Bound::Included((table, from.to_vec()));
         let lists = self.lists.lock();
         let rows = lists.by_row.range((from, Bound::Unbounded));
@@ -174,85 +175,79 @@ enum Listing<R, E> {
     Later(Arc<Event>, Watching),
 }
 
-impl Engine {
-    /// Reads the row at `key` of `table` through `look`, and when it finds no answer yet, waits
-    /// until there is one, which `finish` makes of what the judge leaves.
-    pub(crate) fn await_row<R, E: From<Error>>(
-        &self,
-        durability: Durability,
-        table: Table,
-        key: &[u8],
-        look: impl Fn(&mut Snapshot) -> Result<Found<R>, E>,
-        finish: fn(Option<Value>) -> Result<R, E>,
-    ) -> Pending<R, E> {
-        assert!(table.is_waited_for(), "transactions do not tell of rows of this table");
-        // Most calls find an answer, and take no lock for it.
-        match self.look(&look, durability) {
-            Ok(Looked::Now(answer)) => return answer,
-            Ok(Looked::Later(_)) => {}
-            Err(error) => return Pending::ready(Err(error.into())),
-        }
-        match self.look_and_list(&look, durability, (table, key.to_vec())) {
-            Ok(Listing::Now(answer)) => answer,
-            Ok(Listing::Later(event, watching)) => {
-                Pending::on_event(event, Box::new(watching), finish, &self.core.log, durability)
-            }
-            Err(error) => Pending::ready(Err(error.into())),
-        }
-    }
+/// The row that is waited for, and how.
+pub(in crate::engine) struct WaitedRow<'a> {
+    pub(in crate::engine) durability: Durability,
+    pub(in crate::engine) table: Table,
+    pub(in crate::engine) key: &'a [u8],
+}
 
-    fn look<R, E: From<Error>>(
-        &self,
-        look: &impl Fn(&mut Snapshot) -> Result<Found<R>, E>,
-        durability: Durability,
-    ) -> Result<Looked<R, E>> {
-        let (found, lsn) = {
-            let _open = self.core.reads.read();
-            if self.core.closed.load(Ordering::Acquire) {
-                return Err(Error::Closed);
-            }
-            let mut rows = self.core.snapshot();
-            (look(&mut rows), rows.depends_on_lsn())
+/// Reads a row through `look`, and when it finds no answer yet, waits until there is one, which
+/// `finish` makes of what the judge leaves.
+pub(in crate::engine) fn await_row<R, E: From<Error>>(
+    (kernel, row_waits, timer): (&Kernel, &Arc<RowWaits>, &Arc<Timer>),
+    row: WaitedRow<'_>,
+    look_at: impl Fn(&mut Snapshot) -> Result<Found<R>, E>,
+    finish: fn(Option<Value>) -> Result<R, E>,
+) -> Pending<R, E> {
+    let WaitedRow { durability, table, key } = row;
+    assert!(table.is_waited_for(), "transactions do not tell of rows of this table");
+    // Most calls find an answer, and take no lock for it.
+    match look(kernel, &look_at, durability) {
+        Ok(Looked::Now(answer)) => return answer,
+        Ok(Looked::Later(_)) => {}
+        Err(error) => return Pending::ready(Err(error.into())),
+    }
+    let listing =
+        look_and_list((kernel, row_waits, timer), &look_at, durability, (table, key.to_vec()));
+    match listing {
+        Ok(Listing::Now(answer)) => answer,
+        Ok(Listing::Later(event, watching)) => {
+            Pending::on_event(event, Box::new(watching), finish, kernel.log(), durability)
+        }
+        Err(error) => Pending::ready(Err(error.into())),
+    }
+}
+
+fn look<R, E: From<Error>>(
+    kernel: &Kernel,
+    look_at: &impl Fn(&mut Snapshot) -> Result<Found<R>, E>,
+    durability: Durability,
+) -> Result<Looked<R, E>> {
+    let (found, lsn) = {
+        let open = kernel.hold_open()?;
+        let mut rows = open.snapshot();
+        (look_at(&mut rows), rows.depends_on_lsn())
+    };
+    Ok(match found {
+        Ok(Found::Later(judge, deadline_ms)) => Looked::Later(Later { judge, deadline_ms, lsn }),
+        Ok(Found::Now(answer)) => Looked::Now(kernel.answer_of_read(Ok(answer), lsn, durability)),
+        Err(error) => Looked::Now(kernel.answer_of_read(Err(error), lsn, durability)),
+    })
+}
+
+/// Looks again at one place of the serial order, and lists a watcher there if there is still no
+/// answer.
+fn look_and_list<R, E: From<Error>>(
+    (kernel, row_waits, timer): (&Kernel, &Arc<RowWaits>, &Arc<Timer>),
+    look_at: &impl Fn(&mut Snapshot) -> Result<Found<R>, E>,
+    durability: Durability,
+    row: (Table, Vec<u8>),
+) -> Result<Listing<R, E>> {
+    let (event, mut watching, deadline) = {
+        let _turn = TransactionTurn::take(kernel)?;
+        let _serial = kernel.lock_serial();
+        let later = match look(kernel, look_at, durability)? {
+            Looked::Now(answer) => return Ok(Listing::Now(answer)),
+            Looked::Later(later) => later,
         };
-        Ok(match found {
-            Ok(Found::Later(judge, deadline_ms)) => {
-                Looked::Later(Later { judge, deadline_ms, lsn })
-            }
-            Ok(Found::Now(answer)) => Looked::Now(self.answer_of_read(Ok(answer), lsn, durability)),
-            Err(error) => Looked::Now(self.answer_of_read(Err(error), lsn, durability)),
-        })
+        let (event, id) = row_waits.add(row.clone(), later.judge);
+        let watching = Watching { row_waits: Arc::clone(row_waits), row, id, _deadline: None };
+        let deadline = Deadline { event: Arc::clone(&event), lsn: later.lsn };
+        (event, watching, later.deadline_ms.map(|at_ms| (at_ms, deadline)))
+    };
+    if let Some((at_ms, deadline)) = deadline {
+        watching._deadline = Some(timer.add(at_ms, deadline)?);
     }
-
-    /// Looks again at one place of the serial order, and lists a watcher there if there is still no
-    /// answer.
-    fn look_and_list<R, E: From<Error>>(
-        &self,
-        look: &impl Fn(&mut Snapshot) -> Result<Found<R>, E>,
-        durability: Durability,
-        row: (Table, Vec<u8>),
-    ) -> Result<Listing<R, E>> {
-        let core = &self.core;
-        let (event, mut watching, deadline) = {
-            let _turn = Turn::take(core)?;
-            let _serial = core.serial.lock();
-            let later = match self.look(look, durability)? {
-                Looked::Now(answer) => return Ok(Listing::Now(answer)),
-                Looked::Later(later) => later,
-            };
-            let (event, id) = core.row_waits.add(row.clone(), later.judge);
-            let watching =
-                Watching { row_waits: Arc::clone(&core.row_waits), row, id, _deadline: None };
-            let deadline = Deadline { event: Arc::clone(&event), lsn: later.lsn };
-            (event, watching, later.deadline_ms.map(|at_ms| (at_ms, deadline)))
-        };
-        if let Some((at_ms, deadline)) = deadline {
-            watching._deadline = Some(super::timer::add(core, at_ms, deadline)?);
-        }
-        Ok(Listing::Later(event, watching))
-    }
-
-    /// How many wait for a row of `table` from `from` to `to`.
-    pub(crate) fn waiters(&self, table: Table, from: &[u8], to: Option<&[u8]>) -> usize {
-        self.core.row_waits.count(table, from, to)
-    }
+    Ok(Listing::Later(event, watching))
 }

@@ -163,7 +163,7 @@ mod tests {
     use crate::durability::Durability;
     use crate::engine::access::Writer;
     use crate::engine::cursor::RowCursor;
-    use crate::engine::faulty::{Faulty, Trouble};
+    use crate::engine::lifecycle::faulty::{Faulty, Trouble};
     use crate::engine::{CommitHook, Engine, EngineOptions, Threads};
     use crate::limits::MIN_LOG_CAPACITY;
     use crate::stores::schema::catalogue;
@@ -238,7 +238,7 @@ mod tests {
         assert_eq!(handoff[3].1, b"the last one wins");
         assert_eq!(rows(&path, Table::CACHE).len(), 500);
         let engine = Engine::open_file(&path, options()).unwrap();
-        assert_eq!(engine.core.published.load(std::sync::atomic::Ordering::Acquire), 41);
+        assert_eq!(engine.stats().unwrap().newest_lsn, 41);
         let written = engine.transact(Durability::Sync, &[], |tx| {
             tx.put(Table::STATE, b"key", b"value".to_vec());
             Ok::<_, Error>(())

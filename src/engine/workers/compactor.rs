@@ -6,14 +6,13 @@
 //! are rooms so small that moving all pages at once takes no time worth mentioning: see
 //! [`Work::Whole`].
 
-use super::{Core, Turn};
-use crate::btree::{Plan, Space};
+use crate::btree::Space;
+use crate::engine::kernel::{Kernel, TransactionTurn};
 use crate::error::{Error, Result};
 use crate::observe;
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Less free room than this is never worth the work.
 const MIN_FREE_BYTES: u64 = 1 << 20;
@@ -30,10 +29,6 @@ const BUSY_FACTOR: u64 = 2;
 /// back.
 const MAX_ROUNDS: usize = 32;
 
-/// How often, and how long apart, a cut of the file is tried while an older view is read.
-const CUT_ATTEMPTS: usize = 20;
-const CUT_PAUSE: Duration = Duration::from_millis(1);
-
 /// What a compaction did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -47,9 +42,10 @@ pub struct CompactReport {
     pub pages_moved: u64,
 }
 
-/// When it was looked last, and when there was last something to do.
-#[derive(Debug, Default)]
-pub(super) struct Compaction {
+/// The compactor, and when it looked last, and when there was last something to do.
+#[derive(Debug)]
+pub(in crate::engine) struct Compactor {
+    kernel: Arc<Kernel>,
     state: Mutex<CompactionState>,
     /// One compaction at a time.
     running: Mutex<()>,
@@ -93,15 +89,19 @@ fn by_hand(space: &Space) -> Work {
     }
 }
 
-impl Core {
+impl Compactor {
+    pub(super) fn new(kernel: Arc<Kernel>) -> Self {
+        Self { kernel, state: Mutex::default(), running: Mutex::default() }
+    }
+
     /// Gives back what is free, now.
-    pub(super) fn compact_now(&self) -> Result<CompactReport> {
-        drop(Turn::take(self)?);
+    pub(in crate::engine) fn compact_now(&self) -> Result<CompactReport> {
+        drop(TransactionTurn::take(&self.kernel)?);
         // What was deleted and is not in the B-tree yet takes its room until it is.
-        self.checkpoint_now()?;
-        let _one = self.compaction.running.lock();
+        self.kernel.checkpoint_now()?;
+        let _one = self.running.lock();
         let before = self.file_bytes()?;
-        let work = by_hand(&self.btree.space()?);
+        let work = by_hand(&self.kernel.btree().space()?);
         let pages_moved = self.compact(work)?;
         Ok(CompactReport { bytes_before: before, bytes_after: self.file_bytes()?, pages_moved })
     }
@@ -110,21 +110,22 @@ impl Core {
     /// Says whether it is worth looking again soon, because there will be something to do if
     /// nothing is written until then.
     pub(super) fn compact_if_worthwhile(&self) -> Result<bool> {
-        if self.closed.load(Ordering::Acquire) || self.log.failure().is_some() {
+        if self.kernel.is_closed() || self.kernel.log().failure().is_some() {
             return Ok(false);
         }
-        let Some(_one) = self.compaction.running.try_lock() else { return Ok(false) };
-        let written = self.btree.stats().bytes_written;
-        let state = *self.compaction.state.lock();
-        let looked = Some((written, self.log.appended()));
+        let btree = self.kernel.btree();
+        let Some(_one) = self.running.try_lock() else { return Ok(false) };
+        let written = btree.stats().bytes_written;
+        let state = *self.state.lock();
+        let looked = Some((written, self.kernel.log().appended()));
         let idle = state.looked == looked;
-        let space = match self.btree.stats().space {
+        let space = match btree.stats().space {
             Some(space) if state.looked.is_some_and(|(at, _)| at == written) => space,
-            _ => self.btree.space()?,
+            _ => btree.space()?,
         };
         let since = written.saturating_sub(state.compacted.unwrap_or_default());
         let work = by_itself(&space, since, idle);
-        self.compaction.state.lock().looked = looked;
+        self.state.lock().looked = looked;
         // What a compaction left is as good as it gets.
         if state.compacted == Some(written) {
             return Ok(false);
@@ -133,8 +134,8 @@ impl Core {
             return Ok(!idle && by_itself(&space, since, true) != Work::Nothing);
         }
         self.compact(work)?;
-        *self.compaction.state.lock() =
-            CompactionState { looked, compacted: Some(self.btree.stats().bytes_written) };
+        *self.state.lock() =
+            CompactionState { looked, compacted: Some(btree.stats().bytes_written) };
         Ok(false)
     }
 
@@ -151,21 +152,19 @@ impl Core {
 
     fn move_pages(&self, work: Work) -> Result<u64> {
         let mut moved = 0;
-        if work == Work::Whole {
-            let done = self.compact_whole()?;
-            if done {
-                self.cut()?;
-                return Ok(moved);
-            }
-            // Somebody reads. Moving pages does not disturb that.
+        if work == Work::Whole && self.kernel.move_all_pages()? {
+            self.kernel.cut_file()?;
+            return Ok(moved);
         }
-        let mut present = self.btree.stats().len;
+        // Where somebody reads, not all pages can be moved at once. Moving some does not disturb
+        // that.
+        let mut present = self.kernel.btree().stats().len;
         for _ in 0..MAX_ROUNDS {
-            let mut plan = self.btree.plan_compaction()?;
+            let mut plan = self.kernel.btree().plan_compaction()?;
             while plan.len() > 0 {
-                moved += self.compact_step(&mut plan)?;
+                moved += self.kernel.move_planned_pages(&mut plan)?;
             }
-            let left = self.cut()?.present_bytes;
+            let left = self.kernel.cut_file()?.present_bytes;
             if left >= present {
                 break;
             }
@@ -174,60 +173,11 @@ impl Core {
         Ok(moved)
     }
 
-    /// Moves some of the planned pages, between two checkpoints, and shows readers what that
-    /// leaves. Answers how many.
-    fn compact_step(&self, plan: &mut Plan) -> Result<u64> {
-        let running = self.checkpointer.lock_running();
-        self.check_writable()?;
-        let (btree, moved) =
-            self.btree.compact_step(plan).map_err(|failed| self.btree_failed(failed))?;
-        let replaced = self.view.write().replace_btree(btree);
-        drop(running);
-        drop(replaced);
-        Ok(moved as u64)
-    }
-
-    /// Has redb move all pages, if nobody reads. Says whether it did so.
-    ///
-    /// What a reader was shown before could not be read any more after the next checkpoint. So
-    /// nobody may hold the view when it begins, which is not given away until it is over.
-    fn compact_whole(&self) -> Result<bool> {
-        let running = self.checkpointer.lock_running();
-        self.check_writable()?;
-        for _ in 0..CUT_ATTEMPTS {
-            let mut current = self.view.write();
-            if Arc::strong_count(&current) == 1 {
-                let compacted = self.btree.compact_whole();
-                let replaced =
-                    compacted.map(|btree| btree.map(|btree| current.replace_btree(btree)));
-                drop(current);
-                drop(running);
-                return replaced
-                    .map(|replaced| replaced.is_some())
-                    .map_err(|failed| self.btree_failed(failed));
-            }
-            drop(current);
-            std::thread::sleep(CUT_PAUSE);
-        }
-        Ok(false)
-    }
-
-    /// Cuts the file behind what is used. Reads that just began may look into an older view, for a
-    /// moment.
-    fn cut(&self) -> Result<Space> {
-        let mut space = self.btree.trim().map_err(|failed| self.btree_failed(failed))?;
-        for _ in 0..CUT_ATTEMPTS {
-            if space.is_cut() {
-                break;
-            }
-            std::thread::sleep(CUT_PAUSE);
-            space = self.btree.trim().map_err(|failed| self.btree_failed(failed))?;
-        }
-        Ok(space)
-    }
-
     fn file_bytes(&self) -> Result<u64> {
-        self.storage.len().map_err(|error| Error::io("asking for the length of the file", error))
+        self.kernel
+            .storage()
+            .len()
+            .map_err(|error| Error::io("asking for the length of the file", error))
     }
 }
 

@@ -74,7 +74,7 @@ pub(crate) struct DryRun {
 }
 
 impl DryRun {
-    pub(super) fn new(snapshot: Snapshot) -> Self {
+    pub(in crate::engine) fn new(snapshot: Snapshot) -> Self {
         Self { snapshot, rows: BTreeMap::new(), cost: Cost::default() }
     }
 
@@ -84,7 +84,7 @@ impl DryRun {
     }
 
     /// What was read from the B-tree, for the transaction itself.
-    pub(super) fn into_prefetched(self) -> Prefetched<'static> {
+    pub(in crate::engine) fn into_prefetched(self) -> Prefetched<'static> {
         let rows =
             self.rows.into_iter().map(|((table, key), value)| (table, Cow::Owned(key), value));
         Prefetched { rows: rows.collect(), btree: Arc::clone(self.snapshot.btree()) }

@@ -14,7 +14,7 @@ use std::vec;
 /// greatest position among the versions touched, tombstones too.
 ///
 /// Each page is one read of the B-tree.
-pub(super) fn read_page(
+pub(in crate::engine) fn read_page(
     view: &View,
     lsn: u64,
     staged: Option<&Staged>,

@@ -153,11 +153,11 @@ impl CommitHook {
     }
 
     /// The interest that observers hold to be shown transactions.
-    pub(super) fn interest(&self) -> Interest {
+    pub(in crate::engine) fn interest(&self) -> Interest {
         self.interest.clone()
     }
 
-    pub(super) fn add(&mut self, observer: Arc<dyn CommitObserver>) {
+    pub(in crate::engine) fn add(&mut self, observer: Arc<dyn CommitObserver>) {
         self.observers.push(observer);
     }
 

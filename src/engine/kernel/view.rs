@@ -10,13 +10,13 @@ use std::sync::Arc;
 
 /// The tables that together hold every row: newer ones hide older ones.
 #[derive(Debug)]
-pub(super) struct View {
+pub(in crate::engine) struct View {
     /// Takes the rows of new frames.
-    pub(super) active: Arc<Memtable>,
+    pub(in crate::engine) active: Arc<Memtable>,
     /// The rows of the segment that is being moved into the B-tree.
-    pub(super) frozen: Option<Arc<Memtable>>,
+    pub(in crate::engine) frozen: Option<Arc<Memtable>>,
     /// Everything older.
-    pub(super) btree: Arc<BtreeView>,
+    pub(in crate::engine) btree: Arc<BtreeView>,
 }
 
 impl View {
@@ -27,7 +27,7 @@ impl View {
     }
 
     /// The newest version of a row at or before `lsn` that is in memory.
-    pub(super) fn in_memory(&self, table: Table, key: &[u8], lsn: u64) -> Option<Found> {
+    pub(in crate::engine) fn in_memory(&self, table: Table, key: &[u8], lsn: u64) -> Option<Found> {
         self.active
             .get(table, key, lsn)
             .or_else(|| self.frozen.as_ref().and_then(|frozen| frozen.get(table, key, lsn)))
@@ -44,13 +44,13 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    pub(super) fn new(view: Arc<View>, lsn: u64, now_ms: u64) -> Self {
+    pub(in crate::engine) fn new(view: Arc<View>, lsn: u64, now_ms: u64) -> Self {
         Self { view, lsn, now_ms, depends_on_lsn: 0 }
     }
 
     /// The greatest position among the versions that were read, or zero when all came from the
     /// B-tree.
-    pub(super) fn depends_on_lsn(&self) -> u64 {
+    pub(in crate::engine) fn depends_on_lsn(&self) -> u64 {
         self.depends_on_lsn
     }
 

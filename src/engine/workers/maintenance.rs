@@ -13,17 +13,18 @@
 //! half of a processor at the most. It holds the engine but keeps no handle of it, so the engine
 //! closes with its last handle.
 
-use super::prefetch::{DryRun, Prefetched};
-use super::{Core, Engine, Snapshot, Turn, Tx, timer};
+use super::clock_moves::ClockMoves;
+use super::compactor::Compactor;
+use super::timer::Timer;
+use super::worker::{Rest, Rested, Threads, Worker};
 use crate::clock::ClockPace;
 use crate::durability::Durability;
+use crate::engine::kernel::{DryRun, Kernel, Prefetched, Snapshot, TransactionTurn, Tx};
 use crate::error::{Error, Result};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::MutexGuard;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 /// For how long what becomes due is gathered, so that rows which end one after the other are not
@@ -67,71 +68,109 @@ pub(crate) enum Tick {
     IdleUntil(Option<u64>),
 }
 
-/// The thread, for those who wake it.
-#[derive(Debug, Default)]
+/// The thread that does the maintenance. It runs for as long as the room is open, because what it
+/// does next is known to it alone.
+#[derive(Debug)]
 pub(super) struct Maintenance {
-    thread: Mutex<Option<Thread>>,
+    kernel: Arc<Kernel>,
+    job: MaintenanceJob,
+    compactor: Arc<Compactor>,
+    timer: Arc<Timer>,
+    clock_moves: Arc<ClockMoves>,
+    worker: Worker,
 }
 
 impl Maintenance {
+    pub(super) fn new(
+        kernel: Arc<Kernel>,
+        job: MaintenanceJob,
+        compactor: Arc<Compactor>,
+        timer: Arc<Timer>,
+        clock_moves: Arc<ClockMoves>,
+        threads: Threads,
+    ) -> Self {
+        let worker = Worker::new("cloakroom-maintenance", threads);
+        Self { kernel, job, compactor, timer, clock_moves, worker }
+    }
+
+    /// Starts the thread.
+    pub(super) fn start(self: &Arc<Self>) -> Result<()> {
+        let started = self.worker.call(|number| {
+            let this = Arc::clone(self);
+            move || {
+                let _running = this.worker.running(number);
+                this.run();
+            }
+        });
+        started.map(drop).map_err(|error| Error::io("starting the maintenance thread", error))
+    }
+
     /// Has the thread look for work, because the clock was moved.
     pub(super) fn wake(&self) {
-        if let Some(thread) = &*self.thread.lock() {
-            thread.unpark();
+        self.worker.wake();
+    }
+
+    #[cfg(test)]
+    pub(super) fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
+    pub(super) fn stop(&self) {
+        self.worker.stop();
+    }
+
+    /// What the thread does until the kernel closes.
+    fn run(&self) {
+        let mut failures = 0;
+        while !self.kernel.is_closed() {
+            let began = Instant::now();
+            // A panic is a failure: the host goes on, and so does the maintenance.
+            let pause = catch_unwind(AssertUnwindSafe(|| {
+                self.clock_moves.listen();
+                self.tick().map(|(tick, look_again)| self.pause(tick, look_again))
+            }));
+            let pause = match pause {
+                Ok(Ok(pause)) => {
+                    failures = 0;
+                    pause.unwrap_or_else(|| began.elapsed().min(LONGEST_BREATH))
+                }
+                Ok(Err(_)) | Err(_) => {
+                    failures += 1;
+                    pause_after(failures - 1)
+                }
+            };
+            if self.worker.rest(Rest::For(pause)) == Rested::Ends {
+                return;
+            }
         }
     }
-}
 
-/// What the thread does until the engine closes.
-pub(super) fn run(core: &Arc<Core>, job: &MaintenanceJob) {
-    *core.maintenance.thread.lock() = Some(thread::current());
-    let mut failures = 0;
-    while !core.closed.load(Ordering::Acquire) {
-        let began = Instant::now();
-        // A panic is a failure: the host goes on, and so does the maintenance.
-        let pause = catch_unwind(AssertUnwindSafe(|| {
-            timer::listen(core);
-            tick(core, job).map(|(tick, look_again)| pause(tick, look_again, core, job))
-        }));
-        match pause {
-            Ok(Ok(None)) => {
-                failures = 0;
-                thread::park_timeout(began.elapsed().min(LONGEST_BREATH));
-            }
-            Ok(Ok(Some(pause))) => {
-                failures = 0;
-                thread::park_timeout(pause);
-            }
-            Ok(Err(_)) | Err(_) => {
-                thread::park_timeout(pause_after(failures));
-                failures += 1;
-            }
+    /// One step of everything the thread does. Says, too, whether it is worth looking again soon.
+    fn tick(&self) -> Result<(Tick, bool)> {
+        let handle = MaintenanceHandle { kernel: &self.kernel, timer: &self.timer };
+        let tick = (self.job.step)(&handle)?;
+        if tick == Tick::Again {
+            return Ok((tick, false));
         }
+        // A failure is told to whoever observes, and does not keep the job from its work: it is
+        // tried again when the B-tree has changed.
+        let compacted =
+            self.compactor.compact_if_worthwhile().inspect_err(crate::observe::compaction_failed);
+        Ok((tick, compacted.unwrap_or(false)))
     }
-}
 
-/// One step of everything the thread does. Says, too, whether it is worth looking again soon.
-fn tick(core: &Core, job: &MaintenanceJob) -> Result<(Tick, bool)> {
-    let tick = (job.step)(&MaintenanceHandle { core })?;
-    if tick == Tick::Again {
-        return Ok((tick, false));
+    /// How long to sleep after a step, if at all.
+    fn pause(&self, tick: Tick, look_again: bool) -> Option<Duration> {
+        let Tick::IdleUntil(next_ms) = tick else { return None };
+        let (pace, now_ms) = (self.clock_moves.pace(), self.kernel.clock().now_ms());
+        let pause = pause_until(next_ms, pace, now_ms, self.job.every);
+        Some(if look_again { pause.min(LOOK_AGAIN_AFTER) } else { pause })
     }
-    // A failure is told to whoever observes, and does not keep the job from its work: it is tried
-    // again when the B-tree has changed.
-    let compacted = core.compact_if_worthwhile().inspect_err(crate::observe::compaction_failed);
-    Ok((tick, compacted.unwrap_or(false)))
 }
 
 /// How long to leave everything alone after so many failures in a row.
 fn pause_after(failures: u32) -> Duration {
     FIRST_PAUSE.saturating_mul(1 << failures.min(6)).min(LONGEST_PAUSE)
-}
-
-/// How long to sleep after a step, if at all.
-fn pause(tick: Tick, look_again: bool, core: &Core, job: &MaintenanceJob) -> Option<Duration> {
-    let Tick::IdleUntil(next_ms) = tick else { return None };
-    let pause = pause_until(next_ms, core.timer.pace(), core.clock.now_ms(), job.every);
-    Some(if look_again { pause.min(LOOK_AGAIN_AFTER) } else { pause })
 }
 
 fn pause_until(
@@ -151,51 +190,40 @@ fn pause_until(
     }
 }
 
-impl Engine {
-    /// The engine as maintenance uses it, for maintenance that somebody asked for.
-    ///
-    /// # Errors
-    /// [`Error::NestedTransaction`] inside a transaction, which maintenance would wait for.
-    pub(crate) fn maintenance(&self) -> Result<MaintenanceHandle<'_>> {
-        drop(Turn::take(&self.core)?);
-        Ok(MaintenanceHandle { core: &self.core })
-    }
-}
-
-/// The engine as maintenance uses it.
+/// The kernel as maintenance uses it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MaintenanceHandle<'a> {
-    core: &'a Core,
+    kernel: &'a Kernel,
+    timer: &'a Timer,
 }
 
-impl MaintenanceHandle<'_> {
+impl<'a> MaintenanceHandle<'a> {
+    /// # Errors
+    /// [`Error::NestedTransaction`] inside a transaction, which maintenance would wait for.
+    pub(super) fn outside_transactions(kernel: &'a Kernel, timer: &'a Timer) -> Result<Self> {
+        drop(TransactionTurn::take(kernel)?);
+        Ok(Self { kernel, timer })
+    }
+
     /// The room's time, in milliseconds since the Unix epoch.
     pub(crate) fn now_ms(&self) -> u64 {
-        self.core.clock.now_ms()
+        self.kernel.clock().now_ms()
     }
 
     /// The most bytes that all rows of a transaction may have.
     pub(crate) fn max_frame_bytes(&self) -> usize {
-        self.core.log.max_payload_len()
+        self.kernel.log().max_payload_len()
     }
 
     /// The position that the B-tree has reached. What was removed before it is no longer in memory.
     pub(crate) fn checkpoint_lsn(&self) -> u64 {
-        self.core.view().btree.lsn()
-    }
-
-    fn while_open<R>(&self, read: impl FnOnce(Snapshot) -> Result<R>) -> Result<R> {
-        let _open = self.core.reads.read();
-        if self.core.closed.load(Ordering::Acquire) {
-            return Err(Error::Closed);
-        }
-        read(self.core.snapshot())
+        self.kernel.checkpoint_lsn()
     }
 
     /// Runs `operation` on the newest state, at one position, without waiting for writers or for
     /// the disk to have what it sees.
     pub(crate) fn read<R>(&self, operation: impl FnOnce(&mut Snapshot) -> Result<R>) -> Result<R> {
-        self.while_open(|mut snapshot| operation(&mut snapshot))
+        operation(&mut self.kernel.hold_open()?.snapshot())
     }
 
     /// Runs `operation` without a lock and without effect, and keeps what it read for
@@ -204,11 +232,10 @@ impl MaintenanceHandle<'_> {
         &self,
         operation: impl FnOnce(&mut DryRun) -> Result<R>,
     ) -> Result<(R, Prefetched<'static>)> {
-        self.while_open(|snapshot| {
-            let mut dry_run = DryRun::new(snapshot);
-            let answer = operation(&mut dry_run)?;
-            Ok((answer, dry_run.into_prefetched()))
-        })
+        let open = self.kernel.hold_open()?;
+        let mut dry_run = DryRun::new(open.snapshot());
+        let answer = operation(&mut dry_run)?;
+        Ok((answer, dry_run.into_prefetched()))
     }
 
     /// Runs `operation` at the next place of the serial order. What it stages is visible at once,
@@ -218,25 +245,27 @@ impl MaintenanceHandle<'_> {
         prefetched: &Prefetched<'_>,
         operation: impl FnOnce(&mut Tx<'_>) -> Result<R>,
     ) -> Result<Option<R>> {
-        let core = self.core;
-        let mut done = {
-            let _turn = Turn::take(core)?;
-            let mut scratch = core.serial.lock();
-            if !core.log.spare_is_free() {
+        let kernel = self.kernel;
+        let mut finished = {
+            let _turn = TransactionTurn::take(kernel)?;
+            let mut scratch = kernel.lock_serial();
+            if !kernel.log().spare_is_free() {
                 return Ok(None);
             }
-            let done = core.run(&mut scratch, Durability::Os, prefetched, operation);
+            let finished = kernel.run(&mut scratch, Durability::Os, prefetched, operation);
             MutexGuard::unlock_fair(scratch);
-            done?
+            finished?
         };
-        done.wake();
-        core.after_call();
-        done.answer.map(Some)
+        finished.wake();
+        if kernel.signals().is_work_left_to_callers() {
+            self.timer.do_work_left_to_callers();
+        }
+        finished.answer.map(Some)
     }
 
     /// Waits until the log has headroom.
     pub(crate) fn wait_for_headroom(&self) -> Result<()> {
-        self.core.wait_for_headroom()
+        self.kernel.wait_for_headroom()
     }
 }
 

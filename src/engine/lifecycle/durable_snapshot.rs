@@ -6,61 +6,44 @@
 //! checkpoints and closing go on. Rows that are replaced meanwhile keep their space until the view
 //! is dropped.
 
-use super::access::{PageSize, Reader, RowPage, RowRange, Value};
-use super::cursor::RowCursor;
-use super::merge;
-use super::view::View;
-use super::{Core, Engine};
 use crate::durability::Durability;
-use crate::error::{Error, Result};
+use crate::engine::kernel::access::{PageSize, Reader, RowPage, RowRange, Value};
+use crate::engine::kernel::cursor::RowCursor;
+use crate::engine::kernel::{Kernel, View, read_page};
+#[cfg(doc)]
+use crate::error::Error;
+use crate::error::Result;
 use crate::tables::{Catalogue, Table};
 use std::sync::Arc;
-use std::sync::atomic::Ordering as Atomic;
 
 /// Every row of one durable position.
 #[derive(Debug)]
 pub(crate) struct DurableSnapshot {
-    core: Arc<Core>,
+    kernel: Arc<Kernel>,
     view: Arc<View>,
     lsn: u64,
 }
 
-impl Engine {
+impl DurableSnapshot {
     /// Everything as of a durable position that is not before anything acknowledged so far. What
     /// was appended is flushed first, whatever durability it was appended with. When the log has
     /// failed, the position is the last that is known to be durable.
     ///
     /// # Errors
     /// [`Error::Closed`].
-    pub(crate) fn durable_snapshot(&self) -> Result<DurableSnapshot> {
-        let core = &self.core;
-        let (view, mut lsn) = {
-            let _open = core.open_for_reading()?;
-            // The position is read while the view cannot be replaced, so every row up to it is in
-            // this view.
-            let view = core.view.read();
-            (Arc::clone(&view), core.published.load(Atomic::Acquire))
-        };
-        if let Err(error) = core.log.wait(lsn, Durability::Sync) {
-            if core.log.failure().is_none() {
+    pub(in crate::engine) fn take(kernel: &Arc<Kernel>) -> Result<Self> {
+        let (view, mut lsn) = kernel.hold_open()?.newest();
+        let log = kernel.log();
+        if let Err(error) = log.wait(lsn, Durability::Sync) {
+            if log.failure().is_none() {
                 return Err(error);
             }
             // The B-tree of the view was made of durable frames, so this position is not before it.
-            lsn = core.log.durable().min(lsn);
+            lsn = log.durable().min(lsn);
         }
-        Ok(DurableSnapshot { core: Arc::clone(core), view, lsn })
+        Ok(Self { kernel: Arc::clone(kernel), view, lsn })
     }
-}
 
-impl Core {
-    /// Keeps closing away while something is read.
-    fn open_for_reading(&self) -> Result<parking_lot::RwLockReadGuard<'_, ()>> {
-        let open = self.reads.read();
-        if self.closed.load(Atomic::Acquire) { Err(Error::Closed) } else { Ok(open) }
-    }
-}
-
-impl DurableSnapshot {
     /// The position: every frame up to it is in what is read, and none after it.
     pub(crate) fn lsn(&self) -> u64 {
         self.lsn
@@ -77,7 +60,7 @@ impl DurableSnapshot {
     /// # Errors
     /// [`Error::Closed`] and [`Error::Io`].
     pub(crate) fn estimate(&self) -> Result<u64> {
-        let _open = self.core.open_for_reading()?;
+        let _open = self.kernel.hold_open()?;
         let View { active, frozen, btree } = &*self.view;
         let in_memory = active.len() + frozen.as_ref().map_or(0, |frozen| frozen.len());
         btree
@@ -110,11 +93,11 @@ impl DurableSnapshot {
 /// that of each look, and [`Error::Closed`] the answer when the room was closed meanwhile.
 impl Reader for DurableSnapshot {
     fn now_ms(&self) -> u64 {
-        self.core.clock.now_ms()
+        self.kernel.clock().now_ms()
     }
 
     fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<Value>> {
-        let _open = self.core.open_for_reading()?;
+        let _open = self.kernel.hold_open()?;
         match self.view.in_memory(table, key, self.lsn) {
             Some(found) => Ok(found.value),
             None => self.view.btree.get(table, key),
@@ -122,8 +105,8 @@ impl Reader for DurableSnapshot {
     }
 
     fn page(&mut self, range: RowRange<'_>, size: PageSize) -> Result<RowPage> {
-        let _open = self.core.open_for_reading()?;
-        merge::read_page(&self.view, self.lsn, None, range, size, &mut 0)
+        let _open = self.kernel.hold_open()?;
+        read_page(&self.view, self.lsn, None, range, size, &mut 0)
     }
 }
 
@@ -132,7 +115,8 @@ mod tests {
     use super::*;
     use crate::clock::SystemClock;
     use crate::engine::access::{RestOfRange, Writer};
-    use crate::engine::{CommitHook, EngineOptions, Threads};
+    use crate::engine::{CommitHook, Engine, EngineOptions, Threads};
+    use crate::error::Error;
     use crate::storage::MemoryStorage;
     use crate::storage::sim::{CallKind, Fault, SimStorage};
     use crate::stores::schema::catalogue;
@@ -247,9 +231,9 @@ mod tests {
         let storage = Arc::new(SimStorage::new(1));
         let engine = Engine::create_on(storage.clone(), options()).unwrap();
         write(&engine, Durability::Os, &[(Table::CACHE, 1, Some(b"value".to_vec()))]);
-        assert_eq!(engine.core.log.durable(), 0);
+        assert_eq!(engine.kernel().log().durable(), 0);
         let mut read = engine.durable_snapshot().unwrap();
-        assert_eq!((read.lsn(), engine.core.log.durable()), (1, 1));
+        assert_eq!((read.lsn(), engine.kernel().log().durable()), (1, 1));
         assert_eq!(all(&mut read).unwrap().len(), 1);
     }
 
@@ -262,7 +246,7 @@ mod tests {
         storage.fail_call(CallKind::Sync, 0, Fault::Eio);
         storage.fail_call(CallKind::DurableWrite, 0, Fault::Eio);
         let mut read = engine.durable_snapshot().unwrap();
-        assert!(engine.core.log.failure().is_some(), "the flush was to fail");
+        assert!(engine.kernel().log().failure().is_some(), "the flush was to fail");
         assert_eq!(read.lsn(), 1);
         assert_eq!(all(&mut read).unwrap().into_values().collect::<Vec<_>>(), [b"kept".to_vec()]);
     }

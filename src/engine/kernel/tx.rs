@@ -11,10 +11,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Rows by table and key; `None` is the absence of one.
-pub(super) type Staged = BTreeMap<(Table, Vec<u8>), Option<Value>>;
+pub(in crate::engine) type Staged = BTreeMap<(Table, Vec<u8>), Option<Value>>;
 
 /// The changes of one transaction that somebody may wait for, in order.
-pub(super) type Changes = Vec<((Table, Vec<u8>), Option<Value>)>;
+pub(in crate::engine) type Changes = Vec<((Table, Vec<u8>), Option<Value>)>;
 
 /// The transaction that holds the serial lock.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ impl<'a> Tx<'a> {
     }
 
     /// The greatest position among the versions that were read.
-    pub(super) fn depends_on_lsn(&self) -> u64 {
+    pub(in crate::engine) fn depends_on_lsn(&self) -> u64 {
         self.depends_on_lsn
     }
 

@@ -15,10 +15,11 @@
 //! meanwhile is counted and not kept. A transaction that finds the queue empty is taken whatever
 //! its size, which a segment of the log limits.
 
-use super::observer::{CommitObserver, CommittedRows, HeldInterest, Interest, Wakeup};
-use super::{Engine, Turn};
 use crate::durability::Durability;
-use crate::error::{Error, Result};
+use crate::engine::kernel::{
+    CommitObserver, CommittedRows, HeldInterest, Interest, Kernel, TransactionTurn, Wakeup,
+};
+use crate::error::Result;
 use crate::log::Log;
 use crate::observe;
 use parking_lot::Mutex;
@@ -319,35 +320,27 @@ impl<T> Drop for Subscription<T> {
     }
 }
 
-impl Engine {
-    /// Has `feed`, which observes this engine, keep what `select` wants of every transaction after
-    /// this call: at most `capacity` items, unless one transaction has more.
-    pub(crate) fn subscribe<T>(
-        &self,
-        feed: &Arc<Feed<T>>,
-        select: Box<Select<T>>,
-        capacity: usize,
-    ) -> Result<Subscription<T>> {
-        let core = &self.core;
-        let state = QueueState {
-            waiting: VecDeque::new(),
-            items: 0,
-            gap: None,
-            waker: None,
-            closed: false,
-        };
-        let queue = Arc::new(Queue { select, capacity, state: Mutex::new(state) });
-        let _turn = Turn::take(core)?;
-        // Under the serial lock, so that it sees every later transaction and none before.
-        let _serial = core.serial.lock();
-        if core.closed.load(Ordering::Acquire) {
-            return Err(Error::Closed);
-        }
-        if let Some(source) = core.log.failure() {
-            return Err(Error::Poisoned { source: Arc::clone(source) });
-        }
-        feed.add(Arc::clone(&queue));
-        let (feed, log) = (Arc::clone(feed), Arc::clone(&core.log));
-        Ok(Subscription { feed, log, queue, ticket: None })
-    }
+/// Has `feed`, which observes `kernel`, keep what `select` wants of every transaction after this
+/// call: at most `capacity` items, unless one transaction has more.
+///
+/// # Errors
+/// [`Error::Closed`](crate::Error::Closed), [`Error::Poisoned`](crate::Error::Poisoned), and
+/// [`Error::NestedTransaction`](crate::Error::NestedTransaction) inside a transaction.
+pub(in crate::engine) fn subscribe<T>(
+    kernel: &Kernel,
+    feed: &Arc<Feed<T>>,
+    select: Box<Select<T>>,
+    capacity: usize,
+) -> Result<Subscription<T>> {
+    let state =
+        QueueState { waiting: VecDeque::new(), items: 0, gap: None, waker: None, closed: false };
+    let queue = Arc::new(Queue { select, capacity, state: Mutex::new(state) });
+    let _turn = TransactionTurn::take(kernel)?;
+    // Under the serial lock, so that it sees every later transaction and none before.
+    let _serial = kernel.lock_serial();
+    drop(kernel.hold_open()?);
+    kernel.check_log()?;
+    feed.add(Arc::clone(&queue));
+    let (feed, log) = (Arc::clone(feed), Arc::clone(kernel.log()));
+    Ok(Subscription { feed, log, queue, ticket: None })
 }

@@ -4,8 +4,8 @@ use super::*;
 use crate::clock::SystemClock;
 use crate::durability::Durability;
 use crate::engine::access::{RowPage, Writer};
-use crate::engine::prefetch::{DryRun, Prefetched};
-use crate::engine::view::{Snapshot, View};
+use crate::engine::kernel::prefetch::{DryRun, Prefetched};
+use crate::engine::kernel::view::{Snapshot, View};
 use crate::engine::{CommitHook, Engine, EngineOptions, Threads, Tx};
 use crate::error::Error;
 use crate::memtable::Memtable;
@@ -65,7 +65,7 @@ impl Layered {
         });
         staged.wait().unwrap();
         engine.checkpoint().unwrap();
-        let btree = Arc::clone(&engine.core.view.read().btree);
+        let btree = engine.kernel().btree().view();
         let (has_frozen, mut touched) = (random.bool(), BTreeMap::new());
         let mut memtable = |from_lsn: u64| {
             let table = Memtable::for_keys(64);

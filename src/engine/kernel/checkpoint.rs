@@ -1,9 +1,9 @@
 //! Checkpoints: moving the rows of a full segment into the B-tree, so that the segment can be used
 //! again.
 //!
-//! 1. Under the serial lock the segments change places ([`Core::rotate`]): the in-memory table of
+//! 1. Under the serial lock the segments change places ([`Kernel::make_room`]): the in-memory table of
 //!    the full one is frozen and a new one takes the rows of new frames. Writers go on.
-//! 2. [`Core::run_checkpoint`] waits until every frozen frame is durable in the log, applies the
+//! 2. [`Kernel::run_checkpoint`] waits until every frozen frame is durable in the log, applies the
 //!    newest version of each row to the B-tree in one durable transaction that also records the
 //!    position reached, and lets readers look into the new B-tree instead of the frozen table.
 //! 3. The segment gets a new generation, durably; only then is it free.
@@ -12,9 +12,8 @@
 //! again. When both segments are full, writers wait for that attempt, at most [`MAX_LOG_STALL`],
 //! and learn why it failed.
 
-use super::open::keys_per_segment;
 use super::view::View;
-use super::{Core, Turn};
+use super::{Kernel, TransactionTurn};
 use crate::btree::ApplyError;
 use crate::durability::Durability;
 use crate::error::{Error, Result};
@@ -24,7 +23,6 @@ use crate::observe;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// How long after a failed checkpoint the next one is tried, when no writer asks for it sooner.
@@ -35,79 +33,79 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 const RELEASE_ATTEMPTS: usize = 20;
 const RELEASE_PAUSE: Duration = Duration::from_millis(1);
 
-/// Who runs checkpoints, and what the last one said.
-#[derive(Debug)]
-pub(super) struct Checkpointer {
+/// The least that a frame takes in the log: its header, one row and its key.
+const MIN_FRAME_BYTES: u64 = 64;
+
+/// How many rows a segment may hold at the most, if they are as small as rows are.
+pub(in crate::engine) fn keys_per_segment(segment_size: u64) -> usize {
+    usize::try_from(segment_size / MIN_FRAME_BYTES).unwrap_or(usize::MAX)
+}
+
+/// What was asked of checkpoints, and what the last one said.
+#[derive(Debug, Default)]
+pub(super) struct Checkpoints {
     state: Mutex<CheckpointState>,
-    changed: Condvar,
-    /// One checkpoint at a time.
+    /// Told to writers that wait when an attempt has ended.
+    ended: Condvar,
+    /// One change of the B-tree at a time.
     running: Mutex<()>,
-    /// Whether a background thread runs them; otherwise whoever needs one does.
-    in_background: bool,
 }
 
 #[derive(Debug, Default)]
 struct CheckpointState {
     requested: bool,
-    stopped: bool,
     /// Attempts that ended, well or badly.
     attempts: u64,
     last_failure: Option<Error>,
 }
 
-impl Checkpointer {
-    pub(super) fn new(in_background: bool) -> Self {
-        let (state, changed, running) = (Mutex::default(), Condvar::new(), Mutex::new(()));
-        Self { state, changed, running, in_background }
-    }
+/// What the thread that runs checkpoints has to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine) enum NextCheckpoint {
+    /// One was asked for.
+    Now,
+    /// The last one failed, and is to be tried again after this long.
+    After(Duration),
+    /// Nothing.
+    None,
+}
 
-    /// Asks the background thread for a checkpoint.
-    pub(super) fn request(&self) {
-        self.state.lock().requested = true;
-        self.changed.notify_all();
-    }
-
-    /// Ends the background thread's wait.
-    pub(super) fn stop(&self) {
-        self.state.lock().stopped = true;
-        self.changed.notify_all();
-    }
-
-    /// Blocks the background thread until there is something to do; `false` when it shall end.
-    pub(super) fn next_request(&self) -> bool {
-        let mut state = self.state.lock();
-        while !state.requested && !state.stopped {
-            if state.last_failure.is_none() {
-                self.changed.wait(&mut state);
-            } else if self.changed.wait_for(&mut state, RETRY_AFTER).timed_out() {
-                break;
-            }
-        }
-        state.requested = false;
-        !state.stopped
-    }
-
+impl Checkpoints {
     /// Keeps checkpoints from running.
     pub(super) fn lock_running(&self) -> MutexGuard<'_, ()> {
         self.running.lock()
     }
 
-    fn ended(&self, failure: Option<&Error>) {
+    /// Has writers that wait look again, because the kernel closes.
+    pub(super) fn wake_stalled(&self) {
+        drop(self.state.lock());
+        self.ended.notify_all();
+    }
+
+    fn attempt_ended(&self, failure: Option<&Error>) {
         let mut state = self.state.lock();
         state.attempts += 1;
         state.last_failure = failure.cloned();
         drop(state);
-        self.changed.notify_all();
+        self.ended.notify_all();
     }
 }
 
-impl Core {
-    /// Goes on in the other segment. The caller holds the serial lock. When the other segment is
-    /// still being moved into the B-tree this waits for it, bounded.
-    pub(super) fn rotate(&self) -> Result<()> {
+impl Kernel {
+    /// Goes on in the other segment, and asks for a checkpoint of the full one. The caller holds
+    /// the serial lock. When the other segment is still being moved into the B-tree this waits for
+    /// it, bounded.
+    pub(super) fn make_room(&self) -> Result<()> {
         if !self.log.spare_is_free() {
             self.wait_for_spare()?;
         }
+        self.rotate();
+        self.request_checkpoint();
+        Ok(())
+    }
+
+    /// Changes the places of the segments, of which the other one is free.
+    fn rotate(&self) {
         {
             let mut view = self.view.write();
             self.log.rotate();
@@ -118,8 +116,35 @@ impl Core {
             });
         }
         observe::rotated(self.log.appended());
-        self.checkpointer.request();
-        Ok(())
+    }
+
+    /// Asks for a checkpoint. Without threads the writer that needs one runs it.
+    fn request_checkpoint(&self) {
+        self.checkpoints.state.lock().requested = true;
+        self.signals.request_checkpoint();
+    }
+
+    /// Asks for a checkpoint if an opening has found a segment that is not in the B-tree.
+    pub(in crate::engine) fn request_checkpoint_of_recovered(&self) {
+        if !self.log.spare_is_free() {
+            self.request_checkpoint();
+        }
+    }
+
+    /// What the thread that runs checkpoints has to do. A request is given once.
+    pub(in crate::engine) fn next_checkpoint(&self) -> NextCheckpoint {
+        let mut state = self.checkpoints.state.lock();
+        if self.is_closed() {
+            return NextCheckpoint::None;
+        }
+        if std::mem::take(&mut state.requested) {
+            return NextCheckpoint::Now;
+        }
+        // After a failure of the log no attempt succeeds any more.
+        match state.last_failure {
+            Some(_) if self.log.failure().is_none() => NextCheckpoint::After(RETRY_AFTER),
+            _ => NextCheckpoint::None,
+        }
     }
 
     /// Waits until the other segment is free, or until a whole attempt to free it has failed.
@@ -133,7 +158,7 @@ impl Core {
 
     /// Waits until maintenance may write without taking the room that callers need. The caller
     /// holds no lock.
-    pub(super) fn wait_for_headroom(&self) -> Result<()> {
+    pub(in crate::engine) fn wait_for_headroom(&self) -> Result<()> {
         if self.log.spare_is_free() {
             return Ok(());
         }
@@ -141,30 +166,34 @@ impl Core {
     }
 
     /// Waits until a checkpoint has brought about what is wanted, or until a whole attempt has
-    /// failed.
+    /// failed. Where no thread runs checkpoints, this one does.
     fn wait_for_checkpoint(&self, started: Instant, is_done: impl Fn() -> bool) -> Result<()> {
-        if !self.checkpointer.in_background {
-            return self.run_checkpoint().map_err(|error| full(error, started));
-        }
         let deadline = started + MAX_LOG_STALL;
-        let mut state = self.checkpointer.state.lock();
-        let attempts = state.attempts;
+        let attempts = self.checkpoints.state.lock().attempts;
         loop {
-            if is_done() {
-                return Ok(());
+            let seen = {
+                let mut state = self.checkpoints.state.lock();
+                if is_done() {
+                    return Ok(());
+                }
+                self.check_log()?;
+                if self.is_closed() {
+                    return Err(Error::Closed);
+                }
+                if let (true, Some(failure)) = (state.attempts > attempts, &state.last_failure) {
+                    return Err(full(failure.clone(), started));
+                }
+                state.requested = true;
+                state.attempts
+            };
+            if !self.signals.call_checkpointer() {
+                return self.run_checkpoint().map_err(|error| full(error, started));
             }
-            if let Some(source) = self.log.failure() {
-                return Err(Error::Poisoned { source: Arc::clone(source) });
-            }
-            if self.closed.load(Ordering::Acquire) {
-                return Err(Error::Closed);
-            }
-            if let (true, Some(failure)) = (state.attempts > attempts, &state.last_failure) {
-                return Err(full(failure.clone(), started));
-            }
-            state.requested = true;
-            self.checkpointer.changed.notify_all();
-            if self.checkpointer.changed.wait_until(&mut state, deadline).timed_out() {
+            let mut state = self.checkpoints.state.lock();
+            // An attempt that has ended since then may have done it.
+            if state.attempts == seen
+                && self.checkpoints.ended.wait_until(&mut state, deadline).timed_out()
+            {
                 let cause = "the checkpoint is still running".to_owned();
                 return Err(Error::LogFull { waited: started.elapsed(), cause });
             }
@@ -172,8 +201,8 @@ impl Core {
     }
 
     /// Moves the frozen table, if there is one, into the B-tree and frees its segment.
-    pub(super) fn run_checkpoint(&self) -> Result<()> {
-        let running = self.checkpointer.running.lock();
+    pub(in crate::engine) fn run_checkpoint(&self) -> Result<()> {
+        let running = self.checkpoints.running.lock();
         // A panic in the B-tree is a failed attempt: the frozen table is still there.
         let result = catch_unwind(AssertUnwindSafe(|| self.move_frozen())).unwrap_or_else(|_| {
             Err(Error::corrupted("the B-tree", "a checkpoint into it panicked"))
@@ -181,10 +210,14 @@ impl Core {
         if let Err(error) = &result {
             self.counters.checkpoint_failed(error);
         }
-        self.checkpointer.ended(result.as_ref().err());
+        self.checkpoints.attempt_ended(result.as_ref().err());
         drop(running);
         if result.is_err() {
-            self.rouse_after_failure();
+            self.tell_of_failure();
+            // Its thread tries again after a while, whoever ran this one.
+            if !self.is_closed() {
+                self.signals.call_checkpointer();
+            }
         }
         result.map(|replaced| replaced.into_iter().for_each(release))
     }
@@ -194,11 +227,9 @@ impl Core {
         if self.read_only {
             return Err(Error::ReadOnly);
         }
-        if let Some(source) = self.log.failure() {
-            // Closing comes here too. Nothing may be flushed any more, not even what needs no more
-            // of the log.
-            return Err(Error::Poisoned { source: Arc::clone(source) });
-        }
+        // Closing comes here too. Nothing may be flushed any more, not even what needs no more of
+        // the log.
+        self.check_log()?;
         let view = self.view();
         if let Some(frozen) = &view.frozen {
             let lsn = frozen.newest_lsn().max(view.btree.lsn());
@@ -235,13 +266,13 @@ impl Core {
     }
 
     /// Moves everything that was written so far into the B-tree.
-    pub(super) fn checkpoint_now(&self) -> Result<()> {
-        let _turn = Turn::take(self)?;
+    pub(in crate::engine) fn checkpoint_now(&self) -> Result<()> {
+        let _turn = TransactionTurn::take(self)?;
         loop {
             {
                 let _serial = self.serial.lock();
                 self.check_writable()?;
-                if self.freeze_active()? {
+                if self.freeze_active() {
                     break;
                 }
             }
@@ -253,21 +284,23 @@ impl Core {
 
     /// The same for an engine that is being closed, in which no transaction runs any more.
     pub(super) fn checkpoint_all(&self) -> Result<()> {
-        while !self.freeze_active()? {
+        while !self.freeze_active() {
             self.run_checkpoint()?;
         }
         self.run_checkpoint()
     }
 
     /// Freezes what the active segment holds; `false` when the other segment has to be freed first.
-    fn freeze_active(&self) -> Result<bool> {
+    /// The caller runs the checkpoint.
+    fn freeze_active(&self) -> bool {
         if self.log.active_is_empty() {
-            return Ok(true);
+            return true;
         }
-        if !self.log.spare_is_free() {
-            return Ok(false);
+        let is_free = self.log.spare_is_free();
+        if is_free {
+            self.rotate();
         }
-        self.rotate().map(|()| true)
+        is_free
     }
 }
 

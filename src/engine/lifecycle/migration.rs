@@ -41,7 +41,7 @@ pub(crate) struct Migration {
 /// # Errors
 /// The file is as it was: [`Error::DiskFull`] and [`Error::Io`], [`Error::Corrupted`] when it
 /// cannot be read, and what a superblock answers that cannot be read or is of no known version.
-pub(super) fn bring_up_to_date(
+pub(in crate::engine) fn bring_up_to_date(
     old: FileStorage,
     path: &Path,
     tables: Catalogue,
@@ -127,81 +127,13 @@ fn explain(path: &Path, from: u32, error: Error) -> Error {
     }
 }
 
-/// Writes a room file of an older version to `to`: the rows of the room at `from`, each turned into
-/// what `row` emits. Half of them are in the log, as a process leaves them that is killed. For
-/// tests of migrations.
-///
-/// # Errors
-/// Those of reading and creating.
-#[cfg(any(test, feature = "testing"))]
-pub(crate) fn write_older(
-    from: &Path,
-    to: &Path,
-    tables: Catalogue,
-    older: Migration,
-) -> Result<()> {
-    use super::access::Writer;
-    use super::{CommitHook, Engine, EngineOptions, Threads};
-    use crate::clock::ManualClock;
-    use crate::durability::Durability;
-    use crate::storage::MemoryStorage;
-
-    let storage: Arc<dyn Storage> = Arc::new(FileStorage::open(from)?);
-    let superblock = Superblock::read(storage.as_ref(), from)?;
-    let image = RecoveredImage::open(&storage, &superblock, CACHE_SIZE, tables)?;
-    let options = EngineOptions {
-        tables,
-        log_capacity: 2 * superblock.segment_size,
-        cache_size: CACHE_SIZE,
-        clock: Arc::new(ManualClock::new(superblock.created_at_ms)),
-        threads: Threads::None,
-        maintenance: None,
-        read_only: false,
-        migrations: &[],
-        hook: CommitHook::default(),
-    };
-    let memory: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
-    let engine = Engine::create_on(Arc::clone(&memory), options)?;
-    let mut written = 0_u64;
-    for in_log in [false, true] {
-        let mut nth = 0_u64;
-        image.for_each(|table, key, value| {
-            (older.row)(table, key, value, &mut |table, key, value| {
-                nth += 1;
-                // What is in the log hides what is in the B-tree.
-                if nth.is_multiple_of(2) != in_log {
-                    return Ok(());
-                }
-                written += 1;
-                let put = engine.transact(Durability::Sync, &[], |tx| {
-                    tx.put(table, key, value.to_vec());
-                    Ok::<_, Error>(())
-                });
-                put.wait()
-            })
-        })?;
-        if !in_log {
-            engine.checkpoint()?;
-        }
-    }
-    let failed = |error| Error::io("copying a room", error);
-    let len = memory.len().map_err(failed)?;
-    let image = memory.view(0, usize::try_from(len).unwrap_or(usize::MAX)).map_err(failed)?;
-    let superblock = Superblock::read(memory.as_ref(), to)?;
-    FileStorage::create(to, |file| {
-        file.set_len(len).map_err(failed)?;
-        file.write_at(0, &image).map_err(failed)?;
-        Superblock { version: older.from, ..superblock }.write(file)
-    })
-    .map(drop)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::durability::Durability;
     use crate::engine::access::Writer;
-    use crate::engine::faulty::{Faulty, Trouble};
+    use crate::engine::lifecycle::faulty::{Faulty, Trouble};
+    use crate::engine::testing::write_older;
     use crate::engine::{CommitHook, Engine, EngineOptions, Threads};
     use crate::limits::MIN_LOG_CAPACITY;
     use crate::stores::schema::catalogue;
@@ -311,9 +243,9 @@ mod tests {
         drop(old);
         let engine = open(&path).unwrap();
         assert!(rows(&engine) == expected);
-        assert_eq!(engine.core.superblock, Superblock { version: FORMAT_VERSION, ..before });
+        assert_eq!(*engine.kernel().superblock(), Superblock { version: FORMAT_VERSION, ..before });
         // Positions go on from where the old file ended, and so do writes.
-        assert_eq!(engine.core.published.load(Ordering::Acquire), 600);
+        assert_eq!(engine.stats().unwrap().newest_lsn, 600);
         let put = engine.transact(Durability::Sync, &[], |tx| {
             tx.put(Table::HANDOFF, b"key", b"value".to_vec());
             Ok::<_, Error>(())

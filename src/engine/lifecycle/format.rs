@@ -156,7 +156,7 @@ pub(super) fn layout_of(superblock: &Superblock) -> LogLayout {
 }
 
 /// Writes an empty room.
-pub(super) fn format(
+pub(in crate::engine) fn format(
     storage: Arc<dyn Storage>,
     like: Geometry,
     cache_size: usize,

@@ -1,11 +1,11 @@
 //! What the engine counts, and what it shows.
 
-use super::Core;
+use super::Kernel;
 use crate::error::{Error, Result};
 use crate::histogram::{Histogram, HistogramRecorder};
 use crate::observe;
 use serde::ser::{Serialize, SerializeStruct, Serializer};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// EngineCounters that the engine's threads advance.
@@ -18,9 +18,6 @@ pub(super) struct EngineCounters {
     /// Nanoseconds from the opening to the end of the last checkpoint; zero when there was none.
     checkpointed_ns: AtomicU64,
     checkpoint_failures: AtomicU64,
-    /// Whether the committer sleeps until it is woken.
-    pub(super) committer_idle: AtomicBool,
-    appended_at_tick: AtomicU64,
 }
 
 impl Default for EngineCounters {
@@ -32,8 +29,6 @@ impl Default for EngineCounters {
             checkpoint_ns: HistogramRecorder::default(),
             checkpointed_ns: AtomicU64::default(),
             checkpoint_failures: AtomicU64::default(),
-            committer_idle: AtomicBool::default(),
-            appended_at_tick: AtomicU64::default(),
         }
     }
 }
@@ -57,11 +52,6 @@ impl EngineCounters {
     pub(super) fn checkpoint_failed(&self, error: &Error) {
         self.checkpoint_failures.fetch_add(1, Ordering::Relaxed);
         observe::checkpoint_failed(error);
-    }
-
-    /// Whether anything was appended since this was asked last.
-    pub(super) fn appends_since_tick(&self, appended: u64) -> bool {
-        self.appended_at_tick.swap(appended, Ordering::Relaxed) != appended
     }
 
     fn since_checkpoint(&self) -> Option<Duration> {
@@ -200,16 +190,16 @@ figures! {
     poisoned: bool => "poisoned";
 }
 
-pub(super) fn collect(core: &Core) -> Result<EngineStats> {
-    let view = core.view();
-    let (log, btree) = (core.log.stats(), core.btree.stats());
-    let counters = &core.counters;
+pub(super) fn collect(kernel: &Kernel) -> Result<EngineStats> {
+    let view = kernel.view();
+    let (log, btree) = (kernel.log.stats(), kernel.btree.stats());
+    let counters = &kernel.counters;
     let checkpoint_ns = counters.checkpoint_ns.snapshot();
-    let newest_lsn = core.log.appended();
+    let newest_lsn = kernel.log.appended();
     let rows = |table: &crate::memtable::Memtable| table.len() as u64;
     Ok(EngineStats {
         newest_lsn,
-        durable_lsn: core.log.durable(),
+        durable_lsn: kernel.log.durable(),
         checkpoint_lsn: view.btree.lsn(),
         flushes: log.flush_ns.count(),
         flush_time: Duration::from_nanos(log.flush_ns.sum()),
@@ -227,7 +217,7 @@ pub(super) fn collect(core: &Core) -> Result<EngineStats> {
         stalls: counters.stalls.load(Ordering::Relaxed),
         stall_time: Duration::from_nanos(counters.stall_ns.load(Ordering::Relaxed)),
         memory_rows: rows(&view.active) + view.frozen.as_deref().map_or(0, rows),
-        file_bytes: core
+        file_bytes: kernel
             .storage
             .len()
             .map_err(|error| Error::io("asking for the length of the file", error))?,
@@ -240,6 +230,6 @@ pub(super) fn collect(core: &Core) -> Result<EngineStats> {
         watch_buffered: 0,
         watch_lag: 0,
         watch_overtaken: 0,
-        poisoned: core.log.failure().is_some(),
+        poisoned: kernel.log.failure().is_some(),
     })
 }

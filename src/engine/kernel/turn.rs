@@ -1,0 +1,44 @@
+//! Which thread runs a transaction of which engine, to tell a nested transaction from a wait.
+
+use super::Kernel;
+use crate::error::{Error, Result};
+use std::cell::Cell;
+
+/// Transactions of how many rooms one thread can run inside one another.
+const MAX_NESTED_ROOMS: usize = 8;
+
+thread_local! {
+    /// The kernels whose transactions this thread runs. An array, because it needs no destructor: a
+    /// room may be dropped while a thread and its other locals end.
+    static IN_TRANSACTION: Cell<[*const Kernel; MAX_NESTED_ROOMS]> =
+        const { Cell::new([std::ptr::null(); MAX_NESTED_ROOMS]) };
+}
+
+/// The right of this thread to run a transaction of one engine; refused while it already runs one.
+pub(in crate::engine) struct TransactionTurn {
+    kernel: *const Kernel,
+}
+
+impl TransactionTurn {
+    /// # Errors
+    /// [`Error::NestedTransaction`].
+    pub(in crate::engine) fn take(kernel: &Kernel) -> Result<Self> {
+        let this = std::ptr::from_ref(kernel);
+        let mut running = IN_TRANSACTION.get();
+        if running.contains(&this) {
+            return Err(Error::NestedTransaction);
+        }
+        let free =
+            running.iter_mut().find(|running| running.is_null()).ok_or(Error::NestedTransaction)?;
+        *free = this;
+        IN_TRANSACTION.set(running);
+        Ok(Self { kernel: this })
+    }
+}
+
+impl Drop for TransactionTurn {
+    fn drop(&mut self) {
+        let keep = |running| if running == self.kernel { std::ptr::null() } else { running };
+        IN_TRANSACTION.set(IN_TRANSACTION.get().map(keep));
+    }
+}
