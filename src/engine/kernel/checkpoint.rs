@@ -12,15 +12,16 @@
 //! again. When both segments are full, writers wait for that attempt, at most [`MAX_LOG_STALL`],
 //! and learn why it failed.
 
+use super::checkpoints::NextCheckpoint;
+use super::core::Kernel;
+use super::turn::TransactionTurn;
 use super::view::View;
-use super::{Kernel, TransactionTurn};
 use crate::btree::ApplyError;
 use crate::durability::Durability;
 use crate::error::{Error, Result};
 use crate::limits::MAX_LOG_STALL;
 use crate::memtable::Memtable;
 use crate::observe;
-use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,56 +40,6 @@ const MIN_FRAME_BYTES: u64 = 64;
 /// How many rows a segment may hold at the most, if they are as small as rows are.
 pub(in crate::engine) fn keys_per_segment(segment_size: u64) -> usize {
     usize::try_from(segment_size / MIN_FRAME_BYTES).unwrap_or(usize::MAX)
-}
-
-/// What was asked of checkpoints, and what the last one said.
-#[derive(Debug, Default)]
-pub(super) struct Checkpoints {
-    state: Mutex<CheckpointState>,
-    /// Told to writers that wait when an attempt has ended.
-    ended: Condvar,
-    /// One change of the B-tree at a time.
-    running: Mutex<()>,
-}
-
-#[derive(Debug, Default)]
-struct CheckpointState {
-    requested: bool,
-    /// Attempts that ended, well or badly.
-    attempts: u64,
-    last_failure: Option<Error>,
-}
-
-/// What the thread that runs checkpoints has to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::engine) enum NextCheckpoint {
-    /// One was asked for.
-    Now,
-    /// The last one failed, and is to be tried again after this long.
-    After(Duration),
-    /// Nothing.
-    None,
-}
-
-impl Checkpoints {
-    /// Keeps checkpoints from running.
-    pub(super) fn lock_running(&self) -> MutexGuard<'_, ()> {
-        self.running.lock()
-    }
-
-    /// Has writers that wait look again, because the kernel closes.
-    pub(super) fn wake_stalled(&self) {
-        drop(self.state.lock());
-        self.ended.notify_all();
-    }
-
-    fn attempt_ended(&self, failure: Option<&Error>) {
-        let mut state = self.state.lock();
-        state.attempts += 1;
-        state.last_failure = failure.cloned();
-        drop(state);
-        self.ended.notify_all();
-    }
 }
 
 impl Kernel {
@@ -202,7 +153,7 @@ impl Kernel {
 
     /// Moves the frozen table, if there is one, into the B-tree and frees its segment.
     pub(in crate::engine) fn run_checkpoint(&self) -> Result<()> {
-        let running = self.checkpoints.running.lock();
+        let running = self.checkpoints.lock_running();
         // A panic in the B-tree is a failed attempt: the frozen table is still there.
         let result = catch_unwind(AssertUnwindSafe(|| self.move_frozen())).unwrap_or_else(|_| {
             Err(Error::corrupted("the B-tree", "a checkpoint into it panicked"))

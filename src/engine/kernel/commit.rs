@@ -1,9 +1,11 @@
 //! The way of a transaction: decided, appended, visible, shown to the observers.
 
+use super::core::{Kernel, Scratch};
 use super::observer::{CommittedRows, Wakeup};
 use super::prefetch::Prefetched;
-use super::tx::{self, Staged, Tx};
-use super::{Kernel, Scratch, TransactionTurn};
+use super::staged::{Staged, encode};
+use super::turn::TransactionTurn;
+use super::tx::Tx;
 use crate::durability::Durability;
 use crate::error::{Error, Result};
 use crate::log::AppendError;
@@ -91,7 +93,7 @@ impl Kernel {
         staged: &Staged,
         durability: Durability,
     ) -> Result<u64> {
-        tx::encode(staged, payload)?;
+        encode(staged, payload)?;
         let limit = self.log.max_payload_len();
         if payload.len() > limit {
             let (size, limit) = (payload.len() as u64, limit as u64);

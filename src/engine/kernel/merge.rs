@@ -1,7 +1,7 @@
 //! The merge of all that holds rows: what a transaction staged, the in-memory tables, the B-tree.
 
 use super::access::{PageSize, RestOfRange, Row, RowPage, RowRange, Value};
-use super::tx::Staged;
+use super::staged::Staged;
 use super::view::View;
 use crate::error::Result;
 use crate::memtable::{Found, Memtable};

@@ -1,7 +1,7 @@
 //! The kernel: one serial order of transactions over a log, an in-memory table and a B-tree.
 //!
 //! It has no thread and no list of waiters. What a thread should do it asks for through its
-//! [signals](signals), and who waits for a change is told through its [hook](observer).
+//! [`signals`], and who waits for a change is told through its hook ([`observer`]).
 //!
 //! # Invariants
 //! 1. The order of frames is the order of decisions: both happen under the serial lock.
@@ -17,364 +17,35 @@
 
 pub(crate) mod access;
 mod checkpoint;
+mod checkpoints;
 mod commit;
+mod core;
+mod counters;
 pub(crate) mod cursor;
 mod merge;
 mod observer;
 mod prefetch;
 mod signals;
+mod snapshot;
 mod space;
+mod staged;
 mod stats;
 mod turn;
 mod tx;
 mod view;
 
-pub(in crate::engine) use checkpoint::{NextCheckpoint, keys_per_segment};
+pub(crate) use self::core::HeldOpen;
+pub(in crate::engine) use self::core::{Kernel, KernelParts};
+pub(in crate::engine) use checkpoint::keys_per_segment;
+pub(in crate::engine) use checkpoints::NextCheckpoint;
 pub(in crate::engine) use merge::read_page;
 pub(crate) use observer::{
     CommitHook, CommitObserver, CommittedRows, HeldInterest, Interest, Wakeup,
 };
 pub(in crate::engine) use prefetch::Prefetched;
 pub(crate) use prefetch::{Cost, DryRun};
+pub(crate) use snapshot::Snapshot;
 pub use stats::EngineStats;
 pub(in crate::engine) use turn::TransactionTurn;
 pub(crate) use tx::Tx;
-pub(crate) use view::Snapshot;
 pub(in crate::engine) use view::View;
-
-use crate::btree::Btree;
-use crate::clock::Clock;
-use crate::durability::Durability;
-use crate::error::{Error, Result};
-use crate::log::{Log, LogLayout};
-use crate::observe;
-use crate::pending::Pending;
-use crate::storage::{Storage, Superblock};
-use checkpoint::Checkpoints;
-use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
-use signals::Signals;
-use stats::EngineCounters;
-use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
-/// See the module.
-#[derive(Debug)]
-pub(in crate::engine) struct Kernel {
-    storage: Arc<dyn Storage>,
-    superblock: Superblock,
-    log: Arc<Log>,
-    btree: Btree,
-    clock: Arc<dyn Clock>,
-    /// The serial lock, with buffers that every transaction uses again.
-    serial: Mutex<Scratch>,
-    /// The tables that readers look into; replaced as a whole, never changed.
-    view: RwLock<Arc<View>>,
-    /// The newest position whose rows are all in the view.
-    published: AtomicU64,
-    checkpoints: Checkpoints,
-    /// Held for reading while a read runs, so that closing waits for it.
-    reads: RwLock<()>,
-    closed: AtomicBool,
-    /// Whether every write is refused.
-    read_only: bool,
-    counters: EngineCounters,
-    /// What is told of every transaction.
-    hook: CommitHook,
-    /// How threads are asked for what the kernel does not do.
-    signals: Signals,
-    /// Tells this opening of the file from every other.
-    opening_id: u64,
-}
-
-/// Buffers that live as long as the kernel.
-#[derive(Debug, Default)]
-pub(in crate::engine) struct Scratch {
-    payload: Vec<u8>,
-}
-
-/// What a kernel is made of: a file that was recovered.
-#[derive(Debug)]
-pub(in crate::engine) struct KernelParts {
-    pub(in crate::engine) storage: Arc<dyn Storage>,
-    pub(in crate::engine) superblock: Superblock,
-    pub(in crate::engine) log: Log,
-    pub(in crate::engine) btree: Btree,
-    /// The rows, and the position of the newest.
-    pub(in crate::engine) view: View,
-    pub(in crate::engine) lsn: u64,
-    pub(in crate::engine) clock: Arc<dyn Clock>,
-    pub(in crate::engine) read_only: bool,
-    pub(in crate::engine) hook: CommitHook,
-}
-
-impl Kernel {
-    pub(in crate::engine) fn new(parts: KernelParts) -> Self {
-        let KernelParts { storage, superblock, log, btree, view, lsn, clock, read_only, hook } =
-            parts;
-        Self {
-            storage,
-            superblock,
-            log: Arc::new(log),
-            btree,
-            clock,
-            serial: Mutex::default(),
-            view: RwLock::new(Arc::new(view)),
-            published: AtomicU64::new(lsn),
-            checkpoints: Checkpoints::default(),
-            reads: RwLock::new(()),
-            closed: AtomicBool::new(false),
-            read_only,
-            counters: EngineCounters::default(),
-            hook,
-            signals: Signals::default(),
-            opening_id: random_u64(),
-        }
-    }
-
-    /// Keeps closing away for as long as the answer is kept. The one guard of everything that
-    /// reads.
-    ///
-    /// # Errors
-    /// [`Error::Closed`].
-    pub(in crate::engine) fn hold_open(&self) -> Result<HeldOpen<'_>> {
-        let reads = self.reads.read();
-        if self.is_closed() {
-            return Err(Error::Closed);
-        }
-        Ok(HeldOpen { kernel: self, _reads: reads })
-    }
-
-    pub(in crate::engine) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
-    }
-
-    pub(in crate::engine) fn is_read_only(&self) -> bool {
-        self.read_only
-    }
-
-    pub(in crate::engine) fn storage(&self) -> &Arc<dyn Storage> {
-        &self.storage
-    }
-
-    pub(in crate::engine) fn superblock(&self) -> &Superblock {
-        &self.superblock
-    }
-
-    pub(in crate::engine) fn log(&self) -> &Arc<Log> {
-        &self.log
-    }
-
-    pub(in crate::engine) fn btree(&self) -> &Btree {
-        &self.btree
-    }
-
-    pub(in crate::engine) fn clock(&self) -> &Arc<dyn Clock> {
-        &self.clock
-    }
-
-    pub(in crate::engine) fn signals(&self) -> &Signals {
-        &self.signals
-    }
-
-    pub(in crate::engine) fn opening_id(&self) -> u64 {
-        self.opening_id
-    }
-
-    /// The position that the B-tree has reached, as readers see it.
-    pub(in crate::engine) fn checkpoint_lsn(&self) -> u64 {
-        self.view().btree.lsn()
-    }
-
-    /// Takes the next place of the serial order without running a transaction.
-    pub(in crate::engine) fn lock_serial(&self) -> MutexGuard<'_, Scratch> {
-        self.serial.lock()
-    }
-
-    /// Refuses a write that nothing can come of. The caller holds the serial lock.
-    pub(in crate::engine) fn check_writable(&self) -> Result<()> {
-        if self.is_closed() {
-            return Err(Error::Closed);
-        }
-        if self.read_only {
-            return Err(Error::ReadOnly);
-        }
-        self.check_log()
-    }
-
-    /// Refuses to go on with a log that has failed.
-    pub(in crate::engine) fn check_log(&self) -> Result<()> {
-        match self.log.failure() {
-            Some(source) => Err(Error::Poisoned { source: Arc::clone(source) }),
-            None => Ok(()),
-        }
-    }
-
-    /// Tells the observers that the log failed, if it did. The caller holds no lock.
-    pub(in crate::engine) fn tell_of_failure(&self) {
-        if self.log.failure().is_some() {
-            self.hook.failed();
-        }
-    }
-
-    /// Tells the observers that the kernel was closed. The caller holds no lock.
-    pub(in crate::engine) fn tell_of_closing(&self) {
-        self.hook.closed();
-    }
-
-    fn view(&self) -> Arc<View> {
-        Arc::clone(&self.view.read())
-    }
-
-    /// The tables, and the newest position all rows of which are in them.
-    fn newest(&self) -> (Arc<View>, u64) {
-        // The position is read while the view cannot be replaced, so every row up to it is in this
-        // view.
-        let view = self.view.read();
-        (Arc::clone(&view), self.published.load(Ordering::Acquire))
-    }
-
-    /// An answer that rests on the frame at `lsn`.
-    pub(in crate::engine) fn pending<R, E: From<Error>>(
-        &self,
-        answer: Result<R, E>,
-        lsn: u64,
-        durability: Durability,
-    ) -> Pending<R, E> {
-        if self.log.reached(lsn, durability) && self.log.failure().is_none() {
-            return Pending::ready(answer);
-        }
-        Pending::on_log(answer, &self.log, lsn, durability)
-    }
-
-    /// The answer of a read that rests on `lsn`.
-    pub(in crate::engine) fn answer_of_read<R, E: From<Error>>(
-        &self,
-        answer: Result<R, E>,
-        lsn: u64,
-        durability: Durability,
-    ) -> Pending<R, E> {
-        if durability.is_sync() && self.log.durable() < lsn {
-            // What it saw can neither be confirmed nor be taken back after a failure.
-            return match self.check_log() {
-                Ok(()) => self.pending(answer, lsn, durability),
-                Err(error) => Pending::ready(Err(error.into())),
-            };
-        }
-        Pending::ready(answer)
-    }
-
-    /// Does what a thread should do and none does, because none could be started.
-    #[cold]
-    pub(in crate::engine) fn do_owed_work(&self) {
-        let owed = self.signals.take_owed();
-        if owed.commit {
-            if self.log.flush_wanted() > self.log.durable() || self.log.flush_by().is_some() {
-                self.log.drive();
-            } else {
-                // A failure poisons the log, which whoever waits is told.
-                let _ = self.log.write_appended();
-            }
-        }
-        if owed.checkpoint {
-            // A failure is counted, and told to the writer that needs the space.
-            let _ = self.run_checkpoint();
-        }
-    }
-
-    /// Ends all transactions, makes durable what was appended and gives up the file. A second call
-    /// does nothing.
-    pub(in crate::engine) fn close(&self) -> Result<()> {
-        {
-            let _serial = self.serial.lock();
-            if self.closed.swap(true, Ordering::AcqRel) {
-                return Ok(());
-            }
-        }
-        if self.read_only {
-            self.close_storage();
-            return Ok(());
-        }
-        let _span = observe::closing();
-        // No transaction begins any more. What was appended becomes durable, and moves into the
-        // B-tree so that the next opening has nothing to replay; when that fails, the log still has
-        // it.
-        let flushed = self.log.wait(self.log.appended(), Durability::Sync);
-        if flushed.is_ok() {
-            let _ = self.checkpoint_all();
-        }
-        self.checkpoints.wake_stalled();
-        self.close_storage();
-        observe::closed(self.log.durable(), flushed.as_ref().err());
-        flushed
-    }
-
-    /// Waits for the reads under way and gives up the file.
-    pub(in crate::engine) fn close_storage(&self) {
-        let _no_reads = self.reads.write();
-        self.btree.close();
-        self.storage.close();
-    }
-}
-
-/// A kernel that does not close meanwhile, for those who read it: its rows, and for verification
-/// its parts.
-#[derive(Debug)]
-pub(crate) struct HeldOpen<'a> {
-    kernel: &'a Kernel,
-    _reads: RwLockReadGuard<'a, ()>,
-}
-
-impl HeldOpen<'_> {
-    /// The newest state.
-    pub(in crate::engine) fn snapshot(&self) -> Snapshot {
-        let (view, lsn) = self.kernel.newest();
-        Snapshot::new(view, lsn, self.kernel.clock.now_ms())
-    }
-
-    /// The tables, and the newest position all rows of which are in them.
-    pub(in crate::engine) fn newest(&self) -> (Arc<View>, u64) {
-        self.kernel.newest()
-    }
-
-    /// Runs `operation` like a transaction whose rows are thrown away. No observer is told.
-    pub(in crate::engine) fn dry_run<R>(&self, operation: impl FnOnce(&mut Tx<'_>) -> R) -> R {
-        let view = self.kernel.view();
-        let prefetched = Prefetched::load(&view, &[]);
-        operation(&mut Tx::new(view, &prefetched, self.kernel.clock.now_ms()))
-    }
-
-    /// What was counted.
-    pub(in crate::engine) fn stats(&self) -> Result<EngineStats> {
-        stats::collect(self.kernel)
-    }
-
-    /// The file, to which writers write.
-    pub(crate) fn storage(&self) -> &dyn Storage {
-        self.kernel.storage.as_ref()
-    }
-
-    pub(crate) fn btree(&self) -> &Btree {
-        &self.kernel.btree
-    }
-
-    /// The LSN that the B-tree has reached.
-    pub(crate) fn btree_lsn(&self) -> u64 {
-        self.kernel.btree.view().lsn()
-    }
-
-    pub(crate) fn log_layout(&self) -> LogLayout {
-        self.kernel.log.layout()
-    }
-
-    /// Both segments of the log as they are now. Nothing is written to them meanwhile.
-    pub(crate) fn read_log(&self) -> io::Result<Vec<Vec<u8>>> {
-        self.kernel.log.read_segments()
-    }
-}
-
-/// A random number: eight of the ten random bytes of a ULID.
-fn random_u64() -> u64 {
-    let bytes = ulid::Ulid::generate().to_bytes();
-    bytes.last_chunk::<8>().map_or(0, |random| u64::from_le_bytes(*random))
-}

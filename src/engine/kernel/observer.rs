@@ -16,7 +16,7 @@
 //! # What a transaction pays for it
 //! One relaxed load while nobody holds the interest.
 
-use super::tx::{Changes, Staged};
+use super::staged::{Changes, Staged};
 use crate::pending::Event;
 use crate::tables::{Table, Value};
 use std::fmt;

@@ -6,7 +6,8 @@
 //! when it was [rehearsed](DryRun).
 
 use super::access::{PageSize, Reader, RowPage, RowRange, Value, Writer, row_cost};
-use super::view::{Snapshot, View};
+use super::snapshot::Snapshot;
+use super::view::View;
 use crate::btree::BtreeView;
 use crate::error::Result;
 use crate::tables::Table;

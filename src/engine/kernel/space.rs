@@ -1,7 +1,7 @@
 //! Moving pages of the B-tree, while readers look into it. When that is worth it is decided by the
 //! compactor.
 
-use super::Kernel;
+use super::core::Kernel;
 use crate::btree::{Plan, Space};
 use crate::error::Result;
 use std::sync::Arc;

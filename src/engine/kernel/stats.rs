@@ -1,76 +1,18 @@
-//! What the engine counts, and what it shows.
+//! What the engine shows of what it counts.
 
-use super::Kernel;
+use super::core::{HeldOpen, Kernel};
+use super::counters::nanos;
 use crate::error::{Error, Result};
-use crate::histogram::{Histogram, HistogramRecorder};
-use crate::observe;
+use crate::histogram::Histogram;
 use serde::ser::{Serialize, SerializeStruct, Serializer};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
-
-/// EngineCounters that the engine's threads advance.
-#[derive(Debug)]
-pub(super) struct EngineCounters {
-    opened_at: Instant,
-    stalls: AtomicU64,
-    stall_ns: AtomicU64,
-    checkpoint_ns: HistogramRecorder,
-    /// Nanoseconds from the opening to the end of the last checkpoint; zero when there was none.
-    checkpointed_ns: AtomicU64,
-    checkpoint_failures: AtomicU64,
-}
-
-impl Default for EngineCounters {
-    fn default() -> Self {
-        Self {
-            opened_at: Instant::now(),
-            stalls: AtomicU64::default(),
-            stall_ns: AtomicU64::default(),
-            checkpoint_ns: HistogramRecorder::default(),
-            checkpointed_ns: AtomicU64::default(),
-            checkpoint_failures: AtomicU64::default(),
-        }
-    }
-}
-
-impl EngineCounters {
-    pub(super) fn stalled(&self) {
-        self.stalls.fetch_add(1, Ordering::Relaxed);
-        observe::stalls();
-    }
-
-    pub(super) fn stall_ended(&self, took: Duration) {
-        self.stall_ns.fetch_add(nanos(took), Ordering::Relaxed);
-        observe::stalled(took);
-    }
-
-    pub(super) fn checkpointed(&self, took: Duration) {
-        self.checkpoint_ns.record_time(took);
-        self.checkpointed_ns.store(nanos(self.opened_at.elapsed()).max(1), Ordering::Relaxed);
-    }
-
-    pub(super) fn checkpoint_failed(&self, error: &Error) {
-        self.checkpoint_failures.fetch_add(1, Ordering::Relaxed);
-        observe::checkpoint_failed(error);
-    }
-
-    fn since_checkpoint(&self) -> Option<Duration> {
-        match self.checkpointed_ns.load(Ordering::Relaxed) {
-            0 => None,
-            at_ns => Some(self.opened_at.elapsed().saturating_sub(Duration::from_nanos(at_ns))),
-        }
-    }
-}
-
-fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// Declares the figures: each a field, and a member of the JSON object, under the name that follows
 /// it.
 macro_rules! figures {
     ($($(#[$doc:meta])* $field:ident: $type:ty => $name:literal;)*) => {
-        /// A picture of the engine at one moment. EngineCounters and histograms begin empty when
+        /// A picture of the engine at one moment. Counters and histograms begin empty when
         /// the room is opened.
         ///
         /// Taking one costs the same however much the room holds. Writers go on meanwhile, so two
@@ -190,7 +132,7 @@ figures! {
     poisoned: bool => "poisoned";
 }
 
-pub(super) fn collect(kernel: &Kernel) -> Result<EngineStats> {
+fn collect(kernel: &Kernel) -> Result<EngineStats> {
     let view = kernel.view();
     let (log, btree) = (kernel.log.stats(), kernel.btree.stats());
     let counters = &kernel.counters;
@@ -232,4 +174,11 @@ pub(super) fn collect(kernel: &Kernel) -> Result<EngineStats> {
         watch_overtaken: 0,
         poisoned: kernel.log.failure().is_some(),
     })
+}
+
+impl HeldOpen<'_> {
+    /// What was counted.
+    pub(in crate::engine) fn stats(&self) -> Result<EngineStats> {
+        collect(self.kernel)
+    }
 }

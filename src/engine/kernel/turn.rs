@@ -1,6 +1,5 @@
 //! Which thread runs a transaction of which engine, to tell a nested transaction from a wait.
 
-use super::Kernel;
 use crate::error::{Error, Result};
 use std::cell::Cell;
 
@@ -10,20 +9,22 @@ const MAX_NESTED_ROOMS: usize = 8;
 thread_local! {
     /// The kernels whose transactions this thread runs. An array, because it needs no destructor: a
     /// room may be dropped while a thread and its other locals end.
-    static IN_TRANSACTION: Cell<[*const Kernel; MAX_NESTED_ROOMS]> =
+    static IN_TRANSACTION: Cell<[*const (); MAX_NESTED_ROOMS]> =
         const { Cell::new([std::ptr::null(); MAX_NESTED_ROOMS]) };
 }
 
 /// The right of this thread to run a transaction of one engine; refused while it already runs one.
 pub(in crate::engine) struct TransactionTurn {
-    kernel: *const Kernel,
+    kernel: *const (),
 }
 
 impl TransactionTurn {
+    /// The turn in `kernel`, which is told from others by where it is.
+    ///
     /// # Errors
     /// [`Error::NestedTransaction`].
-    pub(in crate::engine) fn take(kernel: &Kernel) -> Result<Self> {
-        let this = std::ptr::from_ref(kernel);
+    pub(in crate::engine) fn take<K>(kernel: &K) -> Result<Self> {
+        let this = std::ptr::from_ref(kernel).cast();
         let mut running = IN_TRANSACTION.get();
         if running.contains(&this) {
             return Err(Error::NestedTransaction);

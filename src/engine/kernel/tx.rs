@@ -3,18 +3,11 @@
 use super::access::{PageSize, Reader, RowPage, RowRange, Value, Writer};
 use super::merge;
 use super::prefetch::Prefetched;
+use super::staged::{Changes, Staged};
 use super::view::View;
 use crate::error::Result;
-use crate::log::batch;
 use crate::tables::Table;
-use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// Rows by table and key; `None` is the absence of one.
-pub(in crate::engine) type Staged = BTreeMap<(Table, Vec<u8>), Option<Value>>;
-
-/// The changes of one transaction that somebody may wait for, in order.
-pub(in crate::engine) type Changes = Vec<((Table, Vec<u8>), Option<Value>)>;
 
 /// The transaction that holds the serial lock.
 #[derive(Debug)]
@@ -100,12 +93,4 @@ impl Writer for Tx<'_> {
     fn delete(&mut self, table: Table, key: &[u8]) {
         self.stage(table, key, None);
     }
-}
-
-/// Encodes what was staged as the payload of one frame.
-pub(super) fn encode(staged: &Staged, payload: &mut Vec<u8>) -> Result<()> {
-    payload.clear();
-    let rows =
-        staged.iter().map(|((table, key), value)| (*table, key.as_slice(), value.as_deref()));
-    batch::encode_batch_into(payload, rows)
 }

@@ -4,11 +4,9 @@
 //! # Why nothing that is appended waits for ever
 //! When it finds nothing to do it says that it sleeps, then looks once more whether anything was
 //! appended. An append publishes its position, then looks whether the committer sleeps, and calls
-//! it if so; the order of the two is the same for both (see [`Signals`]). So one of them sees the
+//! it if so; the order of the two is the same for both (see the kernel's signals). So one of them sees the
 //! other. A thread that ends has said before that it sleeps, so the next append calls, which starts
 //! another one (see [`Worker`]).
-//!
-//! [`Signals`]: super::super::kernel::Kernel::signals
 
 use super::worker::{Rest, Rested, Threads, Worker};
 use crate::engine::kernel::Kernel;
