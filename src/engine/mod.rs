@@ -55,7 +55,7 @@ use crate::observe;
 use crate::pending::Pending;
 use crate::storage::{FileStorage, Storage};
 use crate::tables::{Catalogue, Table, Value};
-use kernel::{HeldOpen, Kernel, TransactionTurn};
+use kernel::{HeldOpen, Kernel};
 use lifecycle::{OpenOptions, back_up, bring_up_to_date, format, open_kernel};
 use notify::{RowWaits, Select, WaitedRow, await_row, subscribe};
 use parking_lot::Mutex;
@@ -377,7 +377,7 @@ impl Wiring {
     fn close(&self) -> Result<()> {
         // Inside a transaction of this engine it would wait for itself. The turn is given back at
         // once, because whatever closing wakes may call this engine.
-        drop(TransactionTurn::take(&self.kernel)?);
+        drop(self.kernel.take_turn()?);
         let result = {
             // Whoever closes at the same time finds it closed when its call returns.
             let _closing = self.closing.lock();

@@ -14,7 +14,6 @@
 
 use super::checkpoints::NextCheckpoint;
 use super::core::Kernel;
-use super::turn::TransactionTurn;
 use super::view::View;
 use crate::btree::ApplyError;
 use crate::durability::Durability;
@@ -218,7 +217,7 @@ impl Kernel {
 
     /// Moves everything that was written so far into the B-tree.
     pub(in crate::engine) fn checkpoint_now(&self) -> Result<()> {
-        let _turn = TransactionTurn::take(self)?;
+        let _turn = self.take_turn()?;
         loop {
             {
                 let _serial = self.serial.lock();

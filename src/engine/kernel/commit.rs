@@ -4,7 +4,6 @@ use super::core::{Kernel, Scratch};
 use super::observer::{CommittedRows, Wakeup};
 use super::prefetch::Prefetched;
 use super::staged::{Staged, encode};
-use super::turn::TransactionTurn;
 use super::tx::Tx;
 use crate::durability::Durability;
 use crate::error::{Error, Result};
@@ -39,7 +38,7 @@ impl Kernel {
         prefetch: &[(Table, &[u8])],
         operation: impl FnOnce(&mut Tx<'_>) -> Result<R, E>,
     ) -> Result<Finished<R, E>> {
-        let _turn = TransactionTurn::take(self)?;
+        let _turn = self.take_turn()?;
         let prefetched = Prefetched::load(&self.view(), prefetch);
         self.run(&mut self.serial.lock(), durability, &prefetched, operation)
     }

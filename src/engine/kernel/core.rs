@@ -6,6 +6,7 @@ use super::observer::CommitHook;
 use super::prefetch::Prefetched;
 use super::signals::Signals;
 use super::snapshot::Snapshot;
+use super::turn::TransactionTurn;
 use super::tx::Tx;
 use super::view::View;
 use crate::btree::Btree;
@@ -106,6 +107,14 @@ impl Kernel {
             return Err(Error::Closed);
         }
         Ok(HeldOpen { kernel: self, _reads: reads })
+    }
+
+    /// The right of this thread to run a transaction, for as long as the answer is kept.
+    ///
+    /// # Errors
+    /// [`Error::NestedTransaction`] while it runs one already.
+    pub(in crate::engine) fn take_turn(&self) -> Result<TransactionTurn> {
+        TransactionTurn::take(std::ptr::from_ref(self).cast())
     }
 
     pub(in crate::engine) fn is_closed(&self) -> bool {

@@ -46,6 +46,5 @@ pub(in crate::engine) use prefetch::Prefetched;
 pub(crate) use prefetch::{Cost, DryRun};
 pub(crate) use snapshot::Snapshot;
 pub use stats::EngineStats;
-pub(in crate::engine) use turn::TransactionTurn;
 pub(crate) use tx::Tx;
 pub(in crate::engine) use view::View;

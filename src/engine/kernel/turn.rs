@@ -19,12 +19,11 @@ pub(in crate::engine) struct TransactionTurn {
 }
 
 impl TransactionTurn {
-    /// The turn in `kernel`, which is told from others by where it is.
+    /// The turn in the kernel at this place.
     ///
     /// # Errors
     /// [`Error::NestedTransaction`].
-    pub(in crate::engine) fn take<K>(kernel: &K) -> Result<Self> {
-        let this = std::ptr::from_ref(kernel).cast();
+    pub(super) fn take(this: *const ()) -> Result<Self> {
         let mut running = IN_TRANSACTION.get();
         if running.contains(&this) {
             return Err(Error::NestedTransaction);

@@ -17,7 +17,7 @@
 
 use crate::durability::Durability;
 use crate::engine::kernel::{
-    CommitObserver, CommittedRows, HeldInterest, Interest, Kernel, TransactionTurn, Wakeup,
+    CommitObserver, CommittedRows, HeldInterest, Interest, Kernel, Wakeup,
 };
 use crate::error::Result;
 use crate::log::Log;
@@ -335,7 +335,7 @@ pub(in crate::engine) fn subscribe<T>(
     let state =
         QueueState { waiting: VecDeque::new(), items: 0, gap: None, waker: None, closed: false };
     let queue = Arc::new(Queue { select, capacity, state: Mutex::new(state) });
-    let _turn = TransactionTurn::take(kernel)?;
+    let _turn = kernel.take_turn()?;
     // Under the serial lock, so that it sees every later transaction and none before.
     let _serial = kernel.lock_serial();
     drop(kernel.hold_open()?);

@@ -11,8 +11,7 @@
 
 use crate::durability::Durability;
 use crate::engine::kernel::{
-    CommitObserver, CommittedRows, HeldInterest, Interest, Kernel, Snapshot, TransactionTurn,
-    Wakeup,
+    CommitObserver, CommittedRows, HeldInterest, Interest, Kernel, Snapshot, Wakeup,
 };
 use crate::engine::workers::{Deadline, Timer, TimerEntry};
 use crate::error::{Error, Result};
@@ -235,7 +234,7 @@ fn look_and_list<R, E: From<Error>>(
     row: (Table, Vec<u8>),
 ) -> Result<Listing<R, E>> {
     let (event, mut watching, deadline) = {
-        let _turn = TransactionTurn::take(kernel)?;
+        let _turn = kernel.take_turn()?;
         let _serial = kernel.lock_serial();
         let later = match look(kernel, look_at, durability)? {
             Looked::Now(answer) => return Ok(Listing::Now(answer)),

@@ -7,7 +7,7 @@
 //! [`Work::Whole`].
 
 use crate::btree::Space;
-use crate::engine::kernel::{Kernel, TransactionTurn};
+use crate::engine::kernel::Kernel;
 use crate::error::{Error, Result};
 use crate::observe;
 use parking_lot::Mutex;
@@ -96,7 +96,7 @@ impl Compactor {
 
     /// Gives back what is free, now.
     pub(in crate::engine) fn compact_now(&self) -> Result<CompactReport> {
-        drop(TransactionTurn::take(&self.kernel)?);
+        drop(self.kernel.take_turn()?);
         // What was deleted and is not in the B-tree yet takes its room until it is.
         self.kernel.checkpoint_now()?;
         let _one = self.running.lock();

@@ -19,7 +19,7 @@ use super::timer::Timer;
 use super::worker::{Rest, Rested, Threads, Worker};
 use crate::clock::ClockPace;
 use crate::durability::Durability;
-use crate::engine::kernel::{DryRun, Kernel, Prefetched, Snapshot, TransactionTurn, Tx};
+use crate::engine::kernel::{DryRun, Kernel, Prefetched, Snapshot, Tx};
 use crate::error::{Error, Result};
 use parking_lot::MutexGuard;
 use std::fmt;
@@ -201,7 +201,7 @@ impl<'a> MaintenanceHandle<'a> {
     /// # Errors
     /// [`Error::NestedTransaction`] inside a transaction, which maintenance would wait for.
     pub(super) fn outside_transactions(kernel: &'a Kernel, timer: &'a Timer) -> Result<Self> {
-        drop(TransactionTurn::take(kernel)?);
+        drop(kernel.take_turn()?);
         Ok(Self { kernel, timer })
     }
 
@@ -247,7 +247,7 @@ impl<'a> MaintenanceHandle<'a> {
     ) -> Result<Option<R>> {
         let kernel = self.kernel;
         let mut finished = {
-            let _turn = TransactionTurn::take(kernel)?;
+            let _turn = kernel.take_turn()?;
             let mut scratch = kernel.lock_serial();
             if !kernel.log().spare_is_free() {
                 return Ok(None);

@@ -11,7 +11,7 @@
 use super::clock_moves::ClockMoves;
 use super::worker::{Rest, Rested, Threads, Worker};
 use crate::clock::ClockPace;
-use crate::engine::kernel::{Kernel, TransactionTurn};
+use crate::engine::kernel::Kernel;
 use crate::error::{Error, Result};
 use crate::pending::{Event, EventOutcome};
 use parking_lot::Mutex;
@@ -194,7 +194,7 @@ impl Timer {
     #[cold]
     pub(super) fn do_work_left_to_callers(&self) {
         // Inside a transaction it would wait for itself; the end of the transaction looks again.
-        if TransactionTurn::take(&self.kernel).is_err() {
+        if self.kernel.take_turn().is_err() {
             return;
         }
         self.kernel.do_owed_work();
