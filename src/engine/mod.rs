@@ -5,7 +5,7 @@
 //! | folder | what it is |
 //! |---|---|
 //! | [`kernel`] | the serial order: transactions, snapshots, cursors; no thread, no list of waiters |
-//! | [`workers`] | what nobody asked for, each by a thread that is there while it has work |
+//! | [`workers`] | background work, each kind by a thread that is there while it has work |
 //! | [`notify`] | who is told of changes: row waits and the change feed |
 //! | [`lifecycle`] | files: created, opened and recovered, brought up to date, copied |
 //!
@@ -15,12 +15,12 @@
 //! 2. Under the serial lock the operation reads, decides and stages rows ([`Tx`]); one frame with
 //!    all of them is appended to the log's buffer, and the rows enter the in-memory table with the
 //!    frame's position (LSN). The [observers](CommitObserver) are told.
-//! 3. The answer is a [`Pending`] on that position. Whoever waits for it first writes and flushes
-//!    the buffer for everybody ([`Log`](crate::log::Log)).
+//! 3. The answer is a [`Pending`] on that position. The first caller that waits for it writes and
+//!    flushes the buffer for all ([`Log`](crate::log::Log)).
 //!
 //! # The way of a read
 //! [`Engine::read`] takes the newest position and the tables as they are, without a lock that a
-//! writer holds. The newest position among the versions it touched is what its answer rests on.
+//! writer holds. The newest position among the versions it touched is what its answer depends on.
 //!
 //! # The way of a wait
 //! [`Engine::await_row`] reads a row that has no answer yet, and answers when a transaction has
@@ -56,7 +56,7 @@ use crate::pending::Pending;
 use crate::storage::{FileStorage, Storage};
 use crate::tables::{Catalogue, Table, Value};
 use kernel::{HeldOpen, Kernel};
-use lifecycle::{OpenOptions, back_up, bring_up_to_date, format, open_kernel};
+use lifecycle::{KernelOptions, back_up, bring_up_to_date, format, open_kernel};
 use notify::{RowWaits, Select, WaitedRow, await_row, subscribe};
 use parking_lot::Mutex;
 use std::path::Path;
@@ -160,7 +160,7 @@ impl Engine {
         } = options;
         let row_waits = Arc::new(RowWaits::new(hook.interest()));
         hook.add(Arc::clone(&row_waits) as _);
-        let options = OpenOptions { tables, cache_size, clock, read_only, hook };
+        let options = KernelOptions { tables, cache_size, clock, read_only, hook };
         let (kernel, found) = open_kernel(storage, path, options)?;
         let kernel = Arc::new(kernel);
         let threads = if read_only { Threads::None } else { threads };
@@ -223,8 +223,8 @@ impl Engine {
         &self,
         operation: impl FnOnce(&mut Tx<'_>) -> Result<R, E>,
     ) -> Pending<R, E> {
-        // Nothing is newer than what was recovered, so the answer rests on nothing that could be
-        // lost.
+        // Nothing is newer than what was recovered, so the answer depends on nothing that could
+        // be lost.
         match self.kernel.hold_open() {
             Ok(open) => Pending::ready(open.dry_run(operation)),
             Err(error) => Pending::ready(Err(error.into())),
@@ -379,7 +379,7 @@ impl Wiring {
         // once, because whatever closing wakes may call this engine.
         drop(self.kernel.take_turn()?);
         let result = {
-            // Whoever closes at the same time finds it closed when its call returns.
+            // A thread that closes at the same time finds it closed when its call returns.
             let _closing = self.closing.lock();
             self.kernel.close()
         };
@@ -391,7 +391,7 @@ impl Wiring {
 
 impl Drop for Wiring {
     fn drop(&mut self) {
-        // There is nobody left to tell; what was acknowledged is durable whatever happens here.
+        // No one is left to tell; what was acknowledged is durable whatever happens here.
         let _ = self.close();
     }
 }

@@ -73,7 +73,7 @@ impl Wake for Bell {
     }
 }
 
-/// Waits as a task does: nobody blocks in the engine.
+/// Waits as a task does: no thread blocks in the engine.
 fn wait_as_task<T>(pending: Pending<T>) -> Result<T> {
     let (sender, woken) = mpsc::channel();
     let waker = Waker::from(Arc::new(Bell(sender)));
@@ -125,7 +125,7 @@ fn what_no_caller_waits_for_is_done_after_the_threads_have_ended() {
         until_idle(&engine);
         drop(put(&engine, Durability::Interval(Duration::from_millis(20)), round, 1));
         until("it is flushed", || log.durable() == log.appended());
-        // Longer than the thread lingers: a flush that is due later is work.
+        // Longer than an idle thread stays: a flush that is due later is work.
         drop(put(&engine, Durability::Interval(Duration::from_millis(1_500)), round, 1));
         until("it is flushed", || log.durable() == log.appended());
 
@@ -155,7 +155,7 @@ fn nothing_is_lost_at_the_moment_when_threads_end() {
         until("it is written", || log.written() == log.appended());
         assert!(wait_as_task(wait_for_deadline(&engine, 2)).unwrap());
         wait_as_task(put(&engine, Durability::Sync, key, 1)).unwrap();
-        // The committer lingers from a tick or two later on.
+        // The idle time of the committer begins a tick or two later.
         thread::sleep(Duration::from_millis(997 + round));
     }
     engine.close().unwrap();
@@ -191,7 +191,7 @@ fn where_no_thread_can_be_started_the_callers_do_the_work() {
         put(&engine, Durability::Os, key, half).wait().unwrap();
     }
     assert!(engine.stats().unwrap().checkpoints >= 8, "the callers move full segments");
-    // Nobody would notice that a deadline has passed.
+    // No thread would notice that a deadline has passed.
     assert!(matches!(wait_for_deadline(&engine, 1).wait(), Err(Error::Io { .. })));
     assert_eq!(engine.waiters(Table::DEDUPE_JOB, b"", None), 0);
     engine.close().unwrap();

@@ -1,8 +1,8 @@
 //! Checkpoints: moving the rows of a full segment into the B-tree, so that the segment can be used
 //! again.
 //!
-//! 1. Under the serial lock the segments change places ([`Kernel::make_room`]): the in-memory table of
-//!    the full one is frozen and a new one takes the rows of new frames. Writers go on.
+//! 1. Under the serial lock the segments change places ([`Kernel::make_room`]): the in-memory table
+//!    of the full one is frozen and a new one takes the rows of new frames. Writers go on.
 //! 2. [`Kernel::run_checkpoint`] waits until every frozen frame is durable in the log, applies the
 //!    newest version of each row to the B-tree in one durable transaction that also records the
 //!    position reached, and lets readers look into the new B-tree instead of the frozen table.
@@ -164,7 +164,7 @@ impl Kernel {
         drop(running);
         if result.is_err() {
             self.tell_of_failure();
-            // Its thread tries again after a while, whoever ran this one.
+            // Its thread tries again after a while, whichever thread ran this one.
             if !self.is_closed() {
                 self.signals.call_checkpointer();
             }

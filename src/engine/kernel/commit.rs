@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 #[must_use = "who waited for it is still to be woken"]
 pub(in crate::engine) struct Finished<R, E> {
     pub(in crate::engine) answer: Result<R, E>,
-    /// The position that the answer rests on.
+    /// The position that the answer depends on.
     pub(in crate::engine) lsn: u64,
     /// Who is to be woken when no lock is held.
     wakeups: Vec<Wakeup>,
@@ -30,8 +30,8 @@ impl<R, E> Finished<R, E> {
 }
 
 impl Kernel {
-    /// One transaction: the operation's answer and the position it rests on. An outer error means
-    /// that the operation did not run, or that what it staged was not applied.
+    /// One transaction: the operation's answer and the position it depends on. An outer error
+    /// means that the operation did not run, or that what it staged was not applied.
     pub(in crate::engine) fn transact<R, E: From<Error>>(
         &self,
         durability: Durability,
@@ -58,7 +58,7 @@ impl Kernel {
         let answer = operation(&mut tx);
         let depends_on_lsn = tx.depends_on_lsn();
         let (staged, changes) = tx.into_parts();
-        // An error leaves nothing, but it too rests on what the operation saw.
+        // An error leaves nothing, but it too depends on what the operation saw.
         if answer.is_err() || staged.is_empty() {
             if answer.is_ok() {
                 under_way.unchanged();

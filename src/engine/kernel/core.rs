@@ -206,7 +206,7 @@ impl Kernel {
         (Arc::clone(&view), self.published.load(Ordering::Acquire))
     }
 
-    /// An answer that rests on the frame at `lsn`.
+    /// An answer that depends on the frame at `lsn`.
     pub(in crate::engine) fn pending<R, E: From<Error>>(
         &self,
         answer: Result<R, E>,
@@ -219,7 +219,7 @@ impl Kernel {
         Pending::on_log(answer, &self.log, lsn, durability)
     }
 
-    /// The answer of a read that rests on `lsn`.
+    /// The answer of a read that depends on `lsn`.
     pub(in crate::engine) fn answer_of_read<R, E: From<Error>>(
         &self,
         answer: Result<R, E>,
@@ -244,7 +244,7 @@ impl Kernel {
             if self.log.flush_wanted() > self.log.durable() || self.log.flush_by().is_some() {
                 self.log.drive();
             } else {
-                // A failure poisons the log, which whoever waits is told.
+                // A failure poisons the log, and those who wait are told.
                 let _ = self.log.write_appended();
             }
         }

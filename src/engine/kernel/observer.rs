@@ -10,11 +10,11 @@
 //!    transaction is decided. So between two calls of [`CommitObserver::committed`] nothing has
 //!    changed that it does not know of.
 //! 3. For each transaction that ends while somebody holds the [`Interest`], `committed`,
-//!    [`CommitObserver::unchanged`] or [`CommitObserver::aborted`] is called, the last also when the
-//!    operation panicked.
+//!    [`CommitObserver::unchanged`] or [`CommitObserver::aborted`] is called, the last also when
+//!    the operation panicked.
 //!
 //! # What a transaction pays for it
-//! One relaxed load while nobody holds the interest.
+//! One relaxed load while the interest is not held.
 
 use super::staged::{Changes, Staged};
 use crate::pending::Event;
@@ -46,7 +46,7 @@ impl<'a> CommittedRows<'a> {
         self.staged.iter().map(|((table, key), value)| (*table, key.as_slice(), value.as_ref()))
     }
 
-    /// What became of one row: nothing, or else what it is now.
+    /// What the transaction did to one row: nothing, or else what it is now.
     pub(crate) fn get(self, table: Table, key: &[u8]) -> Option<Option<&'a Value>> {
         self.staged.get(&(table, key.to_vec())).map(Option::as_ref)
     }
@@ -63,7 +63,7 @@ impl<'a> CommittedRows<'a> {
 /// Something that follows the transactions of a room. See the module.
 ///
 /// Every method but `failed` and `closed` is called under the serial lock: it must be short, wake
-/// nobody, and call nothing of others. What is to be woken is returned, and woken when no lock is
+/// no one, and call nothing of others. What is to be woken is returned, and woken when no lock is
 /// held, because a waker may run anything.
 pub(crate) trait CommitObserver: fmt::Debug + Send + Sync {
     /// The transaction under way has written `rows`, and they are visible.
@@ -117,7 +117,7 @@ impl Interest {
     /// Has transactions shown for as long as the answer is kept. To miss none, the caller holds the
     /// serial lock, or is the operation of a transaction, which is the first one to be shown.
     pub(crate) fn hold(&self) -> HeldInterest {
-        // Relaxed, because whoever looks has had the serial lock after this.
+        // Relaxed, because a transaction that looks has had the serial lock after this.
         self.holders.fetch_add(1, Ordering::Relaxed);
         HeldInterest { of: self.clone() }
     }
@@ -316,7 +316,7 @@ mod tests {
         let (interest, notes) = (Interest::default(), Arc::new(Notes::default()));
         let engine = engine(&interest, &notes);
         put(&engine, &[1], false).unwrap();
-        assert_eq!(notes.take(), [], "nobody was interested");
+        assert_eq!(notes.take(), [], "no one was interested");
         let held = interest.hold();
         put(&engine, &[2, 3], false).unwrap();
         let job = |value| (Table::DEDUPE_JOB, b"job".to_vec(), Some(vec![value]));

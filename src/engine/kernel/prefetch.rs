@@ -3,7 +3,7 @@
 //! A lookup in the B-tree may touch the disk. The rows that an operation will probably read are
 //! therefore fetched beforehand; under the lock they are used if the B-tree is still the same one.
 //! They are named by the caller ([`Prefetched::load`]), or they are those that the operation read
-//! when it was [rehearsed](DryRun).
+//! in a [dry run](DryRun).
 
 use super::access::{PageSize, Reader, RowPage, RowRange, Value, Writer, row_cost};
 use super::snapshot::Snapshot;
@@ -53,7 +53,7 @@ impl<'a> Prefetched<'a> {
     }
 }
 
-/// What an operation did when it was rehearsed.
+/// What an operation did in a dry run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Cost {
     /// Rows staged, absences too.

@@ -52,7 +52,7 @@ impl Signals {
         self.owed.load(Ordering::Relaxed) != 0
     }
 
-    /// What a caller has to do after its call, deadlines aside. Nobody else is told.
+    /// What a caller has to do after its call, deadlines aside. It is given to one caller only.
     pub(super) fn take_owed(&self) -> Owed {
         let owed = self.owed.fetch_and(DEADLINES, Ordering::Relaxed);
         Owed { commit: owed & COMMIT != 0, checkpoint: owed & CHECKPOINT != 0 }

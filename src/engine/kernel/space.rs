@@ -25,10 +25,10 @@ impl Kernel {
         Ok(moved as u64)
     }
 
-    /// Has redb move all pages, if nobody reads. Says whether it did so.
+    /// Has redb move all pages, if no reader holds the view. Says whether it did so.
     ///
     /// What a reader was shown before could not be read any more after the next checkpoint. So
-    /// nobody may hold the view when it begins, which is not given away until it is over.
+    /// no reader may hold the view when it begins, which is not given away until it is over.
     pub(in crate::engine) fn move_all_pages(&self) -> Result<bool> {
         let running = self.checkpoints.lock_running();
         self.check_writable()?;

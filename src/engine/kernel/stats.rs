@@ -91,7 +91,7 @@ figures! {
     btree_bytes: u64 => "btree_bytes";
     /// How many of these the newest commit uses, when somebody looked last:
     /// [`Cloakroom::stats`](crate::Cloakroom::stats), a compaction, or the maintenance that decides
-    /// about one. `None` when nobody has looked since the room was opened.
+    /// about one. `None` when it was not looked at since the room was opened.
     btree_used_bytes: Option<u64> => "btree_used_bytes";
     /// How many of them were free then, and can be given back by a
     /// [compaction](crate::Cloakroom::compact).

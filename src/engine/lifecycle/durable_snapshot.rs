@@ -89,8 +89,8 @@ impl DurableSnapshot {
     }
 }
 
-/// Looks at rows by key and by range, for whoever needs more than all of them in order. The time is
-/// that of each look, and [`Error::Closed`] the answer when the room was closed meanwhile.
+/// Looks at rows by key and by range, for callers that need more than all of them in order. The time
+/// is that of each look, and [`Error::Closed`] the answer when the room was closed meanwhile.
 impl Reader for DurableSnapshot {
     fn now_ms(&self) -> u64 {
         self.kernel.clock().now_ms()
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_is_durable_even_when_nobody_asked_for_that() {
+    fn what_is_read_is_durable_even_when_no_caller_asked_for_that() {
         let storage = Arc::new(SimStorage::new(1));
         let engine = Engine::create_on(storage.clone(), options()).unwrap();
         write(&engine, Durability::Os, &[(Table::CACHE, 1, Some(b"value".to_vec()))]);

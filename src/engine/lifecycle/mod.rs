@@ -21,6 +21,6 @@ pub(in crate::engine) use format::format;
 pub(crate) use migration::Emit;
 pub(crate) use migration::Migration;
 pub(in crate::engine) use migration::bring_up_to_date;
-pub(in crate::engine) use open::{OpenOptions, open_kernel};
+pub(in crate::engine) use open::{KernelOptions, open_kernel};
 #[cfg(any(test, feature = "testing"))]
 pub(in crate::engine) use recovered_image::RecoveredImage;

@@ -4,7 +4,7 @@
 //! 1. stale frames behind a torn tail are erased and the erasure is flushed, so that they can never
 //!    be reached again;
 //! 2. everything is flushed, because a process that was killed may have left what was replayed with
-//!    the operating system only; what no later frame vouches for is written again before, because
+//!    the operating system only; what no later durable LSN covers is written again before, because
 //!    after a failed flush the system takes it for flushed although the disk does not have it;
 //! 3. a segment whose frames are all in the B-tree gets a new generation.
 //!
@@ -30,7 +30,7 @@ use std::time::Duration;
 
 /// How to open a kernel.
 #[derive(Debug)]
-pub(in crate::engine) struct OpenOptions {
+pub(in crate::engine) struct KernelOptions {
     /// Every table of the stores.
     pub(in crate::engine) tables: Catalogue,
     pub(in crate::engine) cache_size: usize,
@@ -45,9 +45,9 @@ pub(in crate::engine) struct OpenOptions {
 pub(in crate::engine) fn open_kernel(
     storage: Arc<dyn Storage>,
     path: &Path,
-    options: OpenOptions,
+    options: KernelOptions,
 ) -> Result<(Kernel, observe::Opened)> {
-    let OpenOptions { tables, cache_size, clock, read_only, hook } = options;
+    let KernelOptions { tables, cache_size, clock, read_only, hook } = options;
     let superblock = Superblock::read(storage.as_ref(), path)?;
     let offset = superblock.btree_offset;
     let btree = if read_only {

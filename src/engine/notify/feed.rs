@@ -1,4 +1,4 @@
-//! The change feed: every committed transaction, in order, to whoever watches.
+//! The change feed: every committed transaction, in order, to those who watch.
 //!
 //! # Why the order is that of the log
 //! A transaction is shown to the watchers under the serial lock, when its frame has its position
@@ -9,7 +9,7 @@
 //! durable, and waits for that like any other task. Frames become durable in order, so the first
 //! one is the one to wait for.
 //!
-//! # Why nobody waits for a watcher
+//! # Why no writer waits for a watcher
 //! A queue holds so many changes and no more. A transaction that does not fit begins a gap, which
 //! goes on until the watcher has taken everything before it and was told of it; what is committed
 //! meanwhile is counted and not kept. A transaction that finds the queue empty is taken whatever
@@ -123,7 +123,7 @@ impl<T: fmt::Debug + Send> CommitObserver for Feed<T> {
     }
 }
 
-/// What became of a transaction that was shown.
+/// What a queue did with a transaction that was shown.
 struct Shown {
     waker: Option<Waker>,
     /// Whether a gap began with it.

@@ -1,6 +1,6 @@
 //! Who waits for a row to change.
 //!
-//! # Why nobody misses a change
+//! # Why no waiter misses a change
 //! A watcher looks at the row and is listed at one place of the serial order, under the serial
 //! lock. Every transaction after it tells the list of each change it made to the row, in order,
 //! also of one that it overwrote itself.
@@ -124,7 +124,7 @@ impl CommitObserver for RowWaits {
         ended
     }
 
-    /// Decides every event with nothing, because nobody will end it any more.
+    /// Decides every event with nothing, because no transaction will end it any more.
     fn closed(&self) -> Vec<Wakeup> {
         let by_row = {
             let mut lists = self.lists.lock();
@@ -157,7 +157,7 @@ impl Drop for Watching {
     }
 }
 
-/// A look without an answer, and the position it rests on.
+/// A look without an answer, and the position that it depends on.
 struct Later {
     judge: Judge,
     deadline_ms: Option<u64>,

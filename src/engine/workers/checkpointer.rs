@@ -44,7 +44,7 @@ impl Checkpointer {
             let rested = match self.kernel.next_checkpoint() {
                 NextCheckpoint::Now => Rested::Elapsed,
                 NextCheckpoint::After(time) => self.worker.rest(Rest::For(time)),
-                NextCheckpoint::None => match self.worker.rest(Rest::Linger) {
+                NextCheckpoint::None => match self.worker.rest(Rest::IdleOnly) {
                     Rested::Elapsed => Rested::Called,
                     rested => rested,
                 },

@@ -4,8 +4,8 @@
 //! # Why nothing that is appended waits for ever
 //! When it finds nothing to do it says that it sleeps, then looks once more whether anything was
 //! appended. An append publishes its position, then looks whether the committer sleeps, and calls
-//! it if so; the order of the two is the same for both (see the kernel's signals). So one of them sees the
-//! other. A thread that ends has said before that it sleeps, so the next append calls, which starts
+//! it if so. Both have a full fence between the two steps, so at least one of them sees the other.
+//! A thread that ends has said before that it sleeps, so the next append calls, which starts
 //! another one (see [`Worker`]).
 
 use super::worker::{Rest, Rested, Threads, Worker};
@@ -13,7 +13,7 @@ use crate::engine::kernel::Kernel;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long an appended frame may stay in the buffer when nobody waits for it: at most two of
+/// How long an appended frame may stay in the buffer when no caller waits for it: at most two of
 /// these.
 const TICK: Duration = Duration::from_millis(4);
 
@@ -96,7 +96,7 @@ impl Committer {
                 let left = by.saturating_duration_since(Instant::now() + TICK);
                 self.worker.rest(Rest::For(left))
             }
-            None => self.worker.rest(Rest::Linger),
+            None => self.worker.rest(Rest::IdleOnly),
         };
         if rested != Rested::Ends {
             signals.committer_is_awake();

@@ -65,7 +65,7 @@ enum Work {
     Nothing,
     /// Moving pages out of the last regions.
     Move,
-    /// Moving all pages at once: whoever reads or writes waits for it.
+    /// Moving all pages at once: readers and writers wait for it.
     Whole,
 }
 
@@ -76,7 +76,7 @@ fn by_itself(space: &Space, since: u64, idle: bool) -> Work {
     if !mostly_free || (!idle && since < BUSY_FACTOR * space.present_bytes) {
         return Work::Nothing;
     }
-    // Nobody waits for what happens to an idle room.
+    // No caller waits for what happens to an idle room.
     if idle && space.used_bytes <= MAX_WHOLE_BYTES { Work::Whole } else { Work::Move }
 }
 

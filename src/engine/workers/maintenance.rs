@@ -1,10 +1,10 @@
-//! What nobody asked for: the work that keeps a file small, done by one thread in small steps.
+//! Maintenance: the work that keeps a file small, done by one thread in small steps.
 //!
 //! # What a step may cost others
 //! 1. Everything that reads is done on a snapshot, without a lock ([`MaintenanceHandle::dry_run`]).
 //!    The transaction that follows decides anew, under the serial lock, and finds what was read
 //!    before in memory.
-//! 2. The serial lock is handed to whoever waits for it when the step ends
+//! 2. The serial lock is handed to the thread that waits for it when the step ends
 //!    ([`MaintenanceHandle::transact`]), so a caller waits for one step at the most.
 //! 3. A step never forces a flush, and never takes the last room in the log: without headroom it
 //!    waits, holding no lock, until a checkpoint has made some.
@@ -152,7 +152,7 @@ impl Maintenance {
         if tick == Tick::Again {
             return Ok((tick, false));
         }
-        // A failure is told to whoever observes, and does not keep the job from its work: it is
+        // A failure is shown as an event, and does not keep the job from its work: it is
         // tried again when the B-tree has changed.
         let compacted =
             self.compactor.compact_if_worthwhile().inspect_err(crate::observe::compaction_failed);
@@ -182,7 +182,7 @@ fn pause_until(
     match (next_ms, pace) {
         // The clock was moved while the last rows were looked at.
         (Some(next_ms), Some(ClockPace::Announced)) if next_ms <= now_ms => Duration::ZERO,
-        // Whoever moves the clock wakes the thread.
+        // The clock wakes the thread when it is moved.
         (_, Some(ClockPace::Announced)) | (None, _) => every,
         (Some(next_ms), _) => {
             Duration::from_millis(next_ms.saturating_sub(now_ms)).max(GATHER_FOR).min(every)

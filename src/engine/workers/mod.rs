@@ -1,4 +1,4 @@
-//! What nobody asked for, each done by a thread of its own while there is work: an idle room has
+//! The background work, each kind done by a thread of its own while there is some: an idle room has
 //! one thread at most, that of the maintenance, and none without a sweep interval.
 //!
 //! Each worker holds the kernel; the kernel knows none of them. It calls them through its signals,

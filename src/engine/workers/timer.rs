@@ -119,8 +119,8 @@ impl Timer {
     /// entry is kept.
     ///
     /// # Errors
-    /// [`Error::Io`] when a thread is needed and the system starts none: nobody would notice that
-    /// the deadline has passed.
+    /// [`Error::Io`] when a thread is needed and the system starts none: no thread would notice
+    /// that the deadline has passed.
     pub(in crate::engine) fn add(
         self: &Arc<Self>,
         at_ms: u64,
@@ -206,7 +206,7 @@ impl Timer {
 
 /// How long to rest until `earliest` on a clock of this pace.
 fn rest(earliest: Option<u64>, pace: Option<ClockPace>, now_ms: u64) -> Rest {
-    let Some(earliest_ms) = earliest else { return Rest::Linger };
+    let Some(earliest_ms) = earliest else { return Rest::IdleOnly };
     let left = Duration::from_millis(earliest_ms.saturating_sub(now_ms));
     match pace {
         Some(ClockPace::Announced) if earliest_ms > now_ms => Rest::UntilCalled,
@@ -224,8 +224,8 @@ mod tests {
     fn the_rest_depends_on_the_pace_of_the_clock() {
         use ClockPace::{Announced, Real, Unknown};
         for (earliest, pace, expected) in [
-            (None, Real, Rest::Linger),
-            (None, Unknown, Rest::Linger),
+            (None, Real, Rest::IdleOnly),
+            (None, Unknown, Rest::IdleOnly),
             (Some(130), Real, Rest::For(Duration::from_millis(30))),
             (Some(u64::MAX), Real, Rest::For(MAX_SLEEP)),
             (Some(130), Unknown, Rest::For(Duration::from_millis(30))),

@@ -1,12 +1,12 @@
 //! A thread that is there while it has work.
 //!
 //! # Why no call is lost
-//! A thread ends in [`Worker::rest`] only: there it finds, under the lock of the state, that nobody
-//! has called, and in the same step says that it no longer runs. [`Worker::call`] notes the call
+//! A thread ends in [`Worker::rest`] only: there it finds, under the lock of the state, that it was
+//! not called, and in the same step says that it no longer runs. [`Worker::call`] notes the call
 //! under the same lock. So either the call comes first, and the thread sees it instead of ending,
-//! or the thread has said that it ended, and the call starts another one. Whoever has new work
-//! therefore makes it visible first and calls then, and a thread looks for work after each rest and
-//! when it starts.
+//! or the thread has said that it ended, and the call starts another one. A caller with
+//! new work therefore makes it visible first and calls then, and a thread looks for work when it
+//! starts and after each rest.
 
 use parking_lot::{Condvar, Mutex};
 use std::io;
@@ -15,14 +15,14 @@ use std::time::{Duration, Instant};
 
 /// How long a thread without work waits for more before it ends, so that calls that follow each
 /// other do not start one each.
-pub(super) const LINGER: Duration = Duration::from_secs(1);
+pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Who does what nobody asked for.
+/// Who does the background work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Threads {
     /// Background threads, each while it has work.
     Background,
-    /// Nobody: callers flush for themselves, and the writer that needs a checkpoint runs it. For
+    /// No thread: callers flush for themselves, and the writer that needs a checkpoint runs it. For
     /// simulations, and for tools that only read.
     None,
     /// Background threads, of which none can be started.
@@ -58,8 +58,8 @@ pub(super) enum Rest {
     For(Duration),
     /// Until it is called.
     UntilCalled,
-    /// Until it is called, but it ends after [`LINGER`].
-    Linger,
+    /// Until it is called, but it ends after [`IDLE_TIMEOUT`].
+    IdleOnly,
 }
 
 /// How a rest ended.
@@ -156,7 +156,7 @@ impl Worker {
     pub(super) fn rest(&self, rest: Rest) -> Rested {
         let until = match rest {
             Rest::For(time) => Instant::now().checked_add(time),
-            Rest::Linger => Instant::now().checked_add(LINGER),
+            Rest::IdleOnly => Instant::now().checked_add(IDLE_TIMEOUT),
             Rest::UntilCalled => None,
         };
         let mut state = self.state.lock();
@@ -175,7 +175,7 @@ impl Worker {
                 self.called.wait_until(&mut state, until);
                 continue;
             }
-            if rest != Rest::Linger {
+            if rest != Rest::IdleOnly {
                 return Rested::Elapsed;
             }
             // See the module.
@@ -229,14 +229,14 @@ mod tests {
         worker: Worker,
         asked: AtomicU64,
         done: AtomicU64,
-        linger: Rest,
+        idle: Rest,
     }
 
     impl Counting {
         fn new(threads: Threads) -> Arc<Self> {
             let worker = Worker::new("cloakroom-test", threads);
             let (asked, done) = (AtomicU64::new(0), AtomicU64::new(0));
-            Arc::new(Self { worker, asked, done, linger: Rest::Linger })
+            Arc::new(Self { worker, asked, done, idle: Rest::IdleOnly })
         }
 
         fn ask(self: &Arc<Self>) -> io::Result<bool> {
@@ -247,7 +247,7 @@ mod tests {
                     let _running = this.worker.running(number);
                     loop {
                         this.done.store(this.asked.load(Ordering::SeqCst), Ordering::SeqCst);
-                        if this.worker.rest(this.linger) == Rested::Ends {
+                        if this.worker.rest(this.idle) == Rested::Ends {
                             break;
                         }
                     }
@@ -277,8 +277,10 @@ mod tests {
         for round in 0..12_u64 {
             work.ask().unwrap();
             work.wait_until_done();
-            // Around the end of the linger, from both sides.
-            thread::sleep(LINGER - Duration::from_micros(600) + Duration::from_micros(100 * round));
+            // Around the end of the idle time, from both sides.
+            thread::sleep(
+                IDLE_TIMEOUT - Duration::from_micros(600) + Duration::from_micros(100 * round),
+            );
         }
         work.ask().unwrap();
         work.wait_until_done();
@@ -296,7 +298,7 @@ mod tests {
             work.wait_until_done();
             let began = Instant::now();
             while work.threads().0 {
-                assert!(began.elapsed() < 20 * LINGER, "the thread stays without work");
+                assert!(began.elapsed() < 20 * IDLE_TIMEOUT, "the thread stays without work");
                 thread::sleep(Duration::from_millis(5));
             }
         }
