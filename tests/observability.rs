@@ -238,7 +238,7 @@ fn set(room: &Cloakroom, id: &str) {
 }
 
 #[test]
-fn opening_tells_what_it_found_and_closing_how_it_ended() {
+fn opening_and_closing_report_their_outcome() {
     let _turn = turn();
     let (room, sim) = simulated();
     let opened = once("opened");
@@ -272,7 +272,7 @@ fn opening_tells_what_it_found_and_closing_how_it_ended() {
 }
 
 #[test]
-fn a_torn_tail_that_is_cut_off_is_told() {
+fn erasing_a_torn_tail_is_reported() {
     let _turn = turn();
     let (room, sim) = simulated();
     set(&room, "durable");
@@ -304,7 +304,7 @@ fn a_file_that_does_not_open_says_why() {
 }
 
 #[test]
-fn groups_are_told_at_trace_level_and_agree_with_the_figures() {
+fn commit_groups_are_traced_and_agree_with_the_stats() {
     let _turn = turn();
     let (room, _) = simulated();
     for size in [3_u64, 1, 5] {
@@ -349,7 +349,7 @@ fn a_checkpoint_is_a_span_that_ends_with_its_figures() {
 }
 
 #[test]
-fn a_full_disk_stalls_and_a_reopened_tree_are_told() {
+fn a_full_disk_stalls_and_a_reopened_tree_are_reported() {
     let _turn = turn();
     let (room, sim) = simulated();
     sim.set_capacity(Some(sim.len().unwrap()));
@@ -376,7 +376,7 @@ fn a_full_disk_stalls_and_a_reopened_tree_are_told() {
 }
 
 #[test]
-fn a_failed_flush_is_told_once_and_so_is_the_end_that_it_makes() {
+fn a_failed_flush_and_the_close_after_it_are_reported_once() {
     let _turn = turn();
     let (room, sim) = simulated();
     sim.fail_call(CallKind::DurableWrite, 0, Fault::Eio);
@@ -391,7 +391,7 @@ fn a_failed_flush_is_told_once_and_so_is_the_end_that_it_makes() {
 }
 
 #[test]
-fn damage_is_told_to_whoever_listens_too() {
+fn damage_is_reported_to_tracing_and_metrics_too() {
     let _turn = turn();
     let (room, sim) = simulated();
     for number in 0..200 {
@@ -414,7 +414,7 @@ fn damage_is_told_to_whoever_listens_too() {
 }
 
 #[test]
-fn consumes_are_counted_by_outcome_and_nothing_else_is_told_of_them() {
+fn consumes_are_counted_by_outcome_and_only_traced() {
     let _turn = turn();
     let (room, _) = simulated();
     let tokens = room.form_tokens();
@@ -431,7 +431,7 @@ fn consumes_are_counted_by_outcome_and_nothing_else_is_told_of_them() {
 }
 
 #[test]
-fn the_steps_of_the_sweeper_are_told() {
+fn the_slices_of_the_sweeper_are_reported() {
     let _turn = turn();
     let clock = Arc::new(ManualClock::new(0));
     let room = small().without_threads().clock(clock.clone()).open_in_memory().unwrap();
@@ -481,7 +481,7 @@ fn a_compaction_and_a_backup_are_spans_that_end_with_their_figures() {
 }
 
 #[test]
-fn a_watcher_that_is_overtaken_is_told_of() {
+fn an_overtaken_watcher_is_reported() {
     let _turn = turn();
     let (room, _) = simulated();
     let mut watch = room.watch(Filter::all().buffer(1)).unwrap();

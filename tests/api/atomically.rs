@@ -285,7 +285,7 @@ mod on_a_simulated_disk {
     use std::sync::Arc;
 
     #[test]
-    fn an_error_that_rests_on_what_is_not_durable_waits_for_it() {
+    fn an_error_that_depends_on_undurable_rows_waits_for_the_flush() {
         let sim = SimStorage::new(3);
         let room = small().without_threads().open_on(Arc::new(sim.clone())).unwrap();
         let first = insert(&room.form_tokens(), "t");
@@ -307,7 +307,7 @@ mod on_a_simulated_disk {
     }
 
     #[test]
-    fn an_error_that_rests_on_what_is_durable_answers_without_a_flush() {
+    fn an_error_that_depends_on_durable_rows_answers_without_a_flush() {
         let sim = SimStorage::new(3);
         let room = small().without_threads().open_on(Arc::new(sim.clone())).unwrap();
         insert(&room.form_tokens(), "t").wait().unwrap();

@@ -346,7 +346,7 @@ fn failure(sessions: &Sessions, cookie: &str) -> SessionFailure {
 
 #[cfg(feature = "testing")]
 #[test]
-fn what_is_no_longer_kept_is_swept_with_its_lookup_keys() {
+fn expired_codlet_records_are_swept_with_their_lookup_keys() {
     let clock = Arc::new(ManualClock::new(START * 1_000));
     let room = small().clock(clock.clone()).sweep_interval(None).open_in_memory().unwrap();
     let store = room.codlet();
@@ -862,7 +862,7 @@ mod beside_the_in_memory_stores {
 }
 
 #[test]
-fn what_the_adapter_keeps_is_counted_and_watched() {
+fn records_of_the_adapter_are_counted_and_watched() {
     let clock = Arc::new(ManualClock::new(START * 1_000));
     let room = small().clock(clock.clone()).sweep_interval(None).open_in_memory().unwrap();
     let mut watch = room.watch(Filter::all()).unwrap();

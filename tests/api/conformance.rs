@@ -108,7 +108,7 @@ fn dedupe_in_memory() {
 }
 
 #[test]
-fn dedupe_in_a_file_whatever_the_durability() {
+fn dedupe_in_a_file_at_each_durability() {
     for durability in
         [Durability::Sync, Durability::Interval(Duration::from_millis(5)), Durability::Os]
     {

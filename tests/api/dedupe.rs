@@ -227,7 +227,7 @@ impl Clock for Silent {
 }
 
 #[test]
-fn a_clock_that_tells_nobody_is_asked_while_somebody_waits_and_not_longer() {
+fn a_clock_without_notifications_is_polled_only_while_a_caller_waits() {
     let clock = Arc::new(Silent::default());
     let room = small().clock(clock.clone()).open_in_memory().unwrap();
     let jobs = room.dedupe::<u64>("http");
@@ -333,7 +333,7 @@ fn names_tell_stores_apart_and_types_only_values() {
 }
 
 #[test]
-fn what_cannot_be_encoded_leaves_the_job_pending() {
+fn a_result_that_cannot_be_encoded_leaves_the_job_pending() {
     let (room, _) = room();
     let jobs = room.dedupe::<std::collections::BTreeMap<Vec<u8>, u8>>("http");
     jobs.register("h").wait().unwrap();

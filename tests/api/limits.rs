@@ -234,7 +234,7 @@ fn greatest_maximum(handoff: &Handoff) -> usize {
 }
 
 #[test]
-fn whatever_maximum_a_room_accepts_it_can_keep_even_under_the_longest_id() {
+fn every_accepted_maximum_state_size_fits_under_the_longest_id() {
     let room = in_memory();
     let greatest = greatest_maximum(&room.handoff());
     assert!(greatest > 256 << 10, "{greatest}");

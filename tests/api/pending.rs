@@ -242,7 +242,7 @@ fn closing_twice_is_fine_in_turn_and_at_once() {
 }
 
 #[test]
-fn dropping_the_last_handle_makes_what_was_called_durable() {
+fn dropping_the_last_handle_makes_all_calls_durable() {
     let (room, dir) = room_with(1);
     let pending = consume(&room.form_tokens(), "000000");
     drop(consume(&room.form_tokens(), "000000"));

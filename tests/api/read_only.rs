@@ -136,7 +136,7 @@ fn a_read_only_room_is_closed_like_any_other() {
 }
 
 #[test]
-fn whatever_would_change_something_is_refused_and_changes_nothing() {
+fn every_changing_call_on_a_read_only_room_is_refused() {
     let place = Place::new().filled();
     let before = picture(&place.path());
     let room = place.read();
@@ -216,7 +216,7 @@ fn a_file_that_is_missing_is_said_to_be_missing_and_is_not_created() {
 }
 
 #[test]
-fn what_is_no_room_or_a_newer_or_an_empty_one_is_refused_as_for_writing() {
+fn foreign_newer_and_empty_files_are_refused_as_for_writing() {
     let place = Place::new().filled();
     let whole = fs::read(place.path()).unwrap();
     let refusal = |bytes: &[u8]| {
@@ -258,7 +258,7 @@ fn a_copy_of_the_superblock_that_decayed_is_read_around_and_not_repaired() {
 /// What a process that was killed leaves: frames in the log that no checkpoint has moved, some of
 /// them not covered by a later durable LSN. Then the last frames are torn as a power failure would.
 #[test]
-fn what_a_crash_left_is_recovered_in_memory_alone() {
+fn a_read_only_opening_recovers_a_crash_in_memory_only() {
     let place = Place::new();
     let images = {
         let room = small().open(place.path()).unwrap();

@@ -108,7 +108,7 @@ fn counters_under_optimistic_concurrency_lose_nothing_and_survive_a_restart() {
 }
 
 #[test]
-fn whatever_many_threads_do_slots_events_and_kinds_agree() {
+fn slots_events_and_kinds_agree_under_many_threads() {
     const THREADS: usize = 128;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("mixed.cloak");

@@ -299,7 +299,7 @@ fn the_json_has_a_member_for_every_figure() {
 }
 
 #[test]
-fn what_waits_for_the_sweeper_is_counted_and_then_what_it_did() {
+fn stats_count_rows_due_for_the_sweeper_and_rows_it_removed() {
     let (room, clock) = room();
     fill(&room);
     assert_eq!(room.stats().unwrap().sweep_backlog, 0);

@@ -271,7 +271,7 @@ fn rate_limits_hold_at_the_edges_of_their_numbers() {
 }
 
 #[test]
-fn what_is_missing_is_refused_before_what_is_invalid() {
+fn a_missing_identity_is_refused_before_an_invalid_record() {
     let (good, none) = (Identity::new("t", "u", "s", ""), Identity::new("t", "", "s", ""));
     for state in states() {
         let required = |answer: Result<(), StateError>| {
@@ -362,7 +362,7 @@ fn prefixes_of_kinds_are_literal_and_listings_in_byte_order() {
 }
 
 #[test]
-fn an_event_is_saved_once_whatever_its_time() {
+fn an_event_is_saved_once_even_with_different_times() {
     let whose = Identity::new("t", "u", "s", "");
     for state in states() {
         let first = StateRecord { updated_at: Some(5), ..record("e", whose.clone(), "k") };

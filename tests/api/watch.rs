@@ -50,7 +50,7 @@ fn record(tenant: &str, kind: &str) -> StateRecord {
 }
 
 #[test]
-fn every_store_tells_what_happened_to_which_entry() {
+fn every_store_reports_each_change_with_its_entry() {
     use ChangeKind::{
         Claimed, Cleared, Configured, Consumed, Paused, Put, Released, Removed, ResultSet, Resumed,
     };
@@ -124,7 +124,7 @@ fn every_store_tells_what_happened_to_which_entry() {
 }
 
 #[test]
-fn what_ended_by_time_is_told_from_what_was_removed() {
+fn expiry_is_distinguished_from_removal() {
     let clock = Arc::new(ManualClock::new(NOW_MS));
     let room = small().without_threads().clock(clock.clone()).open_in_memory().unwrap();
     let mut watch = room.watch(Filter::all()).unwrap();
@@ -138,7 +138,7 @@ fn what_ended_by_time_is_told_from_what_was_removed() {
 }
 
 #[test]
-fn what_the_sweeper_removes_has_expired() {
+fn rows_removed_by_the_sweeper_are_reported_as_expired() {
     let clock = Arc::new(ManualClock::new(NOW_MS));
     let room = small().without_threads().clock(clock.clone()).open_in_memory().unwrap();
     let tokens = room.form_tokens().with_replay_grace(Duration::from_secs(60));
@@ -171,7 +171,7 @@ fn what_the_sweeper_removes_has_expired() {
 }
 
 #[test]
-fn a_transaction_is_shown_whole_as_what_it_came_to() {
+fn a_transaction_is_delivered_whole_as_its_net_changes() {
     let room = room();
     let mut watch = room.watch(Filter::all()).unwrap();
     set(&room, "gone");
@@ -258,7 +258,7 @@ fn a_prefix_is_literal_and_every_condition_must_hold() {
 }
 
 #[test]
-fn a_watch_begins_at_its_call_and_frees_what_it_kept() {
+fn a_watch_begins_at_its_call_and_frees_its_buffer() {
     let room = room();
     set(&room, "before");
     let figures = || {
@@ -375,7 +375,7 @@ fn nothing_is_shown_before_it_is_durable() {
 }
 
 #[test]
-fn no_power_failure_takes_away_what_was_shown() {
+fn no_power_failure_reverts_a_delivered_change() {
     let mut shown_and_unshown = (0, 0);
     for stop_after in 0..30 {
         let sim = SimStorage::new(stop_after);
@@ -425,7 +425,7 @@ fn no_power_failure_takes_away_what_was_shown() {
 }
 
 #[test]
-fn what_a_failed_flush_may_have_lost_is_never_shown() {
+fn changes_of_a_failed_flush_are_never_delivered() {
     for background in [false, true] {
         let sim = SimStorage::new(3);
         let builder = small();
@@ -454,7 +454,7 @@ fn what_a_failed_flush_may_have_lost_is_never_shown() {
 }
 
 #[test]
-fn a_slow_watcher_is_told_what_it_missed_and_goes_on_behind_it() {
+fn a_slow_watcher_learns_which_changes_it_missed_and_continues_after_them() {
     let room = room();
     let mut watch = room.watch(Filter::handoff().prefix("s").buffer(3)).unwrap();
     for number in 1..=7 {
@@ -500,7 +500,7 @@ fn a_transaction_over_the_buffer_is_whole_or_missed() {
 }
 
 #[test]
-fn a_watcher_that_never_looks_keeps_no_more_than_its_buffer_and_delays_nobody() {
+fn an_idle_watcher_keeps_no_more_than_its_buffer_and_delays_no_one() {
     let room = room();
     let watch = room.watch(Filter::all().buffer(10)).unwrap();
     for number in 0..2_000 {
@@ -513,7 +513,7 @@ fn a_watcher_that_never_looks_keeps_no_more_than_its_buffer_and_delays_nobody() 
 }
 
 #[test]
-fn closing_ends_it_behind_what_was_durable() {
+fn closing_ends_a_watch_after_the_last_durable_change() {
     for background in [false, true] {
         let builder = small();
         let builder = if background { builder } else { builder.without_threads() };
@@ -579,7 +579,7 @@ fn a_task_is_woken_for_a_change_and_for_nothing_else() {
 }
 
 #[test]
-fn a_relaxed_change_reaches_a_task_without_anybody_else() {
+fn a_relaxed_change_reaches_a_task_without_other_callers() {
     let room = small().open_in_memory().unwrap();
     let mut watch = room.watch(Filter::cache("c")).unwrap();
     for number in 0..50 {

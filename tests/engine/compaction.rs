@@ -147,7 +147,7 @@ fn a_compaction_inside_a_transaction_is_refused() {
 }
 
 #[test]
-fn an_idle_room_gives_back_what_is_free_by_itself() {
+fn an_idle_room_returns_free_space_by_itself() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("room.cloak");
     let clock = Arc::new(ManualClock::new(1_000));
@@ -199,7 +199,7 @@ impl std::io::Write for Meddling<'_> {
 }
 
 #[test]
-fn a_long_read_goes_on_through_compactions_of_a_small_room() {
+fn a_durable_snapshot_stays_readable_through_compactions_of_a_small_room() {
     let dir = tempfile::tempdir().unwrap();
     let room = Cloakroom::builder()
         .log_capacity(8 << 20)

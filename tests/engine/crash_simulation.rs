@@ -171,7 +171,7 @@ fn a_room_that_acknowledges_before_it_flushes_is_caught() {
 }
 
 #[test]
-fn a_power_failure_while_recovering_changes_nothing_about_what_is_recovered() {
+fn a_power_failure_while_recovering_does_not_change_the_recovered_state() {
     for seed in seeds(scaled(1, 4)) {
         let room = formatted(seed);
         let mut whole = start(seed, &room);
@@ -407,7 +407,7 @@ fn a_full_disk_refuses_writes_when_the_log_is_full_and_heals_without_reopening()
 }
 
 #[test]
-fn a_flipped_bit_is_told_or_makes_no_difference() {
+fn a_flipped_bit_is_reported_or_makes_no_difference() {
     let (mut told, mut harmless) = (0, 0);
     for seed in seeds(scaled(2, 4)) {
         for closed in [true, false] {

@@ -95,7 +95,7 @@ fn each_handle_has_its_own_durability() {
 }
 
 #[test]
-fn a_sync_flush_takes_what_relaxed_callers_wrote_before_along() {
+fn a_sync_flush_also_makes_earlier_relaxed_writes_durable() {
     let (room, sim) = simulated(Durability::Sync);
     room.handoff().with_durability(Durability::Os).set("relaxed", &state(1), 600).wait().unwrap();
     room.handoff().set("strict", &state(2), 600).wait().unwrap();
@@ -105,7 +105,7 @@ fn a_sync_flush_takes_what_relaxed_callers_wrote_before_along() {
 }
 
 #[test]
-fn a_sync_read_waits_for_the_flush_of_what_it_saw_and_a_relaxed_one_does_not() {
+fn a_sync_read_waits_until_the_rows_it_saw_are_durable_and_a_relaxed_one_does_not() {
     let (room, sim) = simulated(Durability::Sync);
     let relaxed = room.handoff().with_durability(Durability::Os);
     relaxed.set("s", &state(1), 600).wait().unwrap();
@@ -142,7 +142,7 @@ fn a_sync_read_of_an_absence_that_is_not_durable_waits_for_it() {
 }
 
 #[test]
-fn sync_writers_that_change_nothing_wait_for_what_they_saw() {
+fn sync_writers_that_change_nothing_wait_until_the_rows_they_saw_are_durable() {
     let (room, sim) = simulated(Durability::Sync);
     let relaxed = room.form_tokens().with_durability(Durability::Os);
     insert(&relaxed, "t").wait().unwrap();

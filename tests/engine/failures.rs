@@ -139,7 +139,7 @@ fn after_a_failure_writes_are_refused_and_durable_rows_can_be_read() {
 }
 
 #[test]
-fn after_a_failure_nothing_that_rests_on_undurable_rows_is_answered() {
+fn after_a_failure_no_call_answers_from_rows_that_are_not_durable() {
     let (room, sim) = simulated();
     set(&room, "deleted", 1).wait().unwrap();
     let (set, delete) = (set(&room, "lost", 2), room.handoff().delete("deleted"));

@@ -314,7 +314,7 @@ fn a_file_that_is_no_room_or_a_newer_or_a_ruined_one_is_refused_untouched() {
 /// up to date.
 #[cfg(feature = "testing")]
 #[test]
-fn a_file_of_an_older_format_leads_to_what_brings_it_up_to_date() {
+fn a_file_of_an_older_format_names_the_command_that_migrates_it() {
     let place = Place::with_room();
     cloakroom::testing::write_version_0(&place.path("edge.cloak"), &place.path("old.cloak"))
         .unwrap();
@@ -386,7 +386,7 @@ fn a_file_that_may_only_be_read_is_enough_for_readers() {
 }
 
 #[test]
-fn stats_count_what_is_in_each_store() {
+fn stats_count_the_entries_of_each_store() {
     let place = Place::with_room();
     let ran = place.run(&["stats", "edge.cloak", "--json"]).ended(0);
     let stats = &ran.objects()[0];
@@ -459,7 +459,7 @@ fn an_import_never_replaces_a_file_and_a_failed_one_leaves_none() {
 }
 
 #[test]
-fn what_a_killed_import_left_is_removed_by_the_next_one() {
+fn the_temporary_file_of_a_killed_import_is_removed_by_the_next_one() {
     let place = Place::with_room();
     let exported = place.run(&["export", "edge.cloak"]).ended(0).stdout;
     let mut command = place.command(&["import", "new.cloak"]);
@@ -534,7 +534,7 @@ fn a_backup_replaces_an_earlier_one_and_nothing_else() {
 }
 
 #[test]
-fn no_one_is_told_when_the_reader_of_the_output_has_gone() {
+fn a_closed_output_pipe_is_not_an_error() {
     let place = Place::new();
     let room = small().open(place.path("edge.cloak")).unwrap();
     let pad = "x".repeat(2_000);
@@ -659,7 +659,7 @@ fn from_a_file_that_does_not_open_each_command_leads_to_the_next() {
 }
 
 #[test]
-fn what_the_next_opening_repairs_leads_to_one() {
+fn damage_that_the_next_opening_repairs_names_that_opening() {
     let place = Place::with_room();
     place.change("edge.cloak", |bytes| bytes[100] ^= 1);
     let ran = place.run(&["verify", "edge.cloak"]).ended(1);
@@ -701,7 +701,7 @@ const SUBCOMMANDS: [&str; 10] = [
 ];
 
 #[test]
-fn every_help_says_what_becomes_of_the_file_and_how_it_ends() {
+fn every_help_page_says_how_the_file_is_used_and_the_exit_codes() {
     let place = Place::new();
     let overview = place.run(&["--help"]).ended(0).stdout;
     for subcommand in SUBCOMMANDS {
@@ -726,7 +726,7 @@ fn every_help_says_what_becomes_of_the_file_and_how_it_ends() {
 }
 
 #[test]
-fn shells_are_told_of_every_subcommand() {
+fn completions_list_every_subcommand() {
     let place = Place::new();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = place.run(&["completions", shell]).ended(0).stdout;
@@ -761,7 +761,7 @@ fn wrong_arguments_are_explained() {
 
 /// Flips one bit anywhere that matters and runs everything on what is left.
 #[test]
-fn whatever_bit_is_flipped_no_answer_is_wrong_and_every_command_knows_what_to_do() {
+fn with_any_bit_flipped_no_answer_is_wrong_and_every_command_names_the_next_step() {
     const FLIPS: u64 = 12;
     let whole = Place::new();
     let room = small().log_capacity(MIN_LOG_CAPACITY).open(whole.path("edge.cloak")).unwrap();

@@ -115,7 +115,7 @@ fn no_other_file_ever_lies_beside_the_room() {
 }
 
 #[test]
-fn a_second_opener_is_told_which_file_is_locked() {
+fn a_second_opener_gets_an_error_that_names_the_locked_file() {
     let place = Place::new();
     let room = small().open(place.path()).unwrap();
     let error = small().open(place.path()).unwrap_err();

@@ -195,7 +195,7 @@ impl Drop for StopOnDrop<'_> {
 }
 
 #[test]
-fn what_a_backup_holds_survives_a_crash_of_the_room_however_relaxed_it_was_written() {
+fn a_backup_makes_its_rows_durable_in_the_room_too() {
     let (_dir, _, backup) = dir();
     let storage = SimStorage::new(3);
     let options = || tiny().without_threads().durability(Durability::Os);
@@ -280,7 +280,7 @@ fn an_earlier_backup_is_replaced_and_anything_else_is_left_alone() {
 }
 
 #[test]
-fn the_room_itself_is_not_backed_up_over_by_whatever_name() {
+fn a_backup_never_replaces_its_own_room_under_any_name() {
     let (dir, path, _) = dir();
     let room = room_with(&path, 1);
     let mut targets = vec![path.clone(), dir.path().join(".").join("edge.cloak")];
@@ -329,7 +329,7 @@ fn a_backup_is_its_owners_only_unless_an_earlier_one_was_not_and_a_link_is_follo
 }
 
 #[test]
-fn what_a_killed_backup_left_is_removed_by_the_next() {
+fn the_temporary_file_of_a_killed_backup_is_removed_by_the_next_one() {
     let (dir, path, backup) = dir();
     let room = room_with(&path, 1);
     fs::write(dir.path().join(".backup.cloak.abcdefghi1.new"), b"half a room").unwrap();

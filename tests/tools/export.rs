@@ -302,7 +302,7 @@ fn the_golden_lines_answer_as_they_say() {
 
 #[cfg(feature = "codlet")]
 #[test]
-fn what_codlet_stores_is_there() {
+fn an_export_contains_the_records_of_codlet() {
     use codlet::{CodeId, RateLimitKey, RateLimitOutcome, RateLimitPolicy, RateLimitUnavailable};
     let room = golden_room();
     let policy = RateLimitPolicy {
@@ -397,7 +397,7 @@ fn a_window_of_any_size_comes_back() {
 }
 
 #[test]
-fn what_a_clear_has_forgotten_stays_forgotten() {
+fn cleared_rate_limits_do_not_come_back_in_an_import() {
     let clock = Arc::new(ManualClock::new(NOW_MS));
     let room = memory(&clock);
     let config = RateLimitConfig { limit: 10, window: Duration::from_secs(60) };
@@ -492,7 +492,7 @@ impl Read for Broken<'_> {
 }
 
 #[test]
-fn what_was_read_before_a_failure_is_there() {
+fn lines_imported_before_a_failure_are_kept() {
     let room = memory(&new_clock());
     let whole: Vec<_> = LINES.split_inclusive('\n').collect();
     let error =
@@ -565,7 +565,7 @@ fn an_import_into_a_small_log_says_which_line_does_not_fit() {
 }
 
 #[test]
-fn a_full_disk_is_named_with_the_line_and_leaves_what_stood_before_it() {
+fn a_full_disk_is_reported_with_its_line_and_earlier_lines_are_kept() {
     let storage = SimStorage::new(1);
     let clock = new_clock();
     let room = open(&storage, &clock).unwrap();
@@ -597,7 +597,7 @@ fn golden(part: &str) -> &'static str {
 }
 
 #[test]
-fn what_is_no_export_is_refused_where_it_stops_being_one() {
+fn invalid_exports_are_refused_at_the_line_of_the_error() {
     let ok = golden("order-7");
     let window = golden("\"rate_limit\",\"limiter\":\"api\",\"resource\":\"search\"");
     let requests = golden("\"rate_limit_requests\"");
@@ -745,7 +745,7 @@ fn every_table_can_be_shown_whole_and_in_part() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(scaled(32, 256)))]
     #[test]
-    fn no_bytes_take_an_import_by_surprise(
+    fn an_import_of_random_bytes_fails_cleanly(
         bytes in prop::collection::vec(any::<u8>(), 0..200),
         line in 1usize..40, at in any::<prop::sample::Index>(), to in any::<u8>(), cut in any::<prop::sample::Index>(),
     ) {

@@ -285,7 +285,7 @@ fn a_lost_frame_is_reported_by_its_position_and_later_ones_count() {
 }
 
 #[test]
-fn a_file_without_its_superblock_comes_out_by_what_its_parts_say() {
+fn a_file_without_its_superblock_is_salvaged_from_its_other_headers() {
     let image = image();
     let truth = true_rows(&image);
     let btree = btree_offset(&image);
@@ -324,7 +324,7 @@ fn a_file_without_its_superblock_comes_out_by_what_its_parts_say() {
 }
 
 #[test]
-fn a_file_cut_short_gives_what_is_left() {
+fn a_truncated_file_yields_the_rows_that_are_left() {
     let image = image();
     let truth = true_rows(&image);
     let btree = btree_offset(&image);
@@ -379,7 +379,7 @@ fn any_mixture_of_damage_is_survived() {
 }
 
 #[test]
-fn what_is_no_damaged_room_is_refused_and_no_file_appears() {
+fn foreign_files_are_refused_and_no_file_appears() {
     let dir = tempfile::tempdir().unwrap();
     let (from, to) = (dir.path().join("a.cloak"), dir.path().join("b.cloak"));
     fs::write(&from, vec![7; 50_000]).unwrap();
