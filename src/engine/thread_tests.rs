@@ -2,7 +2,7 @@
 
 use super::access::Writer;
 use super::{CommitHook, Engine, EngineOptions, Found, MaintenanceJob, Threads, Tick};
-use crate::clock::SystemClock;
+use crate::clock::{ManualClock, SystemClock};
 use crate::durability::Durability;
 use crate::error::{Error, Result};
 use crate::limits::MIN_LOG_CAPACITY;
@@ -160,6 +160,20 @@ fn nothing_is_lost_at_the_moment_when_threads_end() {
     }
     engine.close().unwrap();
     assert_eq!(running(&engine), [""; 0]);
+}
+
+/// The thread sleeps for an hour, or until the clock is moved, when the last wait is dropped.
+#[test]
+fn the_timer_ends_when_the_last_wait_is_dropped() {
+    let manual =
+        EngineOptions { clock: Arc::new(ManualClock::new(1_000)), ..options(Threads::Background) };
+    let manual = Engine::create_on(Arc::new(MemoryStorage::new()), manual).unwrap();
+    for engine in [engine(Threads::Background), manual] {
+        let waits = [3_600_000, 7_200_000].map(|in_ms| wait_for_deadline(&engine, in_ms));
+        assert_eq!(running(&engine), ["cloakroom-timer"]);
+        drop(waits);
+        until_idle(&engine);
+    }
 }
 
 #[test]

@@ -13,3 +13,5 @@ mod rooms;
 #[cfg(unix)]
 #[path = "../support/scale.rs"]
 mod scale;
+#[cfg(target_os = "linux")]
+mod threads;

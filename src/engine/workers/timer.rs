@@ -47,13 +47,14 @@ pub(in crate::engine) struct Timer {
     kernel: Arc<Kernel>,
     clock_moves: Arc<ClockMoves>,
     deadlines: Arc<Deadlines>,
-    worker: Worker,
 }
 
 /// The deadlines of one kernel.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Deadlines {
     listed: Mutex<DeadlineList>,
+    /// Whose thread waits for them.
+    worker: Worker,
 }
 
 #[derive(Debug, Default)]
@@ -71,12 +72,24 @@ pub(in crate::engine) struct TimerEntry {
 
 impl Drop for TimerEntry {
     fn drop(&mut self) {
-        let removed = self.deadlines.listed.lock().due.remove(&self.at);
+        let mut listed = self.deadlines.listed.lock();
+        let removed = listed.due.remove(&self.at);
+        let was_last = removed.is_some() && listed.due.is_empty();
+        drop(listed);
         drop(removed);
+        if was_last {
+            // The thread may sleep until a time that means nothing any more. It can end.
+            self.deadlines.worker.wake();
+        }
     }
 }
 
 impl Deadlines {
+    fn new(threads: Threads) -> Self {
+        let worker = Worker::new("cloakroom-timer", threads);
+        Self { listed: Mutex::default(), worker }
+    }
+
     /// Lists a deadline. Answers its entry, and whether it is the first to pass.
     fn add(self: &Arc<Self>, at_ms: u64, deadline: Deadline) -> (TimerEntry, bool) {
         let mut listed = self.listed.lock();
@@ -111,8 +124,7 @@ impl Deadlines {
 
 impl Timer {
     pub(super) fn new(kernel: Arc<Kernel>, clock_moves: Arc<ClockMoves>, threads: Threads) -> Self {
-        let worker = Worker::new("cloakroom-timer", threads);
-        Self { kernel, clock_moves, deadlines: Arc::default(), worker }
+        Self { kernel, clock_moves, deadlines: Arc::new(Deadlines::new(threads)) }
     }
 
     /// Has `deadline` pass at `at_ms`, in milliseconds since the Unix epoch, for as long as the
@@ -129,7 +141,7 @@ impl Timer {
         self.clock_moves.listen();
         // Listed first and called then, so that the thread cannot miss it.
         let (entry, is_first) = self.deadlines.add(at_ms, deadline);
-        if is_first || !self.worker.is_running() {
+        if is_first || !self.deadlines.worker.is_running() {
             self.call()?;
         }
         if self.kernel.signals().is_work_left_to_callers() {
@@ -139,10 +151,10 @@ impl Timer {
     }
 
     fn call(self: &Arc<Self>) -> Result<()> {
-        let called = self.worker.call(|number| {
+        let called = self.deadlines.worker.call(|number| {
             let this = Arc::clone(self);
             move || {
-                let _running = this.worker.running(number);
+                let _running = this.deadlines.worker.running(number);
                 this.run();
             }
         });
@@ -153,16 +165,16 @@ impl Timer {
 
     /// Has the thread look again, because the clock was moved.
     pub(super) fn wake(&self) {
-        self.worker.wake();
+        self.deadlines.worker.wake();
     }
 
     pub(super) fn stop(&self) {
-        self.worker.stop();
+        self.deadlines.worker.stop();
     }
 
     #[cfg(test)]
     pub(super) fn worker(&self) -> &Worker {
-        &self.worker
+        &self.deadlines.worker
     }
 
     fn run(&self) {
@@ -170,7 +182,7 @@ impl Timer {
             self.run_due();
             let (earliest, pace) = (self.deadlines.earliest_ms(), self.clock_moves.pace());
             let rest = rest(earliest, pace, self.kernel.clock().now_ms());
-            if self.worker.rest(rest) == Rested::Ends {
+            if self.deadlines.worker.rest(rest) == Rested::Ends {
                 return;
             }
         }
@@ -198,7 +210,7 @@ impl Timer {
             return;
         }
         self.kernel.do_owed_work();
-        if !self.worker.has_threads() {
+        if !self.deadlines.worker.has_threads() {
             self.run_due();
         }
     }
@@ -240,7 +252,7 @@ mod tests {
 
     #[test]
     fn what_is_due_is_taken_once_the_greatest_time_too() {
-        let timer = Arc::new(Deadlines::default());
+        let timer = Arc::new(Deadlines::new(Threads::None));
         let mut entries = Vec::new();
         for (at_ms, is_first) in [(6, true), (5, true), (7, false), (u64::MAX, false)] {
             let (entry, first) = timer.add(at_ms, Deadline { event: Arc::default(), lsn: 0 });
