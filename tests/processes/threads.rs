@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Tells the child that it is one.
-const CHILD: &str = "CLOAKROOM_THREADS_CHILD";
+const CHILD: &str = "CLOAKROOM_TEST_CHILD";
 
 /// By when everything here has happened.
 const PATIENCE: Duration = Duration::from_secs(30);
