@@ -47,10 +47,10 @@ use std::task::{Context, Poll};
 /// Polling it again after it has answered panics, as with other futures.
 #[must_use = "the change is applied but may not be durable yet: `.wait()` or `.await` the answer"]
 pub struct Pending<T, E = Error> {
-    state: State<T, E>,
+    state: PendingState<T, E>,
 }
 
-enum State<T, E> {
+enum PendingState<T, E> {
     Ready(Result<T, E>),
     Waiting(Waiting<T, E>),
     Expecting(Expecting<T, E>),
@@ -92,7 +92,7 @@ impl<T, E> Unpin for Pending<T, E> {}
 impl<T, E> Pending<T, E> {
     /// An answer that depends on nothing that could still be lost.
     pub fn ready(answer: Result<T, E>) -> Self {
-        Self { state: State::Ready(answer) }
+        Self { state: PendingState::Ready(answer) }
     }
 
     /// An answer that depends on the frame at `lsn`.
@@ -107,7 +107,7 @@ impl<T, E> Pending<T, E> {
     {
         let (log, from_error) = (Arc::clone(log), E::from);
         Self {
-            state: State::Waiting(Waiting {
+            state: PendingState::Waiting(Waiting {
                 answer,
                 log,
                 lsn,
@@ -132,7 +132,7 @@ impl<T, E> Pending<T, E> {
     {
         let (log, from_error) = (Arc::clone(log), E::from);
         let expecting = Expecting { event, _listed: listed, finish, log, durability, from_error };
-        Self { state: State::Expecting(expecting) }
+        Self { state: PendingState::Expecting(expecting) }
     }
 
     /// Blocks until the answer may be relied on.
@@ -140,35 +140,35 @@ impl<T, E> Pending<T, E> {
     /// # Errors
     /// See [`Pending`].
     pub fn wait(mut self) -> Result<T, E> {
-        match std::mem::replace(&mut self.state, State::Taken) {
-            State::Ready(answer) => answer,
-            State::Waiting(waiting) => {
+        match std::mem::replace(&mut self.state, PendingState::Taken) {
+            PendingState::Ready(answer) => answer,
+            PendingState::Waiting(waiting) => {
                 if let Some(ticket) = waiting.ticket {
                     // A task that polled this handed it to a thread that blocks.
                     waiting.log.forget(ticket);
                 }
                 waiting.wait()
             }
-            State::Expecting(expecting) => {
+            PendingState::Expecting(expecting) => {
                 let outcome = expecting.event.wait();
                 expecting.over(outcome).wait()
             }
-            State::Taken => panic!("a `Pending` answers once"),
+            PendingState::Taken => panic!("a `Pending` answers once"),
         }
     }
 
     /// Whether the call itself has failed, so that there is nothing to wait for.
     pub(crate) fn has_failed(&self) -> bool {
-        matches!(&self.state, State::Ready(Err(_)))
+        matches!(&self.state, PendingState::Ready(Err(_)))
     }
 
     /// Whether [`wait`](Pending::wait) would answer at once.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         match &self.state {
-            State::Ready(_) | State::Taken => true,
-            State::Waiting(waiting) => waiting.log.reached(waiting.lsn, waiting.durability),
-            State::Expecting(expecting) => {
+            PendingState::Ready(_) | PendingState::Taken => true,
+            PendingState::Waiting(waiting) => waiting.log.reached(waiting.lsn, waiting.durability),
+            PendingState::Expecting(expecting) => {
                 let reached = |outcome: EventOutcome| {
                     expecting.log.reached(outcome.lsn, expecting.durability)
                 };
@@ -192,29 +192,31 @@ impl<T, E> Future for Pending<T, E> {
     type Output = Result<T, E>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if let State::Expecting(expecting) = &self.state {
+        if let PendingState::Expecting(expecting) = &self.state {
             let Some(outcome) = expecting.event.poll(context.waker()) else { return Poll::Pending };
-            if let State::Expecting(expecting) = std::mem::replace(&mut self.state, State::Taken) {
-                self.state = State::Waiting(expecting.over(outcome));
+            if let PendingState::Expecting(expecting) =
+                std::mem::replace(&mut self.state, PendingState::Taken)
+            {
+                self.state = PendingState::Waiting(expecting.over(outcome));
             }
         }
         let reached = match &mut self.state {
-            State::Waiting(waiting) => {
+            PendingState::Waiting(waiting) => {
                 let Waiting { log, lsn, durability, ticket, .. } = waiting;
                 match log.poll(*lsn, *durability, ticket, context.waker()) {
                     Some(reached) => reached,
                     None => return Poll::Pending,
                 }
             }
-            State::Ready(_) | State::Expecting(_) | State::Taken => Ok(()),
+            PendingState::Ready(_) | PendingState::Expecting(_) | PendingState::Taken => Ok(()),
         };
-        match std::mem::replace(&mut self.state, State::Taken) {
-            State::Ready(answer) => Poll::Ready(answer),
-            State::Waiting(waiting) => Poll::Ready(match reached {
+        match std::mem::replace(&mut self.state, PendingState::Taken) {
+            PendingState::Ready(answer) => Poll::Ready(answer),
+            PendingState::Waiting(waiting) => Poll::Ready(match reached {
                 Ok(()) => waiting.answer,
                 Err(error) => Err((waiting.from_error)(error)),
             }),
-            State::Expecting(_) | State::Taken => {
+            PendingState::Expecting(_) | PendingState::Taken => {
                 panic!("a `Pending` was polled after it had answered")
             }
         }
@@ -223,7 +225,7 @@ impl<T, E> Future for Pending<T, E> {
 
 impl<T, E> Drop for Pending<T, E> {
     fn drop(&mut self) {
-        if let State::Waiting(Waiting { log, ticket: Some(ticket), .. }) = &self.state {
+        if let PendingState::Waiting(Waiting { log, ticket: Some(ticket), .. }) = &self.state {
             log.forget(*ticket);
         }
     }
@@ -232,10 +234,10 @@ impl<T, E> Drop for Pending<T, E> {
 impl<T, E> fmt::Debug for Pending<T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
-            State::Ready(_) => "ready",
-            State::Waiting(_) => "waiting for the log",
-            State::Expecting(_) => "waiting for an event",
-            State::Taken => "answered",
+            PendingState::Ready(_) => "ready",
+            PendingState::Waiting(_) => "waiting for the log",
+            PendingState::Expecting(_) => "waiting for an event",
+            PendingState::Taken => "answered",
         };
         f.debug_struct("Pending").field("state", &state).finish_non_exhaustive()
     }

@@ -124,7 +124,7 @@ impl Eq for dyn Versioned + '_ {}
 
 /// The version that a lookup found: its LSN, and the row or `None` for a tombstone.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Found {
+pub(crate) struct VersionFound {
     pub(crate) lsn: u64,
     pub(crate) value: Option<Value>,
 }
@@ -167,7 +167,7 @@ impl Memtable {
     }
 
     /// The newest version of `key` at or before `lsn`.
-    pub(crate) fn get(&self, table: Table, key: &[u8], lsn: u64) -> Option<Found> {
+    pub(crate) fn get(&self, table: Table, key: &[u8], lsn: u64) -> Option<VersionFound> {
         if !self.filter.may_contain(table, key) {
             return None;
         }
@@ -175,7 +175,7 @@ impl Memtable {
         let entry = self.versions.lower_bound(Bound::Included(probe))?;
         let version = entry.key();
         (version.table == table && *version.key == *key)
-            .then(|| Found { lsn: version.lsn, value: entry.value().clone() })
+            .then(|| VersionFound { lsn: version.lsn, value: entry.value().clone() })
     }
 
     /// The first key of the range of `table` that has a version at or before `lsn`, with the newest
@@ -186,7 +186,7 @@ impl Memtable {
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
         lsn: u64,
-    ) -> Option<(Box<[u8]>, Found)> {
+    ) -> Option<(Box<[u8]>, VersionFound)> {
         let (mut key, mut at, mut included) = match from {
             // The newest possible version of a key comes first, the oldest possible last.
             Bound::Included(key) => (key.to_vec(), u64::MAX, true),
@@ -207,7 +207,7 @@ impl Memtable {
                 return None;
             }
             if version.lsn <= lsn {
-                let found = Found { lsn: version.lsn, value: entry.value().clone() };
+                let found = VersionFound { lsn: version.lsn, value: entry.value().clone() };
                 return Some((version.key.clone(), found));
             }
             // This version is too new. Next is the newest version of the same key that is not, or
@@ -254,9 +254,12 @@ mod tests {
         table.insert(T, b"k"[..].into(), 7, None);
         table.insert(T, b"k"[..].into(), 9, value("nine"));
         assert_eq!(table.get(T, b"k", 2), None);
-        assert_eq!(table.get(T, b"k", 3), Some(Found { lsn: 3, value: value("three") }));
-        assert_eq!(table.get(T, b"k", 8), Some(Found { lsn: 7, value: None }));
-        assert_eq!(table.get(T, b"k", u64::MAX), Some(Found { lsn: 9, value: value("nine") }));
+        assert_eq!(table.get(T, b"k", 3), Some(VersionFound { lsn: 3, value: value("three") }));
+        assert_eq!(table.get(T, b"k", 8), Some(VersionFound { lsn: 7, value: None }));
+        assert_eq!(
+            table.get(T, b"k", u64::MAX),
+            Some(VersionFound { lsn: 9, value: value("nine") })
+        );
         assert_eq!(table.get(T, b"j", u64::MAX), None);
         assert_eq!(table.get(T, b"k\0", u64::MAX), None);
         assert_eq!(table.newest_lsn(), 9);
@@ -307,7 +310,7 @@ mod tests {
                 let value = live.then(|| Value::from(&lsn.to_le_bytes()[..]));
                 table.insert(T, [*key][..].into(), lsn, value.clone());
                 if lsn <= at {
-                    model.insert([*key].to_vec(), Found { lsn, value });
+                    model.insert([*key].to_vec(), VersionFound { lsn, value });
                 }
             }
             for key in 0..8u8 {

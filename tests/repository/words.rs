@@ -1,11 +1,8 @@
 //! Words that the dictionary replaced do not come back.
 
-use crate::sources::root;
+use crate::sources::{fail_with, root};
 use std::fs;
 use std::path::{Path, PathBuf};
-
-/// How often one of [`OLD_WORDS`] occurs. May only fall.
-const MAX_OLD_WORDS: usize = 9;
 
 /// The beginnings of words, and phrases, that docs/glossary.md has another word for.
 const OLD_WORDS: [&str; 21] = [
@@ -78,12 +75,7 @@ fn words_of_the_old_dialect_do_not_occur() {
             old_words(&text).into_iter().map(|(line, word)| format!("{path}:{line}: {word}")),
         );
     }
-    assert!(
-        problems.len() <= MAX_OLD_WORDS,
-        "{} of {MAX_OLD_WORDS}:\n  {}",
-        problems.len(),
-        problems.join("\n  ")
-    );
+    fail_with(&problems);
 }
 
 #[test]

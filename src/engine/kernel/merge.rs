@@ -4,7 +4,7 @@ use super::access::{PageSize, RestOfRange, Row, RowPage, RowRange, Value};
 use super::staged::Staged;
 use super::view::View;
 use crate::error::Result;
-use crate::memtable::{Found, Memtable};
+use crate::memtable::{Memtable, VersionFound};
 use crate::tables::Table;
 use std::collections::btree_map;
 use std::ops::Bound;
@@ -75,7 +75,7 @@ enum Layer<'a> {
         table: &'a Memtable,
         range: RowRange<'a>,
         lsn: u64,
-        next: Option<(Box<[u8]>, Found)>,
+        next: Option<(Box<[u8]>, VersionFound)>,
     },
     Btree {
         rows: vec::IntoIter<Row>,

@@ -1,7 +1,7 @@
 //! What readers look into: the in-memory tables and the B-tree, as of one position.
 
 use crate::btree::BtreeView;
-use crate::memtable::{Found, Memtable};
+use crate::memtable::{Memtable, VersionFound};
 use crate::tables::Table;
 use std::sync::Arc;
 
@@ -24,7 +24,12 @@ impl View {
     }
 
     /// The newest version of a row at or before `lsn` that is in memory.
-    pub(in crate::engine) fn in_memory(&self, table: Table, key: &[u8], lsn: u64) -> Option<Found> {
+    pub(in crate::engine) fn in_memory(
+        &self,
+        table: Table,
+        key: &[u8],
+        lsn: u64,
+    ) -> Option<VersionFound> {
         self.active
             .get(table, key, lsn)
             .or_else(|| self.frozen.as_ref().and_then(|frozen| frozen.get(table, key, lsn)))

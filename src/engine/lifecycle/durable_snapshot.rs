@@ -89,8 +89,8 @@ impl DurableSnapshot {
     }
 }
 
-/// Looks at rows by key and by range, for callers that need more than all of them in order. The time
-/// is that of each look, and [`Error::Closed`] the answer when the room was closed meanwhile.
+/// Looks at rows by key and by range, for callers that need more than all of them in order. The
+/// time is that of each look, and [`Error::Closed`] the answer when the room was closed meanwhile.
 impl Reader for DurableSnapshot {
     fn now_ms(&self) -> u64 {
         self.kernel.clock().now_ms()

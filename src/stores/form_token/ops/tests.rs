@@ -177,7 +177,7 @@ fn an_expired_token_is_replaced_with_its_index_row() {
 }
 
 #[test]
-fn a_token_past_its_grace_is_replaced_with_use_and_index_rows_whether_refiled_or_not() {
+fn a_token_past_its_grace_is_replaced_with_use_and_index_rows_whether_rescheduled_or_not() {
     for rescheduled in [false, true] {
         for expires_at in [END, END + GRACE, END + 3 * GRACE] {
             let mut tx = room();
