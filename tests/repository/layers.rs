@@ -265,10 +265,21 @@ fn no_files_import_each_other_in_a_circle() {
     let graph = Graph::new(sources());
     let cycles = graph.cycles();
     let files: usize = cycles.iter().map(Vec::len).sum();
+    let imports = |cycle: &Vec<&str>| -> Vec<String> {
+        let inside = |module: &Vec<String>| cycle.contains(&&*graph.files[module].source.path);
+        let modules = graph.files.keys().filter(|module| inside(module));
+        modules
+            .flat_map(|module| {
+                let path = &graph.files[module].source.path;
+                let uses = graph.uses(module).into_iter().filter(|(used, _)| inside(used));
+                uses.map(move |(used, line)| format!("{path}:{line} uses {}", used.join("::")))
+            })
+            .collect()
+    };
     assert!(
         files <= MAX_FILES_IN_CYCLES,
         "{files} files of {MAX_FILES_IN_CYCLES} in cycles:\n  {}",
-        cycles.iter().map(|cycle| cycle.join(", ")).collect::<Vec<_>>().join("\n  ")
+        cycles.iter().map(|cycle| imports(cycle).join("\n  ")).collect::<Vec<_>>().join("\n\n  ")
     );
 }
 
