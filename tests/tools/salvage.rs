@@ -144,7 +144,7 @@ fn a_flipped_byte_anywhere_costs_no_more_than_it_hit() {
         (btree..btree + 512).step_by(31).chain((btree + BLOCK..btree + BLOCK + 512).step_by(31)),
     );
     places.extend((0..scaled(30, 100)).map(|_| random.usize(16_384..btree)));
-    places.extend((0..scaled(60, 200)).map(|_| random.usize(btree..image.len())));
+    places.extend((0..scaled(100, 200)).map(|_| random.usize(btree..image.len())));
     let flips: Vec<_> = places.into_iter().map(|place| (place, 1 << random.u8(0..8))).collect();
     let lossy = at_once(&flips, |&(place, bit)| {
         let mut flipped = image.clone();
@@ -157,7 +157,7 @@ fn a_flipped_byte_anywhere_costs_no_more_than_it_hit() {
         }
         found != truth
     });
-    assert!(lossy.iter().filter(|lossy| **lossy).count() > scaled(3, 10), "some of them hit rows");
+    assert!(lossy.iter().filter(|lossy| **lossy).count() > scaled(1, 10), "some of them hit rows");
 }
 
 /// A room with several leaves in every large table, all in the B-tree.
