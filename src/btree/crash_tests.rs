@@ -3,7 +3,7 @@
 use super::testing::{GateStep, Survival, TestStorage, crash};
 use super::tests::{BtreeChanges, CACHE, OFFSET, RowMap, all_rows, apply, create, puts, some_rows};
 use super::*;
-use crate::stores::schema::catalogue;
+use crate::stores::registry::catalogue;
 use std::collections::BTreeMap;
 
 /// Crashes after every step of `journal` in several ways and opens the result.

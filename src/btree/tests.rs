@@ -3,7 +3,7 @@
 use super::layout::{BLOCK, checksums_position, physical_len};
 use super::testing::TestStorage;
 use super::*;
-use crate::stores::schema::catalogue;
+use crate::stores::registry::catalogue;
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Included, Unbounded};
 

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::limits::MIN_LOG_CAPACITY;
 use crate::pending::Pending;
 use crate::storage::{MemoryStorage, Storage};
-use crate::stores::schema::catalogue;
+use crate::stores::registry::catalogue;
 use crate::tables::Table;
 use std::pin::pin;
 use std::sync::Arc;

@@ -14,7 +14,7 @@ use crate::stores::cache::row::{CacheRow, TagsRow};
 use crate::stores::expiry;
 use crate::stores::form_token::row::{self as token_row, TokenKey, TokenRow, UseRow};
 use crate::stores::handoff::row::{ClaimRow, HandoffRow};
-use crate::stores::schema::catalogue;
+use crate::stores::registry::catalogue;
 
 /// Log frames and segments: reads arbitrary bytes as frames; writes frames made of the input, scans
 /// them, and checks that one flipped byte loses exactly what it must.
@@ -226,7 +226,7 @@ fn prefixes(prefix: &[u8], other: &[u8]) {
 }
 
 fn expiry_keys(data: &[u8]) {
-    if let Some((time_ms, table, primary)) = expiry::decode_key(data) {
+    if let Some((time_ms, table, primary)) = expiry::decode::decode_key(data) {
         assert_eq!(expiry::encode_key(time_ms, table, primary), data);
     }
     let mut input = FuzzInput::new(data);
@@ -237,7 +237,7 @@ fn expiry_keys(data: &[u8]) {
     let (a, b) = (part(), part());
     let encode = |(time_ms, table, primary)| expiry::encode_key(time_ms, table, primary);
     assert_eq!(encode(a).cmp(&encode(b)), a.cmp(&b));
-    assert_eq!(expiry::decode_key(&encode(a)), Some(a));
+    assert_eq!(expiry::decode::decode_key(&encode(a)), Some(a));
 }
 
 /// Lookup keys: one to one, text before hex, each in byte order.

@@ -100,7 +100,7 @@ impl<'de> BorrowDecode<'de, ()> for DecodedOps<'de> {
 mod tests {
     use super::*;
     use crate::log::frame::frame_len;
-    use crate::stores::schema::catalogue;
+    use crate::stores::registry::catalogue;
 
     fn encoded(ops: &[Op<'_>]) -> Vec<u8> {
         encode_batch(ops.iter().map(|op| (op.table, op.key, op.value))).unwrap()

@@ -10,7 +10,7 @@ use crate::limits::{
     MIN_LOG_CAPACITY,
 };
 use crate::storage::MemoryStorage;
-use crate::stores::schema::catalogue;
+use crate::stores::registry::catalogue;
 use crate::stores::sweep::sweep_job;
 use crate::stores::{StoreStates, migrations};
 use std::path::Path;

@@ -7,7 +7,7 @@ use crate::engine::cursor::RowCursor;
 use crate::engine::{Engine, Threads, Tx};
 use crate::error::{Error, Result};
 use crate::storage::Storage;
-use crate::stores::schema::catalogue;
+use crate::stores::registry::catalogue;
 use crate::tables::Table;
 use std::path::Path;
 use std::sync::Arc;

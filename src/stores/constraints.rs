@@ -6,7 +6,8 @@
 //! memory of what was seen. Only rows that name others by number need one
 //! ([`Role::Numbered`]).
 
-use super::schema::{self, Broken, Constraints, Ends, ReportBroken, Role, TableSchema};
+use super::registry;
+use super::schema::{Broken, Constraints, ReportBroken, Role, TableSchema};
 use super::{derived, expiry};
 use crate::engine::access::Reader;
 use crate::error::Result;
@@ -20,7 +21,7 @@ pub(crate) fn check(
     value: &[u8],
     report: &mut ReportBroken<'_>,
 ) -> Result<()> {
-    let schema = schema::of(table)?;
+    let schema = registry::of(table)?;
     indexed(rows, schema, key, value, report)?;
     derived_rows(rows, table, key, value, report)?;
     let orphaned = match schema.role {
@@ -51,21 +52,6 @@ fn misplaced(
     }
 }
 
-/// Every time at which the index may have the row at `key`, as
-/// [`may_be_indexed_at_ms`](derived::may_be_indexed_at_ms).
-pub(crate) fn index_times(
-    rows: &mut dyn Reader,
-    schema: &TableSchema,
-    key: &[u8],
-    value: &[u8],
-) -> Result<Vec<u64>> {
-    let satellite = match (schema.ends, schema.satellite()) {
-        (Ends::AtOrLater { .. }, Some(beside)) => rows.get(beside, key)?,
-        _ => None,
-    };
-    derived::may_be_indexed_at_ms(schema.table, value, satellite.as_deref())
-}
-
 /// The row of the expiry index that is not there, or one too many.
 fn indexed(
     rows: &mut dyn Reader,
@@ -75,7 +61,7 @@ fn indexed(
     report: &mut ReportBroken<'_>,
 ) -> Result<()> {
     let table = schema.table;
-    let times_ms = index_times(rows, schema, key, value)?;
+    let times_ms = schema.index_times(rows, key, value)?;
     let mut present = 0;
     for time_ms in &times_ms {
         let index_key = expiry::encode_key(*time_ms, table, key);
@@ -114,7 +100,7 @@ fn derived_rows(
             Some(found) if *found == *derived_value => continue,
             // What is derived from nothing is reported where it lies.
             Some(found)
-                if misplaced(rows, schema::of(derived)?, &derived_key, &found)?.is_some() =>
+                if misplaced(rows, registry::of(derived)?, &derived_key, &found)?.is_some() =>
             {
                 continue;
             }

@@ -3,10 +3,12 @@
 //!
 //! A row of a derived table says nothing that its primary row does not say. Where the expiry index
 //! may have a row at more than one time, there is one canonical time, which [`rows`] answers, and
-//! [`may_be_indexed_at_ms`] tells which others a sound file may have.
+//! [`may_be_indexed_at_ms`](super::schema::TableSchema::may_be_indexed_at_ms) tells which others a
+//! sound file may have.
 
 use super::expiry;
-use super::schema::{self, Derived, EmitDerived, Ends};
+use super::registry;
+use super::schema::{Derived, EmitDerived};
 use crate::error::Result;
 use crate::tables::Table;
 
@@ -21,7 +23,7 @@ pub(crate) fn rows(
     value: &[u8],
     emit: &mut EmitDerived<'_>,
 ) -> Result<()> {
-    let schema = schema::of(table)?;
+    let schema = registry::of(table)?;
     if let Some(time_ms) = schema.indexed_at_ms(value)? {
         emit(Table::EXPIRY, expiry::encode_key(time_ms, table, key), Vec::new());
     }
@@ -29,24 +31,6 @@ pub(crate) fn rows(
         Derived::Rows(rows) => rows(key, value, emit),
         Derived::None => Ok(()),
     }
-}
-
-/// Every time at which a sound file may have a row of `table` in the expiry index; it has it at
-/// exactly one of them. The first is the canonical one. `satellite` is the row beside it.
-pub(crate) fn may_be_indexed_at_ms(
-    table: Table,
-    value: &[u8],
-    satellite: Option<&[u8]>,
-) -> Result<Vec<u64>> {
-    let schema = schema::of(table)?;
-    let mut times: Vec<u64> = schema.indexed_at_ms(value)?.into_iter().collect();
-    if let (Ends::AtOrLater { later_ms, .. }, Some(satellite)) = (schema.ends, satellite) {
-        let later_ms = later_ms(value, satellite)?;
-        if times.first().is_some_and(|at_ms| *at_ms != later_ms) {
-            times.push(later_ms);
-        }
-    }
-    Ok(times)
 }
 
 #[cfg(test)]

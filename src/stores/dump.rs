@@ -1,6 +1,5 @@
 //! Rows in a form that people can read: what the schemas of tables have in common.
 
-use super::lines::to_hex;
 use crate::codec::key;
 use crate::error::{Error, Result};
 use crate::tables::Table;
@@ -36,21 +35,4 @@ pub(crate) fn no_value(table: Table, value: &[u8]) -> Result<Value> {
     }
     let location = format!("a row of table {}", table.name());
     Err(Error::corrupted(location, "a value where there is none"))
-}
-
-/// What is shown of a row: the parts of its key, the fields of its value, and what is wrong when
-/// one of them does not decode. What does not is an object with one field, `hex`.
-pub(crate) fn row(table: Table, key: &[u8], value: &[u8]) -> (Value, Value, Option<String>) {
-    let mut note = None;
-    let mut or_hex = |decoded: Result<Value>, bytes: &[u8]| {
-        decoded.unwrap_or_else(|error| {
-            note.get_or_insert(error.to_string());
-            json!({ "hex": to_hex(bytes) })
-        })
-    };
-    let schema = super::schema::of(table);
-    let shown_key = schema.clone().and_then(|schema| (schema.dump_key)(key));
-    let shown_value = schema.and_then(|schema| (schema.dump_value)(key, value));
-    let (key, value) = (or_hex(shown_key, key), or_hex(shown_value, value));
-    (key, value, note)
 }

@@ -35,6 +35,8 @@ pub(crate) mod named;
 pub(crate) mod owner;
 mod page;
 pub mod rate_limit;
+pub(crate) mod registry;
+pub(crate) mod row_check;
 pub(crate) mod schema;
 pub mod state;
 mod states;

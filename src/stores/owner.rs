@@ -1,8 +1,6 @@
 //! Which store a row belongs to.
 
-use super::schema;
 use crate::codec::key;
-use crate::tables::Table;
 use serde::ser::{Serialize, Serializer};
 use std::borrow::Cow;
 use std::fmt;
@@ -19,12 +17,6 @@ impl StoreKind {
     /// The kind with this `name`, whose `entries` are called so. `order` is a number of its own.
     pub(crate) const fn new(order: u8, name: &'static str, entries: &'static str) -> Self {
         Self { order, name, entries }
-    }
-
-    /// Every kind, in order.
-    #[must_use]
-    pub fn all() -> &'static [StoreKind] {
-        schema::kinds()
     }
 
     /// Its name in JSON and on the command line, such as `form_tokens`.
@@ -69,12 +61,6 @@ pub(crate) struct Owner<'a> {
 }
 
 impl<'a> Owner<'a> {
-    /// The owner of the row at `key` of `table`. `None` for a key that no store writes, and for a
-    /// row of which its key does not say.
-    pub(crate) fn of(table: Table, key: &'a [u8]) -> Option<Self> {
-        (schema::of(table).ok()?.owner)(key)
-    }
-
     /// The owner of a row at `key` of a store without a name.
     pub(crate) fn unnamed(store: StoreKind, key: &'a [u8]) -> Option<Self> {
         Some(Self { store, name: None, key })
@@ -91,8 +77,9 @@ impl<'a> Owner<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stores::schema::catalogue;
+    use crate::stores::registry::catalogue;
     use crate::stores::{cache, rate_limit::limiter::Kind};
+    use crate::tables::Table;
     use proptest::prelude::*;
 
     fn owner(table: Table, key: &[u8]) -> Option<(StoreKind, Option<String>, Vec<u8>)> {

@@ -1,11 +1,11 @@
 //! Listings in pages.
 
-use super::schema::catalogue;
+mod parse;
+
 use crate::error::{Error, Result};
 use crate::limits::MAX_LIST_LIMIT;
 use crate::tables::Table;
 use std::fmt;
-use std::str::FromStr;
 
 /// Marks the string form of a cursor, and its version.
 const CURSOR_VERSION: u8 = 1;
@@ -32,7 +32,7 @@ impl<T> Page<T> {
 }
 
 /// A place in a listing, opaque to the caller. It outlives the room, and has a string form that
-/// [`FromStr`] takes back.
+/// [`FromStr`](std::str::FromStr) takes back.
 ///
 /// A listing goes on after the row at the cursor, whether or not that row still exists.
 ///
@@ -167,29 +167,6 @@ impl fmt::Debug for Cursor {
     }
 }
 
-impl FromStr for Cursor {
-    type Err = CursorParseError;
-
-    fn from_str(text: &str) -> Result<Self, CursorParseError> {
-        let bytes = decode_hex(text).ok_or(CursorParseError::Malformed)?;
-        let (content, checksum) =
-            bytes.split_last_chunk::<4>().ok_or(CursorParseError::Malformed)?;
-        let (&[version, number], key) =
-            content.split_first_chunk::<2>().ok_or(CursorParseError::Malformed)?;
-        if version != CURSOR_VERSION {
-            return Err(CursorParseError::Malformed);
-        }
-        if crc32fast::hash(content) != u32::from_le_bytes(*checksum) {
-            return Err(CursorParseError::Altered);
-        }
-        let table = match number {
-            NO_TABLE => None,
-            number => Some(catalogue().numbered(number).ok_or(CursorParseError::Malformed)?),
-        };
-        Ok(Self { table, key: key.to_vec() })
-    }
-}
-
 /// The bytes of lowercase hex. `None` when `text` is anything else.
 pub(crate) fn decode_hex(text: &str) -> Option<Vec<u8>> {
     fn digit(byte: u8) -> Option<u8> {
@@ -211,6 +188,7 @@ pub(crate) fn decode_hex(text: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stores::registry::catalogue;
 
     #[test]
     fn a_cursor_round_trips_in_a_frozen_string() {

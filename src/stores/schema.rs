@@ -1,42 +1,22 @@
-//! What must be known of a table, and the registry of all tables.
+//! What must be known of a table.
 //!
 //! # How to add a store
-//! A store is one folder and one line of [`STORES`]. In its folder, `schema.rs` declares each table
-//! as a constant of [`Table`] and as a [`TableSchema`], and its kind as a constant of
-//! [`StoreKind`](super::StoreKind). The sweeper, the verification, salvage, export, import, dump,
-//! statistics and the change feed are loops over the registry. No field of a schema has a default:
-//! the compiler names what a declaration lacks.
+//! A store is one folder and one line of the [registry](super::registry). In its folder,
+//! `schema.rs` declares each table as a constant of [`Table`] and as a [`TableSchema`], and its
+//! kind as a constant of [`StoreKind`](super::StoreKind). The sweeper, the verification, salvage,
+//! export, import, dump, statistics and the change feed are loops over the registry. No field of a
+//! schema has a default: the compiler names what a declaration lacks.
 
 use super::lines::{EntryLines, Problem};
 use super::owner::{Owner, StoreKind};
+use super::row_check::{RowCheck, StoredRow};
 use super::state::Identity;
-use super::stats::EntryState;
 use super::sweep::{Due, SweepTurn, Verdict};
-use super::validation::RowCheck;
 use super::watch::{ChangeKind, ChangedRow};
-use super::{
-    adaptive_rate_limit, cache, codlet, dedupe, expiry, form_token, handoff, rate_limit, state,
-};
 use crate::engine::access::{Reader, Writer};
 use crate::engine::cursor::{JoinedRow, RowCursor, RowJoin};
-use crate::error::{Error, Result};
-use crate::tables::{Catalogue, Table};
-use std::sync::LazyLock;
-
-/// The stores, and the expiry index, which serves them all.
-const STORES: &[StoreSchema] = &[
-    form_token::schema::STORE,
-    handoff::schema::STORE,
-    expiry::schema::STORE,
-    cache::schema::STORE,
-    dedupe::schema::STORE,
-    rate_limit::schema::STORE,
-    adaptive_rate_limit::schema::STORE,
-    state::schema::STORE,
-    codlet::schema::STORE,
-    #[cfg(test)]
-    super::eighth::schema::STORE,
-];
+use crate::error::Result;
+use crate::tables::Table;
 
 /// What a store says of itself.
 pub(crate) struct StoreSchema {
@@ -204,15 +184,6 @@ pub(crate) enum Ends {
     },
 }
 
-/// A row and what stands beside it.
-#[derive(Clone, Copy)]
-pub(crate) struct StoredRow<'a> {
-    pub(crate) key: &'a [u8],
-    pub(crate) value: &'a [u8],
-    /// The value under the same key in the satellite of the table.
-    pub(crate) satellite: Option<&'a [u8]>,
-}
-
 /// The rows of a table, each with the one beside it in the satellite, if the table has one.
 pub(crate) enum Entries {
     Alone(RowCursor<'static>),
@@ -237,6 +208,23 @@ impl Entries {
             Entries::Alone(cursor) => Ok(cursor.next(rows)?.map(|row| (row, None))),
             Entries::Joined(join) => join.next(rows),
         }
+    }
+}
+
+/// What an entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EntryState {
+    /// It is there.
+    Live,
+    /// It is there, and taken.
+    Taken,
+    /// It has ended and waits for the sweeper.
+    Expired,
+}
+
+impl EntryState {
+    pub(crate) fn live_if(live: bool) -> Self {
+        if live { EntryState::Live } else { EntryState::Expired }
     }
 }
 
@@ -295,9 +283,47 @@ impl TableSchema {
         matches!(self.role, Role::Derived)
     }
 
-    /// The table beside it that has its satellites.
-    pub(crate) fn satellite(&self) -> Option<Table> {
-        SATELLITES.get(usize::from(self.table.number())).copied().flatten()
+    /// Refuses a row that no store writes. See [`check`](Self::check).
+    pub(crate) fn check_row(&self, key: &[u8], value: &[u8]) -> Result<()> {
+        (self.check)(&RowCheck { table: self.table, key, value })
+    }
+
+    /// Whether there is a row at `key` that a store could have written.
+    pub(crate) fn is_kept(&self, rows: &mut dyn Reader, key: &[u8]) -> Result<bool> {
+        let row = rows.get(self.table, key)?;
+        Ok(row.is_some_and(|value| self.check_row(key, &value).is_ok()))
+    }
+
+    /// Every time at which a sound file may have a row in the expiry index; it has it at exactly
+    /// one of them. The first is the canonical one. `satellite` is the row beside it.
+    pub(crate) fn may_be_indexed_at_ms(
+        &self,
+        value: &[u8],
+        satellite: Option<&[u8]>,
+    ) -> Result<Vec<u64>> {
+        let mut times: Vec<u64> = self.indexed_at_ms(value)?.into_iter().collect();
+        if let (Ends::AtOrLater { later_ms, .. }, Some(satellite)) = (self.ends, satellite) {
+            let later_ms = later_ms(value, satellite)?;
+            if times.first().is_some_and(|at_ms| *at_ms != later_ms) {
+                times.push(later_ms);
+            }
+        }
+        Ok(times)
+    }
+
+    /// Every time at which the index may have the row at `key`, as
+    /// [`may_be_indexed_at_ms`](Self::may_be_indexed_at_ms), with the row beside it looked up.
+    pub(crate) fn index_times(
+        &self,
+        rows: &mut dyn Reader,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<Vec<u64>> {
+        let satellite = match (self.ends, self.satellite()) {
+            (Ends::AtOrLater { .. }, Some(beside)) => rows.get(beside, key)?,
+            _ => None,
+        };
+        self.may_be_indexed_at_ms(value, satellite.as_deref())
     }
 
     /// The canonical time of the expiry index for a row, in milliseconds since the Unix epoch.
@@ -318,89 +344,4 @@ pub(crate) fn text_key(key: &[u8]) -> (String, Option<Identity>) {
 /// Why a salvage leaves a row out: what belongs to it is lost.
 pub(crate) fn lost(what: &str) -> String {
     format!("{what} is lost, so it was left out")
-}
-
-/// Every table, in the order of their numbers.
-static SCHEMAS: LazyLock<Vec<&'static TableSchema>> = LazyLock::new(|| {
-    let mut schemas: Vec<_> = STORES.iter().flat_map(|store| store.tables).copied().collect();
-    schemas.sort_by_key(|schema| schema.table);
-    schemas
-});
-
-static TABLES: LazyLock<Vec<Table>> =
-    LazyLock::new(|| SCHEMAS.iter().map(|schema| schema.table).collect());
-
-/// The schema of each table, at its number.
-static BY_NUMBER: LazyLock<Vec<Option<&'static TableSchema>>> = LazyLock::new(|| {
-    let by_number = |number| all().find(|schema| schema.table.number() == number);
-    (0..=u8::MAX).map(by_number).collect()
-});
-
-/// The satellite of each table, at its number.
-static SATELLITES: LazyLock<Vec<Option<Table>>> = LazyLock::new(|| {
-    let beside = |number| {
-        all().find_map(|schema| match schema.role {
-            Role::Satellite { of, .. } if of.number() == number => Some(schema.table),
-            Role::Satellite { .. } | Role::Primary | Role::Numbered { .. } | Role::Derived => None,
-        })
-    };
-    (0..=u8::MAX).map(beside).collect()
-});
-
-/// The schemas of all tables, in the order of their numbers.
-pub(crate) fn all() -> impl Iterator<Item = &'static TableSchema> {
-    SCHEMAS.iter().copied()
-}
-
-/// The schema of `table`.
-///
-/// # Errors
-/// [`Error::Corrupted`] for a table that is not in the registry.
-pub(crate) fn of(table: Table) -> Result<&'static TableSchema> {
-    let found = BY_NUMBER.get(usize::from(table.number())).copied().flatten();
-    found.ok_or_else(|| {
-        Error::corrupted(format!("a row of table {}", table.name()), "no store has this table")
-    })
-}
-
-/// Every table of a room.
-pub(crate) fn catalogue() -> Catalogue {
-    Catalogue::new(&TABLES)
-}
-
-/// The kinds of all stores that have entries, in order.
-pub(crate) fn kinds() -> &'static [StoreKind] {
-    static KINDS: LazyLock<Vec<StoreKind>> = LazyLock::new(|| {
-        let mut kinds: Vec<_> = STORES.iter().flat_map(|store| store.kinds).copied().collect();
-        kinds.sort();
-        kinds
-    });
-    &KINDS
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_and_names_are_given_once() {
-        let tables = catalogue().all();
-        assert!(tables.is_sorted_by(|a, b| a.number() < b.number()));
-        for &table in tables {
-            assert_eq!(catalogue().numbered(table.number()), Some(table));
-            assert_eq!(of(table).unwrap().table, table);
-            assert_eq!(tables.iter().filter(|other| other.name() == table.name()).count(), 1);
-        }
-        assert_eq!((catalogue().numbered(0), catalogue().numbered(200)), (None, None));
-    }
-
-    #[test]
-    fn a_satellite_is_beside_a_table_that_exists_and_has_no_other() {
-        for schema in all() {
-            if let Role::Satellite { of: primary, .. } = schema.role {
-                assert_eq!(of(primary).unwrap().satellite(), Some(schema.table));
-                assert!(matches!(of(primary).unwrap().role, Role::Primary));
-            }
-        }
-    }
 }

@@ -4,7 +4,9 @@
 //! the store whose entry it is about, and all figures together are the room's.
 
 use super::owner::StoreKind;
-use super::schema::{self, Entries, EntryCounting, Role, StoredRow, TableSchema};
+use super::registry;
+use super::row_check::StoredRow;
+use super::schema::{Entries, EntryCounting, EntryState, Role, TableSchema};
 use crate::engine::EngineStats;
 use crate::engine::access::Reader;
 use crate::engine::cursor::RowCursor;
@@ -76,23 +78,6 @@ impl Serialize for StoreStats {
         fields.serialize_field("rows", &self.rows)?;
         fields.serialize_field("bytes", &self.bytes)?;
         fields.end()
-    }
-}
-
-/// What an entry is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum EntryState {
-    /// It is there.
-    Live,
-    /// It is there, and taken.
-    Taken,
-    /// It has ended and waits for the sweeper.
-    Expired,
-}
-
-impl EntryState {
-    pub(crate) fn live_if(live: bool) -> Self {
-        if live { EntryState::Live } else { EntryState::Expired }
     }
 }
 
@@ -196,11 +181,11 @@ pub(crate) fn stores(rows: &mut dyn Reader) -> Result<Vec<StoreStats>> {
     // counted with them.
     let is_numbered = |schema: &TableSchema| matches!(schema.role, Role::Numbered { .. });
     let (numbered, others): (Vec<_>, Vec<_>) =
-        schema::all().partition(|schema| is_numbered(schema));
+        registry::all().partition(|schema| is_numbered(schema));
     for schema in others.into_iter().chain(numbered) {
         let is_joined = match schema.role {
             Role::Satellite { of, .. } => {
-                matches!(schema::of(of)?.counted, EntryCounting::Entries(_))
+                matches!(registry::of(of)?.counted, EntryCounting::Entries(_))
             }
             Role::Primary | Role::Numbered { .. } | Role::Derived => false,
         };

@@ -1,74 +1,18 @@
 //! Whether a row is one that a store could have written: its key and its bytes, without a look at
 //! any other row.
 
-use super::cache::json;
-use super::schema;
-use crate::codec::key;
+use super::registry;
 use crate::engine::access::Reader;
-use crate::error::{Error, Result};
-use crate::limits::MAX_KEY_LEN;
+use crate::error::Result;
 use crate::tables::Table;
-use serde::de::IgnoredAny;
 
 /// Refuses what no store writes: a key or bytes that do not decode, a part of a key over its limit,
 /// an order or a value that the operations never leave behind.
 pub(crate) fn row(table: Table, key: &[u8], value: &[u8]) -> Result<()> {
-    (schema::of(table)?.check)(&RowCheck { table, key, value })
+    registry::of(table)?.check_row(key, value)
 }
 
 /// Whether there is a row at `key` of `table` that a store could have written.
 pub(crate) fn is_kept(rows: &mut dyn Reader, table: Table, key: &[u8]) -> Result<bool> {
-    Ok(rows.get(table, key)?.is_some_and(|value| row(table, key, &value).is_ok()))
-}
-
-/// A row that is looked at.
-pub(crate) struct RowCheck<'a> {
-    pub(crate) table: Table,
-    pub(crate) key: &'a [u8],
-    pub(crate) value: &'a [u8],
-}
-
-impl RowCheck<'_> {
-    /// That the bytes are of no row, in words that follow "a row of a table".
-    pub(crate) fn bad(&self, detail: &str) -> Error {
-        Error::corrupted(format!("a row of table {}", self.table.name()), detail)
-    }
-
-    /// That the key is none.
-    pub(crate) fn bad_key(&self, detail: &str) -> Error {
-        Error::corrupted(format!("a key of table {}", self.table.name()), detail)
-    }
-
-    /// Refuses a text that is longer than a store takes.
-    pub(crate) fn short(&self, text: &str) -> Result<()> {
-        if text.len() > MAX_KEY_LEN {
-            return Err(self.bad("a text that is over the limit of a key"));
-        }
-        Ok(())
-    }
-
-    /// Refuses bytes that are no text, or too long a one.
-    pub(crate) fn text(&self, bytes: &[u8]) -> Result<()> {
-        self.short(std::str::from_utf8(bytes).map_err(|_| self.bad_key("not UTF-8"))?)
-    }
-
-    /// The name that a key begins with and the `rest` behind it.
-    pub(crate) fn name_and(&self, rest: &str) -> Result<()> {
-        let name =
-            key::take_bytes(&mut &*self.key).ok_or_else(|| self.bad_key("it has no name"))?;
-        self.text(&name)?;
-        self.short(rest)
-    }
-
-    /// Refuses a value where none belongs.
-    pub(crate) fn empty(&self) -> Result<()> {
-        if self.value.is_empty() { Ok(()) } else { Err(self.bad("bytes where none belong")) }
-    }
-
-    /// Refuses what is not JSON.
-    pub(crate) fn json(&self, json: &[u8]) -> Result<()> {
-        let _: IgnoredAny =
-            json::decode(json).ok_or_else(|| self.bad("a value that is not JSON"))?;
-        Ok(())
-    }
+    registry::of(table)?.is_kept(rows, key)
 }

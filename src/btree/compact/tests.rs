@@ -4,7 +4,7 @@ use super::super::layout::physical_len;
 use super::super::testing::{Survival, TestStorage, crash};
 use super::super::tests::{BtreeChanges, CACHE, OFFSET, RowMap, all_rows, apply, create, open};
 use super::*;
-use crate::stores::schema::catalogue;
+use crate::stores::registry::catalogue;
 
 /// Rows with keys in random order, in several tables, some of them of many blocks.
 fn scattered(count: usize, seed: u64) -> RowMap {

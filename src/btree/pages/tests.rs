@@ -3,7 +3,7 @@
 use super::super::tests::{OFFSET, RowMap, all_rows, apply, create, puts, some_rows};
 use super::*;
 use crate::btree::testing::TestStorage;
-use crate::stores::schema::catalogue;
+use crate::stores::registry::catalogue;
 use crate::tables::Table;
 use std::collections::BTreeSet;
 

@@ -287,7 +287,7 @@ mod tests {
 
     fn engine(interest: &Interest, notes: &Arc<Notes>) -> Engine {
         let options = EngineOptions {
-            tables: crate::stores::schema::catalogue(),
+            tables: crate::stores::registry::catalogue(),
             log_capacity: 1 << 20,
             cache_size: 1 << 20,
             clock: Arc::new(crate::clock::ManualClock::new(77)),

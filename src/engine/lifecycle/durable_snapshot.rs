@@ -119,7 +119,7 @@ mod tests {
     use crate::error::Error;
     use crate::storage::MemoryStorage;
     use crate::storage::sim::{CallKind, Fault, SimStorage};
-    use crate::stores::schema::catalogue;
+    use crate::stores::registry::catalogue;
     use std::collections::BTreeMap;
     use std::ops::Bound;
 

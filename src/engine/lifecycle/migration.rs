@@ -136,7 +136,7 @@ mod tests {
     use crate::engine::testing::write_older;
     use crate::engine::{CommitHook, Engine, EngineOptions, Threads};
     use crate::limits::MIN_LOG_CAPACITY;
-    use crate::stores::schema::catalogue;
+    use crate::stores::registry::catalogue;
     use parking_lot::Mutex;
     use std::fs;
     use std::io;

@@ -166,7 +166,7 @@ mod tests {
     use crate::engine::lifecycle::faulty::{Faulty, Trouble};
     use crate::engine::{CommitHook, Engine, EngineOptions, Threads};
     use crate::limits::MIN_LOG_CAPACITY;
-    use crate::stores::schema::catalogue;
+    use crate::stores::registry::catalogue;
     use std::io;
     use std::path::PathBuf;
     use std::sync::atomic::{AtomicU64, Ordering};

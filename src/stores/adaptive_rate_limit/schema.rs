@@ -11,11 +11,11 @@ use crate::stores::rate_limit::schema::{
     Clears, check_limiter_key, dump_limiter_key, lacks_requests, limiter_owner, without_requests,
 };
 use crate::stores::rate_limit::window_lines::{self, reason_text};
+use crate::stores::schema::EntryState;
 use crate::stores::schema::{
     Constraints, CountEntry, Derived, Ends, EntryCounting, Lines, LossSchema, Numbers, Role,
     StoreSchema, TableSchema, text_key,
 };
-use crate::stores::stats::EntryState;
 use crate::tables::{Table, TableDef};
 use serde_json::{Value, json};
 

@@ -146,7 +146,7 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Cache<T> {
             Ok(encoded) => encoded,
             Err(error) => return Pending::ready(Err(error)),
         };
-        if spec.state.will_load(spec) {
+        if spec.state.will_load(spec.is_limited()) {
             // What cannot be read is reported by the set.
             drop(self.engine.read(self.durability, |rows| ops::warm(rows, spec)));
         }

@@ -41,7 +41,7 @@ pub(crate) fn look_up<T: DeserializeOwned>(
 ) -> Result<Lookup<T>> {
     let found = peek(rows, spec, hash)?;
     match found {
-        Lookup::Value(_) => spec.state.hit(spec, hash),
+        Lookup::Value(_) => spec.state.hit(spec.is_limited(), hash),
         Lookup::Nothing | Lookup::Undecodable => count(&spec.state.counters.misses, 1),
     }
     Ok(found)
@@ -147,7 +147,7 @@ fn remove(
 /// Removes the entry.
 pub(crate) fn delete(tx: &mut dyn Writer, spec: &Spec, hash: &str) -> Result<()> {
     let key = spec.key(hash)?;
-    let mut order = spec.state.begin(tx, spec)?;
+    let mut order = spec.state.begin(tx, &spec.prefix, spec.is_limited(), &spec.changed)?;
     let old = old(tx, &key)?;
     remove(tx, spec, order.as_deref_mut(), (&key, hash), old.as_ref());
     Ok(())
@@ -174,7 +174,7 @@ pub(crate) fn set(tx: &mut dyn Writer, spec: &Spec, hash: &str, new: NewEntry<'_
         Some(0) => NEVER,
         Some(ttl_ms) => now_ms.saturating_add(ttl_ms),
     };
-    let mut order = spec.state.begin(tx, spec)?;
+    let mut order = spec.state.begin(tx, &spec.prefix, spec.is_limited(), &spec.changed)?;
     let old = old(tx, &key)?;
     let old_tags: BTreeSet<&str> =
         old.iter().flat_map(|old| old.tags.iter().map(String::as_str)).collect();
@@ -202,7 +202,7 @@ pub(crate) fn set(tx: &mut dyn Writer, spec: &Spec, hash: &str, new: NewEntry<'_
     {
         remove(tx, spec, order.as_deref_mut(), (&key, hash), old.as_ref());
         drop(order);
-        spec.state.count_oversized(spec);
+        spec.state.count_oversized(&spec.changed);
         return Ok(());
     }
     budget.take(cost);
@@ -252,7 +252,7 @@ fn evict(
     order: &mut UseOrder,
     mut budget: FrameBudget,
 ) -> Result<()> {
-    while let Some(victim) = order.victim(spec) {
+    while let Some(victim) = order.victim(spec.max_entries, spec.max_bytes) {
         let key = spec.key(&victim)?;
         let old = old(tx, &key)?;
         if !budget.take(old.as_ref().map_or(0, |old| removal_cost(spec, &key, &victim, old))) {
@@ -277,7 +277,7 @@ pub(crate) fn clear(
 ) -> Result<Option<Vec<u8>>> {
     spec.check_name()?;
     check_len("the scope", scope)?;
-    let mut order = spec.state.begin(tx, spec)?;
+    let mut order = spec.state.begin(tx, &spec.prefix, spec.is_limited(), &spec.changed)?;
     let first = entry_key(&spec.prefix, scope);
     let mut entries = RowCursor::prefix(Table::CACHE, &first).after(after.clone());
     while let Some((key, bytes)) = entries.next(tx)? {
@@ -310,7 +310,7 @@ pub(crate) fn invalidate(
 ) -> Result<Invalidated> {
     spec.check_name()?;
     tags.iter().try_for_each(|tag| check_len("a tag", tag))?;
-    let mut order = spec.state.begin(tx, spec)?;
+    let mut order = spec.state.begin(tx, &spec.prefix, spec.is_limited(), &spec.changed)?;
     let mut done = Invalidated::default();
     for tag in tags {
         let prefix = tag_prefix(&spec.prefix, tag);

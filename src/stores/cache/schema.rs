@@ -7,12 +7,12 @@ use crate::engine::access::Reader;
 use crate::error::Result;
 use crate::stores::lines::{EntryLines, stored_json};
 use crate::stores::owner::{Owner, StoreKind};
+use crate::stores::row_check::RowCheck;
+use crate::stores::schema::EntryState;
 use crate::stores::schema::{
     Broken, Constraints, Derived, EmitDerived, Ends, EntryCounting, Lines, LossSchema, Numbers,
     Overwrite, ReportBroken, Role, StoreSchema, TableSchema, lost, text_key,
 };
-use crate::stores::stats::EntryState;
-use crate::stores::validation::{self, RowCheck};
 use crate::stores::{StoreStates, dump};
 use crate::tables::{Table, TableDef};
 use serde_json::{Value, json};
@@ -159,8 +159,7 @@ fn lacks_tags(
 
 /// Without its tags a value would outlive their invalidation.
 fn without_tags(rows: &mut dyn Reader, key: &[u8], value: &[u8]) -> Result<Option<String>> {
-    let lacks =
-        CacheRow::decode(value)?.tagged && !validation::is_kept(rows, Table::CACHE_TAGS, key)?;
+    let lacks = CacheRow::decode(value)?.tagged && !TAGS.is_kept(rows, key)?;
     Ok(lacks.then(|| lost("what tags it has")))
 }
 

@@ -14,7 +14,6 @@
 
 use super::recency::{Recency, RecencyEntry, Stamp};
 use super::row::{CacheRow, hash_in};
-use super::spec::Spec;
 use crate::engine::access::Reader;
 use crate::engine::cursor::RowCursor;
 use crate::engine::{HeldInterest, Interest};
@@ -73,10 +72,11 @@ pub(super) struct UseOrder {
 }
 
 impl CacheState {
-    /// Notes a hit, if the order of use may ever be needed.
-    pub(super) fn hit(&self, spec: &Spec, hash: &str) {
+    /// Notes a hit, if the order of use may ever be needed. `limited` says whether a set through
+    /// the handle may evict.
+    pub(super) fn hit(&self, limited: bool, hash: &str) {
         count(&self.counters.hits, 1);
-        if spec.is_limited() {
+        if limited {
             // What is stored from now on must take its place behind this hit.
             self.tracked.store(true, Ordering::Release);
         } else if !self.tracked.load(Ordering::Acquire) {
@@ -99,25 +99,28 @@ impl CacheState {
         self.order.lock().forget();
     }
 
-    /// Whether the next change through a handle with these limits reads the whole cache.
-    pub(super) fn will_load(&self, spec: &Spec) -> bool {
-        spec.is_limited() && self.order.try_lock().is_some_and(|order| order.recency.is_none())
+    /// Whether the next change through a handle reads the whole cache, if a set through it may
+    /// evict.
+    pub(super) fn will_load(&self, limited: bool) -> bool {
+        limited && self.order.try_lock().is_some_and(|order| order.recency.is_none())
     }
 
     /// The order of use, for an operation that is about to change rows in the transaction under
-    /// way; `None` when the order is not needed.
+    /// way; `None` when the order is not needed. `prefix` is what the keys of the cache begin with.
     pub(super) fn begin(
         self: &Arc<Self>,
         rows: &mut dyn Reader,
-        spec: &Spec,
+        prefix: &[u8],
+        limited: bool,
+        changed: &ChangedCaches,
     ) -> Result<Option<MutexGuard<'_, UseOrder>>> {
-        if !spec.is_limited() && !self.tracked.load(Ordering::Acquire) {
+        if !limited && !self.tracked.load(Ordering::Acquire) {
             return Ok(None);
         }
-        let mut order = self.enlist(&spec.changed);
+        let mut order = self.enlist(changed);
         if !order.recency.as_mut().is_some_and(|recency| recency.advance(rows.now_ms())) {
             order.forget();
-            order.recency = Some(load(rows, spec)?);
+            order.recency = Some(load(rows, prefix)?);
             order.loaded = true;
         }
         self.tracked.store(true, Ordering::Release);
@@ -126,8 +129,8 @@ impl CacheState {
     }
 
     /// The transaction under way has not stored a value because it is too large.
-    pub(super) fn count_oversized(self: &Arc<Self>, spec: &Spec) {
-        self.enlist(&spec.changed).oversized += 1;
+    pub(super) fn count_oversized(self: &Arc<Self>, changed: &ChangedCaches) {
+        self.enlist(changed).oversized += 1;
     }
 
     fn enlist(self: &Arc<Self>, changed: &ChangedCaches) -> MutexGuard<'_, UseOrder> {
@@ -198,11 +201,15 @@ impl UseOrder {
         }
     }
 
-    /// The entry to evict next, if `spec` allows no more than there would be without it.
-    pub(super) fn victim(&self, spec: &Spec) -> Option<Arc<str>> {
+    /// The entry to evict next, if there are more entries or bytes than the limits allow.
+    pub(super) fn victim(
+        &self,
+        max_entries: Option<u64>,
+        max_bytes: Option<u64>,
+    ) -> Option<Arc<str>> {
         let recency = self.recency.as_ref()?;
         let over = |limit: Option<u64>, value| limit.is_some_and(|limit| value > limit);
-        if over(spec.max_entries, recency.len()) || over(spec.max_bytes, recency.bytes()) {
+        if over(max_entries, recency.len()) || over(max_bytes, recency.bytes()) {
             return recency.least();
         }
         None
@@ -335,12 +342,12 @@ pub(super) fn entry_bytes(hash: &str, json: &[u8]) -> u64 {
 }
 
 /// Reads the whole cache. The entry that was stored first counts as used first.
-fn load(rows: &mut dyn Reader, spec: &Spec) -> Result<Recency> {
+fn load(rows: &mut dyn Reader, prefix: &[u8]) -> Result<Recency> {
     let now_ms = rows.now_ms();
     let mut found: Vec<(Arc<str>, Stamp)> = Vec::new();
-    let mut entries = RowCursor::prefix(Table::CACHE, &spec.prefix);
+    let mut entries = RowCursor::prefix(Table::CACHE, prefix);
     while let Some((key, bytes)) = entries.next(rows)? {
-        let hash = hash_in(Table::CACHE, &spec.prefix, &key)?;
+        let hash = hash_in(Table::CACHE, prefix, &key)?;
         let row = CacheRow::decode(&bytes)?;
         if row.is_live(now_ms) {
             found.push((hash.into(), stamp_of(hash, &row)));

@@ -9,13 +9,13 @@ use crate::stores::form_token::row::decode_key;
 use crate::stores::form_token::schema::{check_lookup_key, dump_key as dump_lookup_key};
 use crate::stores::lines::EntryLines;
 use crate::stores::owner::{Owner, StoreKind};
+use crate::stores::row_check::RowCheck;
+use crate::stores::schema::EntryState;
 use crate::stores::schema::{
     Constraints, Derived, Ends, EntryCounting, Lines, LossSchema, Numbers, Overwrite, Role,
     StoreSchema, TableSchema, text_key,
 };
-use crate::stores::stats::EntryState;
 use crate::stores::sweep::{Due, Verdict};
-use crate::stores::validation::RowCheck;
 use crate::tables::{Table, TableDef};
 use serde_json::{Value, json};
 

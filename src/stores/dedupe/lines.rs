@@ -8,7 +8,7 @@ use crate::stores::lines::{
     EmitLine, Entry, Fields, LineReader, LineWriter, Problem, check_json, must_be, name_and_text,
     said, single, ulid_of, ulid_text,
 };
-use crate::stores::schema::StoredRow;
+use crate::stores::row_check::StoredRow;
 use crate::tables::Table;
 
 const ENTRY: &str = "dedupe_job";

@@ -7,12 +7,12 @@ use crate::stores::cache::row::split_key;
 use crate::stores::dump;
 use crate::stores::lines::{EntryLines, stored_json, ulid_text};
 use crate::stores::owner::{Owner, StoreKind};
+use crate::stores::row_check::RowCheck;
+use crate::stores::schema::EntryState;
 use crate::stores::schema::{
     Constraints, CountEntry, Derived, Ends, EntryCounting, Lines, LossSchema, Numbers, Role,
     StoreSchema, TableSchema, text_key,
 };
-use crate::stores::stats::EntryState;
-use crate::stores::validation::RowCheck;
 use crate::tables::{Table, TableDef};
 use serde_json::{Value, json};
 

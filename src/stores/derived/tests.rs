@@ -10,7 +10,7 @@ use crate::stores::form_token::{FormTokenRecord, FormTokensTx, LookupKey, TokenS
 use crate::stores::handoff::{HandoffTx, JsonObject};
 use crate::stores::map_tx::MapTx;
 use crate::stores::rate_limit::{RateLimitConfig, RateLimitTx};
-use crate::stores::schema::catalogue;
+use crate::stores::registry::catalogue;
 use crate::stores::state::{EventId, Identity, StateRecord, StateTx};
 use crate::stores::{constraints, validation};
 use std::collections::BTreeMap;
@@ -37,13 +37,14 @@ fn derived(tx: &MapTx) -> BTreeMap<(Table, Vec<u8>), Vec<u8>> {
 }
 
 fn is_derived(table: Table) -> bool {
-    schema::of(table).unwrap().is_derived()
+    registry::of(table).unwrap().is_derived()
 }
 
 /// Whether a row of the expiry index says that a limiter was cleared, which no other row says.
 fn is_of_a_clear(table: Table, key: &[u8]) -> bool {
     table == Table::EXPIRY
-        && expiry::decode_key(key).is_some_and(|(_, table, _)| table == Table::RATE_LIMIT_STORE)
+        && expiry::decode::decode_key(key)
+            .is_some_and(|(_, table, _)| table == Table::RATE_LIMIT_STORE)
 }
 
 /// Demands that the derived rows of `tx` are exactly those of its primary rows.
@@ -130,18 +131,24 @@ fn a_consumed_token_may_be_filed_under_the_end_of_its_grace_and_no_other() {
     tokens.insert_form_token(record).unwrap();
     let key = &tx.keys(Table::FORM_TOKEN)[0];
     let token = tx.get(Table::FORM_TOKEN, key).unwrap().unwrap();
-    assert_eq!(may_be_indexed_at_ms(Table::FORM_TOKEN, &token, None).unwrap(), [10_000]);
+    assert_eq!(
+        registry::of(Table::FORM_TOKEN).unwrap().may_be_indexed_at_ms(&token, None).unwrap(),
+        [10_000]
+    );
     let mut tokens = FormTokensTx::new(&mut tx).with_replay_grace(Duration::from_secs(5));
     tokens
         .consume_form_token(&LookupKey::new("k"), &TokenSubject::Anonymous, "p", None, 1)
         .unwrap();
     let used = tx.get(Table::FORM_TOKEN_USE, key).unwrap();
     assert_eq!(
-        may_be_indexed_at_ms(Table::FORM_TOKEN, &token, used.as_deref()).unwrap(),
+        registry::of(Table::FORM_TOKEN)
+            .unwrap()
+            .may_be_indexed_at_ms(&token, used.as_deref())
+            .unwrap(),
         [10_000, 15_000]
     );
     assert!(matches!(
-        may_be_indexed_at_ms(Table::FORM_TOKEN, &token, Some(&[9])),
+        registry::of(Table::FORM_TOKEN).unwrap().may_be_indexed_at_ms(&token, Some(&[9])),
         Err(Error::Corrupted { .. })
     ));
 }

@@ -10,11 +10,12 @@ use crate::stores::lines::{
     EmitLine, Entry, EntryLines, Fields, LineWriter, Problem, said, single, text_of,
 };
 use crate::stores::owner::{Owner, StoreKind};
+use crate::stores::row_check::StoredRow;
+use crate::stores::schema::EntryState;
 use crate::stores::schema::{
     Constraints, Derived, Ends, EntryCounting, Lines, LossSchema, Numbers, Overwrite, Role,
-    StoreSchema, StoredRow, TableSchema, text_key,
+    StoreSchema, TableSchema, text_key,
 };
-use crate::stores::stats::EntryState;
 use crate::stores::sweep::{Due, Verdict};
 use crate::tables::{Table, TableDef};
 use serde_json::json;

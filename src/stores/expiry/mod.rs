@@ -10,9 +10,9 @@
 //! consumed form token, for example, outlives its index row by its grace, and is then indexed under
 //! the end of that.)
 
+pub(crate) mod decode;
 pub(crate) mod schema;
 
-use super::schema::catalogue;
 use crate::codec::key;
 use crate::engine::access::Writer;
 use crate::tables::Table;
@@ -27,13 +27,6 @@ pub(crate) fn encode_key(time_ms: u64, table: Table, primary: &[u8]) -> Vec<u8> 
     encoded.push(table.number());
     encoded.extend_from_slice(primary);
     encoded
-}
-
-/// The parts of a key that [`encode_key`] wrote. `None` when it was not written this way.
-pub(crate) fn decode_key(mut encoded: &[u8]) -> Option<(u64, Table, &[u8])> {
-    let time_ms = key::take_u64(&mut encoded)?;
-    let (&number, primary) = encoded.split_first()?;
-    Some((time_ms, catalogue().numbered(number)?, primary))
 }
 
 /// The first key that an index row for `time_ms` can have.
@@ -71,6 +64,7 @@ pub(crate) fn move_to(
 
 #[cfg(test)]
 mod tests {
+    use super::decode::decode_key;
     use super::*;
     use crate::stores::map_tx::MapTx;
     use proptest::prelude::*;

@@ -1,13 +1,13 @@
 //! The table of the expiry index.
 
-use super::decode_key;
+use super::decode::decode_key;
 use crate::engine::access::Reader;
 use crate::error::Result;
-use crate::stores::constraints::index_times;
 use crate::stores::dump::{self, no_key};
 use crate::stores::owner::Owner;
+use crate::stores::registry;
 use crate::stores::schema::{
-    self, Constraints, Derived, Ends, EntryCounting, Lines, LossSchema, Numbers, Overwrite, Role,
+    Constraints, Derived, Ends, EntryCounting, Lines, LossSchema, Numbers, Overwrite, Role,
     StoreSchema, TableSchema, text_key,
 };
 use crate::tables::{Table, TableDef};
@@ -59,11 +59,11 @@ fn misplaced(rows: &mut dyn Reader, key: &[u8]) -> Result<Option<String>> {
     let Some(row) = rows.get(primary, primary_key)? else {
         return Ok(Some(format!("is left of a row of table {} that is not there", primary.name())));
     };
-    let schema = schema::of(primary)?;
+    let schema = registry::of(primary)?;
     if matches!(schema.ends, Ends::Hinted { .. }) {
         return Ok(None);
     }
-    let times_ms = index_times(rows, schema, primary_key, &row)?;
+    let times_ms = schema.index_times(rows, primary_key, &row)?;
     let other = format!("is at another time than the row of table {} ends", primary.name());
     Ok((!times_ms.contains(&time_ms)).then_some(other))
 }
@@ -71,6 +71,6 @@ fn misplaced(rows: &mut dyn Reader, key: &[u8]) -> Result<Option<String>> {
 fn dump_key(key: &[u8]) -> Result<Value> {
     // A damaged key must not lead to the index over and over.
     let (time_ms, table, primary) = entry(key).ok_or_else(|| no_key("no time, table and key"))?;
-    let shown = (schema::of(table)?.dump_key)(primary)?;
+    let shown = (registry::of(table)?.dump_key)(primary)?;
     Ok(json!({ "time_ms": time_ms, "table": table.name(), "key": shown }))
 }

@@ -8,7 +8,7 @@ use crate::stores::length::check_len;
 use crate::stores::lines::{
     EmitLine, Entry, Fields, LineReader, LineWriter, Problem, must_be, said, single,
 };
-use crate::stores::schema::StoredRow;
+use crate::stores::row_check::StoredRow;
 use crate::tables::Table;
 
 const ENTRY: &str = "form_token";

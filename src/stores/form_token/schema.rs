@@ -5,13 +5,13 @@ use super::{lines, sweep};
 use crate::error::Result;
 use crate::stores::lines::EntryLines;
 use crate::stores::owner::{Owner, StoreKind};
+use crate::stores::row_check::RowCheck;
+use crate::stores::schema::EntryState;
 use crate::stores::schema::{
     Constraints, CountEntry, Derived, Ends, EntryCounting, Lines, LossSchema, Numbers, Overwrite,
     Role, StoreSchema, TableSchema,
 };
 use crate::stores::state::Identity;
-use crate::stores::stats::EntryState;
-use crate::stores::validation::RowCheck;
 use crate::stores::watch::{ChangeKind, ChangedRow};
 use crate::tables::{Table, TableDef};
 use serde_json::{Value, json};

@@ -7,7 +7,7 @@ use crate::stores::lines::{
     EmitLine, Entry, Fields, LineReader, LineWriter, Problem, said, single, text_of, ulid_of,
     ulid_text,
 };
-use crate::stores::schema::StoredRow;
+use crate::stores::row_check::StoredRow;
 use crate::tables::Table;
 
 const ENTRY: &str = "handoff";

@@ -6,11 +6,11 @@ use crate::error::Result;
 use crate::stores::dump;
 use crate::stores::lines::{EntryLines, stored_json, ulid_text};
 use crate::stores::owner::{Owner, StoreKind};
+use crate::stores::schema::EntryState;
 use crate::stores::schema::{
     Constraints, CountEntry, Derived, Ends, EntryCounting, Lines, LossSchema, Numbers, Overwrite,
     Role, StoreSchema, TableSchema, text_key,
 };
-use crate::stores::stats::EntryState;
 use crate::stores::watch::{ChangeKind, ChangedRow};
 use crate::tables::{Table, TableDef};
 use serde_json::{Value, json};

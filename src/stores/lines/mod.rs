@@ -10,7 +10,7 @@ pub(crate) use encoding::{stored_json, to_base64, to_hex};
 pub(crate) use line::{Fields, LineWriter, Problem, must_be};
 
 use super::StoreStates;
-use super::schema::StoredRow;
+use super::row_check::StoredRow;
 use crate::codec::key;
 use crate::engine::access::Reader;
 use crate::error::{Error, Result};

@@ -13,7 +13,7 @@ use crate::codec::key;
 use crate::engine::testing::write_older;
 use crate::engine::{Emit, Migration};
 use crate::error::{Error, Result};
-use crate::stores::schema::catalogue;
+use crate::stores::registry::catalogue;
 use crate::tables::Table;
 use std::path::Path;
 

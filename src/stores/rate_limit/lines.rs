@@ -9,7 +9,7 @@ use crate::stores::lines::{
 };
 use crate::stores::rate_limit::RateLimitConfig;
 use crate::stores::rate_limit::limiter::{ConfigRow, CooldownRow, Kind, Limiter};
-use crate::stores::schema::StoredRow;
+use crate::stores::row_check::StoredRow;
 use crate::tables::Table;
 use std::time::Duration;
 

@@ -14,12 +14,12 @@ use crate::stores::adaptive_rate_limit::sweep::sweep_cleared;
 use crate::stores::dump::{self, no_key};
 use crate::stores::lines::{EntryLines, Problem};
 use crate::stores::owner::{Owner, StoreKind};
+use crate::stores::row_check::RowCheck;
+use crate::stores::schema::EntryState;
 use crate::stores::schema::{
     Broken, Constraints, CountEntry, Derived, Ends, EntryCounting, Lines, LossSchema, Numbers,
     Overwrite, ReportBroken, Role, StoreSchema, TableSchema, lost, text_key,
 };
-use crate::stores::stats::EntryState;
-use crate::stores::validation::RowCheck;
 use crate::stores::watch::ChangeKind;
 use crate::tables::{Table, TableDef};
 use serde_json::{Value, json};

@@ -18,7 +18,7 @@ use crate::stores::lines::{
 use crate::stores::rate_limit::history::{self, History, Requests};
 use crate::stores::rate_limit::limiter::{Kind, LAST_ID_KEY};
 use crate::stores::rate_limit::ops::{LANE, WindowRow};
-use crate::stores::schema::StoredRow;
+use crate::stores::row_check::StoredRow;
 use crate::tables::Table;
 
 const PLAIN: &str = "rate_limit";

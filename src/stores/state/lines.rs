@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::stores::lines::{
     EmitLine, Entry, Fields, LineReader, LineWriter, Problem, said, single,
 };
-use crate::stores::schema::StoredRow;
+use crate::stores::row_check::StoredRow;
 use crate::stores::state::row::{StateRow, decode_slot_key, slot_key};
 use crate::stores::state::{Identity, StateRecord, validate_record};
 use crate::tables::Table;

@@ -10,13 +10,13 @@ use crate::error::Result;
 use crate::stores::dump;
 use crate::stores::lines::{EntryLines, to_base64};
 use crate::stores::owner::{Owner, StoreKind};
+use crate::stores::row_check::RowCheck;
+use crate::stores::schema::EntryState;
 use crate::stores::schema::{
     Constraints, Derived, EmitDerived, Ends, EntryCounting, Lines, LossSchema, Numbers, Overwrite,
     Role, StoreSchema, TableSchema, text_key,
 };
 use crate::stores::state::Identity;
-use crate::stores::stats::EntryState;
-use crate::stores::validation::RowCheck;
 use crate::tables::{Table, TableDef};
 use serde_json::{Value, json};
 

@@ -20,14 +20,17 @@
 //! the rows before it have left tombstones that every scan from the beginning would meet again.
 
 mod decide;
+mod progress;
 mod report;
 mod sweeper;
+mod verdict;
 
-pub(crate) use decide::{Budget, Due, SweepTurn, Verdict};
 #[cfg(test)]
 pub(crate) use decide::{sweep_all, sweep_all_within};
+pub(crate) use progress::Sweeper;
 pub use report::SweepReport;
-pub(crate) use sweeper::{Sweeper, backlog, sweep_job};
+pub(crate) use sweeper::{backlog, sweep_job};
+pub(crate) use verdict::{Budget, Due, SweepTurn, Verdict};
 
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,6 @@
 //! What a sweep did.
 
-use crate::stores::StoreKind;
-use crate::stores::schema::TableSchema;
+use crate::stores::owner::StoreKind;
 use std::collections::BTreeMap;
 
 /// What a sweep removed, by store, and what else it did to the rows that were due.
@@ -30,12 +29,10 @@ impl SweepReport {
         self.removed.values().sum()
     }
 
-    /// Counts entries that were removed through an index row of the row at `key`.
-    pub(super) fn count(&mut self, schema: &TableSchema, key: &[u8], entries: u64) {
-        if entries > 0
-            && let Some(owner) = (schema.owner)(key)
-        {
-            *self.removed.entry(owner.store).or_default() += entries;
+    /// Counts entries of `store` that were removed.
+    pub(super) fn count(&mut self, store: StoreKind, entries: u64) {
+        if entries > 0 {
+            *self.removed.entry(store).or_default() += entries;
         }
     }
 

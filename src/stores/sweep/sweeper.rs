@@ -1,17 +1,19 @@
 //! Slice after slice, by the maintenance thread or by hand.
 
 use super::SweepReport;
-use super::decide::{Budget, SweepPosition, sweep_rows};
+use super::decide::sweep_rows;
+use super::progress::{SweepPosition, Sweeper};
+use super::verdict::Budget;
 use crate::engine::cursor::RowCursor;
 use crate::engine::{Cost, DryRun, MaintenanceHandle, MaintenanceJob, Tick};
 use crate::error::{Error, Result};
 use crate::observe;
+use crate::stores::expiry::decode::decode_key;
 use crate::stores::{StoreStates, expiry};
 use crate::tables::Table;
-use parking_lot::Mutex;
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// How many index rows one slice looks at.
@@ -20,58 +22,6 @@ pub(super) const SLICE_ROWS: usize = 128;
 /// How many bytes of rows one slice reads at the most, beside its first entry: what was read before
 /// the lock is held in memory until the slice is over.
 const SLICE_READ_BYTES: usize = 1 << 20;
-
-/// From so many tombstones on, rounds that follow each other closely do not begin at the beginning.
-const MANY_TOMBSTONES: u64 = 10_000;
-
-/// The one sweeper of a room. Sweeps by hand and those of the thread take turns.
-#[derive(Debug, Default)]
-pub(crate) struct Sweeper {
-    round: Mutex<Round>,
-    counters: SweepCounters,
-}
-
-/// What the sweeper did since the room was opened.
-#[derive(Debug, Default)]
-struct SweepCounters {
-    swept: AtomicU64,
-    rescheduled: AtomicU64,
-    rounds: AtomicU64,
-    slices: AtomicU64,
-    /// The most index rows, and the most changes, that one slice had.
-    most_rows: AtomicU64,
-    most_changes: AtomicU64,
-}
-
-/// A picture of the sweeper's work since the room was opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct SweepCounts {
-    /// Entries removed, over all stores.
-    pub(crate) swept: u64,
-    /// Entries that were indexed under another time.
-    pub(crate) rescheduled: u64,
-    /// How often it went through everything that was due.
-    pub(crate) rounds: u64,
-    /// Transactions, each of which held the serial lock once.
-    pub(crate) slices: u64,
-    /// The most index rows of one slice.
-    pub(crate) most_rows: u64,
-    /// The most rows that one slice staged, absences too.
-    pub(crate) most_changes: u64,
-}
-
-/// How far the thread has come.
-#[derive(Debug, Default)]
-struct Round {
-    under_way: Option<(SweepPosition, u64)>,
-    /// When the last one began that began at the beginning.
-    last_whole: Option<Instant>,
-    /// Everything before this time has been looked at since then.
-    looked_at_to_ms: u64,
-    /// Index rows removed since the B-tree has been at this position.
-    tombstones: u64,
-    checkpoint_lsn: u64,
-}
 
 /// What a slice is going to do.
 struct SlicePlan {
@@ -158,48 +108,6 @@ impl Sweeper {
             }
         }
     }
-
-    /// What was done since the room was opened.
-    pub(crate) fn counts(&self) -> SweepCounts {
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let SweepCounters { swept, rescheduled, rounds, slices, most_rows, most_changes } =
-            &self.counters;
-        SweepCounts {
-            swept: load(swept),
-            rescheduled: load(rescheduled),
-            rounds: load(rounds),
-            slices: load(slices),
-            most_rows: load(most_rows),
-            most_changes: load(most_changes),
-        }
-    }
-}
-
-impl SweepCounters {
-    fn count(&self, swept: &SweepReport, rows: usize, changes: usize) {
-        self.swept.fetch_add(swept.total(), Ordering::Relaxed);
-        self.rescheduled.fetch_add(swept.rescheduled, Ordering::Relaxed);
-        self.slices.fetch_add(1, Ordering::Relaxed);
-        self.most_rows.fetch_max(rows as u64, Ordering::Relaxed);
-        self.most_changes.fetch_max(changes as u64, Ordering::Relaxed);
-    }
-}
-
-impl Round {
-    /// Where the next round begins. At the beginning, as a rule, because a row may be indexed under
-    /// a time that has passed. After many removals the beginning is full of tombstones until the
-    /// next checkpoint, and is looked at only now and then.
-    fn begin(&mut self, checkpoint_lsn: u64, every: Duration) -> SweepPosition {
-        if self.checkpoint_lsn != checkpoint_lsn {
-            (self.checkpoint_lsn, self.tombstones) = (checkpoint_lsn, 0);
-        }
-        let is_fresh = self.last_whole.is_some_and(|last| last.elapsed() < every);
-        if is_fresh && self.tombstones >= MANY_TOMBSTONES {
-            return SweepPosition::at(self.looked_at_to_ms);
-        }
-        self.last_whole = Some(Instant::now());
-        SweepPosition::at(0)
-    }
 }
 
 /// Runs what is due from `place` on dry, and takes as much of it as a slice may do, at least one
@@ -247,7 +155,7 @@ fn first_due_from(maintenance: &MaintenanceHandle<'_>, from_ms: u64) -> Result<O
     let mut due =
         RowCursor::range(Table::EXPIRY, Bound::Included(&from), Bound::Unbounded).up_to(1);
     let first = maintenance.read(|rows| due.next(rows))?;
-    Ok(first.and_then(|(key, _)| expiry::decode_key(&key).map(|(at_ms, ..)| at_ms)))
+    Ok(first.and_then(|(key, _)| decode_key(&key).map(|(at_ms, ..)| at_ms)))
 }
 
 /// How many index rows are due now, counted up to `most`.

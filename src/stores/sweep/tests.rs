@@ -1,6 +1,7 @@
 //! Sweeps of whole rooms.
 
-use super::sweeper::{SLICE_ROWS, SweepCounts};
+use super::progress::SweepCounts;
+use super::sweeper::SLICE_ROWS;
 use super::{Budget, backlog, sweep_job};
 use crate::adaptive_rate_limit::{AdaptiveConfig, AdaptiveRateLimitStore, Priority};
 use crate::cache::CacheStore;

@@ -1,14 +1,9 @@
 //! A change as a watcher sees it, and how it is told from the rows that a transaction changed.
 
-use super::WatchFilter;
 use crate::engine::CommittedRows;
-use crate::stores::expiry;
-use crate::stores::owner::{Owner, StoreKind};
-use crate::stores::schema::{self, TableSchema};
+use crate::stores::owner::StoreKind;
 use crate::stores::state::Identity;
 use crate::tables::{Table, Value};
-use std::cell::OnceCell;
-use std::collections::HashSet;
 
 /// Something that a transaction did to one entry of a store. It says that it happened and to what,
 /// and carries no content. To read it, ask the store, which may have changed since.
@@ -68,49 +63,6 @@ pub enum ChangeKind {
     Cleared,
 }
 
-impl WatchFilter {
-    /// What a transaction did, as far as it passes.
-    pub(super) fn select(&self, rows: CommittedRows<'_>) -> Vec<Change> {
-        let ended = Ended::new();
-        let mut changes: Vec<Change> = Vec::new();
-        for (table, key, value) in rows.iter() {
-            let Ok(schema) = schema::of(table) else { continue };
-            let row = ChangedRow { rows, table, key, value, ended: &ended };
-            let Some(kind) = (schema.change)(&row) else { continue };
-            let Some(owner) = (schema.owner)(key) else { continue };
-            changes.extend(self.change(rows.lsn, &owner, schema, kind));
-        }
-        if let Some(last) = changes.last_mut() {
-            last.last_of_transaction = true;
-        }
-        changes
-    }
-
-    /// The change, if it passes.
-    fn change(
-        &self,
-        lsn: u64,
-        owner: &Owner<'_>,
-        schema: &TableSchema,
-        kind: ChangeKind,
-    ) -> Option<Change> {
-        let store = owner.store;
-        if !self.admits_store(store, owner.name.as_deref()) {
-            return None;
-        }
-        let (key, identity) = (schema.shown_key)(owner.key);
-        let every_key = kind == ChangeKind::Cleared;
-        if !self.admits_identity(identity.as_ref()) || !(every_key || self.admits_key(&key)) {
-            return None;
-        }
-        let name = owner.name.as_deref().map(str::to_owned);
-        Some(Change { lsn, last_of_transaction: false, store, name, key, identity, kind })
-    }
-}
-
-/// The rows that a transaction removed although, or because, their time had passed.
-type Ended = OnceCell<HashSet<(Table, Vec<u8>)>>;
-
 /// A row that a transaction changed, as the schema of its table is shown it.
 pub(crate) struct ChangedRow<'a> {
     /// Everything that the transaction changed.
@@ -119,7 +71,8 @@ pub(crate) struct ChangedRow<'a> {
     pub(crate) key: &'a [u8],
     /// `None` when it was removed.
     pub(crate) value: Option<&'a Value>,
-    ended: &'a Ended,
+    /// Whether the row at a key was removed when its time had come.
+    pub(super) has_ended: &'a dyn Fn(Table, &[u8]) -> bool,
 }
 
 impl ChangedRow<'_> {
@@ -128,20 +81,9 @@ impl ChangedRow<'_> {
         if self.value.is_some() {
             return ChangeKind::Put;
         }
-        let ended = self.ended.get_or_init(|| ended_rows(self.rows));
-        match ended.contains(&(self.table, self.key.to_vec())) {
+        match (self.has_ended)(self.table, self.key) {
             true => ChangeKind::Expired,
             false => ChangeKind::Removed,
         }
     }
-}
-
-/// The entries whose index row was removed from under a time that had come.
-fn ended_rows(rows: CommittedRows<'_>) -> HashSet<(Table, Vec<u8>)> {
-    rows.iter()
-        .filter(|(table, _, value)| *table == Table::EXPIRY && value.is_none())
-        .filter_map(|(_, key, _)| expiry::decode_key(key))
-        .filter(|(time_ms, _, _)| *time_ms <= rows.now_ms)
-        .map(|(_, table, primary)| (table, primary.to_vec()))
-        .collect()
 }

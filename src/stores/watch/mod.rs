@@ -2,6 +2,7 @@
 
 mod change;
 mod filter;
+mod select;
 
 pub(crate) use change::ChangedRow;
 pub use change::{Change, ChangeKind};

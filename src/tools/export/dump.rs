@@ -3,9 +3,10 @@
 use crate::engine::access::Reader;
 use crate::engine::cursor::RowCursor;
 use crate::error::{Error, Result};
-use crate::stores::{dump, schema};
+use crate::stores::lines::to_hex;
+use crate::stores::registry;
 use crate::tables::Table;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A table of a room, and how much is in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,14 +64,14 @@ impl DumpRow {
     }
 
     fn decode(table: Table, key: &[u8], value: &[u8]) -> Self {
-        let (key, value, note) = dump::row(table, key, value);
+        let (key, value, note) = shown_row(table, key, value);
         Self { key, value, note }
     }
 }
 
 /// Every table, and how much is in it.
 pub(crate) fn list_tables(rows: &mut dyn Reader) -> Result<Vec<TableInfo>> {
-    let tables = schema::all().map(|schema| {
+    let tables = registry::all().map(|schema| {
         let (table, is_derived) = (schema.table, schema.is_derived());
         let (number, name) = (table.number(), table.name());
         let mut info = TableInfo { number, name, is_derived, rows: 0, bytes: 0 };
@@ -91,7 +92,7 @@ pub(crate) fn dump_table(
     name: &str,
     each: &mut dyn FnMut(DumpRow) -> bool,
 ) -> Result<u64> {
-    let tables = schema::catalogue();
+    let tables = registry::catalogue();
     let table = tables.named(name).ok_or_else(|| {
         let names: Vec<_> = tables.all().iter().map(|table| table.name()).collect();
         Error::InvalidConfig(format!("no table is called {name:?}; there are {}", names.join(", ")))
@@ -106,11 +107,28 @@ pub(crate) fn dump_table(
     Ok(shown)
 }
 
+/// What is shown of a row: the parts of its key, the fields of its value, and what is wrong when
+/// one of them does not decode. What does not is an object with one field, `hex`.
+fn shown_row(table: Table, key: &[u8], value: &[u8]) -> (Value, Value, Option<String>) {
+    let mut note = None;
+    let mut or_hex = |decoded: Result<Value>, bytes: &[u8]| {
+        decoded.unwrap_or_else(|error| {
+            note.get_or_insert(error.to_string());
+            json!({ "hex": to_hex(bytes) })
+        })
+    };
+    let schema = registry::of(table);
+    let shown_key = schema.clone().and_then(|schema| (schema.dump_key)(key));
+    let shown_value = schema.and_then(|schema| (schema.dump_value)(key, value));
+    let (key, value) = (or_hex(shown_key, key), or_hex(shown_value, value));
+    (key, value, note)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::stores::cache::row::{CacheRow, NEVER};
-    use crate::stores::schema::catalogue;
+    use crate::stores::registry::catalogue;
     use proptest::prelude::*;
     use serde_json::json;
 

@@ -8,7 +8,9 @@ use crate::engine::{Engine, Tx};
 use crate::error::{Error, Result};
 use crate::limits::MAX_KEY_LEN;
 use crate::stores::lines::{Entry, Fields, LineReader, Problem, TableRow, said};
-use crate::stores::schema::{self, Lines, Overwrite, catalogue};
+use crate::stores::registry;
+use crate::stores::registry::catalogue;
+use crate::stores::schema::{Lines, Overwrite};
 use crate::stores::{StoreStates, derived, validation};
 use std::io::{BufRead, Read};
 
@@ -227,7 +229,7 @@ enum Line {
 
 /// What reads each kind of line.
 fn readers() -> Vec<Box<dyn LineReader>> {
-    let readers = schema::all().filter_map(|schema| match schema.lines {
+    let readers = registry::all().filter_map(|schema| match schema.lines {
         Lines::Entries(lines) => lines.reader,
         Lines::OfOthers(_) => None,
     });
@@ -269,7 +271,7 @@ fn write(states: &StoreStates, tx: &mut Tx<'_>, batch: &[Ready]) -> Result<Optio
         }
         for (table, key, value) in ready.entry.rows.iter().chain(&ready.derived) {
             tx.put(*table, key, value.clone());
-            if let Lines::Entries(lines) = schema::of(*table)?.lines
+            if let Lines::Entries(lines) = registry::of(*table)?.lines
                 && let Some(imported) = lines.imported
             {
                 imported(states, key);
@@ -293,7 +295,7 @@ fn conflict(tx: &mut Tx<'_>, ready: &Ready) -> Result<Option<Problem>> {
         }
     }
     for (table, key, value) in ready.entry.rows.iter().chain(&ready.derived) {
-        if let Lines::OfOthers(Overwrite::Unless(problem)) = schema::of(*table)?.lines
+        if let Lines::OfOthers(Overwrite::Unless(problem)) = registry::of(*table)?.lines
             && let Some(problem) = problem(tx.get(*table, key)?.as_deref(), value)?
         {
             return Ok(Some(problem));

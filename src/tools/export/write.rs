@@ -4,7 +4,9 @@ use super::{END, ExportReport, FORMAT, HEADER};
 use crate::engine::access::Reader;
 use crate::error::{Error, Result};
 use crate::stores::lines::LineWriter;
-use crate::stores::schema::{self, Entries, Lines, StoredRow};
+use crate::stores::registry;
+use crate::stores::row_check::StoredRow;
+use crate::stores::schema::{Entries, Lines};
 use crate::stores::validation;
 use std::io::{BufWriter, Write};
 
@@ -57,7 +59,7 @@ pub(crate) fn export_all(
 /// refused: an import would not take it.
 fn entries(rows: &mut dyn Reader, out: &mut ExportOutput<'_>) -> Result<()> {
     let line = &mut LineWriter::default();
-    for schema in schema::all() {
+    for schema in registry::all() {
         let Lines::Entries(lines) = schema.lines else { continue };
         let mut entries = Entries::of(schema);
         while let Some(((key, value), satellite)) = entries.next(rows)? {

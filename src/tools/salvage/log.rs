@@ -15,7 +15,7 @@ use crate::log::scan::scan_segment;
 use crate::log::segment::{DATA_START, SegmentHeader};
 use crate::log::{LogLayout, SEGMENTS};
 use crate::storage::Storage;
-use crate::stores::schema::catalogue;
+use crate::stores::registry::catalogue;
 use crate::tables::Table;
 use std::collections::BTreeMap;
 

@@ -33,7 +33,9 @@ use crate::error::Result;
 use crate::limits::BLOCK_SIZE;
 use crate::log::LogLayout;
 use crate::storage::{FileStorage, Replace, Storage, Superblock, check_vacant};
-use crate::stores::schema::{self, TableSchema, catalogue};
+use crate::stores::registry;
+use crate::stores::registry::catalogue;
+use crate::stores::schema::TableSchema;
 use crate::tables::Table;
 use crate::tools::verify::{location, verify_storage};
 use log::LogRows;
@@ -106,7 +108,7 @@ pub(crate) fn salvage_storage(
     }
     for ((table, key), value) in &replayed.rows {
         if let Some(value) = value
-            && !schema::of(*table)?.is_derived()
+            && !registry::of(*table)?.is_derived()
         {
             gathered.put(*table, key, value)?;
         }
@@ -229,7 +231,7 @@ fn gather(
         }
         Ok(())
     })?;
-    for schema in schema::all().filter(|schema| !schema.is_derived()) {
+    for schema in registry::all().filter(|schema| !schema.is_derived()) {
         let (name, meaning) = (schema.table.name(), schema.loss.meaning);
         let Some(root) = roots.iter().find(|root| root.name == name) else {
             report.lose(format!("table {name}"), format!("all of it: {meaning}"));

@@ -7,7 +7,8 @@ use crate::engine::access::{Reader, Row};
 use crate::engine::cursor::RowCursor;
 use crate::engine::new_file::NewFile;
 use crate::error::Result;
-use crate::stores::schema::{self, Ends, Numbers, Role, TableSchema, lost};
+use crate::stores::registry;
+use crate::stores::schema::{Ends, Numbers, Role, TableSchema, lost};
 use crate::stores::{derived, expiry, validation};
 use crate::tables::Table;
 use crate::tools::verify::location;
@@ -31,7 +32,7 @@ pub(super) fn rebuild(
     report: &mut SalvageReport,
 ) -> Result<()> {
     let mut rebuild = Rebuild { new, report, counts: BTreeMap::new(), numbers: BTreeSet::new() };
-    let written = schema::all().filter(|schema| !schema.is_derived());
+    let written = registry::all().filter(|schema| !schema.is_derived());
     // Rows that name others by number follow when it is known which of those are kept.
     let (numbered, others): (Vec<_>, Vec<_>) =
         written.partition(|schema| matches!(schema.role, Role::Numbered { .. }));
@@ -48,7 +49,7 @@ pub(super) fn rebuild(
         rebuild.greatest(rows, schema)?;
     }
     let Rebuild { report, counts, .. } = rebuild;
-    for schema in schema::all() {
+    for schema in registry::all() {
         let count = counts.get(&schema.table).copied().unwrap_or_default();
         report.tables.push((schema.table.name(), count));
         report.rows += count;
@@ -149,7 +150,7 @@ fn unsure_of(
     unsure: &Unsure,
 ) -> Result<Option<&'static str>> {
     let Some(satellite) = schema.satellite() else { return Ok(None) };
-    let Some(what) = schema::of(satellite)?.loss.unsure else { return Ok(None) };
+    let Some(what) = registry::of(satellite)?.loss.unsure else { return Ok(None) };
     let may_be_lost = unsure
         .get(&satellite)
         .is_some_and(|ranges| ranges.iter().any(|range| contains(range, key)));

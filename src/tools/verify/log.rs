@@ -10,7 +10,7 @@ use crate::log::frame::{FRAME_HEADER_LEN, FrameFault, parse};
 use crate::log::plan::plan;
 use crate::log::scan::{SegmentScan, scan_segment};
 use crate::log::segment::{HEADER_LEN, SegmentHeader};
-use crate::stores::schema::catalogue;
+use crate::stores::registry::catalogue;
 
 const SALVAGE: &str =
     "restore a backup, or let `cloakroom salvage` copy what is intact into a new file";

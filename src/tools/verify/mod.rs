@@ -29,7 +29,7 @@ use crate::error::{Error, Result};
 use crate::limits::{DEFAULT_CACHE_SIZE, DEFAULT_LOG_CAPACITY};
 use crate::log::{LogLayout, SEGMENTS};
 use crate::storage::{FileStorage, Storage, Superblock};
-use crate::stores::schema::catalogue;
+use crate::stores::registry::catalogue;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;

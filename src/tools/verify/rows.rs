@@ -4,7 +4,8 @@ use super::report::VerifyReport;
 use crate::engine::access::{Reader, Row};
 use crate::engine::cursor::RowCursor;
 use crate::error::{Error, Result};
-use crate::stores::schema::{self, Broken, Numbers, Role, TableSchema};
+use crate::stores::registry;
+use crate::stores::schema::{Broken, Numbers, Role, TableSchema};
 use crate::stores::{constraints, validation};
 use crate::tables::Table;
 use std::collections::BTreeSet;
@@ -71,7 +72,7 @@ fn walk(
 /// Checks every row.
 pub(super) fn verify(rows: &mut dyn Reader, report: &mut VerifyReport) -> Result<()> {
     let mut greatest = 0;
-    for schema in schema::all() {
+    for schema in registry::all() {
         let mut count = 0;
         walk(rows, report, schema.table, |rows, report, row| {
             count += 1;
@@ -79,7 +80,7 @@ pub(super) fn verify(rows: &mut dyn Reader, report: &mut VerifyReport) -> Result
         })?;
         report.count(schema.table.name(), count);
     }
-    for schema in schema::all() {
+    for schema in registry::all() {
         check_greatest(rows, report, schema, greatest)?;
         check_numbered(rows, report, schema)?;
     }
@@ -163,7 +164,7 @@ fn check_numbered(
             }
         }
         for &table in by {
-            let numbers = schema::of(table)?.numbers;
+            let numbers = registry::of(table)?.numbers;
             walk(rows, report, table, |_, _, (_, value)| {
                 // A row that does not decode was found before.
                 if let Ok(Some(number)) = numbers.of(value) {

@@ -40,7 +40,7 @@ impl Layered {
         let engine = Engine::create_on(
             Arc::new(MemoryStorage::new()),
             EngineOptions {
-                tables: crate::stores::schema::catalogue(),
+                tables: crate::stores::registry::catalogue(),
                 log_capacity: 1 << 20,
                 cache_size: 1 << 20,
                 clock: Arc::new(SystemClock::new()),

@@ -51,7 +51,7 @@ fn the_index_row_follows_only_now_and_then_and_never_falls_far_behind() {
         api(&mut tx, 5_000, 1_000).record("r").unwrap();
         let filed = tx.keys(Table::EXPIRY);
         moves += usize::from(filed != last);
-        let (indexed_at_ms, table, _) = expiry::decode_key(&filed[0]).unwrap();
+        let (indexed_at_ms, table, _) = expiry::decode::decode_key(&filed[0]).unwrap();
         assert_eq!(table, Table::RATE_LIMIT);
         assert!(indexed_at_ms + 250 >= tx.now_ms + 1_000 && indexed_at_ms <= tx.now_ms + 1_000);
         last = filed;

@@ -1,0 +1,124 @@
+//! How far the sweeper has come, and what it did.
+
+use super::SweepReport;
+use crate::stores::expiry;
+use parking_lot::Mutex;
+use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// From so many tombstones on, rounds that follow each other closely do not begin at the beginning.
+const MANY_TOMBSTONES: u64 = 10_000;
+
+/// Where a sweep goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SweepPosition {
+    pub(super) from: Bound<Vec<u8>>,
+    /// How far the first entry has been walked through, if it is a limiter that was cleared.
+    pub(super) walked: Option<Vec<u8>>,
+}
+
+impl SweepPosition {
+    /// The first index row of a time.
+    pub(super) fn at(time_ms: u64) -> Self {
+        Self { from: Bound::Included(expiry::first_key(time_ms).to_vec()), walked: None }
+    }
+
+    /// Behind an index row.
+    pub(super) fn behind(key: Vec<u8>) -> Self {
+        Self { from: Bound::Excluded(key), walked: None }
+    }
+}
+
+/// The one sweeper of a room. Sweeps by hand and those of the thread take turns.
+#[derive(Debug, Default)]
+pub(crate) struct Sweeper {
+    pub(super) round: Mutex<Round>,
+    pub(super) counters: SweepCounters,
+}
+
+/// What the sweeper did since the room was opened.
+#[derive(Debug, Default)]
+pub(super) struct SweepCounters {
+    swept: AtomicU64,
+    rescheduled: AtomicU64,
+    pub(super) rounds: AtomicU64,
+    slices: AtomicU64,
+    /// The most index rows, and the most changes, that one slice had.
+    most_rows: AtomicU64,
+    most_changes: AtomicU64,
+}
+
+/// A picture of the sweeper's work since the room was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct SweepCounts {
+    /// Entries removed, over all stores.
+    pub(crate) swept: u64,
+    /// Entries that were indexed under another time.
+    pub(crate) rescheduled: u64,
+    /// How often it went through everything that was due.
+    pub(crate) rounds: u64,
+    /// Transactions, each of which held the serial lock once.
+    pub(crate) slices: u64,
+    /// The most index rows of one slice.
+    pub(crate) most_rows: u64,
+    /// The most rows that one slice staged, absences too.
+    pub(crate) most_changes: u64,
+}
+
+/// How far the thread has come.
+#[derive(Debug, Default)]
+pub(super) struct Round {
+    pub(super) under_way: Option<(SweepPosition, u64)>,
+    /// When the last one began that began at the beginning.
+    last_whole: Option<Instant>,
+    /// Everything before this time has been looked at since then.
+    pub(super) looked_at_to_ms: u64,
+    /// Index rows removed since the B-tree has been at this position.
+    pub(super) tombstones: u64,
+    checkpoint_lsn: u64,
+}
+
+impl Sweeper {
+    /// What was done since the room was opened.
+    pub(crate) fn counts(&self) -> SweepCounts {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let SweepCounters { swept, rescheduled, rounds, slices, most_rows, most_changes } =
+            &self.counters;
+        SweepCounts {
+            swept: load(swept),
+            rescheduled: load(rescheduled),
+            rounds: load(rounds),
+            slices: load(slices),
+            most_rows: load(most_rows),
+            most_changes: load(most_changes),
+        }
+    }
+}
+
+impl SweepCounters {
+    pub(super) fn count(&self, swept: &SweepReport, rows: usize, changes: usize) {
+        self.swept.fetch_add(swept.total(), Ordering::Relaxed);
+        self.rescheduled.fetch_add(swept.rescheduled, Ordering::Relaxed);
+        self.slices.fetch_add(1, Ordering::Relaxed);
+        self.most_rows.fetch_max(rows as u64, Ordering::Relaxed);
+        self.most_changes.fetch_max(changes as u64, Ordering::Relaxed);
+    }
+}
+
+impl Round {
+    /// Where the next round begins. At the beginning, as a rule, because a row may be indexed under
+    /// a time that has passed. After many removals the beginning is full of tombstones until the
+    /// next checkpoint, and is looked at only now and then.
+    pub(super) fn begin(&mut self, checkpoint_lsn: u64, every: Duration) -> SweepPosition {
+        if self.checkpoint_lsn != checkpoint_lsn {
+            (self.checkpoint_lsn, self.tombstones) = (checkpoint_lsn, 0);
+        }
+        let is_fresh = self.last_whole.is_some_and(|last| last.elapsed() < every);
+        if is_fresh && self.tombstones >= MANY_TOMBSTONES {
+            return SweepPosition::at(self.looked_at_to_ms);
+        }
+        self.last_whole = Some(Instant::now());
+        SweepPosition::at(0)
+    }
+}
