@@ -3,6 +3,7 @@
 pub(crate) mod capacity;
 mod handle;
 pub(crate) mod ops;
+pub(crate) mod row;
 pub(crate) mod schema;
 pub(crate) mod sweep;
 mod tx;

@@ -1,6 +1,6 @@
 //! The table of adaptive limiters. The others they share with plain ones.
 
-use super::ops::{ADMITTED, BACKGROUND, ResourceRow, USER};
+use super::row::{ADMITTED, BACKGROUND, ResourceRow, USER};
 use super::sweep;
 use crate::error::Result;
 use crate::stores::lines::EntryLines;

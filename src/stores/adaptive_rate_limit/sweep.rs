@@ -4,7 +4,7 @@
 //! was computed: a row that remembers either stays for good, without requests and out of the expiry
 //! index, until its limiter is cleared.
 
-use super::ops::ResourceRow;
+use super::row::ResourceRow;
 use crate::codec::key;
 use crate::engine::access::Writer;
 use crate::engine::cursor::RowCursor;

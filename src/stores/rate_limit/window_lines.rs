@@ -9,7 +9,7 @@ use crate::codec;
 use crate::engine::access::Reader;
 use crate::error::Result;
 use crate::stores::adaptive_rate_limit::capacity::Reason;
-use crate::stores::adaptive_rate_limit::ops::{
+use crate::stores::adaptive_rate_limit::row::{
     ADMITTED, BACKGROUND, CapacityRow, ResourceRow, USER,
 };
 use crate::stores::lines::{
