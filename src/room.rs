@@ -25,7 +25,6 @@ use crate::stores::sweep::{SweepReport, backlog};
 use crate::stores::watch::{Watch, WatchFilter};
 use crate::stores::{RoomStats, StoreStates, stats};
 use crate::tools::{self, VerifyReport};
-use std::path::Path;
 use std::sync::Arc;
 
 /// An open cloakroom file. Cheap to clone; the file closes with [`close`](Cloakroom::close) or when
@@ -61,29 +60,6 @@ pub struct Cloakroom {
 }
 
 impl Cloakroom {
-    /// Opens the file at `path` with the defaults of [`Builder`], creating it when it is missing.
-    ///
-    /// # Errors
-    /// As [`Builder::open`].
-    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        Self::builder().open(path)
-    }
-
-    /// Opens the file at `path`, which must exist, for reading only. Nothing is written to it: what
-    /// a crash left is recovered in memory. See [`Builder::read_only`].
-    ///
-    /// # Errors
-    /// As [`Builder::open`].
-    pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self> {
-        Self::builder().read_only(true).open(path)
-    }
-
-    /// Options for opening a room.
-    #[must_use]
-    pub fn builder() -> Builder {
-        Builder::default()
-    }
-
     /// The form tokens of this file. Answers are as durable as the room's own durability says,
     /// unless [`FormTokens::with_durability`] says otherwise.
     #[must_use]

@@ -21,12 +21,14 @@
 //!
 //! [`Window::trim`]: super::window::Window::trim
 
+use super::fault::{WindowFailure, from_io};
 use super::pages::{Depth, PageSpan, Pages, Tables, Visit};
+use super::redb_call::{from_panic, from_redb};
+use super::redb_tables::definition;
+use super::space::Space;
 use super::view::BtreeDatabase;
 use super::window::Mode;
-use super::{
-    ApplyError, Btree, BtreeView, WindowFailure, definition, from_io, from_panic, from_redb,
-};
+use super::{ApplyError, Btree, BtreeView};
 use crate::error::{Error, Result};
 use crate::limits::BLOCK_SIZE;
 use crate::tables::{Catalogue, Table};
@@ -48,44 +50,6 @@ const STEP_BLOCKS: u64 = 512;
 /// of the used blocks, plus a constant.
 const SLACK_DIVISOR: u64 = 16;
 const SLACK_BLOCKS: u64 = 128;
-
-/// The smallest region: redb begins with a little more than one MiB.
-const MIN_REGION_BLOCKS: u64 = 512;
-
-/// The largest region that redb can have.
-const MAX_REGION_BLOCKS: u64 = 1 << 20;
-
-/// The number of blocks of a region of redb's storage, so that a row of this size fits one. redb
-/// takes free pages from the first region that has one of the size, but within a region not from
-/// its beginning. So the smaller the regions, the closer pages move to the beginning of the file.
-pub(super) fn region_blocks(max_row_bytes: u64) -> u32 {
-    // A page has a power of two of blocks, and a few bytes more than its row.
-    let blocks = (max_row_bytes.saturating_add(64)).div_ceil(BLOCK_SIZE as u64).next_power_of_two();
-    u32::try_from(blocks.clamp(MIN_REGION_BLOCKS, MAX_REGION_BLOCKS)).unwrap_or(1 << 20)
-}
-
-/// How much of the B-tree is used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Space {
-    /// Bytes of the B-tree that the file has space for, without checksums and headers.
-    pub(crate) present_bytes: u64,
-    /// How many of them the newest commit uses.
-    pub(crate) used_bytes: u64,
-    /// The end of the last used block.
-    pub(crate) used_end: u64,
-}
-
-impl Space {
-    /// Whether the file ends near the last used block.
-    pub(crate) fn is_cut(&self) -> bool {
-        self.present_bytes <= self.used_end
-    }
-
-    /// Bytes that the newest commit does not use.
-    pub(crate) fn free_bytes(&self) -> u64 {
-        self.present_bytes.saturating_sub(self.used_bytes)
-    }
-}
 
 /// Which leaves to move next.
 #[derive(Debug, Default)]

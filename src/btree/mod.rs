@@ -22,6 +22,9 @@ mod fault;
 mod layout;
 pub(crate) mod pages;
 mod redb_call;
+mod redb_tables;
+mod regions;
+mod space;
 mod view;
 mod window;
 
@@ -38,7 +41,8 @@ mod testing;
 #[expect(clippy::cast_possible_truncation, reason = "the numbers of these tests are small")]
 mod tests;
 
-pub(crate) use compact::{Plan, Space};
+pub(crate) use compact::Plan;
+pub(crate) use space::Space;
 pub(crate) use view::BtreeView;
 
 use crate::error::{Error, Result};
@@ -47,26 +51,17 @@ use crate::storage::Storage;
 use crate::tables::{Catalogue, Table, Value};
 use fault::{WindowFailure, from_io};
 use parking_lot::{Mutex, RwLock};
-use redb::{Database, TableDefinition};
+use redb::Database;
 use redb_call::{from_panic, from_redb};
+use redb_tables::{LSN_KEY, META, definition};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use view::{BtreeDatabase, BtreeSnapshot};
 use window::{Mode, Window, WindowGauges};
 
-/// The table of values about all tables together.
-const META: TableDefinition<'static, &str, u64> = TableDefinition::new("meta");
-
-/// The LSN reached: every frame up to it is in the tables.
-const LSN_KEY: &str = "lsn";
-
 /// How often an apply reopens the database because a reader found damage in it.
 const MAX_ATTEMPTS: usize = 8;
-
-fn definition(table: Table) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
-    TableDefinition::new(table.name())
-}
 
 /// The sorted tables: one writer, many readers.
 pub(crate) struct Btree {
@@ -127,7 +122,7 @@ impl Btree {
         max_row_bytes: u64,
     ) -> Result<Btree> {
         let gauges = Arc::new(WindowGauges::default());
-        let region_blocks = compact::region_blocks(max_row_bytes);
+        let region_blocks = regions::region_blocks(max_row_bytes);
         let window =
             Window::create(storage, offset, gauges.clone(), region_blocks).map_err(opening)?;
         let generation =

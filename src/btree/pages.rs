@@ -16,12 +16,12 @@
 mod node;
 
 use super::layout::{BLOCK, HEADER_LEN, HeaderCopy, REGION_BLOCKS, to_usize};
+use super::redb_tables::{LSN_KEY, META};
 use super::window::Window;
-use super::{LSN_KEY, META};
 use crate::error::{Error, Result};
 use crate::limits::BLOCK_SIZE;
 use crate::storage::Storage;
-use node::{Node, u32_at, u64_at};
+use node::{Node, Widths, u32_at, u64_at};
 use redb::TableHandle;
 use std::sync::Arc;
 
@@ -87,13 +87,6 @@ pub(crate) struct TableRoot {
     pub(crate) rows: u64,
     root: Option<u64>,
     widths: Widths,
-}
-
-/// The width that all keys, or all values, of a table have, if they have one width.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Widths {
-    key: Option<usize>,
-    value: Option<usize>,
 }
 
 /// The roots of one commit.

@@ -1,9 +1,10 @@
 //! Read views: the tables after one checkpoint.
 
+use super::BtreeShared;
 use super::fault::WindowFailure;
 use super::redb_call::guarded;
+use super::redb_tables::{LSN_KEY, META, definition};
 use super::window::Window;
-use super::{BtreeShared, LSN_KEY, META, definition};
 use crate::error::{Error, Result};
 use crate::tables::{Catalogue, Row, Table, Value};
 use parking_lot::RwLock;

@@ -24,14 +24,15 @@
 //!    length when it was not closed cleanly. It grows before the commit that needs more space and
 //!    shrinks after the commit that needs less, so both lengths are legal.
 //! 6. redb doubles its storage when it needs more. The file has space only for the part up to the
-//!    last block that was ever written, plus about [`MIN_GROWTH`]; the rest reads as never written.
-//!    That part, too, is in the header copy. To grow, the file is extended, and flushed before a
-//!    header copy records it. To shrink, the smaller part is made durable before the file is cut.
-//!    So the file is never shorter than the header says. Bytes beyond belong to nothing, and are
-//!    cut off before the next growth, so that new blocks are zero.
+//!    last block that was ever written, plus about [`state::MIN_GROWTH`]; the rest reads as never
+//!    written. That part, too, is in the header copy. To grow, the file is extended, and flushed
+//!    before a header copy records it. To shrink, the smaller part is made durable before the file
+//!    is cut. So the file is never shorter than the header says. Bytes beyond belong to nothing,
+//!    and are cut off before the next growth, so that new blocks are zero.
 
 mod backend;
 mod blocks;
+mod state;
 
 use super::checksums::Checksums;
 use super::fault::from_io;
@@ -43,121 +44,16 @@ use blocks::ReadFault;
 #[cfg(test)]
 pub(super) use blocks::write_damaged_page;
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
-use std::collections::BTreeMap;
+use state::{DEAD, DamagePolicy, HeaderState, LIVE, SEALED, WindowState, corrupted, in_context};
+pub(super) use state::{DurableHeader, Mode, WindowGauges};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::thread::ThreadId;
-
-/// What may be done through a window.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mode {
-    /// Everything.
-    Writable,
-    /// Everything, and redb's storage gets regions of this many blocks. redb writes the size of a
-    /// region into its header when it creates a database, and reads it from there afterwards. It
-    /// has no option for it, so the window sets the field.
-    Creating { region_blocks: u32 },
-    /// Everything, and a header is written only when everything that it may refer to is durable:
-    /// redb's own compaction commits in one phase.
-    Compacting,
-    /// Only reads. What redb writes to its header when it opens stays in memory.
-    Frozen,
-}
 
 /// A handle to the window. redb has one, the B-tree another.
 #[derive(Debug, Clone)]
 pub(super) struct Window {
     inner: Arc<WindowState>,
-}
-
-/// The header known to be durable, with which another window on the same storage continues.
-#[derive(Debug, Clone)]
-pub(super) struct DurableHeader {
-    copy: HeaderCopy,
-    /// Which of the two copies on disk has it.
-    slot: u64,
-}
-
-#[derive(Debug)]
-struct WindowState {
-    storage: Arc<dyn Storage>,
-    offset: u64,
-    mode: Mode,
-    /// The length of redb's storage in bytes.
-    len: AtomicU64,
-    /// How many of its first bytes the file has space for. Bytes beyond were never written.
-    present: AtomicU64,
-    /// The end of the last block written since the last flush.
-    unflushed_end: AtomicU64,
-    header: Mutex<HeaderState>,
-    checksums: Checksums,
-    /// One of [`LIVE`], [`SEALED`] and [`DEAD`].
-    life: AtomicU8,
-    /// Held shared during writes, so that sealing waits for running writes.
-    writes: RwLock<()>,
-    /// Which reads of a damaged block fail, instead of returning a page that redb rejects.
-    strict: Mutex<DamagePolicy>,
-    /// Held exclusively during the writer's turn. A reader that found damage waits for it.
-    turn: RwLock<()>,
-    tainted: AtomicBool,
-    /// The damage found so far: block and detail.
-    damage: Mutex<BTreeMap<u64, String>>,
-    gauges: Arc<WindowGauges>,
-}
-
-/// What is counted over all windows of a B-tree.
-#[derive(Debug, Default)]
-pub(super) struct WindowGauges {
-    /// Bytes written to the storage.
-    pub(super) written: AtomicU64,
-    /// Whether a flush of the storage failed. Then nothing is known about the writes that it
-    /// covered.
-    pub(super) flush_failed: AtomicBool,
-    /// The header that the latest window made durable.
-    durable: Mutex<Option<DurableHeader>>,
-}
-
-/// Reads and writes are allowed.
-const LIVE: u8 = 0;
-/// Only reads are allowed.
-const SEALED: u8 = 1;
-/// Nothing is allowed: another window has replaced this one.
-const DEAD: u8 = 2;
-
-/// The smallest growth of the file, in bytes of the B-tree, so that it does not grow for every
-/// block.
-const MIN_GROWTH: u64 = 16 * BLOCK;
-
-/// The file grows by this fraction of the B-tree: one part in this many.
-const GROWTH_DIVISOR: u64 = 16;
-
-/// The most damaged blocks kept for error messages.
-const MAX_DAMAGE_NOTED: usize = 8;
-
-#[derive(Debug)]
-struct HeaderState {
-    /// What redb wrote last.
-    pending: [u8; HEADER_LEN],
-    /// Whether `pending` or a length differs from what is durable.
-    dirty: bool,
-    durable: DurableHeader,
-    /// The length of the window in the file. At least what the present part needs.
-    physical: u64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum DamagePolicy {
-    /// All reads fail: redb is being opened.
-    AllFail,
-    /// The first view is being made, which reads the roots of the tables. That does not taint the
-    /// window: the page for a damaged block is dangerous only because the writer could merge it
-    /// with a sibling, and a root has none. Reading below it fails for the writer as for readers.
-    Roots,
-    /// Reads of this thread fail: it has the writer's turn.
-    ThreadFails(ThreadId),
-    /// No read fails.
-    NoneFails,
 }
 
 impl Window {
@@ -419,18 +315,9 @@ impl Drop for WriterTurn<'_> {
     }
 }
 
-/// A system error that carries this crate's own error, so that it can be extracted from redb's.
-fn in_context(context: &str, error: io::Error) -> io::Error {
-    io::Error::new(error.kind(), Error::io(context, error))
-}
-
 /// The error of this crate that an error of the window stands for.
 fn as_error(error: io::Error) -> Error {
     from_io(error).into_error()
-}
-
-fn corrupted(location: String, detail: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, Error::corrupted(location, detail))
 }
 
 #[cfg(test)]

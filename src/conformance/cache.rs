@@ -1,5 +1,6 @@
 //! What every [`CacheStore`] must do.
 
+mod calls;
 mod extremes;
 
 use super::cache_sample::CacheSample;
@@ -8,15 +9,12 @@ use crate::clock::ManualClock;
 use crate::error::Error;
 use crate::limits::DEFAULT_MAX_ENTRY_BYTES;
 use crate::stores::cache::CacheStore;
+use calls::*;
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long the entries of the checks live, in seconds.
-const TTL: i64 = 600;
 const LONG_AFTER: Duration = Duration::from_secs(1_000 * 365 * 86_400);
-
-type CacheDriver = dyn CacheStore<CacheSample>;
 
 /// Runs the whole suite on stores that `factory` makes: fresh, empty, without a limit on entries,
 /// with the default maximum of 5 MiB, and with the clock that they take their time from.
@@ -63,47 +61,6 @@ const RULES: &[Rule<CacheDriver>] = &[
     ("of many concurrent sets one value and its tags are left", extremes::race_set),
     ("concurrent sets of many entries are all kept", extremes::race_many),
 ];
-
-fn sample(number: u64) -> CacheSample {
-    CacheSample::Json(json!({ "number": number }))
-}
-
-fn set(store: &CacheDriver, hash: &str, number: u64) {
-    store.set(hash, &sample(number), TTL).wait().unwrap();
-}
-
-fn tagged(store: &CacheDriver, hash: &str, number: u64, tags: &[&str]) {
-    store.set_with_tags(hash, &sample(number), TTL, tags).wait().unwrap();
-}
-
-fn get(store: &CacheDriver, hash: &str) -> Option<CacheSample> {
-    store.get(hash).wait().unwrap()
-}
-
-fn delete(store: &CacheDriver, hash: &str) {
-    store.delete(hash).wait().unwrap();
-}
-
-fn clear(store: &CacheDriver, scope: Option<&str>) {
-    store.clear(scope).wait().unwrap();
-}
-
-fn by_tag(store: &CacheDriver, tag: &str) -> u64 {
-    store.invalidate_by_tag(tag).wait().unwrap()
-}
-
-fn by_tags(store: &CacheDriver, tags: &[&str]) -> u64 {
-    store.invalidate_by_tags(tags).wait().unwrap()
-}
-
-fn seconds(ttl_seconds: i64) -> Duration {
-    Duration::from_secs(ttl_seconds.unsigned_abs())
-}
-
-/// Which of `hashes` are there.
-fn there<'a>(store: &CacheDriver, hashes: &[&'a str]) -> Vec<&'a str> {
-    hashes.iter().copied().filter(|hash| get(store, hash).is_some()).collect()
-}
 
 fn absent(store: &CacheDriver, _: &ManualClock) {
     set(store, "other", 1);

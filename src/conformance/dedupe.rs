@@ -1,22 +1,22 @@
 //! What every [`DedupeStore`] must do.
 
+mod calls;
 mod extremes;
 
 use super::{RACERS, Rule, START, run};
 use crate::clock::ManualClock;
 use crate::limits::DEFAULT_JOB_TIMEOUT;
 use crate::stores::dedupe::{DedupeStore, JobId, Registration};
+use calls::*;
 use serde_json::{Value, json};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::Barrier;
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
+use std::task::{Context, Waker};
+use std::thread::{self};
 use std::time::Duration;
 
 const ONE_MS: Duration = Duration::from_millis(1);
-
-type DedupeDriver = dyn DedupeStore<Value>;
 
 /// Runs the whole suite on stores that `factory` makes: fresh, empty, with the default job timeout
 /// of 300 s, and with the clock that they take their time from.
@@ -64,58 +64,6 @@ const RULES: &[Rule<DedupeDriver>] = &[
     ("waiters that race with the end all get the value", extremes::race_wait),
     ("of many callers one fetches, and all have the value", extremes::race_fetch),
 ];
-
-fn join(store: &DedupeDriver, hash: &str) -> Registration {
-    store.register_or_join(hash).wait().unwrap()
-}
-
-/// Registers `hash`, which has no pending job.
-fn own(store: &DedupeDriver, hash: &str) -> JobId {
-    let registration = join(store, hash);
-    assert!(registration.is_owner, "{hash:.9?} has an owner already");
-    registration.job_id
-}
-
-fn complete(store: &DedupeDriver, hash: &str, value: impl Into<Value>) {
-    store.complete(hash, &value.into()).wait().unwrap();
-}
-
-fn value(store: &DedupeDriver, hash: &str) -> Option<Value> {
-    store.wait_for(hash).wait().unwrap()
-}
-
-fn in_flight(store: &DedupeDriver, hash: &str) -> bool {
-    store.is_in_progress(hash).wait().unwrap()
-}
-
-fn some(value: impl Into<Value>) -> Option<Value> {
-    Some(value.into())
-}
-
-fn absent(store: &DedupeDriver, hash: &str) {
-    assert!(!in_flight(store, hash));
-    assert_eq!(value(store, hash), None);
-}
-
-struct Unparker(Thread);
-
-impl Wake for Unparker {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-/// Runs a future on this thread.
-fn block_on<F: Future>(future: F) -> F::Output {
-    let waker = Waker::from(Arc::new(Unparker(thread::current())));
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => thread::park(),
-        }
-    }
-}
 
 fn unknown(store: &DedupeDriver, _: &ManualClock) {
     own(store, "other");

@@ -1,27 +1,19 @@
 //! What every [`FormTokenStore`] must do.
 
+mod calls;
 mod extremes;
 
 use super::{Rule, START, run};
 use crate::clock::ManualClock;
-use crate::error::Error;
 use crate::limits::DEFAULT_REPLAY_GRACE;
 use crate::stores::form_token::TokenConsumeOutcome::{Invalid, Proceed, Replay};
 use crate::stores::form_token::TokenSubject::{Anonymous, Authenticated, Flow};
-use crate::stores::form_token::{
-    FormTokenRecord, FormTokenStore, LookupKey, TokenConsumeOutcome, TokenSubject,
-};
+use crate::stores::form_token::{FormTokenRecord, FormTokenStore, LookupKey, TokenSubject};
+use calls::*;
 use std::sync::Arc;
 
-/// How long the tokens of the checks live, in seconds.
-const TTL: u64 = 600;
-/// When they end, in seconds since the Unix epoch.
-const END: u64 = START + TTL;
 /// How long they answer `Replay` after that, in seconds.
 const GRACE: u64 = DEFAULT_REPLAY_GRACE.as_secs();
-
-type FormTokenDriver = dyn FormTokenStore;
-type ConsumeAnswer = (TokenConsumeOutcome, Option<String>);
 
 /// Runs the whole suite on stores that `factory` makes: fresh, empty, with the default replay grace
 /// of 24 hours, and with the clock that they take their time from.
@@ -72,57 +64,6 @@ const RULES: &[Rule<FormTokenDriver>] = &[
     ("of many concurrent consumes of candidates exactly one proceeds", extremes::race_consume_any),
     ("of many concurrent inserts exactly one is accepted", extremes::race_insert),
 ];
-
-fn token(lookup_key: &str) -> FormTokenRecord {
-    FormTokenRecord {
-        lookup_key: LookupKey::new(lookup_key),
-        key_version: "v1".into(),
-        subject: Authenticated("ada".into()),
-        purpose: "pay".into(),
-        bound_resource: Some("order-17".into()),
-        issued_at: START,
-        expires_at: END,
-    }
-}
-
-fn insert(store: &FormTokenDriver, record: &FormTokenRecord) {
-    store.insert_form_token(record.clone()).wait().unwrap();
-}
-
-/// Consumes with the binding of `record`.
-fn consume(store: &FormTokenDriver, record: &FormTokenRecord, now: u64) -> ConsumeAnswer {
-    consume_any(store, &[&record.lookup_key], record, now)
-}
-
-fn consume_any(
-    store: &FormTokenDriver,
-    candidates: &[&LookupKey],
-    record: &FormTokenRecord,
-    now: u64,
-) -> ConsumeAnswer {
-    let (subject, purpose) = (&record.subject, record.purpose.as_str());
-    let bound_resource = record.bound_resource.as_deref();
-    match candidates {
-        [only] => {
-            store.consume_form_token(only, subject, purpose, bound_resource, now).wait().unwrap()
-        }
-        several => {
-            let several: Vec<LookupKey> = several.iter().copied().cloned().collect();
-            store
-                .consume_form_token_any(&several, subject, purpose, bound_resource, now)
-                .wait()
-                .unwrap()
-        }
-    }
-}
-
-fn set_result(store: &FormTokenDriver, record: &FormTokenRecord, result_ref: &str) {
-    store.set_token_result(&record.lookup_key, result_ref).wait().unwrap();
-}
-
-fn replay_of(result_ref: &str) -> ConsumeAnswer {
-    (Replay, Some(result_ref.into()))
-}
 
 fn unknown(store: &FormTokenDriver, _: &ManualClock) {
     insert(store, &token("aa"));
@@ -254,11 +195,6 @@ fn empty_subjects(store: &FormTokenDriver, _: &ManualClock) {
         }
         assert_eq!(consume(store, &record, START), (Proceed, None));
     }
-}
-
-fn assert_exists(store: &FormTokenDriver, record: &FormTokenRecord) {
-    let answer = store.insert_form_token(record.clone()).wait();
-    assert!(matches!(answer, Err(Error::AlreadyExists)), "{answer:?}");
 }
 
 fn insert_twice(store: &FormTokenDriver, clock: &ManualClock) {

@@ -1,8 +1,9 @@
 //! The buffer of the log: frames that were appended and are not in the file yet, and the position
 //! of the next one.
 
+use super::frame;
 use super::plan::{RecoveryPlan, Spare};
-use super::{DATA_START, SEGMENTS, frame};
+use super::segment::{FRAMES_START, SEGMENTS};
 use crate::durability::Durability;
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -20,7 +21,7 @@ pub(super) struct Chunk {
 impl Chunk {
     /// Whether its first frame is the first of the segment.
     pub(super) fn starts_segment(&self) -> bool {
-        self.offset == DATA_START
+        self.offset == FRAMES_START
     }
 }
 
@@ -130,7 +131,7 @@ impl Appender {
 
     /// Whether the active segment has no frame yet.
     pub(super) fn active_is_empty(&self) -> bool {
-        self.position == DATA_START
+        self.position == FRAMES_START
     }
 
     /// Whether the other segment is free.
@@ -142,7 +143,7 @@ impl Appender {
     pub(super) fn rotate(&mut self) {
         assert!(self.spare_is_free, "the other segment is not free");
         self.active = self.spare();
-        self.position = DATA_START;
+        self.position = FRAMES_START;
         self.spare_is_free = false;
     }
 
@@ -179,7 +180,7 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    const SEGMENT: u64 = DATA_START + 256;
+    const SEGMENT: u64 = FRAMES_START + 256;
 
     fn appender() -> Appender {
         let active = ActiveSegment {
@@ -208,7 +209,7 @@ mod tests {
         assert_eq!((chunks.len(), chunks[0].last_lsn, chunks[0].starts_segment()), (1, 6, true));
         log.append(b"third", Durability::Sync);
         let next = &log.take_unwritten()[0];
-        assert_eq!(next.offset, DATA_START + chunks[0].bytes.len() as u64);
+        assert_eq!(next.offset, FRAMES_START + chunks[0].bytes.len() as u64);
     }
 
     #[test]

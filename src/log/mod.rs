@@ -26,6 +26,7 @@ mod wait_slot;
 mod protocol_tests;
 
 pub(crate) use counters::{LogCounters, LogStats};
+pub(crate) use segment::SEGMENTS;
 
 use crate::durability::Durability;
 use crate::error::{Error, Result};
@@ -36,19 +37,13 @@ use group_commit::{GroupCommit, GroupPoll};
 use leader_call::LeaderCall;
 use parking_lot::Mutex;
 use plan::RecoveryPlan;
-use segment::SegmentHeader;
+use segment::{FRAMES_START, SegmentHeader};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Waker;
 use std::time::Instant;
-
-/// Where the first frame of a segment begins, after the two header slots.
-const DATA_START: u64 = segment::DATA_START as u64;
-
-/// The number of segments.
-pub(crate) const SEGMENTS: usize = 2;
 
 /// Where the log is in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +69,7 @@ impl LogLayout {
 
     /// The largest frame, in bytes.
     pub(crate) fn max_frame_len(&self) -> u64 {
-        self.segment_size - DATA_START
+        self.segment_size - FRAMES_START
     }
 }
 

@@ -25,6 +25,12 @@ use crate::storage::Storage;
 /// Where the frames of a segment begin.
 pub(crate) const DATA_START: usize = 2 * BLOCK_SIZE;
 
+/// The same, as an offset.
+pub(super) const FRAMES_START: u64 = DATA_START as u64;
+
+/// The number of segments.
+pub(crate) const SEGMENTS: usize = 2;
+
 const MAGIC: [u8; 8] = *b"CLKSEG\0\0";
 const FILE_ID: usize = 8;
 const GENERATION: usize = 24;

@@ -52,6 +52,31 @@ impl Default for Builder {
     }
 }
 
+impl Cloakroom {
+    /// Opens the file at `path` with the defaults of [`Builder`], creating it when it is missing.
+    ///
+    /// # Errors
+    /// As [`Builder::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::builder().open(path)
+    }
+
+    /// Opens the file at `path`, which must exist, for reading only. Nothing is written to it: what
+    /// a crash left is recovered in memory. See [`Builder::read_only`].
+    ///
+    /// # Errors
+    /// As [`Builder::open`].
+    pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self> {
+        Self::builder().read_only(true).open(path)
+    }
+
+    /// Options for opening a room.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+}
+
 impl Builder {
     /// How durable a write of form tokens, claim checks, agent state and `atomically` is when it is
     /// answered: [`Durability::Sync`] by default. A store's `with_durability` overrides it. An

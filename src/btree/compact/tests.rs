@@ -1,6 +1,7 @@
 //! Compaction returns free space, loses nothing, and never makes the file longer.
 
 use super::super::layout::physical_len;
+use super::super::regions::region_blocks;
 use super::super::testing::{Survival, TestStorage, crash};
 use super::super::tests::{BtreeChanges, CACHE, OFFSET, RowMap, all_rows, apply, create, open};
 use super::*;

@@ -1,9 +1,14 @@
 //! The bytes of a page: a leaf's rows, and a branch's children.
 
-use super::Widths;
-
 const LEAF: u8 = 1;
 const BRANCH: u8 = 2;
+
+/// The width that all keys, or all values, of a table have, if they have one width.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Widths {
+    pub(super) key: Option<usize>,
+    pub(super) value: Option<usize>,
+}
 
 pub(super) enum Node {
     Leaf(Leaf),

@@ -1,8 +1,9 @@
 //! The window as redb's storage: redb's header from memory, everything else from the blocks.
 
 use super::super::layout::{BLOCK, HEADER_LEN, REGION_BLOCKS, to_usize};
+use super::Window;
 use super::blocks::ReadFault;
-use super::{Mode, Window, WindowState, corrupted, in_context};
+use super::state::{Mode, WindowState, corrupted, in_context};
 use crate::limits::BLOCK_SIZE;
 use redb::{BackendError, StorageBackend};
 use std::io;

@@ -12,7 +12,7 @@ use super::super::layout::{
     BLOCK, HEADER_LEN, HeaderCopy, copy_position, data_position, group_and_index, physical_len,
     to_usize,
 };
-use super::{
+use super::state::{
     DEAD, DamagePolicy, DurableHeader, GROWTH_DIVISOR, HeaderState, LIVE, MAX_DAMAGE_NOTED,
     MIN_GROWTH, Mode, WindowState, corrupted, in_context,
 };

@@ -1,6 +1,6 @@
 //! Caches at the extremes: the longest strings, many calls at once.
 
-use super::{CacheDriver, TTL, by_tag, by_tags, get, sample, tagged, there};
+use super::calls::{CacheDriver, TTL, by_tag, by_tags, get, sample, tagged, there};
 use crate::clock::ManualClock;
 use crate::conformance::cache_sample::CacheSample;
 use crate::conformance::{RACERS, race};

@@ -1,6 +1,6 @@
 //! Jobs at the extremes: the longest strings, many calls at once.
 
-use super::{DedupeDriver, block_on, complete, join, own, some, value};
+use super::calls::{DedupeDriver, block_on, complete, join, own, some, value};
 use crate::clock::ManualClock;
 use crate::conformance::{RACERS, race};
 use crate::error::Error;

@@ -1,6 +1,6 @@
 //! Form tokens at the extremes: the longest strings, the greatest times, many calls at once.
 
-use super::{
+use super::calls::{
     ConsumeAnswer, FormTokenDriver, assert_exists, consume, consume_any, insert, replay_of,
     set_result, token,
 };

@@ -1,6 +1,9 @@
 //! What happens only if: `save_if`, `save_batch_if`, `delete_if`; and `delete_scope`.
 
-use super::*;
+use super::calls::*;
+use crate::clock::ManualClock;
+use crate::conformance::Rule;
+use crate::stores::state::{Identity, SlotExpectation, StateError, StateRecord};
 use StateError::{ConditionFailed, IdempotencyConflict, IdentityRequired, InvalidRecord, NotFound};
 
 pub(super) const RULES: &[Rule<StateDriver>] = &[

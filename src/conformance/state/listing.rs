@@ -1,6 +1,9 @@
 //! Many slots at a time: the listings.
 
-use super::*;
+use super::calls::*;
+use crate::clock::ManualClock;
+use crate::conformance::Rule;
+use crate::stores::state::{Identity, ListScope, StateError, StateRecord};
 use crate::stores::{Cursor, Page};
 use StateError::{IdentityRequired, InvalidRecord, InvalidScan, MaintenanceScopeRequired};
 

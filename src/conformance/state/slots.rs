@@ -1,8 +1,11 @@
 //! One slot at a time: save, load, delete, close.
 
-use super::*;
+use super::calls::*;
+use crate::clock::ManualClock;
+use crate::conformance::Rule;
 use crate::conformance::START;
 use crate::limits::MAX_KEY_LEN;
+use crate::stores::state::{Identity, ListScope, StateError, StateRecord};
 use StateError::{IdempotencyConflict, IdentityRequired, InvalidRecord, NotFound, StoreClosed};
 use std::time::Duration;
 

@@ -2,6 +2,7 @@
 //! it.
 
 use super::report::SalvageReport;
+use super::sectors::read_what_is_there;
 use crate::btree::pages::header_at;
 use crate::error::{Error, Result};
 use crate::limits::{BLOCK_SIZE, MAX_LOG_CAPACITY, MIN_LOG_CAPACITY};
@@ -70,7 +71,7 @@ fn recognize(storage: &dyn Storage) -> Result<Option<Superblock>> {
     let mut evidence = Evidence::default();
     let mut offset = log_offset;
     while offset < end {
-        let chunk = super::read_what_is_there(storage, offset, CHUNK);
+        let chunk = read_what_is_there(storage, offset, CHUNK);
         for (block, at) in chunk.chunks(BLOCK_SIZE).zip((offset..).step_by(BLOCK_SIZE)) {
             look_at(block, at - log_offset, &mut evidence);
         }

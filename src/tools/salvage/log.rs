@@ -5,8 +5,8 @@
 //! nearer to the truth than what it replaces. The gaps are reported, because what was said in them
 //! is lost.
 
-use super::read_what_is_there;
 use super::report::SalvageReport;
+use super::sectors::read_what_is_there;
 use crate::error::Result;
 use crate::log::batch::decode_batch;
 use crate::log::frame::{FRAME_ALIGN, FRAME_HEADER_LEN, parse};

@@ -18,6 +18,8 @@ mod geometry;
 mod log;
 mod report;
 mod rows;
+mod sectors;
+mod unsure;
 
 pub use report::{Loss, SalvageReport};
 
@@ -30,7 +32,6 @@ use crate::engine::{CommitHook, Engine, EngineOptions, Geometry, Threads};
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
-use crate::limits::BLOCK_SIZE;
 use crate::log::LogLayout;
 use crate::storage::{FileStorage, Replace, Storage, Superblock, check_vacant};
 use crate::stores::registry;
@@ -39,9 +40,10 @@ use crate::stores::schema::TableSchema;
 use crate::tables::Table;
 use crate::tools::verify::{location, verify_storage};
 use log::LogRows;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
+use unsure::{Unsure, lose_range};
 
 /// Bytes of page cache for each of the files that are built.
 const CACHE_SIZE: usize = 8 << 20;
@@ -148,23 +150,6 @@ fn open(storage: Arc<dyn Storage>, path: &Path) -> Result<Engine> {
     Engine::open_on(storage, path, options)
 }
 
-/// As much of `len` bytes from `offset` on as the file has. What cannot be read is zero.
-fn read_what_is_there(storage: &dyn Storage, offset: u64, len: usize) -> Vec<u8> {
-    let available = storage.len().unwrap_or_default().saturating_sub(offset);
-    let len = len.min(usize::try_from(available).unwrap_or(usize::MAX));
-    let mut bytes = vec![0; len];
-    if storage.read_at(offset, &mut bytes).is_ok() {
-        return bytes;
-    }
-    // One by one, so that a sector that the disk cannot read costs no other block.
-    for (block, at) in bytes.chunks_mut(BLOCK_SIZE).zip((offset..).step_by(BLOCK_SIZE)) {
-        if storage.read_at(at, block).is_err() {
-            block.fill(0);
-        }
-    }
-    bytes
-}
-
 fn note_damaged_blocks(
     storage: &Arc<dyn Storage>,
     superblock: &Superblock,
@@ -212,9 +197,6 @@ fn newest_tree(
     None
 }
 
-/// Ranges of keys in which rows may be lost, of tables for which that makes other rows unsure.
-type Unsure = BTreeMap<Table, Vec<KeyRange>>;
-
 /// Puts every row of the B-tree that can be read and is not newer in the log into `gathered`. What
 /// may be lost of it, and makes other rows unsure, goes into `unsure`.
 fn gather(
@@ -245,13 +227,6 @@ fn gather(
         }
     }
     Ok(())
-}
-
-/// Takes note of keys whose rows may be lost.
-fn lose_range(schema: &TableSchema, keys: KeyRange, unsure: &mut Unsure) {
-    if schema.loss.unsure.is_some() {
-        unsure.entry(schema.table).or_default().push(keys);
-    }
 }
 
 /// The same for one table. Returns how many rows there were, those included that are newer in the

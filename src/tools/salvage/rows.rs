@@ -1,7 +1,7 @@
 //! The rows of the new file: those that fit together, and the derived ones beside them.
 
-use super::Unsure;
 use super::report::SalvageReport;
+use super::unsure::Unsure;
 use crate::btree::pages::KeyRange;
 use crate::engine::access::{Reader, Row};
 use crate::engine::cursor::RowCursor;
