@@ -5,7 +5,7 @@ use crate::tokens::{Mention, mentions, tokens};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How many files may stand in a cycle of imports with others. May only fall.
-const MAX_FILES_IN_CYCLES: usize = 28;
+const MAX_FILES_IN_CYCLES: usize = 5;
 
 /// The layers of the library from the bottom up. A module imports what lies in the layers
 /// below, in its own layer only if siblings may, and nothing from above.
