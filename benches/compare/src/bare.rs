@@ -4,7 +4,9 @@
 
 use crate::contest::{Contender, Session};
 use crate::disk::{self, Flush};
+use crate::engines::Batch;
 use crate::tokens::Tokens;
+use crate::work::{Op, Request, State as TokenState, Work};
 use anyhow::{Result, ensure};
 use rustix::thread::futex::{self, Flags, Timespec};
 use std::collections::VecDeque;
@@ -18,6 +20,9 @@ use std::time::{Duration, Instant};
 
 /// Bytes of one record: about what a log needs for a consume.
 const RECORD: usize = 128;
+/// What a record says, in its fifth byte.
+const INSERTED: u8 = 1;
+const CONSUMED: u8 = 2;
 
 /// How a record gets to the disk and its caller back to work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +76,13 @@ struct Loop {
     done: Condvar,
 }
 
+fn records_per_token(work: Work) -> usize {
+    match work {
+        Work::Consume => 1,
+        Work::Lifecycle => 2,
+    }
+}
+
 /// The bare loop as a contender.
 pub struct Bare {
     shared: Arc<Loop>,
@@ -88,7 +100,8 @@ impl Bare {
         delay: Duration,
         depth: usize,
     ) -> Result<Self> {
-        let file = disk::prewritten(&dir.join("bare"), (tokens.len() * RECORD) as u64)?;
+        let records = tokens.len() * records_per_token(tokens.work());
+        let file = disk::prewritten(&dir.join("bare"), (records * RECORD) as u64)?;
         let flush = if wake == Wake::Condvar { Flush::Fdatasync } else { Flush::Dsync };
         let state = State {
             buffer: Vec::new(),
@@ -128,29 +141,36 @@ impl Contender for Bare {
         Ok(Box::new(Caller { shared: &self.shared, depth: self.depth, in_flight: VecDeque::new() }))
     }
 
-    fn finish(mut self: Box<Self>) -> Result<Vec<bool>> {
+    /// A log of records has nothing to remove.
+    fn cleaner(&self) -> Result<Option<Box<dyn Batch>>> {
+        Ok(None)
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<Vec<TokenState>> {
         self.shared.lock().closing = true;
         self.shared.work.notify_all();
         if let Some(committer) = self.committer.take() {
             ensure!(committer.join().is_ok(), "the committer panicked");
         }
-        let mut consumed = vec![false; self.tokens.len()];
+        let mut states = vec![self.tokens.untouched(); self.tokens.len()];
         let mut record = [0; RECORD];
-        for number in 0..self.tokens.len() {
+        for number in 0..self.tokens.len() * records_per_token(self.tokens.work()) {
             self.shared.file.read_exact_at(&mut record, (number * RECORD) as u64)?;
-            if record[4] == 1 {
-                let token = u32::from_le_bytes([record[0], record[1], record[2], record[3]]);
-                consumed[token as usize] = true;
+            let token = u32::from_le_bytes([record[0], record[1], record[2], record[3]]);
+            match record[4] {
+                INSERTED => states[token as usize] = TokenState::Fresh,
+                CONSUMED => states[token as usize] = TokenState::Consumed,
+                _ => {}
             }
         }
-        Ok(consumed)
+        Ok(states)
     }
 }
 
 struct Caller<'a> {
     shared: &'a Loop,
     depth: usize,
-    in_flight: VecDeque<(u32, Ticket)>,
+    in_flight: VecDeque<(Request, Ticket)>,
 }
 
 #[derive(Clone, Copy)]
@@ -161,18 +181,18 @@ struct Ticket {
 }
 
 impl Session for Caller<'_> {
-    fn consume(&mut self, token: u32, done: &mut Vec<u32>) -> Result<()> {
-        let ticket = self.shared.append(token);
+    fn submit(&mut self, request: Request, done: &mut Vec<Request>) -> Result<()> {
+        let ticket = self.shared.append(request);
         if self.depth == 1 {
             self.shared.wait(ticket)?;
-            done.push(token);
+            done.push(request);
             return Ok(());
         }
-        self.in_flight.push_back((token, ticket));
+        self.in_flight.push_back((request, ticket));
         if self.in_flight.len() < self.depth { Ok(()) } else { self.oldest(done) }
     }
 
-    fn drain(&mut self, done: &mut Vec<u32>) -> Result<()> {
+    fn drain(&mut self, done: &mut Vec<Request>) -> Result<()> {
         while !self.in_flight.is_empty() {
             self.oldest(done)?;
         }
@@ -181,10 +201,10 @@ impl Session for Caller<'_> {
 }
 
 impl Caller<'_> {
-    fn oldest(&mut self, done: &mut Vec<u32>) -> Result<()> {
-        if let Some((token, ticket)) = self.in_flight.pop_front() {
+    fn oldest(&mut self, done: &mut Vec<Request>) -> Result<()> {
+        if let Some((request, ticket)) = self.in_flight.pop_front() {
             self.shared.wait(ticket)?;
-            done.push(token);
+            done.push(request);
         }
         Ok(())
     }
@@ -195,10 +215,10 @@ impl Loop {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn append(&self, token: u32) -> Ticket {
+    fn append(&self, request: Request) -> Ticket {
         let mut record = [0x5A; RECORD];
-        record[..4].copy_from_slice(&token.to_le_bytes());
-        record[4] = 1;
+        record[..4].copy_from_slice(&request.token.to_le_bytes());
+        record[4] = if request.op == Op::Consume { CONSUMED } else { INSERTED };
         let mut state = self.lock();
         let first = state.buffer.is_empty();
         state.buffer.extend_from_slice(&record);

@@ -35,7 +35,13 @@ pub fn prewritten(path: &Path, len: u64) -> Result<File> {
 }
 
 /// Writes `data` at `offset` and makes it durable. `delay` is added to simulate a slower disk.
-pub fn write_durable(file: &File, offset: u64, data: &[u8], how: Flush, delay: Duration) -> io::Result<()> {
+pub fn write_durable(
+    file: &File,
+    offset: u64,
+    data: &[u8],
+    how: Flush,
+    delay: Duration,
+) -> io::Result<()> {
     match how {
         Flush::Fdatasync => {
             file.write_all_at(data, offset)?;
@@ -45,7 +51,8 @@ pub fn write_durable(file: &File, offset: u64, data: &[u8], how: Flush, delay: D
             let (mut data, mut offset) = (data, offset);
             while !data.is_empty() {
                 let slices = [IoSlice::new(data)];
-                let written = retry_on_intr(|| pwritev2(file, &slices, offset, ReadWriteFlags::DSYNC))?;
+                let written =
+                    retry_on_intr(|| pwritev2(file, &slices, offset, ReadWriteFlags::DSYNC))?;
                 if written == 0 {
                     return Err(io::ErrorKind::WriteZero.into());
                 }
@@ -60,20 +67,27 @@ pub fn write_durable(file: &File, offset: u64, data: &[u8], how: Flush, delay: D
     Ok(())
 }
 
-/// Flushes a second by one thread that overwrites 4 KiB again and again.
-pub fn raw_flushes(dir: &Path, how: Flush, delay: Duration, span: Duration) -> Result<f64> {
-    const BLOCKS: u64 = 1024;
+/// Blocks of 4 KiB in the file that is overwritten again and again.
+const RAW_BLOCKS: u64 = 1024;
+
+/// The file for [`raw_flushes`]; it has no name any more.
+pub fn raw_file(dir: &Path) -> Result<File> {
     let path = dir.join("raw");
-    let file = prewritten(&path, BLOCKS * 4096).context("preparing the raw flush")?;
+    let file = prewritten(&path, RAW_BLOCKS * 4096).context("preparing the raw flush")?;
     std::fs::remove_file(&path)?;
+    Ok(file)
+}
+
+/// Flushes by one thread that overwrites 4 KiB again and again: how many, and how many a second.
+pub fn raw_flushes(file: &File, how: Flush, delay: Duration, span: Duration) -> Result<(u32, f64)> {
     let block = [0x5A; 4096];
     let started = Instant::now();
     let mut flushes = 0_u32;
     while started.elapsed() < span {
-        write_durable(&file, u64::from(flushes) % BLOCKS * 4096, &block, how, delay)?;
+        write_durable(file, u64::from(flushes) % RAW_BLOCKS * 4096, &block, how, delay)?;
         flushes += 1;
     }
-    Ok(f64::from(flushes) / started.elapsed().as_secs_f64())
+    Ok((flushes, f64::from(flushes) / started.elapsed().as_secs_f64()))
 }
 
 /// Starts a cell from a quiet disk: everything the filesystem still owes is written first.

@@ -3,46 +3,60 @@
 //! package.
 
 mod bare;
+mod chart;
 mod contest;
+mod cost;
 mod disk;
 mod engines;
 mod group;
+mod record;
+mod rows;
 mod slow_file;
 mod table;
 mod tokens;
+mod work;
 
-use crate::bare::{Bare, Wake};
-use crate::contest::{Contender, Measured};
-use crate::disk::{Device, Flush};
-use crate::engines::canopy::Canopy;
-use crate::engines::cloakroom::Room;
-use crate::engines::fjall::Fjall;
-use crate::engines::lmdb::Lmdb;
-use crate::engines::redb::Redb;
-use crate::engines::redis::{self, Redis};
-use crate::engines::sqlite::Sqlite;
-use crate::engines::{Alone, Store};
-use crate::group::Grouped;
-use crate::table::Table;
-use crate::tokens::Tokens;
+use crate::contest::{Measured, Plan};
+use crate::cost::Meter;
+use crate::disk::Flush;
+use crate::engines::redis;
+use crate::record::{Found, Record};
+use crate::rows::{Kind, Row, Setup, rows};
+use crate::tokens::{Tokens, now};
+use crate::work::Work;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Compare durable one-shot consumes on this disk. The table goes to standard output, progress to
+/// Compare durable one-shot consumes on this disk. The tables go to standard output, progress to
 /// standard error.
 #[derive(Debug, Parser)]
 struct Options {
-    /// Tokens handed in before the clock starts; a cell ends early when all are consumed.
+    /// What to measure.
+    #[arg(long, value_enum, default_value_t = Work::Consume)]
+    work: Work,
+    /// For the consume: tokens stored before the clock starts; a cell ends early when all are
+    /// consumed.
     #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1..))]
     tokens: u32,
+    /// For the lifecycle: how many tokens live in a cell; it ends early when all have.
+    #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1..))]
+    lives: u32,
+    /// For the lifecycle: after how many seconds a token ends.
+    #[arg(long, value_name = "SECONDS", default_value_t = 20)]
+    life: u64,
     /// Seconds per cell.
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
-    /// Rounds; the table shows medians. Each round visits every cell once.
+    /// Seconds of rest after each cell, so that what engines put off is counted as well. Without
+    /// it 0 for the consume and 10 for the lifecycle.
+    #[arg(long, value_name = "SECONDS")]
+    settle: Option<f64>,
+    /// Rounds; the tables show medians. Each round visits every cell once.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// A directory on the disk to measure. Everything is written to a new directory inside, which
@@ -52,7 +66,7 @@ struct Options {
     /// Only contenders whose name begins with one of these.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// How many callers consume at once, each waiting for its answer before the next.
+    /// How many callers work at once, each waiting for its answer before the next.
     #[arg(long, value_delimiter = ',', default_value = "1,8,64,256")]
     threads: Vec<usize>,
     /// Simulate a slower disk: every flush takes this much longer, of the raw disk, the bare loops
@@ -60,17 +74,27 @@ struct Options {
     /// in memory this is the whole flush.
     #[arg(long, default_value_t = 0)]
     flush_delay_us: u64,
+    /// Write everything that was measured to this file, after every round.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Draw operations a second over callers to this file, as SVG.
+    #[arg(long, value_name = "FILE")]
+    chart: Option<PathBuf>,
+    /// Measure nothing: take what an earlier run wrote with --json.
+    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    from: Option<PathBuf>,
     /// List the contenders and stop.
     #[arg(long)]
     list: bool,
 }
 
 /// How a contender is called in one cell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Load {
-    /// That many threads, each with one consume at a time.
+    /// That many threads, each with one request at a time.
     Blocking(usize),
-    /// Threads that each have many consumes in flight.
+    /// Threads that each have many requests in flight.
     Pipelined { threads: usize, depth: usize },
 }
 
@@ -95,87 +119,8 @@ impl Load {
     }
 }
 
-/// What a contender is created from.
-struct Setup<'a> {
-    dir: &'a Path,
-    tokens: &'a Arc<Tokens>,
-    load: Load,
-    /// How much longer a flush takes than the disk needs.
-    flush_delay: Duration,
-}
-
-type Create = fn(&Setup<'_>) -> Result<Box<dyn Contender>>;
-
-/// What a row of the table measures.
-enum Kind {
-    /// The disk alone, by one thread.
-    Raw(Flush),
-    /// Something with callers. `pipelines` when a caller may have several consumes in flight.
-    Callers { create: Create, pipelines: bool },
-}
-
-struct Row {
-    name: &'static str,
-    title: &'static str,
-    kind: Kind,
-}
-
-fn rows() -> Vec<Row> {
-    fn row(name: &'static str, title: &'static str, create: Create) -> Row {
-        Row { name, title, kind: Kind::Callers { create, pipelines: false } }
-    }
-    fn pipelining(name: &'static str, title: &'static str, create: Create) -> Row {
-        Row { name, title, kind: Kind::Callers { create, pipelines: true } }
-    }
-    fn bare(setup: &Setup<'_>, wake: Wake) -> Result<Box<dyn Contender>> {
-        Ok(Box::new(Bare::create(setup.dir, setup.tokens, wake, setup.flush_delay, setup.load.depth())?))
-    }
-    fn alone(store: Result<impl Store + 'static>) -> Result<Box<dyn Contender>> {
-        Ok(Box::new(Alone(store?)))
-    }
-    fn grouped(store: Result<impl Store + 'static>) -> Result<Box<dyn Contender>> {
-        Ok(Box::new(Grouped::new(store?)?))
-    }
-    vec![
-        Row {
-            name: "raw-fdatasync",
-            title: "raw 4 KiB overwrite + `fdatasync`",
-            kind: Kind::Raw(Flush::Fdatasync),
-        },
-        Row { name: "raw-dsync", title: "raw 4 KiB overwrite, `RWF_DSYNC`", kind: Kind::Raw(Flush::Dsync) },
-        pipelining("bare-condvar", "bare loop: condition variable", |setup| bare(setup, Wake::Condvar)),
-        pipelining("bare-futex", "bare loop: one wake-up per group", |setup| bare(setup, Wake::Futex)),
-        pipelining("bare-delay", "bare loop: the same, delaying", |setup| {
-            bare(setup, Wake::FutexDelaying)
-        }),
-        pipelining("cloakroom", "**cloakroom**", |setup| {
-            let depth = setup.load.depth();
-            Ok(Box::new(Room::create(setup.dir, setup.tokens, depth, setup.flush_delay)?))
-        }),
-        row("sqlite-shared", "SQLite, one connection behind a mutex", |s| {
-            alone(Sqlite::create(s.dir, s.tokens, false))
-        }),
-        row("sqlite-each", "SQLite, a connection per thread", |s| {
-            alone(Sqlite::create(s.dir, s.tokens, true))
-        }),
-        row("redb", "redb", |s| alone(Redb::create(s.dir, s.tokens))),
-        row("fjall", "fjall", |s| alone(Fjall::create(s.dir, s.tokens))),
-        row("lmdb", "LMDB", |s| alone(Lmdb::create(s.dir, s.tokens))),
-        row("canopydb", "canopydb", |s| alone(Canopy::create(s.dir, s.tokens))),
-        row("redis", "Redis over loopback", |s| alone(Redis::create(s.dir, s.tokens))),
-        row("group-sqlite", "SQLite behind a group-commit thread", |s| {
-            grouped(Sqlite::create(s.dir, s.tokens, false))
-        }),
-        row("group-redb", "redb, likewise", |s| grouped(Redb::create(s.dir, s.tokens))),
-        row("group-fjall", "fjall, likewise", |s| grouped(Fjall::create(s.dir, s.tokens))),
-        row("group-lmdb", "LMDB, likewise", |s| grouped(Lmdb::create(s.dir, s.tokens))),
-        row("group-canopydb", "canopydb, likewise", |s| grouped(Canopy::create(s.dir, s.tokens))),
-        row("group-redis", "Redis, likewise", |s| grouped(Redis::create(s.dir, s.tokens))),
-    ]
-}
-
 fn main() -> ExitCode {
-    match compare(&Options::parse()) {
+    match run(&Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("compare: {error:#}");
@@ -184,76 +129,151 @@ fn main() -> ExitCode {
     }
 }
 
-fn compare(options: &Options) -> Result<()> {
-    let wanted = |row: &Row| {
-        let slowed = ["raw", "bare", "cloakroom"].iter().any(|name| row.name.starts_with(name));
-        (options.only.is_empty() || options.only.iter().any(|name| row.name.starts_with(name.as_str())))
-            && (options.flush_delay_us == 0 || slowed)
-    };
-    let mut rows: Vec<Row> = rows().into_iter().filter(wanted).collect();
-    if !options.list && !redis::is_installed() {
-        let before = rows.len();
-        rows.retain(|row| !row.name.ends_with("redis"));
-        if rows.len() < before {
-            eprintln!("there is no redis-server on the PATH: Redis is left out");
-        }
-    }
-    ensure!(!rows.is_empty(), "no contender is called that; --list shows them");
+fn run(options: &Options) -> Result<()> {
     if options.list {
-        rows.iter().for_each(|row| println!("{:<16} {}", row.name, row.title));
+        rows().iter().for_each(|row| println!("{:<20} {}", row.name, row.title));
         return Ok(());
     }
-    ensure!(options.seconds > 0.0 && options.seconds <= 3600.0, "--seconds must be above 0 and at most 3600");
+    let record = match &options.from {
+        Some(path) => Record::read(path)?,
+        None => compare(options)?,
+    };
+    print!("{}", table::render(&record));
+    if let Some(path) = &options.chart {
+        std::fs::write(path, chart::draw(&record)?).context("writing the chart")?;
+    }
+    Ok(())
+}
+
+/// The contenders that were asked for and can be measured here.
+fn wanted(options: &Options) -> Result<Vec<Row>> {
+    let is_wanted = |row: &Row| {
+        let slowed = ["raw", "bare", "cloakroom"].iter().any(|name| row.name.starts_with(name));
+        (options.only.is_empty()
+            || options.only.iter().any(|name| row.name.starts_with(name.as_str())))
+            && (options.flush_delay_us == 0 || slowed)
+    };
+    let mut rows: Vec<Row> = rows().into_iter().filter(is_wanted).collect();
+    if rows.iter().any(|row| row.name.ends_with("redis")) && !redis::is_installed() {
+        rows.retain(|row| !row.name.ends_with("redis"));
+        eprintln!("there is no redis-server on the PATH: Redis is left out");
+    }
+    ensure!(!rows.is_empty(), "no contender is called that; --list shows them");
+    Ok(rows)
+}
+
+/// An empty record of the run that was asked for.
+fn plan(options: &Options, rows: &[Row]) -> Result<Record> {
+    let settle_seconds = options.settle.unwrap_or(match options.work {
+        Work::Consume => 0.0,
+        Work::Lifecycle => 10.0,
+    });
+    let is_span = |seconds: f64| (0.0..=3600.0).contains(&seconds);
+    ensure!(
+        options.seconds > 0.0 && is_span(options.seconds),
+        "--seconds must be above 0 and at most 3600"
+    );
+    ensure!(is_span(settle_seconds), "--settle must be at most 3600");
     ensure!(options.rounds > 0, "--rounds must be at least 1");
-    ensure!(options.threads.iter().all(|&threads| threads > 0), "--threads must be at least 1 each");
-    let span = Duration::from_secs_f64(options.seconds);
-    let flush_delay = Duration::from_micros(options.flush_delay_us);
-    let scratch = Scratch::new(&options.dir)?;
-    let tokens = Arc::new(Tokens::new(options.tokens as usize));
-    let mut loads: Vec<Load> = options.threads.iter().map(|&threads| Load::Blocking(threads)).collect();
+    ensure!(options.life > 0, "--life must be at least 1");
+    ensure!(
+        options.threads.iter().all(|&threads| threads > 0),
+        "--threads must be at least 1 each"
+    );
+    let mut loads: Vec<Load> = options.threads.iter().copied().map(Load::Blocking).collect();
     loads.push(PIPELINED);
-    let mut table = Table::new(rows.iter().map(|row| (row.name, row.title)), &loads);
+    let found = |row: &Row| Found {
+        name: row.name.to_owned(),
+        title: row.title.to_owned(),
+        cells: vec![Vec::new(); loads.len()],
+    };
+    Ok(Record {
+        began_at: now(),
+        processors: std::thread::available_parallelism().map_or(0, usize::from),
+        work: options.work,
+        tokens: if options.work == Work::Consume { options.tokens } else { options.lives },
+        rounds: 0,
+        seconds: options.seconds,
+        settle_seconds,
+        life_seconds: options.life,
+        flush_delay_us: options.flush_delay_us,
+        rows: rows.iter().map(found).collect(),
+        loads,
+    })
+}
+
+fn compare(options: &Options) -> Result<Record> {
+    let rows = wanted(options)?;
+    let mut record = plan(options, &rows)?;
+    let scratch = Scratch::new(&options.dir)?;
+    let tokens = Arc::new(Tokens::new(record.tokens as usize, record.work, record.life_seconds));
+    let flush_delay = Duration::from_micros(options.flush_delay_us);
+    let (span, settle) = (record.seconds, record.settle_seconds);
     for round in 1..=options.rounds {
-        for (column, &load) in loads.iter().enumerate() {
-            for (number, row) in rows.iter().enumerate() {
+        for (column, &load) in record.loads.iter().enumerate() {
+            let plan = Plan {
+                threads: load.threads(),
+                span: Duration::from_secs_f64(span),
+                settle: Duration::from_secs_f64(settle),
+            };
+            for (row, found) in rows.iter().zip(&mut record.rows) {
                 let dir = scratch.cell()?;
                 let setup = Setup { dir: &dir, tokens: &tokens, load, flush_delay };
-                let Some(measured) = measure(row, &setup, column == 0, span)
+                let Some(measured) = measure(row, &setup, column == 0, plan)
                     .with_context(|| format!("{} with {load:?}", row.name))?
                 else {
                     continue;
                 };
-                let (ops, per_flush) = (measured.ops_per_second, measured.ops_per_raw_flush);
                 eprintln!(
-                    "round {round}/{} {load:?} {:<16} {ops:>9.0} /s {per_flush:>8.2} per raw flush",
-                    options.rounds, row.name
+                    "round {round}/{} {load:?} {:<18} {:>9.0} /s {:>8.2} per raw flush {:>8.1} us",
+                    options.rounds,
+                    row.name,
+                    measured.ops_per_second,
+                    measured.ops_per_raw_flush,
+                    measured.cost.processor_us
                 );
-                table.add(number, column, measured);
+                found.cells[column].push(measured);
             }
         }
+        // A later round that fails does not take the earlier ones with it.
+        record.rounds = round;
+        if let Some(path) = &options.json {
+            record.write(path)?;
+        }
     }
-    print!("{}", table.render(options.rounds, options.tokens));
-    Ok(())
+    Ok(record)
 }
 
 /// Measures one cell in an empty directory; `None` when the row has none in this column.
-fn measure(row: &Row, setup: &Setup<'_>, first_column: bool, span: Duration) -> Result<Option<Measured>> {
+fn measure(
+    row: &Row,
+    setup: &Setup<'_>,
+    first_column: bool,
+    plan: Plan,
+) -> Result<Option<Measured>> {
     let Setup { dir, tokens, load, flush_delay } = *setup;
     match row.kind {
         Kind::Raw(flush) if first_column => {
             disk::settle(dir)?;
-            let ops_per_second = disk::raw_flushes(dir, flush, flush_delay, span)?;
-            Ok(Some(Measured { ops_per_second, ops_per_raw_flush: 1.0, bytes_per_op: None }))
+            let (meter, file) = (Meter::new(dir, None), disk::raw_file(dir)?);
+            let before = meter.read();
+            let (flushes, per_second) = disk::raw_flushes(&file, flush, flush_delay, plan.span)?;
+            let cost = meter.read().since(before, flushes);
+            let (ops_per_second, ops_per_raw_flush) = (per_second, 1.0);
+            Ok(Some(Measured { ops_per_second, ops_per_raw_flush, cost, settled: None }))
         }
         Kind::Callers { create, pipelines } if pipelines || load.depth() == 1 => {
             let contender = create(setup)?;
             disk::settle(dir)?;
-            let device = Device::of(dir);
-            let flushes_before = disk::raw_flushes(dir, Flush::Dsync, flush_delay, YARDSTICK)?;
-            let measured = contest::run(contender, tokens, load.threads(), span, &device)?;
-            let flushes_after = disk::raw_flushes(dir, Flush::Dsync, flush_delay, YARDSTICK)?;
-            let flushes = f64::midpoint(flushes_before, flushes_after);
-            Ok(Some(Measured { ops_per_raw_flush: measured.ops_per_second / flushes, ..measured }))
+            let yardstick = || -> Result<f64> {
+                let file = disk::raw_file(dir)?;
+                Ok(disk::raw_flushes(&file, Flush::Dsync, flush_delay, YARDSTICK)?.1)
+            };
+            let flushes_before = yardstick()?;
+            let measured = contest::run(contender, tokens, plan, dir)?;
+            let flushes = f64::midpoint(flushes_before, yardstick()?);
+            let ops_per_raw_flush = measured.ops_per_second / flushes;
+            Ok(Some(Measured { ops_per_raw_flush, ..measured }))
         }
         _ => Ok(None),
     }

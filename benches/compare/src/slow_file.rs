@@ -20,7 +20,8 @@ pub struct SlowFile {
 impl SlowFile {
     /// Opens the file at `path`, creating it empty when it is missing.
     pub fn open(path: &Path, delay: Duration) -> io::Result<Self> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         Ok(Self { file, delay })
     }
 }

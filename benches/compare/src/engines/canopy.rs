@@ -2,7 +2,8 @@
 
 use super::{Batch, OneByOne, Store};
 use crate::contest::Session;
-use crate::tokens::{Tokens, consume_row, is_consumed};
+use crate::tokens::{Change, Tokens, consume_row, decide, note_row, row};
+use crate::work::{Request, State};
 use anyhow::{Context, Result};
 use canopydb::{Database, Error};
 use std::path::{Path, PathBuf};
@@ -21,12 +22,13 @@ impl Canopy {
         let path = dir.join("canopy");
         std::fs::create_dir(&path)?;
         let db = Database::new(&path)?;
-        for batch in tokens.keys().chunks(super::PRELOAD_BATCH) {
+        let (keys, ends) = tokens.preloaded();
+        for batch in keys.chunks(super::PRELOAD_BATCH) {
             let tx = db.begin_write()?;
             {
                 let mut tree = tx.get_or_create_tree(TREE)?;
                 for key in batch {
-                    tree.insert(key, &tokens.row())?;
+                    tree.insert(key, &row(ends))?;
                 }
             }
             tx.commit_with(false)?;
@@ -37,19 +39,23 @@ impl Canopy {
     }
 }
 
-/// Consumes in one transaction, which is durable when this returns.
-fn consume(db: &Database, keys: impl Iterator<Item = [u8; 32]> + Clone) -> Result<Vec<bool>> {
+/// One transaction, which is durable when this returns.
+fn run(db: &Database, tokens: &Tokens, requests: &[Request]) -> Result<Vec<bool>> {
     loop {
         let tx = db.begin_write_concurrent()?;
-        let mut answers = Vec::new();
+        let mut answers = Vec::with_capacity(requests.len());
         {
             let mut tree = tx.get_or_create_tree(TREE)?;
-            for key in keys.clone() {
-                let row = tree.get(&key)?.and_then(|row| consume_row(&row));
-                if let Some(row) = &row {
-                    tree.insert(&key, row)?;
+            for request in requests {
+                let key = &tokens.key(request.token)[..];
+                let change =
+                    decide(request.op, || Ok(tree.get(key)?.and_then(|row| consume_row(&row))))?;
+                match &change {
+                    Some(Change::Put(row)) => tree.insert(key, row)?,
+                    Some(Change::Remove) => drop(tree.delete(key)?),
+                    None => {}
                 }
-                answers.push(row.is_some());
+                answers.push(change.is_some());
             }
         }
         match tx.commit_with(true) {
@@ -62,29 +68,24 @@ fn consume(db: &Database, keys: impl Iterator<Item = [u8; 32]> + Clone) -> Resul
 
 impl Store for Canopy {
     fn session(&self) -> Result<Box<dyn Session + '_>> {
-        Ok(Box::new(OneByOne(|token| {
-            let answers = consume(&self.db, std::iter::once(*self.tokens.key(token)))?;
-            Ok(answers == [true])
-        })))
+        Ok(Box::new(OneByOne(|request| Ok(run(&self.db, &self.tokens, &[request])? == [true]))))
     }
 
     fn batch(&self) -> Result<Box<dyn Batch>> {
         Ok(Box::new(Grouping { db: Arc::clone(&self.db), tokens: Arc::clone(&self.tokens) }))
     }
 
-    fn finish(self) -> Result<Vec<bool>> {
+    fn finish(self) -> Result<Vec<State>> {
         drop(self.db);
         let db = Database::new(&self.path)?;
-        let mut consumed = vec![false; self.tokens.len()];
+        let mut states = self.tokens.no_rows();
         let tx = db.begin_read()?;
         let tree = tx.get_tree(TREE)?.context("the tokens are gone")?;
         for row in tree.iter()? {
             let (key, row) = row?;
-            if let Some(number) = Tokens::number(&key) {
-                consumed[number] = is_consumed(&row);
-            }
+            note_row(&mut states, &key, &row);
         }
-        Ok(consumed)
+        Ok(states)
     }
 }
 
@@ -94,7 +95,7 @@ struct Grouping {
 }
 
 impl Batch for Grouping {
-    fn consume(&mut self, tokens: &[u32]) -> Result<Vec<bool>> {
-        consume(&self.db, tokens.iter().map(|&token| *self.tokens.key(token)))
+    fn run(&mut self, requests: &[Request]) -> Result<Vec<bool>> {
+        run(&self.db, &self.tokens, requests)
     }
 }

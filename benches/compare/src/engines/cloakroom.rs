@@ -1,14 +1,16 @@
 //! cloakroom with its defaults.
 
 use crate::contest::{Contender, Session};
+use crate::engines::Batch;
 use crate::slow_file::SlowFile;
 use crate::tokens::{PURPOSE, SUBJECT, Tokens, now};
+use crate::work::{Op, Request, State};
 use ::cloakroom::form_token::{
     FormTokenRecord, FormTokenStore, FormTokens, LookupKey, TokenConsumeOutcome, TokenSubject,
 };
 use ::cloakroom::limits::MAX_LIST_LIMIT;
 use ::cloakroom::{Cloakroom, Pending};
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,21 +37,14 @@ impl Room {
     pub fn create(dir: &Path, tokens: &Arc<Tokens>, depth: usize, delay: Duration) -> Result<Self> {
         let path = dir.join("tokens.cloak");
         let room = open(&path, delay)?;
-        let keys: Vec<LookupKey> = tokens.keys().iter().map(|key| LookupKey::new(hex(key))).collect();
+        let keys: Vec<LookupKey> =
+            tokens.keys().iter().map(|key| LookupKey::new(hex(key))).collect();
         let mut pending = VecDeque::new();
-        for batch in keys.chunks(500) {
+        let (preloaded, ends) = tokens.preloaded();
+        for batch in keys[..preloaded.len()].chunks(500) {
             pending.push_back(room.atomically(|tx| {
-                batch.iter().try_for_each(|key| {
-                    tx.form_tokens().insert_form_token(FormTokenRecord {
-                        lookup_key: key.clone(),
-                        key_version: "1".into(),
-                        subject: subject(),
-                        purpose: PURPOSE.into(),
-                        bound_resource: None,
-                        issued_at: now(),
-                        expires_at: tokens.expires_at,
-                    })
-                })
+                let mut store = tx.form_tokens();
+                batch.iter().try_for_each(|key| store.insert_form_token(record(key, ends)))
             }));
             if pending.len() > 16 {
                 pending.pop_front().map_or(Ok(()), Pending::<(), ::cloakroom::Error>::wait)?;
@@ -63,6 +58,18 @@ impl Room {
 
 fn subject() -> TokenSubject {
     TokenSubject::Authenticated(SUBJECT.into())
+}
+
+fn record(key: &LookupKey, ends: u64) -> FormTokenRecord {
+    FormTokenRecord {
+        lookup_key: key.clone(),
+        key_version: "1".into(),
+        subject: subject(),
+        purpose: PURPOSE.into(),
+        bound_resource: None,
+        issued_at: now(),
+        expires_at: ends,
+    }
 }
 
 fn hex(key: &[u8]) -> String {
@@ -80,18 +87,23 @@ impl Contender for Room {
         }))
     }
 
-    fn finish(self: Box<Self>) -> Result<Vec<bool>> {
+    /// What has ended is removed by the room.
+    fn cleaner(&self) -> Result<Option<Box<dyn Batch>>> {
+        Ok(None)
+    }
+
+    fn finish(self: Box<Self>) -> Result<Vec<State>> {
         self.room.close()?;
         let room = open(&self.path, self.delay)?;
         let numbers: HashMap<&str, usize> =
             self.keys.iter().enumerate().map(|(number, key)| (key.as_str(), number)).collect();
-        let mut consumed = vec![false; self.keys.len()];
+        let mut states = vec![State::Absent; self.keys.len()];
         let mut cursor = None;
         loop {
             let page = room.form_tokens().list(cursor.as_ref(), MAX_LIST_LIMIT).wait()?;
             for token in page.items {
                 if let Some(&number) = numbers.get(token.record.lookup_key.as_str()) {
-                    consumed[number] = token.consumed.is_some();
+                    states[number] = State::stored(token.consumed.is_some());
                 }
             }
             cursor = page.next;
@@ -100,40 +112,62 @@ impl Contender for Room {
             }
         }
         room.close()?;
-        Ok(consumed)
+        Ok(states)
     }
 }
 
-type Answer = Pending<(TokenConsumeOutcome, Option<String>)>;
+enum Answer {
+    Inserted(Pending<()>),
+    Consumed(Pending<(TokenConsumeOutcome, Option<String>)>),
+}
 
 struct Caller<'a> {
     store: FormTokens,
     keys: &'a [LookupKey],
     subject: TokenSubject,
     depth: usize,
-    in_flight: VecDeque<(u32, Answer)>,
+    in_flight: VecDeque<(Request, Answer)>,
 }
 
 impl Caller<'_> {
-    fn oldest(&mut self, done: &mut Vec<u32>) -> Result<()> {
-        if let Some((token, answer)) = self.in_flight.pop_front() {
-            let (outcome, _) = answer.wait()?;
-            ensure!(outcome == TokenConsumeOutcome::Proceed, "token {token} was refused: {outcome:?}");
-            done.push(token);
+    fn oldest(&mut self, done: &mut Vec<Request>) -> Result<()> {
+        let Some((request, answer)) = self.in_flight.pop_front() else { return Ok(()) };
+        match answer {
+            Answer::Inserted(answer) => answer.wait()?,
+            Answer::Consumed(answer) => {
+                let (outcome, _) = answer.wait()?;
+                ensure!(
+                    outcome == TokenConsumeOutcome::Proceed,
+                    "{request:?} was refused: {outcome:?}"
+                );
+            }
         }
+        done.push(request);
         Ok(())
     }
 }
 
 impl Session for Caller<'_> {
-    fn consume(&mut self, token: u32, done: &mut Vec<u32>) -> Result<()> {
-        let key = &self.keys[token as usize];
-        let answer = self.store.consume_form_token(key, &self.subject, PURPOSE, None, now());
-        self.in_flight.push_back((token, answer));
+    fn submit(&mut self, request: Request, done: &mut Vec<Request>) -> Result<()> {
+        let key = &self.keys[request.token as usize];
+        let answer = match request.op {
+            Op::Insert { ends } => {
+                Answer::Inserted(self.store.insert_form_token(record(key, ends)))
+            }
+            Op::Consume => Answer::Consumed(self.store.consume_form_token(
+                key,
+                &self.subject,
+                PURPOSE,
+                None,
+                now(),
+            )),
+            Op::Remove => bail!("a room removes by itself"),
+        };
+        self.in_flight.push_back((request, answer));
         if self.in_flight.len() < self.depth { Ok(()) } else { self.oldest(done) }
     }
 
-    fn drain(&mut self, done: &mut Vec<u32>) -> Result<()> {
+    fn drain(&mut self, done: &mut Vec<Request>) -> Result<()> {
         while !self.in_flight.is_empty() {
             self.oldest(done)?;
         }

@@ -3,7 +3,8 @@
 
 use super::{Batch, OneByOne, Store};
 use crate::contest::Session;
-use crate::tokens::{Tokens, consume_row, is_consumed};
+use crate::tokens::{Change, Tokens, consume_row, decide, note_row, row};
+use crate::work::{Request, State};
 use ::fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use anyhow::Result;
 use std::path::{Path, PathBuf};
@@ -27,10 +28,11 @@ impl Fjall {
     pub fn create(dir: &Path, tokens: &Arc<Tokens>) -> Result<Self> {
         let path = dir.join("fjall");
         let (db, table) = open(&path)?;
-        for batch in tokens.keys().chunks(super::PRELOAD_BATCH) {
+        let (keys, ends) = tokens.preloaded();
+        for batch in keys.chunks(super::PRELOAD_BATCH) {
             let mut writes = db.batch();
             for key in batch {
-                writes.insert(&table, &key[..], &tokens.row()[..]);
+                writes.insert(&table, &key[..], &row(ends)[..]);
             }
             writes.commit()?;
         }
@@ -39,16 +41,21 @@ impl Fjall {
     }
 }
 
+fn change(table: &Keyspace, request: Request, key: &[u8]) -> Result<Option<Change>> {
+    decide(request.op, || Ok(table.get(key)?.and_then(|row| consume_row(&row))))
+}
+
 impl Store for Fjall {
     fn session(&self) -> Result<Box<dyn Session + '_>> {
-        Ok(Box::new(OneByOne(|token| {
-            let key = &self.tokens.key(token)[..];
+        Ok(Box::new(OneByOne(|request: Request| {
+            let key = &self.tokens.key(request.token)[..];
             {
                 let _deciding = self.deciding.lock().unwrap_or_else(PoisonError::into_inner);
-                let Some(row) = self.table.get(key)?.and_then(|row| consume_row(&row)) else {
-                    return Ok(false);
-                };
-                self.table.insert(key, &row[..])?;
+                match change(&self.table, request, key)? {
+                    Some(Change::Put(row)) => self.table.insert(key, &row[..])?,
+                    Some(Change::Remove) => self.table.remove(key)?,
+                    None => return Ok(false),
+                }
             }
             self.db.persist(PersistMode::SyncData)?;
             Ok(true)
@@ -60,17 +67,15 @@ impl Store for Fjall {
         Ok(Box::new(Grouping { db, table, tokens }))
     }
 
-    fn finish(self) -> Result<Vec<bool>> {
+    fn finish(self) -> Result<Vec<State>> {
         drop((self.db, self.table));
         let (_db, table) = open(&self.path)?;
-        let mut consumed = vec![false; self.tokens.len()];
+        let mut states = self.tokens.no_rows();
         for row in table.iter() {
             let (key, row) = row.into_inner()?;
-            if let Some(number) = Tokens::number(&key) {
-                consumed[number] = is_consumed(&row);
-            }
+            note_row(&mut states, &key, &row);
         }
-        Ok(consumed)
+        Ok(states)
     }
 }
 
@@ -81,16 +86,18 @@ struct Grouping {
 }
 
 impl Batch for Grouping {
-    fn consume(&mut self, tokens: &[u32]) -> Result<Vec<bool>> {
+    fn run(&mut self, requests: &[Request]) -> Result<Vec<bool>> {
         let mut writes = self.db.batch().durability(Some(PersistMode::SyncData));
-        let mut answers = Vec::with_capacity(tokens.len());
-        for &token in tokens {
-            let key = &self.tokens.key(token)[..];
-            let row = self.table.get(key)?.and_then(|row| consume_row(&row));
-            if let Some(row) = &row {
-                writes.insert(&self.table, key, &row[..]);
+        let mut answers = Vec::with_capacity(requests.len());
+        for &request in requests {
+            let key = &self.tokens.key(request.token)[..];
+            let change = change(&self.table, request, key)?;
+            match &change {
+                Some(Change::Put(row)) => writes.insert(&self.table, key, &row[..]),
+                Some(Change::Remove) => writes.remove(&self.table, key),
+                None => {}
             }
-            answers.push(row.is_some());
+            answers.push(change.is_some());
         }
         writes.commit()?;
         Ok(answers)

@@ -2,7 +2,8 @@
 
 use super::{Batch, OneByOne, Store};
 use crate::contest::Session;
-use crate::tokens::{Tokens, consume_row, is_consumed};
+use crate::tokens::{Change, Tokens, consume_row, decide, note_row, row};
+use crate::work::{Request, State};
 use anyhow::{Context, Result};
 use heed::types::Bytes;
 use heed::{CommitOrAbort, Env, EnvOpenOptions};
@@ -38,16 +39,19 @@ fn open(path: &Path) -> Result<Table> {
 }
 
 impl Table {
-    /// Consumes in one transaction, which is durable when this returns.
-    fn consume(&self, keys: impl Iterator<Item = [u8; 32]>) -> Result<Vec<bool>> {
+    /// One transaction, which is durable when this returns.
+    fn run(&self, tokens: &Tokens, requests: &[Request]) -> Result<Vec<bool>> {
         let mut tx = self.env.write_txn()?;
-        let mut answers = Vec::new();
-        for key in keys {
-            let row = self.rows.get(&tx, &key)?.and_then(consume_row);
-            if let Some(row) = &row {
-                self.rows.put(&mut tx, &key, row)?;
+        let mut answers = Vec::with_capacity(requests.len());
+        for request in requests {
+            let key = &tokens.key(request.token)[..];
+            let change = decide(request.op, || Ok(self.rows.get(&tx, key)?.and_then(consume_row)))?;
+            match &change {
+                Some(Change::Put(row)) => self.rows.put(&mut tx, key, row)?,
+                Some(Change::Remove) => drop(self.rows.delete(&mut tx, key)?),
+                None => {}
             }
-            answers.push(row.is_some());
+            answers.push(change.is_some());
         }
         tx.commit()?;
         Ok(answers)
@@ -58,10 +62,11 @@ impl Lmdb {
     pub fn create(dir: &Path, tokens: &Arc<Tokens>) -> Result<Self> {
         let path = dir.join("lmdb");
         let table = open(&path)?;
-        for batch in tokens.keys().chunks(super::PRELOAD_BATCH) {
+        let (keys, ends) = tokens.preloaded();
+        for batch in keys.chunks(super::PRELOAD_BATCH) {
             let mut tx = table.env.write_txn()?;
             for key in batch {
-                table.rows.put(&mut tx, key, &tokens.row())?;
+                table.rows.put(&mut tx, key, &row(ends))?;
             }
             tx.commit()?;
         }
@@ -71,30 +76,25 @@ impl Lmdb {
 
 impl Store for Lmdb {
     fn session(&self) -> Result<Box<dyn Session + '_>> {
-        Ok(Box::new(OneByOne(|token| {
-            let answers = self.table.consume(std::iter::once(*self.tokens.key(token)))?;
-            Ok(answers == [true])
-        })))
+        Ok(Box::new(OneByOne(|request| Ok(self.table.run(&self.tokens, &[request])? == [true]))))
     }
 
     fn batch(&self) -> Result<Box<dyn Batch>> {
         Ok(Box::new(Grouping { table: self.table.clone(), tokens: Arc::clone(&self.tokens) }))
     }
 
-    fn finish(self) -> Result<Vec<bool>> {
+    fn finish(self) -> Result<Vec<State>> {
         self.table.env.prepare_for_closing().wait();
         let table = open(&self.path).context("reopening")?;
-        let mut consumed = vec![false; self.tokens.len()];
+        let mut states = self.tokens.no_rows();
         let tx = table.env.read_txn()?;
         for row in table.rows.iter(&tx)? {
             let (key, row) = row?;
-            if let Some(number) = Tokens::number(key) {
-                consumed[number] = is_consumed(row);
-            }
+            note_row(&mut states, key, row);
         }
         drop(tx);
         table.env.prepare_for_closing().wait();
-        Ok(consumed)
+        Ok(states)
     }
 }
 
@@ -104,7 +104,7 @@ struct Grouping {
 }
 
 impl Batch for Grouping {
-    fn consume(&mut self, tokens: &[u32]) -> Result<Vec<bool>> {
-        self.table.consume(tokens.iter().map(|&token| *self.tokens.key(token)))
+    fn run(&mut self, requests: &[Request]) -> Result<Vec<bool>> {
+        self.table.run(&self.tokens, requests)
     }
 }

@@ -2,7 +2,8 @@
 
 use super::{Batch, OneByOne, Store};
 use crate::contest::Session;
-use crate::tokens::{Tokens, consume_row, is_consumed};
+use crate::tokens::{Change, Tokens, consume_row, decide, note_row, row};
+use crate::work::{Request, State};
 use ::redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use anyhow::Result;
 use std::path::{Path, PathBuf};
@@ -20,12 +21,13 @@ impl Redb {
     pub fn create(dir: &Path, tokens: &Arc<Tokens>) -> Result<Self> {
         let path = dir.join("tokens.redb");
         let db = Database::create(&path)?;
-        for batch in tokens.keys().chunks(super::PRELOAD_BATCH) {
+        let (keys, ends) = tokens.preloaded();
+        for batch in keys.chunks(super::PRELOAD_BATCH) {
             let tx = db.begin_write()?;
             {
                 let mut table = tx.open_table(TOKENS)?;
                 for key in batch {
-                    table.insert(&key[..], &tokens.row()[..])?;
+                    table.insert(&key[..], &row(ends)[..])?;
                 }
             }
             tx.commit()?;
@@ -34,18 +36,23 @@ impl Redb {
     }
 }
 
-/// Consumes in one transaction, which is durable when this returns.
-fn consume(db: &Database, keys: impl Iterator<Item = [u8; 32]>) -> Result<Vec<bool>> {
+/// One transaction, which is durable when this returns.
+fn run(db: &Database, tokens: &Tokens, requests: &[Request]) -> Result<Vec<bool>> {
     let tx = db.begin_write()?;
-    let mut answers = Vec::new();
+    let mut answers = Vec::with_capacity(requests.len());
     {
         let mut table = tx.open_table(TOKENS)?;
-        for key in keys {
-            let row = table.get(&key[..])?.and_then(|row| consume_row(row.value()));
-            if let Some(row) = &row {
-                table.insert(&key[..], &row[..])?;
+        for request in requests {
+            let key = &tokens.key(request.token)[..];
+            let change = decide(request.op, || {
+                Ok(table.get(key)?.and_then(|row| consume_row(row.value())))
+            })?;
+            match &change {
+                Some(Change::Put(row)) => drop(table.insert(key, &row[..])?),
+                Some(Change::Remove) => drop(table.remove(key)?),
+                None => {}
             }
-            answers.push(row.is_some());
+            answers.push(change.is_some());
         }
     }
     tx.commit()?;
@@ -54,27 +61,22 @@ fn consume(db: &Database, keys: impl Iterator<Item = [u8; 32]>) -> Result<Vec<bo
 
 impl Store for Redb {
     fn session(&self) -> Result<Box<dyn Session + '_>> {
-        Ok(Box::new(OneByOne(|token| {
-            let answers = consume(&self.db, std::iter::once(*self.tokens.key(token)))?;
-            Ok(answers == [true])
-        })))
+        Ok(Box::new(OneByOne(|request| Ok(run(&self.db, &self.tokens, &[request])? == [true]))))
     }
 
     fn batch(&self) -> Result<Box<dyn Batch>> {
         Ok(Box::new(Grouping { db: Arc::clone(&self.db), tokens: Arc::clone(&self.tokens) }))
     }
 
-    fn finish(self) -> Result<Vec<bool>> {
+    fn finish(self) -> Result<Vec<State>> {
         drop(self.db);
         let db = Database::open(&self.path)?;
-        let mut consumed = vec![false; self.tokens.len()];
+        let mut states = self.tokens.no_rows();
         for row in db.begin_read()?.open_table(TOKENS)?.iter()? {
             let (key, row) = row?;
-            if let Some(number) = Tokens::number(key.value()) {
-                consumed[number] = is_consumed(row.value());
-            }
+            note_row(&mut states, key.value(), row.value());
         }
-        Ok(consumed)
+        Ok(states)
     }
 }
 
@@ -84,7 +86,7 @@ struct Grouping {
 }
 
 impl Batch for Grouping {
-    fn consume(&mut self, tokens: &[u32]) -> Result<Vec<bool>> {
-        consume(&self.db, tokens.iter().map(|&token| *self.tokens.key(token)))
+    fn run(&mut self, requests: &[Request]) -> Result<Vec<bool>> {
+        run(&self.db, &self.tokens, requests)
     }
 }
