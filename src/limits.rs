@@ -1,4 +1,8 @@
 //! Every limit, with its reason.
+//!
+//! What an option sets, a number of bytes or of entries, is a `u64` on every machine, because a
+//! file goes from one to another. What counts things in memory, such as the length of a string or
+//! of a page of a listing, is a `usize`.
 
 use std::time::Duration;
 
@@ -9,11 +13,20 @@ pub const BLOCK_SIZE: usize = 4096;
 /// The longest key or name a caller may pass, in bytes. Any string up to this length is a key.
 pub const MAX_KEY_LEN: usize = 64 * 1024;
 
-/// Bytes set aside for the log (both segments together) unless the builder says otherwise.
+/// The most that the log takes (both segments together) unless the builder says otherwise.
 ///
-/// Two segments of 8 MiB hold about 95,000 token consumes each, so a checkpoint writes each page of
-/// the B-tree once for many rows, and a value of 4 MiB fits a segment.
-pub const DEFAULT_LOG_CAPACITY: u64 = 16 << 20;
+/// It begins with [`LEAST_LOG_SPACE`] and grows only while it fills quickly. Two segments of 32 MiB
+/// hold about 380,000 token consumes each, so a checkpoint of a busy room writes each page of the
+/// B-tree once for many rows; what they hold takes about two and a half times as much in memory.
+pub const DEFAULT_LOG_CAPACITY: u64 = 64 << 20;
+
+/// The space on the disk that the log begins with, if its capacity is not smaller, and to which it
+/// returns when the room is quiet or closed. Each of its two segments has half of it.
+pub const LEAST_LOG_SPACE: u64 = 1 << 20;
+
+/// The most that the log of a room in memory takes unless the builder says otherwise: there are no
+/// holes in memory.
+pub const DEFAULT_IN_MEMORY_LOG_CAPACITY: u64 = 16 << 20;
 
 /// The smallest log. A transaction that does not fit one of its two segments is
 /// [`Error::TooLarge`](crate::Error::TooLarge). Limits of values that the caller did not set shrink
@@ -31,16 +44,21 @@ pub const LONGEST_KEYS_LOG_CAPACITY: u64 = 8 << 20;
 /// The largest log. A recovery replays at most this much, and holds its rows in memory.
 pub const MAX_LOG_CAPACITY: u64 = 4 << 30;
 
+/// The most bytes of changes that callers have queued in memory while both segments of the log are
+/// full, unless there is one change only. Further changes are refused. Maintenance may queue a
+/// quarter as much beside. Their rows take memory in addition.
+pub const MAX_QUEUED_LOG_BYTES: u64 = 32 << 20;
+
 /// Bytes of page cache for the B-tree unless the builder says otherwise.
-pub const DEFAULT_CACHE_SIZE: usize = 64 << 20;
+pub const DEFAULT_CACHE_SIZE: u64 = 64 << 20;
 
 /// The largest encoded claim-check state unless the store says otherwise, in bytes. It shrinks to
 /// what a segment of the log can hold.
-pub const DEFAULT_MAX_STATE_BYTES: usize = 4 << 20;
+pub const DEFAULT_MAX_STATE_BYTES: u64 = 4 << 20;
 
 /// The largest encoded value of a cache unless the store says otherwise, in bytes. It shrinks to
 /// what a segment of the log can hold.
-pub const DEFAULT_MAX_ENTRY_BYTES: usize = 5 << 20;
+pub const DEFAULT_MAX_ENTRY_BYTES: u64 = 5 << 20;
 
 /// How long a consumed form token still answers `Replay` after its expiry, unless the store says
 /// otherwise.
@@ -56,6 +74,10 @@ pub const MAX_LIST_LIMIT: usize = 1_000;
 /// The most records that
 /// [`list_kind_for_identity`](crate::state::StateStore::list_kind_for_identity) may be limited to.
 pub const MAX_IDENTITY_LIST_LIMIT: usize = 1_000;
+
+/// The most records that [`list_kind_bounded`](crate::state::StateStore::list_kind_bounded) may be
+/// limited to: ten thousand, and one more that tells that there are more.
+pub const MAX_BOUNDED_LIST_LIMIT: usize = 10_001;
 
 /// The most records in one page of
 /// [`scan_kind_for_tenant`](crate::state::StateStore::scan_kind_for_tenant).
@@ -73,9 +95,11 @@ pub const MAX_STATE_DEPTH: usize = 512;
 /// otherwise: about a megabyte with short keys, and several commit groups of the busiest room.
 pub const DEFAULT_WATCH_BUFFER: usize = 8_192;
 
-/// How long a writer waits for a checkpoint when both log segments are full, before it returns
-/// [`Error::LogFull`](crate::Error::LogFull).
-pub const MAX_LOG_STALL: Duration = Duration::from_secs(30);
+/// How long the answer of a change waits for a checkpoint when both log segments are full, before
+/// it is [`Error::LogFull`](crate::Error::LogFull), unless the builder says otherwise; and how long
+/// a caller waits for a disk that is too full for the log, before it gets
+/// [`Error::OutcomeUnknown`](crate::Error::OutcomeUnknown).
+pub const DEFAULT_LOG_STALL: Duration = Duration::from_secs(30);
 
 /// The longest interval between two sweeps for expired rows, unless the builder says otherwise.
 /// Long enough to cost nothing on an idle device, short enough that expired rows take up little
@@ -85,13 +109,20 @@ pub const DEFAULT_SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 /// Four copies of a slot of five strings, each at twice its length because every zero byte is
 /// escaped; three event ids (the saved one as a key and in the state, and the one that it
 /// replaces); and a megabyte of state.
+/// So many bytes in memory, or as many as there are addresses.
+pub(crate) fn in_memory(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
 const _: () =
     assert!(LONGEST_KEYS_LOG_CAPACITY / 2 >= (4 * 5 * 2 + 3) * MAX_KEY_LEN as u64 + (1 << 20));
 const _: () = assert!(DEFAULT_LOG_CAPACITY >= LONGEST_KEYS_LOG_CAPACITY);
-const _: () =
-    assert!(DEFAULT_LOG_CAPACITY / 2 > DEFAULT_MAX_STATE_BYTES as u64 + 4 * MAX_KEY_LEN as u64);
-const _: () =
-    assert!(DEFAULT_LOG_CAPACITY / 2 > DEFAULT_MAX_ENTRY_BYTES as u64 + 9 * MAX_KEY_LEN as u64);
+const _: () = {
+    let segment = DEFAULT_IN_MEMORY_LOG_CAPACITY / 2;
+    assert!(DEFAULT_LOG_CAPACITY >= DEFAULT_IN_MEMORY_LOG_CAPACITY);
+    assert!(segment > DEFAULT_MAX_STATE_BYTES + 4 * MAX_KEY_LEN as u64);
+    assert!(segment > DEFAULT_MAX_ENTRY_BYTES + 9 * MAX_KEY_LEN as u64);
+};
 const _: () = assert!(MIN_LOG_CAPACITY.is_multiple_of(2 * BLOCK_SIZE as u64));
 
 #[cfg(test)]
@@ -135,12 +166,13 @@ mod tests {
             };
         }
         let mut found = limits! {
-            Bytes: BLOCK_SIZE MAX_KEY_LEN DEFAULT_LOG_CAPACITY MIN_LOG_CAPACITY
-                LONGEST_KEYS_LOG_CAPACITY MAX_LOG_CAPACITY DEFAULT_CACHE_SIZE
-                DEFAULT_MAX_STATE_BYTES DEFAULT_MAX_ENTRY_BYTES;
-            Count: MAX_LIST_LIMIT MAX_IDENTITY_LIST_LIMIT MAX_SCAN_LIMIT MAX_STATE_DEPTH
+            Bytes: BLOCK_SIZE MAX_KEY_LEN DEFAULT_LOG_CAPACITY LEAST_LOG_SPACE
+                DEFAULT_IN_MEMORY_LOG_CAPACITY MIN_LOG_CAPACITY
+                LONGEST_KEYS_LOG_CAPACITY MAX_LOG_CAPACITY MAX_QUEUED_LOG_BYTES
+                DEFAULT_CACHE_SIZE DEFAULT_MAX_STATE_BYTES DEFAULT_MAX_ENTRY_BYTES;
+            Count: MAX_LIST_LIMIT MAX_IDENTITY_LIST_LIMIT MAX_BOUNDED_LIST_LIMIT MAX_SCAN_LIMIT MAX_STATE_DEPTH
                 DEFAULT_WATCH_BUFFER;
-            Time: DEFAULT_REPLAY_GRACE DEFAULT_JOB_TIMEOUT MAX_LOG_STALL DEFAULT_SWEEP_INTERVAL;
+            Time: DEFAULT_REPLAY_GRACE DEFAULT_JOB_TIMEOUT DEFAULT_LOG_STALL DEFAULT_SWEEP_INTERVAL;
         };
         let declared =
             include_str!("limits.rs").lines().filter(|line| line.starts_with("pub const "));

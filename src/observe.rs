@@ -158,7 +158,12 @@ pub(crate) fn stalls() {
     count!("cloakroom_stalls_total", 1);
 }
 
-/// That writer stopped waiting.
+/// A writer found both log segments full and was refused.
+pub(crate) fn refused() {
+    count!("cloakroom_stalls_total", 1);
+}
+
+/// The writer of [`stalls`] stopped waiting.
 pub(crate) fn stalled(took: Duration) {
     event!(INFO, took_ms = millis(took), "writer stopped waiting for a log segment");
     distribute!("cloakroom_stall_seconds", took.as_secs_f64());
@@ -168,6 +173,17 @@ pub(crate) fn stalled(took: Duration) {
 pub(crate) fn poisoned(error: &std::io::Error) {
     event!(ERROR, %error, "log failed: nothing is written until the file is reopened");
     count!("cloakroom_poisonings_total", 1);
+}
+
+/// A write or flush of the log found the disk full. It is tried again until there is space.
+pub(crate) fn log_without_space(error: &std::io::Error) {
+    event!(ERROR, %error, "log waits for space: the disk is full");
+    count!("cloakroom_log_disk_full_total", 1);
+}
+
+/// The log is written and flushed again, after it waited for space.
+pub(crate) fn log_has_space(waited: Duration) {
+    event!(INFO, waited_ms = millis(waited), "log has space again");
 }
 
 /// The B-tree was reopened after a fault.

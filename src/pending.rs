@@ -1,16 +1,22 @@
 //! The answer of a call: applied already, waiting for the disk, or for something that is still to
 //! happen.
 
+mod channel;
 mod event;
+mod source;
 
+pub use channel::Answer;
 pub(crate) use event::{Event, EventOutcome};
+use source::AnswerSource;
 
 use crate::durability::Durability;
 use crate::error::{Error, Result};
-use crate::log::Log;
+use crate::log::{Log, WaitTicket};
+use crate::sync::plain::Mutex;
 use crate::tables::Value;
 use std::fmt;
 use std::future::Future;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -34,14 +40,17 @@ use std::task::{Context, Poll};
 /// the disk.
 ///
 /// # What may block
-/// A call that returns a `Pending` does not wait for its flush. It may read pages of the file, and
-/// it waits for the calls before it to be applied. A write waits while both segments of the log are
-/// full, at most [`MAX_LOG_STALL`](crate::limits::MAX_LOG_STALL). Polling never blocks;
-/// [`wait`](Pending::wait) does.
+/// A call that returns a `Pending` waits for no flush, checkpoint or space in the log. It may read
+/// pages of the file, and it waits for the calls before it to be applied. Polling never blocks;
+/// [`wait`](Pending::wait) does. Where the log is full the change is kept in memory, and its answer
+/// waits, at most as long as [`Builder::log_stall`](crate::Builder::log_stall) says; when too much
+/// waits already, the call is refused.
 ///
-/// # Errors
+/// # Errors [`Error::LogFull`], which says whether the change was applied.
 /// [`Error::OutcomeUnknown`] when the log failed while this waited (the change may or may not
-/// survive); otherwise the error of the call itself, which says what it left behind.
+/// survive), or the disk stayed too full for the log for as long as
+/// [`Builder::log_stall`](crate::Builder::log_stall) says (it is visible, and becomes durable when
+/// there is space); otherwise the error of the call itself, which says what it left behind.
 ///
 /// # Panics
 /// Polling it again after it has answered panics, as with other futures.
@@ -54,6 +63,8 @@ enum PendingState<T, E> {
     Ready(Result<T, E>),
     Waiting(Waiting<T, E>),
     Expecting(Expecting<T, E>),
+    /// Only the owner looks into it; the lock is what makes it `Sync`.
+    Elsewhere(Mutex<Box<dyn AnswerSource<T, E>>>),
     Taken,
 }
 
@@ -82,17 +93,99 @@ struct Waiting<T, E> {
     log: Arc<Log>,
     lsn: u64,
     durability: Durability,
-    ticket: Option<u64>,
+    ticket: Option<WaitTicket>,
     from_error: fn(Error) -> E,
 }
 
 // An answer is never pinned, so moving it is always fine.
 impl<T, E> Unpin for Pending<T, E> {}
 
+// The change was applied before, and nothing of it is in here.
+impl<T: UnwindSafe, E> UnwindSafe for Pending<T, E> {}
+impl<T: RefUnwindSafe, E> RefUnwindSafe for Pending<T, E> {}
+
 impl<T, E> Pending<T, E> {
     /// An answer that depends on nothing that could still be lost.
     pub fn ready(answer: Result<T, E>) -> Self {
         Self { state: PendingState::Ready(answer) }
+    }
+
+    /// An answer that is still to be given, and what gives it: how a driver that is written outside
+    /// this crate answers later, from any thread.
+    ///
+    /// When the [`Answer`] is dropped without having answered, because its thread panicked or its
+    /// task was cancelled, the `Pending` answers [`Error::Unanswered`].
+    ///
+    /// ```
+    /// use cloakroom::{Error, Pending};
+    ///
+    /// let (answer, pending) = Pending::<u32>::channel();
+    /// let driver = std::thread::spawn(move || answer.send(Ok(7)));
+    /// assert_eq!(pending.wait()?, 7);
+    /// driver.join().unwrap();
+    ///
+    /// let (answer, pending) = Pending::<u32>::channel();
+    /// drop(answer);
+    /// assert!(matches!(pending.wait(), Err(Error::Unanswered)));
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn channel() -> (Answer<T, E>, Self)
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        let (answer, source) = channel::new();
+        (answer, Self::from_source(source))
+    }
+
+    /// The same wait, whose answer `finish` makes of this one. It is called once, when the answer
+    /// is taken, or at once when there is nothing to wait for. When the `Pending` is dropped it is
+    /// not called.
+    ///
+    /// ```
+    /// use cloakroom::{Error, Pending};
+    /// let number = Pending::<u32>::ready(Ok(7));
+    /// let text = number.then(|number| Ok::<_, Error>(number?.to_string()));
+    /// assert_eq!(text.wait()?, "7");
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn then<R, F>(
+        mut self,
+        finish: impl FnOnce(Result<T, E>) -> Result<R, F> + Send + 'static,
+    ) -> Pending<R, F>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+    {
+        if let PendingState::Ready(_) = &self.state
+            && let PendingState::Ready(answer) =
+                std::mem::replace(&mut self.state, PendingState::Taken)
+        {
+            return Pending::ready(finish(answer));
+        }
+        Pending::from_source(Then { before: self, finish: Some(finish) })
+    }
+
+    /// The same wait, whose value `change` makes of this one. See [`then`](Self::then).
+    pub fn map<R>(self, change: impl FnOnce(T) -> R + Send + 'static) -> Pending<R, E>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+    {
+        self.then(|answer| answer.map(change))
+    }
+
+    /// The wait that `begin` begins, when it is first waited for or polled.
+    pub(crate) fn deferred(begin: impl FnOnce() -> Self + Send + 'static) -> Self
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+    {
+        Self::from_source(Deferred::Later(Some(begin)))
+    }
+
+    fn from_source(source: impl AnswerSource<T, E> + 'static) -> Self {
+        Self { state: PendingState::Elsewhere(Mutex::new(Box::new(source))) }
     }
 
     /// An answer that depends on the frame at `lsn`.
@@ -150,16 +243,28 @@ impl<T, E> Pending<T, E> {
                 waiting.wait()
             }
             PendingState::Expecting(expecting) => {
+                if expecting.log.has_forked() {
+                    return Err((expecting.from_error)(Error::Forked));
+                }
                 let outcome = expecting.event.wait();
                 expecting.over(outcome).wait()
             }
+            PendingState::Elsewhere(source) => source.into_inner().wait(),
             PendingState::Taken => panic!("a `Pending` answers once"),
         }
     }
 
     /// Whether the call itself has failed, so that there is nothing to wait for.
     pub(crate) fn has_failed(&self) -> bool {
-        matches!(&self.state, PendingState::Ready(Err(_)))
+        self.failure().is_some()
+    }
+
+    /// The error of the call itself, if it has failed.
+    pub(crate) fn failure(&self) -> Option<&E> {
+        match &self.state {
+            PendingState::Ready(Err(error)) => Some(error),
+            _ => None,
+        }
     }
 
     /// Whether [`wait`](Pending::wait) would answer at once.
@@ -169,12 +274,82 @@ impl<T, E> Pending<T, E> {
             PendingState::Ready(_) | PendingState::Taken => true,
             PendingState::Waiting(waiting) => waiting.log.reached(waiting.lsn, waiting.durability),
             PendingState::Expecting(expecting) => {
+                if expecting.log.has_forked() {
+                    return true;
+                }
                 let reached = |outcome: EventOutcome| {
                     expecting.log.reached(outcome.lsn, expecting.durability)
                 };
                 expecting.event.outcome().is_some_and(reached)
             }
+            PendingState::Elsewhere(source) => source.lock().is_ready(),
         }
+    }
+}
+
+/// A wait that begins when it is first looked at.
+enum Deferred<T, E, Begin> {
+    /// `None` while it begins.
+    Later(Option<Begin>),
+    Begun(Pending<T, E>),
+}
+
+impl<T, E, Begin> AnswerSource<T, E> for Deferred<T, E, Begin>
+where
+    T: Send,
+    E: Send,
+    Begin: FnOnce() -> Pending<T, E> + Send,
+{
+    fn poll(&mut self, context: &mut Context<'_>) -> Option<Result<T, E>> {
+        if let Self::Later(begin) = self {
+            let begin = begin.take()?;
+            *self = Self::Begun(begin());
+        }
+        let Self::Begun(pending) = self else { return None };
+        match Pin::new(pending).poll(context) {
+            Poll::Ready(answer) => Some(answer),
+            Poll::Pending => None,
+        }
+    }
+
+    fn wait(self: Box<Self>) -> Result<T, E> {
+        match *self {
+            Self::Later(Some(begin)) => begin().wait(),
+            Self::Later(None) => panic!("a `Pending` answers once"),
+            Self::Begun(pending) => pending.wait(),
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        matches!(self, Self::Begun(pending) if pending.is_ready())
+    }
+}
+
+/// The answer of another `Pending`, changed.
+struct Then<T, E, Finish> {
+    before: Pending<T, E>,
+    /// `None` when the answer was taken.
+    finish: Option<Finish>,
+}
+
+impl<T, E, R, F, Finish> AnswerSource<R, F> for Then<T, E, Finish>
+where
+    T: Send,
+    E: Send,
+    Finish: FnOnce(Result<T, E>) -> Result<R, F> + Send,
+{
+    fn poll(&mut self, context: &mut Context<'_>) -> Option<Result<R, F>> {
+        let Poll::Ready(answer) = Pin::new(&mut self.before).poll(context) else { return None };
+        self.finish.take().map(|finish| finish(answer))
+    }
+
+    fn wait(self: Box<Self>) -> Result<R, F> {
+        let Some(finish) = self.finish else { panic!("a `Pending` answers once") };
+        finish(self.before.wait())
+    }
+
+    fn is_ready(&self) -> bool {
+        self.before.is_ready()
     }
 }
 
@@ -193,6 +368,11 @@ impl<T, E> Future for Pending<T, E> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         if let PendingState::Expecting(expecting) = &self.state {
+            if expecting.log.has_forked() {
+                let forked = (expecting.from_error)(Error::Forked);
+                self.state = PendingState::Taken;
+                return Poll::Ready(Err(forked));
+            }
             let Some(outcome) = expecting.event.poll(context.waker()) else { return Poll::Pending };
             if let PendingState::Expecting(expecting) =
                 std::mem::replace(&mut self.state, PendingState::Taken)
@@ -208,6 +388,11 @@ impl<T, E> Future for Pending<T, E> {
                     None => return Poll::Pending,
                 }
             }
+            PendingState::Elsewhere(source) => {
+                let Some(answer) = source.get_mut().poll(context) else { return Poll::Pending };
+                self.state = PendingState::Taken;
+                return Poll::Ready(answer);
+            }
             PendingState::Ready(_) | PendingState::Expecting(_) | PendingState::Taken => Ok(()),
         };
         match std::mem::replace(&mut self.state, PendingState::Taken) {
@@ -216,7 +401,7 @@ impl<T, E> Future for Pending<T, E> {
                 Ok(()) => waiting.answer,
                 Err(error) => Err((waiting.from_error)(error)),
             }),
-            PendingState::Expecting(_) | PendingState::Taken => {
+            PendingState::Expecting(_) | PendingState::Elsewhere(_) | PendingState::Taken => {
                 panic!("a `Pending` was polled after it had answered")
             }
         }
@@ -237,6 +422,7 @@ impl<T, E> fmt::Debug for Pending<T, E> {
             PendingState::Ready(_) => "ready",
             PendingState::Waiting(_) => "waiting for the log",
             PendingState::Expecting(_) => "waiting for an event",
+            PendingState::Elsewhere(_) => "waiting for a driver",
             PendingState::Taken => "answered",
         };
         f.debug_struct("Pending").field("state", &state).finish_non_exhaustive()

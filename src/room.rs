@@ -6,6 +6,7 @@ mod export;
 #[cfg(any(test, feature = "testing"))]
 mod testing;
 mod transaction;
+mod within;
 
 pub use builder::Builder;
 pub use transaction::Transaction;
@@ -25,19 +26,20 @@ use crate::stores::sweep::{SweepReport, backlog};
 use crate::stores::watch::{Watch, WatchFilter};
 use crate::stores::{RoomStats, StoreStates, stats};
 use crate::tools::{self, VerifyReport};
+use std::fmt;
 use std::sync::Arc;
 
 /// An open cloakroom file. Cheap to clone; the file closes with [`close`](Cloakroom::close) or when
 /// the last handle is dropped, which blocks as `close` does.
 ///
 /// # Handles of stores
-/// A store is reached through a handle: a cheap clone, with options of its own (`with_..`). One
-/// rule says which constructors and options answer a `Result`: those that are given something the
-/// room may have to refuse. These are [`rate_limit`](Self::rate_limit) and
-/// [`adaptive_rate_limit`](Self::adaptive_rate_limit), whose configuration can contradict itself,
-/// and the options `with_max_state_bytes` and `with_max_entry_bytes`, whose maximum may not fit the
-/// log. All others cannot fail. A name that is longer than a key may be is the one exception: the
-/// calls answer it, with [`Error::TooLarge`], so that naming a store stays one word.
+/// A store is reached through a handle: a cheap clone, with options of its own (`with_..`). An
+/// option answers the handle, so that options can be chained. One that is refused, such as a
+/// maximum that does not fit the log or a flush interval of zero, makes every call through that
+/// handle answer [`Error::InvalidConfig`]. A name that is longer than a key may be is
+/// [`Error::TooLarge`] from the calls. Only [`rate_limit`](Self::rate_limit) and
+/// [`adaptive_rate_limit`](Self::adaptive_rate_limit) answer a `Result`: they are given a whole
+/// configuration, which can contradict itself.
 ///
 /// ```
 /// use cloakroom::Cloakroom;
@@ -52,11 +54,18 @@ use std::sync::Arc;
 /// room.close()?;
 /// # Ok::<(), cloakroom::Error>(())
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Cloakroom {
     engine: Engine,
     states: Arc<StoreStates>,
     durability: Durability,
+}
+
+/// Shows nothing of what is in the room.
+impl fmt::Debug for Cloakroom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cloakroom").field("durability", &self.durability).finish_non_exhaustive()
+    }
 }
 
 impl Cloakroom {
@@ -104,7 +113,7 @@ impl Cloakroom {
     /// # Errors
     /// [`Error::InvalidConfig`] for a window of zero.
     pub fn rate_limit(&self, name: &str, config: RateLimitConfig) -> Result<RateLimit> {
-        RateLimit::new(self.engine.clone(), name, config)
+        RateLimit::new(self.engine.clone(), &self.states.longest_windows, name, config)
     }
 
     /// The adaptive rate limiter called `name` of this file. `config` applies to the resources that
@@ -119,7 +128,7 @@ impl Cloakroom {
         config: RateLimitConfig,
         adaptive: AdaptiveConfig,
     ) -> Result<AdaptiveRateLimit> {
-        AdaptiveRateLimit::new(self.engine.clone(), name, config, adaptive)
+        AdaptiveRateLimit::new(self.engine.clone(), &self.states.capacities, name, config, adaptive)
     }
 
     /// Runs operations on any stores of this file together, or not at all.
@@ -231,10 +240,10 @@ impl Cloakroom {
     /// # Ok::<(), cloakroom::Error>(())
     /// ```
     pub fn sweep(&self) -> Result<SweepReport> {
+        let maintenance = self.engine.maintenance()?;
         if self.engine.is_read_only() {
             return Err(Error::ReadOnly);
         }
-        let maintenance = self.engine.maintenance()?;
         self.states.sweeper.sweep(&maintenance)
     }
 
@@ -296,9 +305,13 @@ impl Cloakroom {
     }
 
     /// Makes every earlier call durable, then closes the file and gives up its lock. Blocks until
-    /// that is done, and so does dropping the last handle of a room that is not closed. Every later
-    /// call answers [`Error::Closed`]; a [`Pending`] of an earlier one still answers. Closing twice
-    /// is fine.
+    /// that is done: for a flush, two or three checkpoints, and the ends of the room's threads.
+    /// Every later call answers [`Error::Closed`]; a [`Pending`] of an earlier one still answers.
+    /// Closing twice is fine.
+    ///
+    /// Dropping the last handle of a room that is not closed closes it, blocks as long, and has no
+    /// one to tell of an error. So call this before, in a task on a thread that may block (as
+    /// `spawn_blocking` has them).
     ///
     /// # Errors
     /// [`Error::OutcomeUnknown`] when the last flush failed, or one had failed before: what was not

@@ -3,7 +3,8 @@
 #[path = "support/rooms.rs"]
 mod rooms;
 
-use cloakroom::handoff::HandoffStateStore;
+use cloakroom::cache::CacheStore;
+use cloakroom::handoff::{HandoffStateStore, JsonObject};
 use cloakroom::limits::LONGEST_KEYS_LOG_CAPACITY;
 use cloakroom::testing::{CallKind, Fault, SimStorage, Storage};
 use cloakroom::watch::Filter;
@@ -256,9 +257,10 @@ fn opening_and_closing_report_their_outcome() {
     room.close().unwrap();
     drop(room);
     let closed = once("closed");
+    // Closing writes the time down.
     assert_eq!(
         (closed.level, closed.number("lsn"), closed.inside),
-        (Level::INFO, 3, vec!["close"])
+        (Level::INFO, 4, vec!["close"])
     );
     let _again = small().without_threads().open_on(Arc::new(image)).unwrap();
     let replayed = &told("opened")[1];
@@ -335,8 +337,8 @@ fn a_checkpoint_is_a_span_that_ends_with_its_figures() {
     let before = room.engine_stats().unwrap().btree_bytes_written;
     room.checkpoint().unwrap();
     let done = &told("checkpoint")[1];
-    // A state and its index row, twice.
-    assert_eq!((done.number("lsn"), done.number("rows")), (2, 4));
+    // A state and its index row, twice, and the time line.
+    assert_eq!((done.number("lsn"), done.number("rows")), (2, 5));
     assert_eq!((done.level, &done.inside[..]), (Level::INFO, &["checkpoint"][..]));
     assert_eq!(told("checkpoint")[0].number("lsn"), 2);
     assert_eq!(once("log switched to its other segment").number("lsn"), 2);
@@ -493,4 +495,52 @@ fn an_overtaken_watcher_is_reported() {
     let overtaken = once("watcher overtaken");
     assert_eq!((overtaken.number("missed_from_lsn"), overtaken.number("resumes_at_lsn")), (2, 4));
     is(sum("cloakroom_watch_overtaken_total"), 1);
+}
+
+#[test]
+fn a_log_that_waits_for_space_is_reported_when_it_begins_and_ends() {
+    let _turn = turn();
+    let (room, sim) = simulated();
+    (0..3).for_each(|nth| sim.fail_call(CallKind::DurableWrite, nth, Fault::Enospc));
+    room.handoff().set("a", &state(1), 600).wait().unwrap();
+    let waits = once("log waits for space: the disk is full");
+    assert!(waits.level == Level::ERROR && waits.fields.contains_key("error"));
+    assert_eq!(once("log has space again").level, Level::INFO);
+    is(sum("cloakroom_log_disk_full_total"), 1);
+    is(sum("cloakroom_poisonings_total"), 0);
+}
+
+#[test]
+fn nothing_that_is_told_has_a_key_or_a_value() {
+    const SECRET: &str = "5ec4e75ec4e7";
+    let _turn = turn();
+    journal(|journal| {
+        journal.told.clear();
+        journal.metrics.clear();
+    });
+    let (room, sim) = simulated();
+    let secret = JsonObject::from_iter([("card".to_owned(), SECRET.into())]);
+    room.handoff().set(SECRET, &secret, 600).wait().unwrap();
+    insert(&room.form_tokens(), SECRET).wait().unwrap();
+    consume(&room.form_tokens(), SECRET).wait().unwrap();
+    let cache = room.cache::<String>(SECRET);
+    cache.set_with_tags(SECRET, &SECRET.to_owned(), 1, &[SECRET]).wait().unwrap();
+    room.checkpoint().unwrap();
+    room.sweep().unwrap();
+    room.compact().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    room.backup(dir.path().join("backup.cloak")).unwrap();
+    drop(room.handoff().set(&SECRET.repeat(10_000), &secret, 600));
+    // A failed flush, the calls after it, and the file as it is opened again.
+    sim.fail_call(CallKind::DurableWrite, 0, Fault::Eio);
+    drop(room.handoff().set(SECRET, &secret, 600).wait());
+    drop(room.handoff().set(SECRET, &secret, 600).wait());
+    drop(room.close());
+    journal(|journal| {
+        assert!(journal.told.len() > 8, "{}", journal.told.len());
+        for told in &journal.told {
+            assert!(!format!("{told:?}").contains(SECRET), "{}", told.what);
+        }
+        assert!(journal.metrics.keys().all(|metric| !metric.contains(SECRET)));
+    });
 }

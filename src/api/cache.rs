@@ -13,5 +13,5 @@
 //! ```
 
 pub use crate::stores::cache::{
-    Cache, CacheEntry as Entry, CacheStats as Stats, CacheStore, CacheTx as Tx,
+    Bytes, Cache, CacheEntry as Entry, CacheStats as Stats, CacheStore, CacheTx as Tx, Ttl,
 };

@@ -16,6 +16,6 @@
 //! ```
 
 pub use crate::stores::dedupe::{
-    Dedupe, DedupeEntry as Entry, DedupeStats as Stats, DedupeStore, DedupeTx as Tx, JobId,
-    JobIdParseError, JobState, Registration,
+    Dedupe, DedupeEntry as Entry, DedupeStats as Stats, DedupeStore, DedupeTx as Tx, Job, JobGuard,
+    JobId, JobIdParseError, JobState, Registration,
 };

@@ -20,5 +20,5 @@
 
 pub use crate::stores::handoff::{
     Claim, ClaimId, ClaimIdParseError, Handoff, HandoffEntry as Entry, HandoffStateStore,
-    HandoffStats as Stats, HandoffTx as Tx, JsonObject,
+    HandoffStats as Stats, HandoffTx as Tx, JsonObject, RawClaim,
 };

@@ -28,16 +28,16 @@ pub use super::adaptive_rate_limit::{
     AdaptiveConfig, AdaptiveRateLimit, AdaptiveRateLimitStatus, AdaptiveRateLimitStore, Priority,
 };
 #[doc(no_inline)]
-pub use super::cache::{Cache, CacheStore};
+pub use super::cache::{Bytes, Cache, CacheStore, Ttl};
 #[doc(no_inline)]
-pub use super::dedupe::{Dedupe, DedupeStore, JobId, Registration};
+pub use super::dedupe::{Dedupe, DedupeStore, Job, JobGuard, JobId, Registration};
 #[doc(no_inline)]
 pub use super::form_token::{
     FormTokenRecord, FormTokenStore, FormTokens, LookupKey, TokenConsumeOutcome, TokenSubject,
     classify_token_consume,
 };
 #[doc(no_inline)]
-pub use super::handoff::{Claim, ClaimId, Handoff, HandoffStateStore, JsonObject};
+pub use super::handoff::{Claim, ClaimId, Handoff, HandoffStateStore, JsonObject, RawClaim};
 #[doc(no_inline)]
 pub use super::page::{Cursor, Page};
 #[doc(no_inline)]
@@ -54,6 +54,6 @@ pub use crate::conformance;
 pub use crate::drivers::{self, StateConfig};
 #[doc(no_inline)]
 pub use crate::{
-    Builder, Cloakroom, Clock, Durability, Error, ManualClock, Pending, Result, SystemClock,
-    Transaction,
+    Answer, Builder, Cloakroom, Clock, Durability, Error, ManualClock, Pending, Result,
+    SystemClock, Transaction,
 };

@@ -13,13 +13,16 @@ use super::{Btree, opening};
 use crate::error::{Error, Result};
 use crate::limits::BLOCK_SIZE;
 use crate::storage::Storage;
-use parking_lot::Mutex;
+use crate::sync::plain::Mutex;
 use redb::{BackendError, Database, StorageBackend};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::{Bound, Range};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The most damaged blocks for which it is found out whether anything needs them.
+const MAX_BLOCKS_TRACED: usize = 1 << 20;
 
 /// A difference between the window and what was written to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,7 +92,7 @@ pub(crate) fn check_window(
 }
 
 fn length(storage: &dyn Storage) -> Result<u64> {
-    storage.len().map_err(|error| Error::io("reading the length of the file", error))
+    storage.len().map_err(|error| Error::io("asking for the length of the file", error))
 }
 
 /// The number of groups in the first `present` bytes of redb's storage.
@@ -203,30 +206,60 @@ impl Btree {
 }
 
 impl Window {
+    /// Whether a block of the present part differs from its checksum, or cannot be read.
+    fn is_damaged(&self, block: u64) -> bool {
+        (block + 1) * BLOCK <= self.present_len()
+            && self.read_blocks(block, &mut [0; BLOCK_SIZE]).is_err()
+    }
+
     fn check_group(&self, group: u64, report: &mut dyn FnMut(WindowFault)) -> u64 {
         let (storage, offset, checksums) = self.parts();
         check_group(storage, offset, checksums, group, self.present_len(), report)
     }
 }
 
-/// Which of these blocks the newest commit needs. All of them if that is unknown.
+/// Which of the damaged blocks the newest commit needs. All of them if that is unknown.
 pub(crate) fn in_use(
     storage: &Arc<dyn Storage>,
     offset: u64,
-    blocks: BTreeSet<u64>,
-) -> Result<BTreeSet<u64>> {
-    match Tree::open(storage, offset)?.first() {
+    faults: &[WindowFault],
+) -> BTreeSet<u64> {
+    trace(faults, |blocks| match Tree::open(storage, offset)?.first() {
         Some(tree) => reached(&tree.pages(), blocks),
         None => Ok(blocks),
+    })
+}
+
+/// Which of the damaged blocks are needed, as `in_use` says; all of them when there are too many to
+/// ask, or the tree cannot be walked.
+fn trace(
+    faults: &[WindowFault],
+    in_use: impl FnOnce(BTreeSet<u64>) -> Result<BTreeSet<u64>>,
+) -> BTreeSet<u64> {
+    let damaged = faults.iter().filter_map(|fault| match fault.kind {
+        FaultKind::Block(block) => Some(block),
+        _ => None,
+    });
+    let damaged: BTreeSet<u64> = damaged.collect();
+    if damaged.is_empty() || damaged.len() > MAX_BLOCKS_TRACED {
+        return damaged;
     }
+    let all = damaged.clone();
+    in_use(damaged).unwrap_or(all)
 }
 
 impl Btree {
-    /// Which of these blocks the newest commit needs. Blocks applies while it runs.
-    pub(crate) fn in_use(&self, blocks: BTreeSet<u64>) -> Result<BTreeSet<u64>> {
+    /// Looks at damaged blocks again, keeps those that still are, and returns which of them the
+    /// newest commit needs. A block that no commit needed when it was found may have been written
+    /// since, and is needed and sound now. Blocks applies while it runs.
+    pub(crate) fn recheck(&self, faults: &mut Vec<WindowFault>) -> BTreeSet<u64> {
         let _no_apply = self.shared.writer.lock();
         let window = self.shared.current_generation().window.clone();
-        reached(&Pages::new(&window, Roots::of(&window.header())?), blocks)
+        faults.retain(|fault| match fault.kind {
+            FaultKind::Block(block) => window.is_damaged(block),
+            _ => true,
+        });
+        trace(faults, |blocks| reached(&Pages::new(&window, Roots::of(&window.header())?), blocks))
     }
 }
 

@@ -30,6 +30,7 @@ use super::view::BtreeDatabase;
 use super::window::Mode;
 use super::{ApplyError, Btree, BtreeView};
 use crate::error::{Error, Result};
+use crate::fault::DeliberateFault;
 use crate::limits::BLOCK_SIZE;
 use crate::tables::{Catalogue, Table};
 use redb::ReadableTable;
@@ -197,7 +198,8 @@ impl Btree {
             && window.accepts_writes()
             && !shared.older_views_live(view.snapshot())
         {
-            let trimmed = window.trim(space.used_end);
+            let cut_off = u64::from(DeliberateFault::CutBelowLastBlock.is_on());
+            let trimmed = window.trim(space.used_end - cut_off * BLOCK_SIZE as u64);
             space.present_bytes =
                 trimmed.map_err(|error| shared.give_up(&mut writer, from_io(error)))?;
         }

@@ -1,9 +1,8 @@
 //! A crash at every point of an apply, and what must be there afterwards.
 
 use super::testing::{GateStep, Survival, TestStorage, crash};
-use super::tests::{BtreeChanges, CACHE, OFFSET, RowMap, all_rows, apply, create, puts, some_rows};
+use super::tests::{BtreeChanges, RowMap, all_rows, apply, create, puts, some_rows};
 use super::*;
-use crate::stores::registry::catalogue;
 use std::collections::BTreeMap;
 
 /// Crashes after every step of `journal` in several ways and opens the result.
@@ -23,10 +22,9 @@ fn crash_everywhere(disk: &[u8], journal: &[GateStep], allowed: &[(u64, &RowMap)
         for survival in ways.into_iter().chain(torn) {
             let image = crash(disk, steps, survival);
             let storage = TestStorage::with(image.clone());
-            let btree =
-                Btree::open(storage.clone(), OFFSET, CACHE, catalogue()).unwrap_or_else(|error| {
-                    panic!("cut {cut} of {}, {survival:?}: {error}", journal.len())
-                });
+            let btree = super::tests::open_on(storage.clone()).unwrap_or_else(|error| {
+                panic!("cut {cut} of {}, {survival:?}: {error}", journal.len())
+            });
             let view = btree.view();
             let rows =
                 all_rows(&view).unwrap_or_else(|error| panic!("cut {cut}, {survival:?}: {error}"));

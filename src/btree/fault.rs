@@ -17,9 +17,10 @@ impl WindowFailure {
     /// The error to return when no other database can be opened.
     pub(super) fn into_error(self) -> Error {
         match self {
-            WindowFailure::Lost(reason) => {
-                Error::io("the B-tree must be reopened", io::Error::other(reason))
-            }
+            WindowFailure::Lost(reason) => Error::io(
+                "the B-tree failed in an earlier call; try again",
+                io::Error::other(reason),
+            ),
             WindowFailure::Failed(error) => error,
         }
     }
@@ -42,5 +43,11 @@ pub(super) fn from_io(error: io::Error) -> WindowFailure {
     if error.kind() == io::ErrorKind::BrokenPipe {
         return WindowFailure::Lost(error.to_string());
     }
-    WindowFailure::Failed(Error::io("the B-tree", error))
+    if error.kind() == io::ErrorKind::InvalidData {
+        // redb found bytes that it did not write.
+        let detail = error.to_string();
+        observe::corruption(&"B-tree", &detail);
+        return WindowFailure::Failed(Error::corrupted("B-tree", detail));
+    }
+    WindowFailure::Failed(Error::reading("the B-tree", error))
 }

@@ -13,11 +13,12 @@
 //! 4. Readers write nothing. After a failed flush nothing is written at all.
 //!
 //! [`window`] is the storage that redb works on, [`layout`] and [`checksums`] its bytes, [`view`]
-//! the read side.
+//! the read side, [`direct`] its way past redb to one row.
 
 pub(crate) mod check;
 mod checksums;
 mod compact;
+mod direct;
 mod fault;
 mod layout;
 pub(crate) mod pages;
@@ -31,6 +32,9 @@ mod window;
 #[cfg(test)]
 #[expect(clippy::cast_possible_truncation, reason = "the numbers of these tests are small")]
 mod crash_tests;
+#[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "the numbers of these tests are small")]
+mod direct_tests;
 #[cfg(test)]
 #[expect(clippy::cast_possible_truncation, reason = "the numbers of these tests are small")]
 mod redb_layout_tests;
@@ -48,9 +52,9 @@ pub(crate) use view::BtreeView;
 use crate::error::{Error, Result};
 use crate::observe;
 use crate::storage::Storage;
+use crate::sync::plain::{Mutex, RwLock};
 use crate::tables::{Catalogue, Table, Value};
 use fault::{WindowFailure, from_io};
-use parking_lot::{Mutex, RwLock};
 use redb::Database;
 use redb_call::{from_panic, from_redb};
 use redb_tables::{LSN_KEY, META, definition};
@@ -132,36 +136,17 @@ impl Btree {
         Self::on(generation, cache_size, gauges)
     }
 
-    /// Opens the B-tree that begins at `offset` of the storage.
+    /// Opens the B-tree that begins at `offset` of the storage, and writes nothing to it. The
+    /// caller calls [`begin_writing`](Self::begin_writing) before the first apply.
     pub(crate) fn open(
         storage: Arc<dyn Storage>,
         offset: u64,
         cache_size: usize,
         tables: Catalogue,
     ) -> Result<Btree> {
-        Self::open_as(storage, offset, cache_size, tables, Mode::Writable)
-    }
-
-    /// Opens the B-tree that begins at `offset` of the storage, and writes nothing to it, neither
-    /// now nor later. Only an apply would write; the caller must not call it.
-    pub(crate) fn open_read_only(
-        storage: Arc<dyn Storage>,
-        offset: u64,
-        cache_size: usize,
-        tables: Catalogue,
-    ) -> Result<Btree> {
-        Self::open_as(storage, offset, cache_size, tables, Mode::Frozen)
-    }
-
-    fn open_as(
-        storage: Arc<dyn Storage>,
-        offset: u64,
-        cache_size: usize,
-        tables: Catalogue,
-        mode: Mode,
-    ) -> Result<Btree> {
         let gauges = Arc::new(WindowGauges::default());
-        let window = Window::open(storage, offset, gauges.clone(), mode).map_err(opening)?;
+        let window =
+            Window::open(storage, offset, gauges.clone(), Mode::Frozen).map_err(opening)?;
         if window.data_len() == 0 {
             return Err(Error::corrupted(
                 format!("B-tree (file offset {offset})"),
@@ -171,6 +156,12 @@ impl Btree {
         let generation =
             BtreeDatabase::open(window, cache_size, tables).map_err(WindowFailure::into_error)?;
         Self::on(generation, cache_size, gauges)
+    }
+
+    /// From now on rows may be applied. The caller has decided that the whole file is sound: this
+    /// may write.
+    pub(crate) fn begin_writing(&self) -> Result<()> {
+        self.shared.current_generation().window.admit_writes().map_err(opening)
     }
 
     fn on(
@@ -223,6 +214,10 @@ impl Btree {
         if let Some(error) = &writer.flush_failure {
             return Err(ApplyError { error: error.clone(), flush_failed: true });
         }
+        // A disk that is still full is found before redb is opened again for nothing, and readers
+        // are left alone.
+        let reserved = shared.current_generation().window.reserve_wanted();
+        reserved.map_err(|error| ApplyError { error: opening(error), flush_failed: false })?;
         let mut attempts = 0;
         let (generation, applied) = loop {
             let generation = match shared.writable() {
@@ -355,6 +350,24 @@ impl BtreeShared {
         }
         self.reopen(Mode::Frozen).map_err(WindowFailure::into_error)?;
         Ok(self.current.read().snapshot().clone())
+    }
+
+    /// Gives `read` the snapshot of the newest database, which no one replaces meanwhile. A
+    /// database that fails because of an earlier fault is reopened once.
+    fn read_undisturbed<T>(
+        self: &Arc<Self>,
+        mut read: impl FnMut(&Arc<BtreeSnapshot>) -> Result<T, WindowFailure>,
+    ) -> Result<T> {
+        let _writer = self.writer.lock();
+        let newest = self.current.read().snapshot().clone();
+        match read(&newest) {
+            Err(WindowFailure::Lost(_)) => {
+                self.reopen(Mode::Frozen).map_err(WindowFailure::into_error)?;
+                let reopened = self.current.read().snapshot().clone();
+                read(&reopened).map_err(WindowFailure::into_error)
+            }
+            answer => answer.map_err(WindowFailure::into_error),
+        }
     }
 }
 

@@ -89,6 +89,18 @@ pub(crate) struct TableRoot {
     widths: Widths,
 }
 
+impl TableRoot {
+    /// Whether neither its keys nor its values have a fixed width.
+    pub(super) fn has_rows_of_any_width(&self) -> bool {
+        self.widths == Widths::default()
+    }
+
+    /// The number of the page at its root, if it has rows.
+    pub(super) fn root(&self) -> Option<u64> {
+        self.root
+    }
+}
+
 /// The roots of one commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Roots {
@@ -128,7 +140,7 @@ impl Roots {
     }
 
     /// The position of the page with this number.
-    fn place(&self, number: u64) -> Option<PageSpan> {
+    pub(super) fn place(&self, number: u64) -> Option<PageSpan> {
         let order = u32::try_from(number >> 59).ok().filter(|order| *order <= MAX_ORDER)?;
         let index = number & (0xF_FFFF >> order);
         let region = (number >> 20) & 0xF_FFFF;
@@ -175,20 +187,7 @@ impl Tree {
     /// The LSN that it had reached: every frame up to it is in the tables. `None` when the row with
     /// the LSN is lost.
     pub(crate) fn lsn(&self) -> Result<Option<u64>> {
-        let pages = self.pages();
-        let mut lsn = None;
-        let tables = pages.tables(Tables::User, &mut |_| Ok(()))?;
-        for meta in tables.iter().filter(|table| table.name == META.name()) {
-            pages.visit(meta, Depth::Rows, &mut |visit| {
-                if let Visit::Row { key, value } = visit
-                    && key == LSN_KEY.as_bytes()
-                {
-                    lsn = u64_at(value, 0);
-                }
-                Ok(())
-            })?;
-        }
-        Ok(lsn)
+        self.pages().lsn()
     }
 }
 
@@ -222,6 +221,29 @@ impl<'a> Pages<'a> {
     /// The pages of the newest commit. Nothing is committed while they are walked.
     pub(super) fn newest(window: &'a Window) -> Result<Pages<'a>> {
         Ok(Pages { window, roots: Roots::of(&window.header())? })
+    }
+
+    /// The LSN that this commit has. `None` when the row with the LSN is lost.
+    pub(super) fn lsn(&self) -> Result<Option<u64>> {
+        let mut lsn = None;
+        let tables = self.tables(Tables::User, &mut |_| Ok(()))?;
+        for meta in tables.iter().filter(|table| table.name == META.name()) {
+            self.visit(meta, Depth::Rows, &mut |visit| {
+                if let Visit::Row { key, value } = visit
+                    && key == LSN_KEY.as_bytes()
+                {
+                    lsn = u64_at(value, 0);
+                }
+                Ok(())
+            })?;
+        }
+        Ok(lsn)
+    }
+
+    /// The number of levels of branches between this root of a table, whose keys have no fixed
+    /// width, and the leaves.
+    pub(super) fn levels(&self, root: u64) -> Option<usize> {
+        self.height(root, Widths::default(), 0)
     }
 
     /// How many bytes of redb's storage the file has space for.

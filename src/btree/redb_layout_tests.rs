@@ -8,7 +8,7 @@
 
 use super::layout::{HEADER_LEN, REGION_BLOCKS};
 use crate::limits::BLOCK_SIZE;
-use parking_lot::Mutex;
+use crate::sync::plain::Mutex;
 use redb::{BackendError, Database, ReadableDatabase, StorageBackend, TableDefinition};
 use std::io;
 use std::ops::Bound;

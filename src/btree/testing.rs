@@ -1,7 +1,7 @@
 //! A storage in memory that keeps a journal, fails on request, and yields what a crash may leave.
 
 use crate::storage::{Storage, StorageView};
-use parking_lot::Mutex;
+use crate::sync::plain::Mutex;
 use std::io;
 use std::sync::Arc;
 

@@ -22,7 +22,14 @@ pub(super) fn create() -> (Arc<TestStorage>, Btree) {
 }
 
 pub(super) fn open(bytes: Vec<u8>) -> Result<Btree> {
-    Btree::open(TestStorage::with(bytes), OFFSET, CACHE, catalogue())
+    open_on(TestStorage::with(bytes))
+}
+
+/// Opens for writing.
+pub(super) fn open_on(storage: Arc<TestStorage>) -> Result<Btree> {
+    let btree = Btree::open(storage, OFFSET, CACHE, catalogue())?;
+    btree.begin_writing()?;
+    Ok(btree)
 }
 
 /// Applies puts and deletes.
@@ -46,7 +53,9 @@ pub(super) fn puts(rows: &RowMap) -> BtreeChanges {
 pub(super) fn all_rows(view: &BtreeView) -> Result<RowMap> {
     let mut rows = RowMap::new();
     for &table in catalogue().all() {
-        for (key, value) in view.page(table, Unbounded, Unbounded, usize::MAX, usize::MAX)?.0 {
+        for (key, value) in
+            view.page(table, (Unbounded, Unbounded), (usize::MAX, usize::MAX), view.lsn())?.0
+        {
             rows.insert((table, key), value.to_vec());
         }
     }
@@ -87,9 +96,9 @@ fn rows_and_the_lsn_are_there_after_reopening() {
     let gone = key(41);
     rows.remove(&gone);
     apply(&btree, 9, &BTreeMap::from([(gone.clone(), None)])).unwrap();
-    assert_eq!(btree.view().get(gone.0, &gone.1).unwrap(), None);
+    assert_eq!(btree.view().get(gone.0, &gone.1, u64::MAX).unwrap(), None);
     assert_eq!(
-        btree.view().get(key(42).0, &key(42).1).unwrap().as_deref(),
+        btree.view().get(key(42).0, &key(42).1, u64::MAX).unwrap().as_deref(),
         rows.get(&key(42)).map(|v| &v[..])
     );
     assert_eq!((btree.view().lsn(), all_rows(&btree.view()).unwrap()), (9, rows));
@@ -102,7 +111,7 @@ fn a_scan_observes_its_bounds_and_limit() {
     apply(&btree, 1, &puts(&rows)).unwrap();
     let view = btree.view();
     let scan = |from, to, limit| -> Vec<u8> {
-        view.page(Table::EXPIRY, from, to, limit, usize::MAX)
+        view.page(Table::EXPIRY, (from, to), (limit, usize::MAX), view.lsn())
             .unwrap()
             .0
             .into_iter()
@@ -255,7 +264,7 @@ fn a_failed_read_does_not_fail_other_reads() {
     let (storage, btree) = create();
     let rows = some_rows(3000, 100, 1);
     apply(&btree, 1, &puts(&rows)).unwrap();
-    let btree = Btree::open(storage.clone(), OFFSET, CACHE, catalogue()).unwrap();
+    let btree = open_on(storage.clone()).unwrap();
     let view = btree.view();
     storage.take_journal();
     storage.fail_reads(1);
@@ -282,7 +291,7 @@ fn read_each(btree: &Btree, rows: &RowMap) -> (usize, usize) {
     let view = btree.view();
     let (mut right, mut corrupted) = (0, 0);
     for ((table, key), value) in rows {
-        match view.get(*table, key) {
+        match view.get(*table, key, view.lsn()) {
             Ok(found) => {
                 assert_eq!(found.as_deref(), Some(&value[..]), "{table:?} {key:?}");
                 right += 1;
@@ -308,14 +317,15 @@ fn a_damaged_block_fails_only_its_rows_and_the_writer_continues_elsewhere() {
     {
         let storage = TestStorage::with(bytes.clone());
         storage.flip(position);
-        let btree = Btree::open(storage.clone(), OFFSET, CACHE, catalogue()).unwrap();
+        let btree = open_on(storage.clone()).unwrap();
         let (right, corrupted) = read_each(&btree, &rows);
         if corrupted == 0 {
             continue;
         }
         partly += 1;
         assert!(right > 2000 && corrupted < 100, "{right} right, {corrupted} corrupted");
-        let error = rows.iter().find_map(|((table, key), _)| btree.view().get(*table, key).err());
+        let error =
+            rows.iter().find_map(|((table, key), _)| btree.view().get(*table, key, u64::MAX).err());
         let Some(Error::Corrupted { location, .. }) = &error else { panic!("{error:?}") };
         assert!(location.contains("B-tree block"), "{location}");
         // Another table can be written, also after another read. The damaged rows stay damaged.
@@ -341,7 +351,7 @@ fn a_writer_never_builds_on_a_damaged_block() {
     for position in (OFFSET as usize + 3 * BLOCK as usize..bytes.len()).step_by(BLOCK as usize) {
         let storage = TestStorage::with(bytes.clone());
         storage.flip(position + 77);
-        let Ok(btree) = Btree::open(storage.clone(), OFFSET, CACHE, catalogue()) else { continue };
+        let Ok(btree) = open_on(storage.clone()) else { continue };
         let before = read_each(&btree, &rows).1;
         // Removing nearly everything makes redb merge the remaining pages.
         let removed: BtreeChanges = rows
@@ -402,6 +412,7 @@ fn readers_and_the_writer_share_a_small_cache() {
     let (storage, btree) = create();
     drop(btree);
     let btree = Btree::open(storage, OFFSET, 64 << 10, catalogue()).unwrap();
+    btree.begin_writing().unwrap();
     apply(&btree, 1, &puts(&some_rows(2000, 200, 1))).unwrap();
     let done = std::sync::atomic::AtomicBool::new(false);
     let (done, btree) = (&done, &btree);
@@ -419,5 +430,108 @@ fn readers_and_the_writer_share_a_small_cache() {
             apply(btree, lsn, &puts(&some_rows(2000, 200, lsn as u8))).unwrap();
         }
         done.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn nothing_is_written_before_writing_begins() {
+    let (storage, btree) = create();
+    apply(&btree, 1, &puts(&some_rows(300, 100, 1))).unwrap();
+    drop(btree);
+    // As after a crash between the two copies of the header: the older one has the commit before.
+    let mut bytes = storage.bytes();
+    let other = OFFSET as usize + BLOCK as usize;
+    bytes[other..other + 512].fill(0);
+    let storage = TestStorage::with(bytes.clone());
+    let btree = Btree::open(storage.clone(), OFFSET, CACHE, catalogue()).unwrap();
+    all_rows(&btree.view()).unwrap();
+    assert!(storage.take_journal().is_empty());
+    assert!(storage.bytes() == bytes);
+    btree.begin_writing().unwrap();
+    assert!(!storage.take_journal().is_empty(), "the newest copy is made durable");
+    apply(&btree, 2, &puts(&some_rows(300, 100, 2))).unwrap();
+    assert_eq!(all_rows(&open(storage.bytes()).unwrap().view()).unwrap(), some_rows(300, 100, 2));
+}
+
+#[test]
+fn on_a_full_disk_redb_is_opened_again_once_and_not_for_each_attempt() {
+    let (storage, btree) = create();
+    let rows = some_rows(300, 100, 1);
+    apply(&btree, 1, &puts(&rows)).unwrap();
+    storage.limit(Some(storage.bytes().len() as u64));
+    let refused = || apply(&btree, 2, &puts(&some_rows(9_000, 900, 2))).unwrap_err();
+    assert!(matches!(refused().error, Error::DiskFull { .. }));
+    let database = btree.view().snapshot().generation.clone();
+    storage.take_journal();
+    for _ in 0..5 {
+        let refused = refused();
+        assert!(matches!(refused.error, Error::DiskFull { .. }), "{}", refused.error);
+        assert!(!refused.flush_failed);
+        assert!(Arc::ptr_eq(&database, &btree.view().snapshot().generation));
+        assert_eq!(all_rows(&btree.view()).unwrap(), rows);
+    }
+    assert!(storage.take_journal().is_empty(), "an attempt wrote");
+    storage.limit(None);
+    let rows = some_rows(9_000, 900, 2);
+    apply(&btree, 2, &puts(&rows)).unwrap();
+    assert_eq!(all_rows(&btree.view()).unwrap(), rows);
+    drop((btree, database));
+    assert_eq!(all_rows(&open(storage.bytes()).unwrap().view()).unwrap(), rows);
+}
+
+/// A fault ends the database of every view. A reader of an older view goes on in the newest commit
+/// if it has what is newer in memory.
+#[test]
+fn a_view_that_a_fault_ended_is_continued_by_a_later_commit_for_readers_that_know_what_is_newer() {
+    // Without a cache, from which the view would go on.
+    let storage = TestStorage::with(vec![0; OFFSET as usize]);
+    let btree = Btree::create(storage.clone(), OFFSET, 0, catalogue(), 1 << 20).unwrap();
+    apply(&btree, 1, &puts(&some_rows(300, 100, 1))).unwrap();
+    let older = btree.view();
+    let rows = some_rows(300, 100, 2);
+    apply(&btree, 2, &puts(&rows)).unwrap();
+    storage.limit(Some(storage.bytes().len() as u64));
+    apply(&btree, 3, &puts(&some_rows(9_000, 900, 3))).unwrap_err();
+    let ((table, key), value) = rows.first_key_value().unwrap();
+    let found = older.get(*table, key, 2).unwrap();
+    assert_eq!(found.as_deref(), Some(&value[..]));
+    let error = older.get(*table, key, 1).unwrap_err();
+    assert!(error.to_string().contains("make the call again"), "{error}");
+    assert_eq!(older.get(*table, key, u64::MAX).unwrap().as_deref(), Some(&value[..]));
+}
+
+/// Writers fail again and again, and readers of the same rows never do.
+#[test]
+fn readers_go_on_while_applies_fail() {
+    let (storage, btree) = create();
+    let rows = some_rows(2_000, 100, 1);
+    apply(&btree, 1, &puts(&rows)).unwrap();
+    let len = storage.bytes().len() as u64;
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let (done, btree, rows, storage) = (&done, &btree, &rows, &storage);
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(move || {
+                    let mut reads = 0;
+                    while !done.load(Ordering::Relaxed) {
+                        assert_eq!(all_rows(&btree.view()).unwrap(), *rows);
+                        reads += 1;
+                    }
+                    reads
+                })
+            })
+            .collect();
+        for attempt in 0..60 {
+            // Each attempt has a little more space than the one before, so redb is opened anew for
+            // each.
+            storage.limit(Some(len + attempt * 40_000));
+            let refused = apply(btree, 2, &puts(&some_rows(20_000, 900, 2))).unwrap_err();
+            assert!(matches!(refused.error, Error::DiskFull { .. }), "{}", refused.error);
+        }
+        done.store(true, Ordering::Relaxed);
+        for reader in readers {
+            assert!(reader.join().unwrap() > 0);
+        }
     });
 }

@@ -1,13 +1,14 @@
 //! Read views: the tables after one checkpoint.
 
 use super::BtreeShared;
+use super::direct::{DirectTables, LeafBudget};
 use super::fault::WindowFailure;
 use super::redb_call::guarded;
 use super::redb_tables::{LSN_KEY, META, definition};
 use super::window::Window;
 use crate::error::{Error, Result};
+use crate::sync::plain::RwLock;
 use crate::tables::{Catalogue, Row, Table, Value};
-use parking_lot::RwLock;
 use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTableMetadata, TableError};
 use std::io;
 use std::ops::Bound;
@@ -24,10 +25,12 @@ pub(super) struct BtreeDatabase {
     pub(super) window: Window,
     /// Every table that a file has.
     pub(super) tables: Catalogue,
+    leaf_budget: Arc<LeafBudget>,
 }
 
 impl BtreeDatabase {
-    /// Opens redb on the window, or creates a database if the window is empty.
+    /// Opens redb on the window, or creates a database if the window is empty. Half of the cache is
+    /// redb's, through which checkpoints and listings read, and half is for looking up rows.
     pub(super) fn open(
         window: Window,
         cache_size: usize,
@@ -35,10 +38,11 @@ impl BtreeDatabase {
     ) -> Result<BtreeDatabase, WindowFailure> {
         let db = guarded(&window, || {
             Ok(Database::builder()
-                .set_cache_size(cache_size)
+                .set_cache_size(cache_size.div_ceil(2))
                 .create_with_backend(window.clone())?)
         })?;
-        Ok(BtreeDatabase { db: Some(db), window, tables })
+        let leaf_budget = Arc::new(LeafBudget::of(cache_size / 2));
+        Ok(BtreeDatabase { db: Some(db), window, tables, leaf_budget })
     }
 
     /// Runs redb's own compaction and closes it. No one may have begun to read from this database.
@@ -86,6 +90,8 @@ enum TableSlot {
 /// The tables at one commit of one database.
 pub(super) struct BtreeSnapshot {
     lsn: u64,
+    /// The same tables past redb, if they could be found.
+    direct: Option<DirectTables>,
     // Declared before the database, so that it is dropped before it.
     slots: Vec<TableSlot>,
     pub(super) generation: Arc<BtreeDatabase>,
@@ -100,7 +106,7 @@ impl BtreeSnapshot {
         Ok(snapshot)
     }
 
-    /// The tables after the last commit.
+    /// The tables after the last commit. Nothing is committed meanwhile.
     pub(super) fn take(generation: &Arc<BtreeDatabase>) -> Result<BtreeSnapshot, WindowFailure> {
         let window = &generation.window;
         let db = generation.db()?;
@@ -110,11 +116,7 @@ impl BtreeSnapshot {
             Ok(meta.get(LSN_KEY)?.map(|lsn| lsn.value()))
         })?;
         let Some(lsn) = lsn else {
-            return Err(Error::corrupted(
-                "B-tree",
-                "the row with its LSN is missing; salvage the file, or restore a backup",
-            )
-            .into());
+            return Err(Error::corrupted("B-tree", "the row with its LSN is missing").into());
         };
         let mut slots = Vec::new();
         for &table in generation.tables.all() {
@@ -132,7 +134,8 @@ impl BtreeSnapshot {
                 other => other?,
             });
         }
-        Ok(BtreeSnapshot { lsn, slots, generation: generation.clone() })
+        let direct = DirectTables::newest(window, &generation.leaf_budget, generation.tables, lsn);
+        Ok(BtreeSnapshot { lsn, direct, slots, generation: generation.clone() })
     }
 
     /// Reads from a table. `None` when it is missing.
@@ -196,29 +199,40 @@ impl BtreeView {
         self.snapshot.generation.tables
     }
 
-    /// The row at `key`.
-    pub(crate) fn get(&self, table: Table, key: &[u8]) -> Result<Option<Value>> {
-        self.read(table, |rows| Ok(rows.get(key)?.map(|row| Value::from(row.value()))))
+    /// The row at `key`. After a fault another commit may answer: see [`Self::read`].
+    pub(crate) fn get(&self, table: Table, key: &[u8], up_to: u64) -> Result<Option<Value>> {
+        if let Some(found) = self.get_directly(table, key) {
+            return Ok(found);
+        }
+        self.read(table, up_to, |rows| Ok(rows.get(key)?.map(|row| Value::from(row.value()))))
             .map(Option::flatten)
     }
 
-    /// The number of rows of a table, as redb counts them.
+    /// The row at `key`, without redb. `None` where redb is to be asked.
+    pub(super) fn get_directly(&self, table: Table, key: &[u8]) -> Option<Option<Value>> {
+        if self.succeeded.load(Ordering::Acquire) {
+            return None;
+        }
+        self.snapshot.direct.as_ref()?.get(table, key)
+    }
+
+    /// The number of rows of a table, as redb counts them. After a fault it may be that of a later
+    /// commit.
     pub(crate) fn row_count(&self, table: Table) -> Result<u64> {
-        self.read(table, |rows| Ok(rows.len()?)).map(Option::unwrap_or_default)
+        self.read(table, u64::MAX, |rows| Ok(rows.len()?)).map(Option::unwrap_or_default)
     }
 
     /// The first rows of the range, in key order, up to `max_rows` or until they have `max_bytes`,
     /// and whether these are the last ones. Reads no row after them, so the flag may be `false`
-    /// when no row follows.
+    /// when no row follows. After a fault another commit may answer: see [`Self::read`].
     pub(crate) fn page(
         &self,
         table: Table,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
-        max_rows: usize,
-        max_bytes: usize,
+        (from, to): (Bound<&[u8]>, Bound<&[u8]>),
+        (max_rows, max_bytes): (usize, usize),
+        up_to: u64,
     ) -> Result<(Vec<Row>, bool)> {
-        let page = self.read(table, |rows| {
+        let page = self.read(table, up_to, |rows| {
             let (mut page, mut bytes) = (Vec::new(), 0);
             for row in rows.range::<&[u8]>((from, to))? {
                 let (key, value) = row?;
@@ -238,11 +252,16 @@ impl BtreeView {
         &self.snapshot
     }
 
-    /// Reads from the database of this view, or from another one with the same content if that one
-    /// failed because of a fault in another call.
+    /// Reads from the database of this view, or from another one if that one failed because of a
+    /// fault in another call.
+    ///
+    /// The other one may have a later commit, of an LSN up to `up_to`. The caller hides every row
+    /// version of an LSN above [`lsn`](Self::lsn) and up to `up_to` with what it has in memory, so
+    /// the answer is the same from either.
     fn read<T>(
         &self,
         table: Table,
+        up_to: u64,
         call: impl Fn(&TableRows) -> std::result::Result<T, redb::Error>,
     ) -> Result<Option<T>> {
         if !self.succeeded.load(Ordering::Acquire) {
@@ -254,29 +273,41 @@ impl BtreeView {
         }
         let mut snapshot = self.successor.read().as_ref().unwrap_or(&self.snapshot).clone();
         for _ in 0..MAX_RECOVERIES {
+            self.check_successor(&snapshot, up_to)?;
             match snapshot.read(table, &call) {
                 Ok(answer) => return Ok(answer),
                 Err(WindowFailure::Failed(error)) => return Err(error),
                 Err(WindowFailure::Lost(_)) => snapshot = self.succeed(&snapshot)?,
             }
         }
-        Err(Error::io(
-            "reading the B-tree",
-            io::Error::other("the read failed in every reopened database"),
-        ))
+        // The writer fails and reopens its database faster than this read goes on: it waits.
+        let shared = self.shared.upgrade().ok_or(Error::Closed)?;
+        shared.read_undisturbed(|snapshot| {
+            self.check_successor(snapshot, up_to)?;
+            snapshot.read(table, &call)
+        })
     }
 
-    /// Continues with another database, which must have the content of this view.
+    /// Continues with another database.
     fn succeed(&self, lost: &BtreeSnapshot) -> Result<Arc<BtreeSnapshot>> {
         let shared = self.shared.upgrade().ok_or(Error::Closed)?;
         let successor = shared.recover(&lost.generation)?;
-        if successor.lsn != self.lsn() {
-            let detail =
-                "a fault ended this read view after a checkpoint had replaced it; read again";
-            return Err(Error::io("reading the B-tree", io::Error::other(detail)));
-        }
         *self.successor.write() = Some(successor.clone());
         self.succeeded.store(true, Ordering::Release);
         Ok(successor)
+    }
+
+    /// Whether a reader whose memory reaches `up_to` may read this snapshot in place of the one of
+    /// this view.
+    fn check_successor(&self, snapshot: &BtreeSnapshot, up_to: u64) -> Result<()> {
+        if (self.lsn()..=up_to.max(self.lsn())).contains(&snapshot.lsn) {
+            return Ok(());
+        }
+        let detail = format!(
+            "the disk failed a checkpoint while this call read LSN {}, which later checkpoints have replaced since; \
+             make the call again",
+            self.lsn()
+        );
+        Err(Error::io("reading the B-tree", io::Error::other(detail)))
     }
 }

@@ -29,6 +29,14 @@
 //!    before a header copy records it. To shrink, the smaller part is made durable before the file
 //!    is cut. So the file is never shorter than the header says. Bytes beyond belong to nothing,
 //!    and are cut off before the next growth, so that new blocks are zero.
+//!
+//! # A header in doubt
+//! A header that could not be written or flushed, because the disk is full, may be on the disk or
+//! not, and may get there later. It names a commit whose pages are durable (2), but only for as
+//! long as none of them is written again, and for the durable header they are free. So the window
+//! writes nothing more, and the one that succeeds it first makes a header durable that says what
+//! the durable one says, with a greater sequence number, over the one in doubt. Everything else
+//! that the flush covered belongs to no commit, and is written anew by the next attempt.
 
 mod backend;
 mod blocks;
@@ -39,12 +47,15 @@ use super::fault::from_io;
 use super::layout::{BLOCK, HEADER_LEN, HeaderCopy, copy_position, physical_len};
 use crate::error::{Error, Result};
 use crate::limits::BLOCK_SIZE;
-use crate::storage::Storage;
+use crate::storage::{Storage, UnreadableBlock};
+use crate::sync::plain::{Mutex, RwLock, RwLockWriteGuard};
 use blocks::ReadFault;
 #[cfg(test)]
 pub(super) use blocks::write_damaged_page;
-use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
-use state::{DEAD, DamagePolicy, HeaderState, LIVE, SEALED, WindowState, corrupted, in_context};
+use state::{
+    DEAD, DamagePolicy, HeaderState, LIVE, SEALED, WindowState, corrupted, in_context,
+    while_reading,
+};
 pub(super) use state::{DurableHeader, Mode, WindowGauges};
 use std::io;
 use std::sync::Arc;
@@ -74,7 +85,7 @@ impl Window {
         Ok(Self::with(storage, offset, gauges, durable, physical_len(0), mode))
     }
 
-    /// The window that the storage holds. With [`Mode::Frozen`] nothing is written.
+    /// The window that the storage holds. Nothing is written.
     pub(super) fn open(
         storage: Arc<dyn Storage>,
         offset: u64,
@@ -84,20 +95,13 @@ impl Window {
         let location = || format!("header of the B-tree (file offset {offset})");
         let available = storage.len()?.saturating_sub(offset);
         if available < physical_len(0) {
-            return Err(corrupted(
-                location(),
-                "the file ends before it; salvage the file, or restore a backup",
-            ));
+            return Err(corrupted(location(), "the file ends before it"));
         }
         let copies = read_copies(storage.as_ref(), offset)?;
-        let equal = matches!(copies.as_slice(), [Some(a), Some(b)] if a.copy == b.copy);
         let Some(durable) =
             copies.into_iter().flatten().max_by_key(|durable| durable.copy.sequence)
         else {
-            return Err(corrupted(
-                location(),
-                "neither of its two copies is intact; salvage the file, or restore a backup",
-            ));
+            return Err(corrupted(location(), "neither of its two copies is intact"));
         };
         if available < physical_len(durable.copy.present) {
             let detail = format!(
@@ -106,18 +110,47 @@ impl Window {
             );
             return Err(corrupted(format!("B-tree (file offset {offset})"), &detail));
         }
-        if !equal && mode == Mode::Writable {
+        Ok(Self::with(storage, offset, gauges, durable, available, mode))
+    }
+
+    /// Ends [`Mode::Frozen`]: from now on redb may write. What it wrote to its header until now is
+    /// written with the next flush. The caller has decided that the file is sound.
+    pub(super) fn admit_writes(&self) -> io::Result<()> {
+        let inner = &self.inner;
+        let copies = read_copies(inner.storage.as_ref(), inner.offset)?;
+        if !matches!(copies.as_slice(), [Some(a), Some(b)] if a.copy == b.copy) {
             // The newest copy may not be durable yet, and must be before the other one is
             // overwritten. After a failed flush the system considers it flushed, so it is written
             // again first.
-            storage
-                .write_at(offset + copy_position(durable.slot), &durable.copy.encode())
+            let durable = inner.header.lock().durable.clone();
+            let position = inner.offset + copy_position(durable.slot);
+            inner
+                .storage
+                .write_at(position, &durable.copy.encode())
                 .map_err(|error| in_context("writing the header of the B-tree", error))?;
-            storage
+            inner
+                .storage
                 .sync_data()
                 .map_err(|error| in_context("flushing the header of the B-tree", error))?;
         }
-        Ok(Self::with(storage, offset, gauges, durable, available, mode))
+        inner.frozen.store(false, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Reserves the space that the disk was too full for, if there was any. Until it is there, no
+    /// other window need be tried. Bytes behind the B-tree belong to nothing.
+    pub(super) fn reserve_wanted(&self) -> io::Result<()> {
+        let inner = &self.inner;
+        let wanted = inner.gauges.wanted.load(Ordering::Acquire);
+        if wanted == 0 {
+            return Ok(());
+        }
+        let end = inner.offset + physical_len(wanted);
+        if inner.storage.len()? < end {
+            inner.storage.set_len(end).map_err(|error| in_context("growing the B-tree", error))?;
+        }
+        inner.gauges.wanted.store(0, Ordering::Release);
+        Ok(())
     }
 
     /// The window that one of the two copies of the header describes, whether or not the file still
@@ -139,13 +172,18 @@ impl Window {
     }
 
     /// Ends this window, and returns another one on the same storage, which continues with what is
-    /// durable.
+    /// durable. If it is to write, a header in doubt is replaced before.
     pub(super) fn succeed(&self, mode: Mode) -> io::Result<Window> {
         let durable = self.end();
         let inner = &self.inner;
         let available = inner.storage.len()?.saturating_sub(inner.offset);
         let gauges = inner.gauges.clone();
-        Ok(Self::with(inner.storage.clone(), inner.offset, gauges, durable, available, mode))
+        let storage = inner.storage.clone();
+        let window = Self::with(storage, inner.offset, gauges, durable, available, mode);
+        if mode != Mode::Frozen {
+            window.inner.replace_header_in_doubt()?;
+        }
+        Ok(window)
     }
 
     fn with(
@@ -164,6 +202,7 @@ impl Window {
                 storage,
                 offset,
                 mode,
+                frozen: AtomicBool::new(mode == Mode::Frozen),
                 len: AtomicU64::new(len),
                 present: AtomicU64::new(present),
                 unflushed_end: AtomicU64::new(0),
@@ -192,6 +231,8 @@ impl Window {
     /// Begins the writer's turn of this thread. Readers that find damage wait until it ends.
     pub(super) fn take_turn(&self) -> WriterTurn<'_> {
         let turn = self.inner.turn.write();
+        // Everything that a commit refers to is durable, or is written in this turn.
+        self.inner.storage.begin_writing();
         *self.inner.strict.lock() = DamagePolicy::ThreadFails(std::thread::current().id());
         WriterTurn { window: self, _turn: turn }
     }
@@ -291,13 +332,16 @@ impl Window {
     }
 }
 
-/// The two copies of the header. `None` for a damaged one.
+/// The two copies of the header. `None` for one that is damaged or cannot be read.
 fn read_copies(storage: &dyn Storage, offset: u64) -> io::Result<Vec<Option<DurableHeader>>> {
     let read = |slot| {
         let mut block = vec![0; BLOCK_SIZE];
-        storage
-            .read_at(offset + copy_position(slot), &mut block)
-            .map_err(|error| in_context("reading the header of the B-tree", error))?;
+        match storage.read_at(offset + copy_position(slot), &mut block) {
+            Err(error) if UnreadableBlock::of(&error).is_some() => return Ok(None),
+            read => {
+                read.map_err(|error| while_reading("the header of the B-tree", error))?;
+            }
+        }
         Ok(HeaderCopy::decode(&block).map(|copy| DurableHeader { copy, slot }))
     };
     (0..2).map(read).collect()
@@ -350,7 +394,8 @@ mod tests {
         }
         window.write(BLOCK - 2, &[&[0; 2], &data[..]].concat()).unwrap();
         window.sync_data().unwrap();
-        let reopened = Window::open(storage, 0, Arc::default(), Mode::Writable).unwrap();
+        let reopened = Window::open(storage, 0, Arc::default(), Mode::Frozen).unwrap();
+        reopened.admit_writes().unwrap();
         for window in [&window, &reopened] {
             assert_eq!(
                 read(window, 5 * BLOCK, 320),
@@ -372,7 +417,8 @@ mod tests {
         window.write(1040 * BLOCK, &[7; BLOCK_SIZE]).unwrap();
         // A crash that loses the header keeps the longer file, the block in it and its checksum.
         window.inner.checksums.write_dirty().unwrap();
-        let reopened = Window::open(storage, 0, Arc::default(), Mode::Writable).unwrap();
+        let reopened = Window::open(storage, 0, Arc::default(), Mode::Frozen).unwrap();
+        reopened.admit_writes().unwrap();
         assert_eq!(StorageBackend::len(&reopened).unwrap(), 1030 * BLOCK);
         reopened.set_len(1050 * BLOCK).unwrap();
         assert_eq!(read(&reopened, 1030 * BLOCK, 20 * BLOCK_SIZE), vec![0; 20 * BLOCK_SIZE]);

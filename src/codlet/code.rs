@@ -76,9 +76,10 @@ pub(super) fn insert(tx: &mut dyn Writer, code: &CodeRecord, retention_ms: u64) 
         used: None,
         revoked_at: None,
     };
+    let lives = (code.created_at, code.expires_at);
     let record = Record {
         lookup_key: key.as_bytes().to_vec(),
-        keep_until_ms: records::keep_until_ms(code.expires_at, tx.now_ms(), retention_ms),
+        keep_until: records::keep_until(lives, &tx.moment(), retention_ms),
         content: codec::encode(&row)?,
     };
     records::insert(tx, Kind::Code, code.id.as_str(), &record)
@@ -153,14 +154,14 @@ pub(super) fn list(
     now: u64,
 ) -> Result<Vec<CodeMeta>> {
     let table = Kind::Code.by_id();
-    let now_ms = rows.now_ms();
+    let moment = rows.moment();
     let scope = filter.scope.as_ref().map(::codlet::ScopeKey::as_str);
     let mut found = Vec::new();
     let mut codes = RowCursor::all(table);
     while let Some((id, value)) = codes.next(rows)? {
         let record = Record::decode(table, &value)?;
         let row = CodeRow::decode(&record)?;
-        if now_ms >= record.keep_until_ms || !row.is_in(scope) {
+        if moment.has_passed(record.keep_until) || !row.is_in(scope) {
             continue;
         }
         let id = std::str::from_utf8(&id).map_err(|_| {

@@ -7,6 +7,7 @@
 
 use crate::codec;
 use crate::engine::access::{Reader, Writer};
+use crate::engine::time_line::Moment;
 use crate::error::Result;
 use crate::stores::codlet::row::{FailuresRow, Run};
 use crate::stores::codlet::sweep::{load_failures as load, remove_failures as remove};
@@ -20,22 +21,24 @@ use std::time::Duration;
 const EXACT_FAILURES: u32 = 1_024;
 
 impl FailuresRow {
-    /// How many failures count at `now_ms` in a window of `window_ms`. One beyond the window they
+    /// How many failures count `now` in a window of `window_ms`. One beyond the window they
     /// were recorded with is that one, because the row is gone after it.
-    fn count(&self, window_ms: u64, now_ms: u64) -> u32 {
+    fn count(&self, window_ms: u64, now: &Moment) -> u32 {
         let window_ms = window_ms.min(self.window_ms);
-        let counts = |run: &&Run| run.at_ms.saturating_add(window_ms) > now_ms;
+        let gone_ms = now.ago(window_ms);
+        let counts = |run: &&Run| gone_ms.is_none_or(|gone_ms| run.at_ms > gone_ms);
         self.runs.iter().filter(counts).fold(0, |sum, run| sum.saturating_add(run.count))
     }
 
     /// Adds a failure, and lets go of what no check will count.
-    fn add(&mut self, policy: &RateLimitPolicy, now_ms: u64) {
+    fn add(&mut self, policy: &RateLimitPolicy, now: &Moment) {
         self.window_ms = window_ms(policy.window);
-        self.runs.retain(|run| run.at_ms.saturating_add(self.window_ms) > now_ms);
+        let gone_ms = now.surely_ago(self.window_ms);
+        self.runs.retain(|run| gone_ms.is_none_or(|gone_ms| run.at_ms > gone_ms));
         let exact = policy.max_failures <= EXACT_FAILURES;
         let step_ms = if exact { 1 } else { (self.window_ms / u64::from(EXACT_FAILURES)).max(1) };
-        // A clock that was set back does not make the newest failure an older one.
-        let at_ms = self.runs.last().map_or(now_ms, |run| run.at_ms.max(now_ms));
+        let at_ms = self.runs.last().map_or(now.line_ms(), |run| run.at_ms.max(now.line_ms()));
+        self.epoch = now.epoch();
         match self.runs.last_mut() {
             Some(run) if run.at_ms / step_ms == at_ms / step_ms => {
                 *run = Run { at_ms, count: run.count.saturating_add(1) };
@@ -64,9 +67,9 @@ pub(super) fn check(
     policy: &RateLimitPolicy,
 ) -> Result<RateLimitOutcome> {
     check_len("the rate limit key", key.as_str())?;
-    let now_ms = rows.now_ms();
+    let now = rows.moment();
     let failures = load(rows, key.as_str().as_bytes())?
-        .map_or(0, |row| row.count(window_ms(policy.window), now_ms));
+        .map_or(0, |row| row.count(window_ms(policy.window), &now));
     Ok(if policy.is_exceeded(failures) { RateLimitOutcome::Deny } else { RateLimitOutcome::Allow })
 }
 
@@ -78,15 +81,17 @@ pub(super) fn record(
 ) -> Result<()> {
     check_len("the rate limit key", key.as_str())?;
     let key = key.as_str().as_bytes();
-    let now_ms = tx.now_ms();
+    let now = tx.moment();
     let old = load(tx, key)?;
-    let indexed_at_ms = old.as_ref().map(FailuresRow::ends_ms);
-    let mut row = old
-        .filter(|row| row.ends_ms() > now_ms)
-        .unwrap_or(FailuresRow { window_ms: 0, runs: Vec::new() });
-    row.add(policy, now_ms);
+    let indexed_at = old.as_ref().map(FailuresRow::ends_at);
+    let mut row = old.filter(|row| !now.has_surely_passed(row.ends_at())).unwrap_or(FailuresRow {
+        window_ms: 0,
+        epoch: 0,
+        runs: Vec::new(),
+    });
+    row.add(policy, &now);
     tx.put(Table::CODLET_FAILURES, key, codec::encode(&row)?);
-    expiry::move_to(tx, indexed_at_ms, row.ends_ms(), Table::CODLET_FAILURES, key);
+    expiry::move_to(tx, indexed_at, row.ends_at(), Table::CODLET_FAILURES, key);
     Ok(())
 }
 
@@ -125,10 +130,11 @@ mod tests {
     fn a_row_round_trips_in_frozen_bytes() {
         let row = FailuresRow {
             window_ms: 300,
+            epoch: 4,
             runs: vec![Run { at_ms: 5, count: 1 }, Run { at_ms: 300, count: 2 }],
         };
         let bytes = codec::encode(&row).unwrap();
-        assert_eq!(bytes, b"\xfb\x2c\x01\x02\x05\x01\xfb\x2c\x01\x02");
+        assert_eq!(bytes, b"\xfb\x2c\x01\x04\x02\x05\x01\xfb\x2c\x01\x02");
         assert_eq!(codec::decode::<FailuresRow>(&bytes), Ok(row));
     }
 

@@ -41,10 +41,12 @@
 mod code;
 mod convert;
 mod failures;
+mod options;
 mod records;
 mod session;
 mod store;
 mod tx;
 
-pub use store::{CodletClock, CodletStore, DEFAULT_RETENTION};
+pub use options::DEFAULT_RETENTION;
+pub use store::{CodletClock, CodletStore};
 pub use tx::CodletTx;

@@ -11,22 +11,36 @@
 
 use crate::codec;
 use crate::engine::access::{Reader, Writer};
+use crate::engine::time_line::{Deadline, Moment};
 use crate::error::{Error, Result};
 pub(super) use crate::stores::codlet::row::{Record, RecordKind as Kind};
 use crate::stores::codlet::sweep::{load_record as load, remove_record as remove};
 use crate::stores::expiry;
 use crate::stores::form_token::row::TokenKey;
 
-/// Until when a record is kept: `retention_ms` from its expiry. From now, when the caller's clock
-/// is so far behind the room's that it would be gone at once.
-pub(super) fn keep_until_ms(expires_at: u64, now_ms: u64, retention_ms: u64) -> u64 {
-    expires_at.saturating_mul(1_000).max(now_ms).saturating_add(retention_ms)
+/// By how much the caller's clock and the room's differ before one of them must be wrong.
+const DISAGREEMENT_MS: u64 = 24 * 60 * 60 * 1_000;
+
+/// Until when a record is kept that was created and expires at these seconds of the caller's clock:
+/// `retention_ms` from its expiry. From now, when the caller's clock is so far behind the room's
+/// that it would be gone at once. Where the two clocks differ by more than a day, the record is
+/// kept for as long as it lives by the caller's, because the room's may stand in 1970.
+pub(super) fn keep_until(
+    (created_at, expires_at): (u64, u64),
+    now: &Moment,
+    retention_ms: u64,
+) -> Deadline {
+    let [created_ms, expires_ms] = [created_at, expires_at].map(|at| at.saturating_mul(1_000));
+    let disagree = created_at > 0 && created_ms.abs_diff(now.wall_ms()) > DISAGREEMENT_MS;
+    let since_ms = if disagree { created_ms } else { now.wall_ms() };
+    let left_ms = expires_ms.saturating_sub(since_ms);
+    now.deadline_in(left_ms.saturating_add(retention_ms))
 }
 
 /// The record with this id.
 pub(super) fn get(rows: &mut dyn Reader, kind: Kind, id: &str) -> Result<Option<Record>> {
-    let now_ms = rows.now_ms();
-    Ok(load(rows, kind, id.as_bytes())?.filter(|record| now_ms < record.keep_until_ms))
+    let now = rows.moment();
+    Ok(load(rows, kind, id.as_bytes())?.filter(|record| !now.has_passed(record.keep_until)))
 }
 
 /// The record with this lookup key, and its id.
@@ -39,7 +53,7 @@ pub(super) fn find(
     let damaged =
         |detail| Error::corrupted(format!("a row of table {}", kind.by_key().name()), detail);
     let record = load(rows, kind, &id)?.ok_or_else(|| damaged("it leads to no record"))?;
-    if rows.now_ms() >= record.keep_until_ms {
+    if rows.moment().has_passed(record.keep_until) {
         return Ok(None);
     }
     let id = std::str::from_utf8(&id).map_err(|_| damaged("an id that is not UTF-8"))?;
@@ -50,12 +64,12 @@ pub(super) fn find(
 /// replaced.
 pub(super) fn insert(tx: &mut dyn Writer, kind: Kind, id: &str, record: &Record) -> Result<()> {
     let value = codec::encode(record)?;
-    let now_ms = tx.now_ms();
+    let now = tx.moment();
     let mut ended = Vec::new();
     let same_key = tx.get(kind.by_key(), &record.lookup_key)?;
     for old_id in [Some(id.as_bytes()), same_key.as_deref()].into_iter().flatten() {
         if let Some(old) = load(tx, kind, old_id)? {
-            if now_ms < old.keep_until_ms {
+            if !now.has_passed(old.keep_until) {
                 return Err(Error::AlreadyExists);
             }
             ended.push((old_id.to_vec(), old));
@@ -66,7 +80,7 @@ pub(super) fn insert(tx: &mut dyn Writer, kind: Kind, id: &str, record: &Record)
     }
     tx.put(kind.by_id(), id.as_bytes(), value);
     tx.put(kind.by_key(), &record.lookup_key, id.as_bytes().to_vec());
-    expiry::put(tx, record.keep_until_ms, kind.by_id(), id.as_bytes());
+    expiry::put(tx, record.keep_until, kind.by_id(), id.as_bytes());
     Ok(())
 }
 
@@ -89,14 +103,15 @@ mod tests {
     }
 
     fn record(lookup_key: &str, keep_until_ms: u64) -> Record {
-        Record { lookup_key: key(lookup_key).as_bytes().to_vec(), keep_until_ms, content: vec![7] }
+        let keep_until = Deadline::at(keep_until_ms);
+        Record { lookup_key: key(lookup_key).as_bytes().to_vec(), keep_until, content: vec![7] }
     }
 
     #[test]
     fn a_record_round_trips_in_frozen_bytes() {
         let record = record("00ff", 300);
         let bytes = codec::encode(&record).unwrap();
-        assert_eq!(bytes, b"\x03\x01\x00\xff\xfb\x2c\x01\x01\x07");
+        assert_eq!(bytes, b"\x03\x01\x00\xff\0\xfb\x2c\x01\x01\x07");
         assert_eq!(codec::decode::<Record>(&bytes), Ok(record.clone()));
         for at in 0..bytes.len() {
             let mut bad = bytes.clone();
@@ -162,9 +177,26 @@ mod tests {
 
     #[test]
     fn a_record_is_kept_from_its_expiry_or_from_now_without_overflow() {
-        assert_eq!(keep_until_ms(5, 1_000, 10), 5_010);
-        assert_eq!(keep_until_ms(0, 1_000, 10), 1_010);
-        assert_eq!(keep_until_ms(u64::MAX, 0, u64::MAX), u64::MAX);
+        let now = |ms| Moment::manual(ms);
+        assert_eq!(keep_until((0, 5), &now(1_000), 10), Deadline::at(5_010));
+        assert_eq!(keep_until((0, 0), &now(1_000), 10), Deadline::at(1_010));
+        assert_eq!(keep_until((1, 5), &now(2_000), 10), Deadline::at(5_010));
+        assert_eq!(keep_until((0, u64::MAX), &now(0), u64::MAX), Deadline::at(u64::MAX));
+    }
+
+    #[test]
+    fn a_record_of_another_day_is_kept_for_its_span_by_the_clock_of_its_caller() {
+        let day = DISAGREEMENT_MS / 1_000;
+        let behind = Moment::manual(20_000);
+        let (created_at, expires_at) = (400 * day, 400 * day + 60);
+        assert_eq!(keep_until((created_at, expires_at), &behind, 10), Deadline::at(80_010));
+        let ahead = Moment::manual((900 * day) * 1_000);
+        let kept = keep_until((created_at, expires_at), &ahead, 10);
+        assert_eq!(kept, Deadline::at(900 * day * 1_000 + 60_010));
+        // Within a day the room's clock counts.
+        let close = Moment::manual((created_at + day) * 1_000);
+        let kept = keep_until((created_at, expires_at), &close, 10);
+        assert_eq!(kept, Deadline::at((created_at + day) * 1_000 + 10));
     }
 
     #[test]

@@ -29,9 +29,10 @@ pub(super) fn insert(
         last_seen_at: None,
         revoked_at: None,
     };
+    let lives = (session.created_at, session.expires_at);
     let record = Record {
         lookup_key: key.as_bytes().to_vec(),
-        keep_until_ms: records::keep_until_ms(session.expires_at, tx.now_ms(), retention_ms),
+        keep_until: records::keep_until(lives, &tx.moment(), retention_ms),
         content: codec::encode(&row)?,
     };
     records::insert(tx, Kind::Session, session.id.as_str(), &record)

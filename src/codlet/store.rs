@@ -1,15 +1,17 @@
 //! The store that `codlet`'s managers are given.
 
+use super::options::{DEFAULT_RETENTION, TxOptions, retention_ms};
 use super::records::Kind;
 use super::{code, convert, failures, session};
 use crate::clock::Clock;
 use crate::durability::Durability;
 use crate::engine::Engine;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::pending::Pending;
 use crate::room::Cloakroom;
 use crate::stores::form_token::row::TokenKey;
 use crate::stores::form_token::{FormTokenStore as _, FormTokens};
+use crate::stores::store_handle::StoreHandle;
 use crate::tables::Table;
 use ::codlet::admin::{CodeAdminStore, CodeListFilter, CodeMeta};
 use ::codlet::store::{
@@ -21,10 +23,6 @@ use ::codlet::{ClaimOutcome, CodeId, LookupKey, SessionId, TokenConsumeOutcome};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// How long codes and sessions are found after their expiry, unless the store says otherwise: long
-/// enough that an audit says `expired` or `used` and not `unknown`.
-pub const DEFAULT_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Everything that the crate `codlet` stores, in a room: a `FormTokenStore`, `CodeStore`,
 /// `SessionStore`, `RateLimitStore` and `CodeAdminStore` of that crate. A cheap clone; give each
@@ -39,9 +37,10 @@ pub const DEFAULT_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 /// failed disk. Nothing was applied, unless the text says that the outcome is unknown.
 #[derive(Clone)]
 pub struct CodletStore {
-    engine: Engine,
-    durability: Durability,
-    failures_durability: Durability,
+    /// For codes and sessions.
+    handle: StoreHandle,
+    /// For counted failures.
+    failures: StoreHandle,
     form_tokens: FormTokens,
     retention: Duration,
 }
@@ -57,9 +56,8 @@ impl Cloakroom {
 impl From<&Cloakroom> for CodletStore {
     fn from(room: &Cloakroom) -> Self {
         Self {
-            engine: room.engine().clone(),
-            durability: room.durability(),
-            failures_durability: Durability::Os,
+            handle: StoreHandle::new(room.engine().clone(), room.durability()),
+            failures: StoreHandle::new(room.engine().clone(), Durability::Os),
             form_tokens: room.form_tokens(),
             retention: DEFAULT_RETENTION,
         }
@@ -68,19 +66,21 @@ impl From<&Cloakroom> for CodletStore {
 
 impl CodletStore {
     /// The same store, with answers about form tokens, codes and sessions that wait for this
-    /// durability. The default is the room's.
+    /// durability. The default is the room's. With an interval of zero every call answers an error.
     #[must_use]
     pub fn with_durability(self, durability: Durability) -> Self {
         let form_tokens = self.form_tokens.with_durability(durability);
-        Self { durability, form_tokens, ..self }
+        let handle = self.handle.with_durability(durability);
+        Self { handle, form_tokens, ..self }
     }
 
     /// The same store, with answers about counted failures that wait for this durability. The
     /// default is [`Durability::Os`]: a power failure may forget the failures of the last moments,
-    /// a crash of the process does not.
+    /// a crash of the process does not. With an interval of zero every such call answers an error.
     #[must_use]
-    pub fn with_failures_durability(self, failures_durability: Durability) -> Self {
-        Self { failures_durability, ..self }
+    pub fn with_failures_durability(self, durability: Durability) -> Self {
+        let failures = self.failures.with_durability(durability);
+        Self { failures, ..self }
     }
 
     /// The same store; form tokens consumed through it answer `Replay` until this long after their
@@ -105,19 +105,36 @@ impl CodletStore {
     /// The room's clock as a clock of `codlet`, so that managers and room agree on what is expired.
     #[must_use]
     pub fn clock(&self) -> CodletClock {
-        CodletClock { clock: self.engine.clock() }
+        CodletClock { clock: self.handle.engine().clock() }
+    }
+
+    /// What holds in a transaction of `engine`.
+    pub(super) fn options_within(&self, engine: &Engine) -> TxOptions {
+        let foreign =
+            if self.handle.engine().is(engine) { None } else { Some(Error::ForeignTransaction) };
+        let checked = |handle: &StoreHandle| match (&foreign, handle.checked()) {
+            (Some(foreign), _) => Err(foreign.clone()),
+            (None, Err(refused)) => Err(refused),
+            (None, Ok(_)) => Ok(handle.durability()),
+        };
+        TxOptions {
+            records: checked(&self.handle),
+            failures: checked(&self.failures),
+            replay_grace: self.form_tokens.replay_grace(),
+            retention: self.retention,
+        }
     }
 
     fn retention_ms(&self) -> u64 {
-        u64::try_from(self.retention.as_millis()).unwrap_or(u64::MAX)
+        retention_ms(self.retention)
     }
 }
 
 impl fmt::Debug for CodletStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CodletStore")
-            .field("durability", &self.durability)
-            .field("failures_durability", &self.failures_durability)
+            .field("durability", &self.handle.durability())
+            .field("failures_durability", &self.failures.durability())
             .field("form_tokens", &self.form_tokens)
             .field("retention", &self.retention)
             .finish_non_exhaustive()
@@ -183,9 +200,8 @@ impl CodeStore for CodletStore {
         candidates: &[LookupKey],
         scope: Option<&str>,
     ) -> impl Future<Output = Result<Option<StoredCode>, StoreError>> {
-        let pending = self.engine.read(self.durability, |rows| {
-            code::lookup(rows, &convert::encode_keys(candidates)?, scope)
-        });
+        let pending =
+            self.handle.read(|rows| code::lookup(rows, &convert::encode_keys(candidates)?, scope));
         answer(pending, |found| found)
     }
 
@@ -194,9 +210,7 @@ impl CodeStore for CodletStore {
         req: &ClaimRequest<'_>,
     ) -> impl Future<Output = Result<ClaimOutcome, StoreError>> {
         let row = [(Table::CODLET_CODE, req.code_id.as_str().as_bytes())];
-        answer(self.engine.transact(self.durability, &row, |tx| code::claim(tx, req)), |outcome| {
-            outcome
-        })
+        answer(self.handle.transact(&row, |tx| code::claim(tx, req)), |outcome| outcome)
     }
 
     fn insert_code(&self, record: CodeRecord) -> impl Future<Output = Result<(), StoreError>> {
@@ -216,8 +230,7 @@ impl CodeStore for CodletStore {
         now: u64,
     ) -> impl Future<Output = Result<(), StoreError>> {
         let row = [(Table::CODLET_CODE, code_id.as_str().as_bytes())];
-        let pending =
-            self.engine.transact(self.durability, &row, |tx| code::revoke(tx, code_id, scope, now));
+        let pending = self.handle.transact(&row, |tx| code::revoke(tx, code_id, scope, now));
         answer(pending, |()| ())
     }
 }
@@ -237,7 +250,7 @@ impl CodletStore {
             Err(error) => return Pending::ready(Err(error)),
         };
         let rows = [(kind.by_id(), id.as_bytes()), (kind.by_key(), key.as_bytes())];
-        self.engine.transact(self.durability, &rows, operation)
+        self.handle.transact(&rows, operation)
     }
 }
 
@@ -248,16 +261,14 @@ impl CodeAdminStore for CodletStore {
         filter: &CodeListFilter,
         now: u64,
     ) -> impl Future<Output = Result<Vec<CodeMeta>, StoreError>> {
-        answer(self.engine.read(self.durability, |rows| code::list(rows, filter, now)), |found| {
-            found
-        })
+        answer(self.handle.read(|rows| code::list(rows, filter, now)), |found| found)
     }
 
     fn get_code_meta(
         &self,
         code_id: &CodeId,
     ) -> impl Future<Output = Result<Option<CodeMeta>, StoreError>> {
-        answer(self.engine.read(self.durability, |rows| code::meta(rows, code_id)), |found| found)
+        answer(self.handle.read(|rows| code::meta(rows, code_id)), |found| found)
     }
 }
 
@@ -266,9 +277,8 @@ impl SessionStore for CodletStore {
         &self,
         candidates: &[LookupKey],
     ) -> impl Future<Output = Result<Option<StoredSession>, StoreError>> {
-        let pending = self.engine.read(self.durability, |rows| {
-            session::lookup(rows, &convert::encode_keys(candidates)?)
-        });
+        let pending =
+            self.handle.read(|rows| session::lookup(rows, &convert::encode_keys(candidates)?));
         answer(pending, |found| found)
     }
 
@@ -291,8 +301,7 @@ impl SessionStore for CodletStore {
         now: u64,
     ) -> impl Future<Output = Result<(), StoreError>> {
         let row = [(Table::CODLET_SESSION, session_id.as_str().as_bytes())];
-        let pending =
-            self.engine.transact(self.durability, &row, |tx| session::revoke(tx, session_id, now));
+        let pending = self.handle.transact(&row, |tx| session::revoke(tx, session_id, now));
         answer(pending, |()| ())
     }
 
@@ -302,8 +311,7 @@ impl SessionStore for CodletStore {
         now: u64,
     ) -> impl Future<Output = Result<(), StoreError>> {
         let row = [(Table::CODLET_SESSION, session_id.as_str().as_bytes())];
-        let pending =
-            self.engine.transact(self.durability, &row, |tx| session::touch(tx, session_id, now));
+        let pending = self.handle.transact(&row, |tx| session::touch(tx, session_id, now));
         answer(pending, |()| ())
     }
 }
@@ -314,8 +322,7 @@ impl RateLimitStore for CodletStore {
         key: &RateLimitKey,
         policy: &RateLimitPolicy,
     ) -> impl Future<Output = Result<RateLimitOutcome, StoreError>> {
-        let pending =
-            self.engine.read(self.failures_durability, |rows| failures::check(rows, key, policy));
+        let pending = self.failures.read(|rows| failures::check(rows, key, policy));
         answer(pending, |outcome| outcome)
     }
 
@@ -325,16 +332,13 @@ impl RateLimitStore for CodletStore {
         policy: &RateLimitPolicy,
     ) -> impl Future<Output = Result<(), StoreError>> {
         let row = [(Table::CODLET_FAILURES, key.as_str().as_bytes())];
-        let pending = self
-            .engine
-            .transact(self.failures_durability, &row, |tx| failures::record(tx, key, policy));
+        let pending = self.failures.transact(&row, |tx| failures::record(tx, key, policy));
         answer(pending, |()| ())
     }
 
     fn clear_failures(&self, key: &RateLimitKey) -> impl Future<Output = Result<(), StoreError>> {
         let row = [(Table::CODLET_FAILURES, key.as_str().as_bytes())];
-        let pending =
-            self.engine.transact(self.failures_durability, &row, |tx| failures::clear(tx, key));
+        let pending = self.failures.transact(&row, |tx| failures::clear(tx, key));
         answer(pending, |()| ())
     }
 }

@@ -1,6 +1,7 @@
 //! What `codlet` stores, as a transaction sees it.
 
-use super::store::DEFAULT_RETENTION;
+use super::options::{TxOptions, retention_ms};
+use super::store::CodletStore;
 use super::{code, convert, failures, session};
 use crate::engine::access::Writer;
 use crate::error::Result;
@@ -20,7 +21,7 @@ impl Transaction<'_> {
     /// It closes a gap that those traits leave open: a code is claimed and its session stored, or
     /// neither.
     pub fn codlet(&mut self) -> CodletTx<'_> {
-        CodletTx { tx: self.writer(), retention: DEFAULT_RETENTION }
+        CodletTx::of_store(self.writer(), TxOptions::default())
     }
 }
 
@@ -31,23 +32,69 @@ impl Transaction<'_> {
 /// An operation that answers an error has changed nothing; the transaction can go on.
 pub struct CodletTx<'a> {
     tx: &'a mut dyn Writer,
-    retention: Duration,
+    options: TxOptions,
+}
+
+impl CodletStore {
+    /// What this store keeps, in `tx`, a transaction of the same room, under the options of this
+    /// store: those of [`Transaction::codlet`] are the defaults. The transaction becomes at least
+    /// as durable as this store asks for what is done in it.
+    ///
+    /// When `tx` is of another room, every operation of the view answers
+    /// [`ForeignTransaction`](crate::Error::ForeignTransaction); when an option of this store was
+    /// refused, [`InvalidConfig`](crate::Error::InvalidConfig).
+    pub fn within<'a>(&self, tx: &'a mut Transaction<'_>) -> CodletTx<'a> {
+        let (engine, writer) = tx.parts();
+        CodletTx::of_store(writer, self.options_within(engine))
+    }
+}
+
+impl<'a> CodletTx<'a> {
+    pub(super) fn of_store(tx: &'a mut dyn Writer, options: TxOptions) -> Self {
+        Self { tx, options }
+    }
 }
 
 impl CodletTx<'_> {
     /// The same view; see [`CodletStore::with_retention`](super::CodletStore::with_retention).
     #[must_use]
-    pub fn with_retention(self, retention: Duration) -> Self {
-        Self { retention, ..self }
+    pub fn with_retention(mut self, retention: Duration) -> Self {
+        self.options.retention = retention;
+        self
+    }
+
+    /// The same view; see
+    /// [`CodletStore::with_replay_grace`](super::CodletStore::with_replay_grace).
+    #[must_use]
+    pub fn with_replay_grace(mut self, replay_grace: Duration) -> Self {
+        self.options.replay_grace = replay_grace;
+        self
     }
 
     fn retention_ms(&self) -> u64 {
-        u64::try_from(self.retention.as_millis()).unwrap_or(u64::MAX)
+        retention_ms(self.options.retention)
+    }
+
+    /// The transaction, for an operation on codes and sessions.
+    fn records(&mut self) -> Result<&mut dyn Writer> {
+        self.tx.require(self.options.records.clone()?);
+        Ok(self.tx)
+    }
+
+    /// The transaction, for an operation on counted failures.
+    fn failures(&mut self) -> Result<&mut dyn Writer> {
+        self.tx.require(self.options.failures.clone()?);
+        Ok(self.tx)
+    }
+
+    fn form_tokens(&mut self) -> Result<FormTokensTx<'_>> {
+        let replay_grace = self.options.replay_grace;
+        Ok(FormTokensTx::new(self.records()?).with_replay_grace(replay_grace))
     }
 
     /// See `codlet::store::FormTokenStore::insert_form_token`.
     pub fn insert_form_token(&mut self, record: FormTokenRecord) -> Result<()> {
-        FormTokensTx::new(self.tx).insert_form_token(convert::form_token(record))
+        self.form_tokens()?.insert_form_token(convert::form_token(record))
     }
 
     /// See `codlet::store::FormTokenStore::consume_form_token`.
@@ -61,15 +108,14 @@ impl CodletTx<'_> {
     ) -> Result<(TokenConsumeOutcome, Option<String>)> {
         let keys = convert::lookup_keys(candidates);
         let subject = convert::subject(subject);
-        FormTokensTx::new(self.tx)
+        self.form_tokens()?
             .consume_form_token_any(&keys, &subject, purpose, bound_resource, now)
             .map(convert::outcome)
     }
 
     /// See `codlet::store::FormTokenStore::set_token_result`.
     pub fn set_token_result(&mut self, candidates: &[LookupKey], result_ref: &str) -> Result<()> {
-        FormTokensTx::new(self.tx)
-            .set_token_result_any(&convert::lookup_keys(candidates), result_ref)
+        self.form_tokens()?.set_token_result_any(&convert::lookup_keys(candidates), result_ref)
     }
 
     /// See `codlet::store::CodeStore::lookup_code`.
@@ -78,44 +124,44 @@ impl CodletTx<'_> {
         candidates: &[LookupKey],
         scope: Option<&str>,
     ) -> Result<Option<StoredCode>> {
-        code::lookup(self.tx, &convert::encode_keys(candidates)?, scope)
+        code::lookup(self.records()?, &convert::encode_keys(candidates)?, scope)
     }
 
     /// See `codlet::store::CodeStore::claim_code`.
     pub fn claim_code(&mut self, request: &ClaimRequest<'_>) -> Result<ClaimOutcome> {
-        code::claim(self.tx, request)
+        code::claim(self.records()?, request)
     }
 
     /// See `codlet::store::CodeStore::insert_code`.
     pub fn insert_code(&mut self, record: &CodeRecord) -> Result<()> {
         let retention_ms = self.retention_ms();
-        code::insert(self.tx, record, retention_ms)
+        code::insert(self.records()?, record, retention_ms)
     }
 
     /// See `codlet::store::CodeStore::revoke_code`.
     pub fn revoke_code(&mut self, code_id: &CodeId, scope: Option<&str>, now: u64) -> Result<()> {
-        code::revoke(self.tx, code_id, scope, now)
+        code::revoke(self.records()?, code_id, scope, now)
     }
 
     /// See `codlet::store::SessionStore::lookup_session`.
     pub fn lookup_session(&mut self, candidates: &[LookupKey]) -> Result<Option<StoredSession>> {
-        session::lookup(self.tx, &convert::encode_keys(candidates)?)
+        session::lookup(self.records()?, &convert::encode_keys(candidates)?)
     }
 
     /// See `codlet::store::SessionStore::insert_session`.
     pub fn insert_session(&mut self, record: &SessionRecord) -> Result<()> {
         let retention_ms = self.retention_ms();
-        session::insert(self.tx, record, retention_ms)
+        session::insert(self.records()?, record, retention_ms)
     }
 
     /// See `codlet::store::SessionStore::revoke_session`.
     pub fn revoke_session(&mut self, session_id: &SessionId, now: u64) -> Result<()> {
-        session::revoke(self.tx, session_id, now)
+        session::revoke(self.records()?, session_id, now)
     }
 
     /// See `codlet::store::SessionStore::touch_session`.
     pub fn touch_session(&mut self, session_id: &SessionId, now: u64) -> Result<()> {
-        session::touch(self.tx, session_id, now)
+        session::touch(self.records()?, session_id, now)
     }
 
     /// See `codlet::store::RateLimitStore::check`.
@@ -124,22 +170,24 @@ impl CodletTx<'_> {
         key: &RateLimitKey,
         policy: &RateLimitPolicy,
     ) -> Result<RateLimitOutcome> {
-        failures::check(self.tx, key, policy)
+        failures::check(self.failures()?, key, policy)
     }
 
     /// See `codlet::store::RateLimitStore::record_failure`.
     pub fn record_failure(&mut self, key: &RateLimitKey, policy: &RateLimitPolicy) -> Result<()> {
-        failures::record(self.tx, key, policy)
+        failures::record(self.failures()?, key, policy)
     }
 
     /// See `codlet::store::RateLimitStore::clear_failures`.
     pub fn clear_failures(&mut self, key: &RateLimitKey) -> Result<()> {
-        failures::clear(self.tx, key)
+        failures::clear(self.failures()?, key)
     }
 }
 
 impl fmt::Debug for CodletTx<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CodletTx").field("retention", &self.retention).finish_non_exhaustive()
+        f.debug_struct("CodletTx")
+            .field("retention", &self.options.retention)
+            .finish_non_exhaustive()
     }
 }

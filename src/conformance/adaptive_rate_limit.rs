@@ -41,13 +41,18 @@ const RULES: &[Rule<AdaptiveDriver>] = &[
     ("high activity reserves 0.9, and pauses the background when it increases", high),
     ("no recent user request: the least is reserved", lull),
     ("sustained inactivity reserves nothing, and is remembered", sustained),
+    ("after sustained inactivity a user may go while fewer than the limit count", users_can_return),
     ("shares are computed at most once per interval", once_per_interval),
     ("asking computes the shares, too", asking_computes),
+    ("record computes no shares", record_computes_nothing),
+    ("acquire computes the shares, also when it refuses", acquire_computes),
+    ("recent_user_activity and remaining are those of now", counts_are_live),
     ("a new limit computes the shares at once", new_limit),
     ("a priority is admitted up to its share", up_to_the_share),
     ("a paused background waits until the shares are computed again", paused),
     ("remaining is what is left of both shares, never below 0", remaining),
-    ("wait_time is 0 or until the oldest request of that priority leaves", wait_time),
+    ("wait_time is 0 or until so many of that priority have left that one may go", wait_time),
+    ("who waits alone for wait_time is admitted", wait_is_enough),
     ("a limit of 0 admits no one, and its wait is the window", limit_zero),
     (
         "both priorities together are never admitted over the limit, when shares move too",
@@ -156,14 +161,30 @@ fn sustained(store: &AdaptiveDriver, clock: &ManualClock) {
     assert_eq!(reserved(store), 0);
     clock.advance(1_000 * WINDOW);
     assert_eq!(reserved(store), 0, "that there was a user was forgotten");
-    assert!(!acquire(store, User));
     assert_eq!(drain(store, Background), LIMIT);
 }
 
-fn once_per_interval(store: &AdaptiveDriver, clock: &ManualClock) {
+fn users_can_return(store: &AdaptiveDriver, clock: &ManualClock) {
     record(store, User, 1);
-    record(store, User, 9);
+    clock.advance(WINDOW + ONE_MS);
+    assert_eq!(reserved(store), 0);
+    assert_eq!(wait(store, User), Duration::ZERO);
+    record(store, Background, LIMIT - 2);
+    assert!(acquire(store, User));
+    assert_eq!(store.status("r").wait().unwrap().remaining, 2, "only the background has a share");
+    clock.advance(ONE_MS);
+    assert!(acquire(store, User));
+    assert!(!acquire(store, User), "as many as the limit count");
+    assert!(!store.can_proceed("r", User).wait().unwrap());
+    assert_eq!(wait(store, User), WINDOW - ONE_MS);
+    clock.advance(INTERVAL);
+    assert_eq!(reserved(store), 30, "the users who returned were not seen");
+}
+
+fn once_per_interval(store: &AdaptiveDriver, clock: &ManualClock) {
     assert_eq!(reserved(store), 30);
+    record(store, User, 10);
+    assert_eq!((reserved(store), is_paused(store)), (30, false));
     clock.advance(INTERVAL - ONE_MS);
     assert_eq!(reserved(store), 30);
     clock.advance(ONE_MS);
@@ -185,6 +206,52 @@ fn asking_computes(store: &AdaptiveDriver, clock: &ManualClock) {
         clock.advance(Duration::from_secs(5));
         assert_eq!(reserved(store), 90);
     }
+}
+
+fn record_computes_nothing(store: &AdaptiveDriver, clock: &ManualClock) {
+    record(store, User, 10);
+    assert_eq!((reserved(store), is_paused(store)), (90, true));
+    clock.advance(INTERVAL);
+    // The shares are old now, and a record leaves them so.
+    store.reset("r").wait().unwrap();
+    record(store, User, 2);
+    record(store, Background, 1);
+    record(store, User, 8);
+    clock.advance(Duration::from_secs(10));
+    assert_eq!((reserved(store), is_paused(store)), (90, true));
+}
+
+fn acquire_computes(store: &AdaptiveDriver, clock: &ManualClock) {
+    assert!(acquire(store, Background));
+    record(store, User, 10);
+    clock.advance(INTERVAL - ONE_MS);
+    assert_eq!(reserved(store), 30, "computed by the one that was admitted");
+    store.reset("r").wait().unwrap();
+    record(store, User, 10);
+    assert!(!acquire(store, Background));
+    clock.advance(Duration::from_secs(20));
+    assert_eq!(wait(store, Background), Duration::from_secs(10));
+}
+
+fn counts_are_live(store: &AdaptiveDriver, clock: &ManualClock) {
+    let of_now = || {
+        let status = store.status("r").wait().unwrap();
+        (status.recent_user_activity, status.remaining)
+    };
+    assert_eq!(of_now(), (0, 100));
+    record(store, User, 4);
+    assert_eq!(of_now(), (4, 96));
+    record(store, Background, 10);
+    clock.advance(ONE_MS);
+    assert!(acquire(store, User));
+    assert_eq!(of_now(), (5, 85));
+    assert_eq!(reserved(store), 30, "the shares are those from before");
+    clock.advance(15 * MINUTE - 2 * ONE_MS);
+    assert_eq!(of_now().0, 5);
+    clock.advance(ONE_MS);
+    assert_eq!(of_now().0, 1, "four have left the monitoring window");
+    clock.advance(ONE_MS);
+    assert_eq!(of_now().0, 0, "the shares are of a moment ago, the activity is of now");
 }
 
 fn new_limit(store: &AdaptiveDriver, _: &ManualClock) {
@@ -216,6 +283,7 @@ fn paused(store: &AdaptiveDriver, clock: &ManualClock) {
 
 fn remaining(store: &AdaptiveDriver, _: &ManualClock) {
     let left = || store.status("r").wait().unwrap().remaining;
+    assert_eq!(left(), 100);
     record(store, Background, 20);
     record(store, User, 3);
     assert_eq!(left(), 77);
@@ -233,6 +301,28 @@ fn wait_time(store: &AdaptiveDriver, clock: &ManualClock) {
     clock.advance(ONE_MS);
     assert_eq!(wait(store, Background), WINDOW - 2 * ONE_MS);
     assert_eq!(wait(store, User), WINDOW - ONE_MS);
+}
+
+fn wait_is_enough(store: &AdaptiveDriver, clock: &ManualClock) {
+    for _ in 0..100 {
+        record(store, Background, 1);
+        clock.advance(Duration::from_secs(1));
+    }
+    // 100 count where 95 may: six must leave, the last of them at 5 s and an hour.
+    let until = WINDOW - Duration::from_secs(95);
+    assert_eq!(wait(store, Background), until);
+    clock.advance(until - ONE_MS);
+    assert!(!acquire(store, Background));
+    clock.advance(ONE_MS);
+    assert_eq!(wait(store, Background), Duration::ZERO);
+    assert!(acquire(store, Background) && !acquire(store, Background));
+    // A lower limit.
+    store.set_resource_config("r", config(10)).wait().unwrap();
+    let until = wait(store, Background);
+    clock.advance(until - ONE_MS);
+    assert!(!acquire(store, Background));
+    clock.advance(ONE_MS);
+    assert!(acquire(store, Background) && !acquire(store, Background));
 }
 
 fn limit_zero(store: &AdaptiveDriver, _: &ManualClock) {

@@ -7,8 +7,8 @@ use super::cache_sample::CacheSample;
 use super::{Rule, START, run};
 use crate::clock::ManualClock;
 use crate::error::Error;
-use crate::limits::DEFAULT_MAX_ENTRY_BYTES;
-use crate::stores::cache::CacheStore;
+use crate::limits::{DEFAULT_MAX_ENTRY_BYTES, in_memory};
+use crate::stores::cache::{CacheStore, Ttl};
 use calls::*;
 use serde_json::json;
 use std::sync::Arc;
@@ -41,7 +41,13 @@ const RULES: &[Rule<CacheDriver>] = &[
     ("every JSON value comes back equal", json_values),
     ("a value over the maximum is not stored, and removes the older one", oversized),
     ("a value that cannot be encoded is Encode, and what was there stays", unencodable),
+    (
+        "a value that would be read back as another one is Encode, and what was there stays",
+        changed_by_json,
+    ),
     ("a value that no longer decodes is a miss, and is removed", undecodable),
+    ("set_for ends to the millisecond, never, or at once", set_for_ends),
+    ("set_for leaves the tags, and overwrites a time to live", set_for_overwrites),
     ("clear without a scope removes everything", clear_all),
     ("clear removes what starts with the scope, literally", clear_scope),
     ("clear removes many entries", clear_many),
@@ -187,7 +193,7 @@ fn json_values(store: &CacheDriver, _: &ManualClock) {
 }
 
 fn oversized(store: &CacheDriver, _: &ManualClock) {
-    let large = CacheSample::Json(json!("x".repeat(DEFAULT_MAX_ENTRY_BYTES)));
+    let large = CacheSample::Json(json!("x".repeat(in_memory(DEFAULT_MAX_ENTRY_BYTES))));
     tagged(store, "h", 1, &["tag"]);
     for hash in ["h", "new"] {
         store.set(hash, &large, TTL).wait().unwrap();
@@ -212,6 +218,77 @@ fn unencodable(store: &CacheDriver, _: &ManualClock) {
     assert_eq!(there(store, &["h", "new"]), ["h"]);
     assert_eq!(by_tag(store, "new"), 0);
     assert_eq!(by_tag(store, "tag"), 1);
+}
+
+fn changed_by_json(store: &CacheDriver, _: &ManualClock) {
+    tagged(store, "h", 1, &["tag"]);
+    let changed = [
+        CacheSample::Floats(vec![f64::NAN]),
+        CacheSample::Floats(vec![0.5, f64::INFINITY]),
+        CacheSample::Floats(vec![f64::NEG_INFINITY, 1.0]),
+        CacheSample::Maybe(Some(None)),
+    ];
+    for value in &changed {
+        for hash in ["h", "new"] {
+            let answers = [
+                store.set(hash, value, TTL).wait(),
+                store.set_for(hash, value, Ttl::Never).wait(),
+                store.set_with_tags(hash, value, TTL, &["new"]).wait(),
+            ];
+            for answer in answers {
+                assert!(matches!(answer, Err(Error::Encode(_))), "{value:?}: {answer:?}");
+            }
+        }
+    }
+    assert_eq!(get(store, "h"), Some(sample(1)), "the older value must stay");
+    assert_eq!(there(store, &["h", "new"]), ["h"]);
+    assert_eq!((by_tag(store, "new"), by_tag(store, "tag")), (0, 1));
+    let kept = [
+        (
+            CacheSample::Floats(vec![-0.0, f64::MAX, f64::MIN_POSITIVE]),
+            json!([-0.0, f64::MAX, f64::MIN_POSITIVE]),
+        ),
+        (CacheSample::Maybe(None), json!(null)),
+        (CacheSample::Maybe(Some(Some(7))), json!(7)),
+    ];
+    for (value, json) in kept {
+        store.set("h", &value, TTL).wait().unwrap();
+        assert_eq!(get(store, "h"), Some(CacheSample::Json(json)));
+    }
+}
+
+fn set_for_ends(store: &CacheDriver, clock: &ManualClock) {
+    let ttl = |ms| Ttl::For(Duration::from_millis(ms));
+    let set_for = |hash, ttl| store.set_for(hash, &sample(1), ttl).wait().unwrap();
+    set_for("ms", ttl(1_500));
+    set_for("one", ttl(1));
+    set_for("never", Ttl::Never);
+    set_for("greatest", Ttl::For(Duration::MAX));
+    set(store, "zero", 1);
+    set_for("zero", ttl(0));
+    assert_eq!(
+        there(store, &["ms", "one", "never", "greatest", "zero"]),
+        ["ms", "one", "never", "greatest"]
+    );
+    clock.advance(Duration::from_millis(1));
+    assert_eq!(there(store, &["one"]), Vec::<&str>::new());
+    clock.advance(Duration::from_millis(1_498));
+    assert_eq!(there(store, &["ms"]), ["ms"]);
+    clock.advance(Duration::from_millis(1));
+    assert_eq!(there(store, &["ms"]), Vec::<&str>::new());
+    clock.advance(LONG_AFTER);
+    assert_eq!(there(store, &["never", "greatest"]), ["never", "greatest"]);
+}
+
+fn set_for_overwrites(store: &CacheDriver, clock: &ManualClock) {
+    tagged(store, "h", 1, &["tag"]);
+    store.set_for("h", &sample(2), Ttl::For(Duration::from_millis(10))).wait().unwrap();
+    assert_eq!(get(store, "h"), Some(sample(2)));
+    store.set_for("h", &sample(3), Ttl::Never).wait().unwrap();
+    clock.advance(LONG_AFTER);
+    assert_eq!(get(store, "h"), Some(sample(3)));
+    assert_eq!(by_tag(store, "tag"), 1, "set_for took the tags");
+    assert_eq!(get(store, "h"), None);
 }
 
 fn undecodable(store: &CacheDriver, _: &ManualClock) {

@@ -2,6 +2,7 @@
 
 mod calls;
 mod extremes;
+mod guards;
 
 use super::{RACERS, Rule, START, run};
 use crate::clock::ManualClock;
@@ -57,6 +58,12 @@ const RULES: &[Rule<DedupeDriver>] = &[
     ("every JSON value comes back equal", json_values),
     ("any string up to 64 KiB is a hash, and no two are the same", extremes::any_hash),
     ("a hash over 64 KiB is TooLarge", extremes::too_large_hash),
+    ("an owner ends its job through its guard, and joiners get the value", guards::completes),
+    ("a guard that is dropped fails its job at once, also by a panic", guards::dropped),
+    ("an answer that is dropped leaves no owner behind", guards::dropped_answer),
+    ("a guard never ends the job of another owner", guards::of_another),
+    ("a guard that is kept leaves its job pending", guards::kept),
+    ("of many concurrent callers of own_or_join one owns, and all go on", guards::race_own),
     ("a job id comes back from its string form", extremes::id_by_string),
     ("a call sees every call before it, awaited or not", extremes::in_order),
     ("of many concurrent registrations exactly one is the owner", extremes::race_register),

@@ -55,6 +55,10 @@ const RULES: &[Rule<FormTokenDriver>] = &[
     ("of several candidates an expired one does not exist", any_skips_expired),
     ("no candidate is Invalid, and a result for none is Ok", any_empty),
     ("a result for several candidates goes to the first consumed one", result_any),
+    ("a peek answers what a consume would, and changes nothing", peek_changes_nothing),
+    ("a peek of a consumed token is Replay with its result, within its grace", peek_of_consumed),
+    ("a peek of another binding is Invalid", peek_bindings),
+    ("a peek takes the caller's time", peek_by_callers_clock),
     ("any string up to 64 KiB is a lookup key, and no two are the same", extremes::any_key),
     ("a string over 64 KiB is TooLarge and nothing changes", extremes::too_large),
     ("the greatest times do not overflow", extremes::greatest_times),
@@ -323,4 +327,54 @@ fn result_any(store: &FormTokenDriver, _: &ManualClock) {
     assert_eq!(consume(store, second, START), (Replay, None));
     assert_eq!(consume(store, unconsumed, START), (Proceed, None));
     assert_eq!(consume(store, unconsumed, START), (Replay, None));
+}
+
+fn peek_changes_nothing(store: &FormTokenDriver, _: &ManualClock) {
+    let record = token("aa");
+    assert_eq!(peek(store, &record, START), (Invalid, None), "an unknown token");
+    insert(store, &record);
+    for _ in 0..3 {
+        assert_eq!(peek(store, &record, START), (Proceed, None));
+    }
+    assert_eq!(consume(store, &record, START), (Proceed, None), "the peek consumed it");
+    assert_eq!(peek(store, &record, START), (Replay, None));
+}
+
+fn peek_of_consumed(store: &FormTokenDriver, _: &ManualClock) {
+    let record = token("aa");
+    insert(store, &record);
+    assert_eq!(consume(store, &record, START), (Proceed, None));
+    set_result(store, &record, "r");
+    for now in [0, START, END + GRACE - 1] {
+        assert_eq!(peek(store, &record, now), replay_of("r"), "now = {now}");
+    }
+    assert_eq!(peek(store, &record, END + GRACE), (Invalid, None));
+    assert_eq!(consume(store, &record, START), replay_of("r"), "the peek took the result");
+}
+
+fn peek_bindings(store: &FormTokenDriver, _: &ManualClock) {
+    let record = token("aa");
+    insert(store, &record);
+    let others = [
+        FormTokenRecord { subject: Anonymous, ..record.clone() },
+        FormTokenRecord { purpose: "refund".into(), ..record.clone() },
+        FormTokenRecord { bound_resource: None, ..record.clone() },
+    ];
+    for other in &others {
+        assert_eq!(peek(store, other, START), (Invalid, None), "unconsumed, {other:?}");
+    }
+    assert_eq!(consume(store, &record, START), (Proceed, None));
+    for other in &others {
+        assert_eq!(peek(store, other, START), (Invalid, None), "consumed, {other:?}");
+    }
+}
+
+fn peek_by_callers_clock(store: &FormTokenDriver, _: &ManualClock) {
+    let record = token("aa");
+    insert(store, &record);
+    assert_eq!(peek(store, &record, END - 1), (Proceed, None));
+    for now in [END, END + 1, u64::MAX] {
+        assert_eq!(peek(store, &record, now), (Invalid, None), "now = {now}");
+    }
+    assert_eq!(peek(store, &record, START), (Proceed, None));
 }

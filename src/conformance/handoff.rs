@@ -1,21 +1,18 @@
 //! What every [`HandoffStateStore`] must do.
 
+mod calls;
+mod leases;
+mod raw;
+
 use super::{Rule, START, race, run};
 use crate::clock::ManualClock;
 use crate::error::Error;
-use crate::limits::{DEFAULT_MAX_STATE_BYTES, MAX_KEY_LEN};
-use crate::stores::handoff::{Claim, ClaimId, HandoffStateStore, JsonObject};
-use serde_json::{Value, json};
+use crate::limits::{DEFAULT_MAX_STATE_BYTES, MAX_KEY_LEN, in_memory};
+use crate::stores::handoff::{ClaimId, HandoffStateStore, JsonObject};
+use calls::*;
+use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// How long the states of the checks live, in seconds.
-const TTL: u64 = 600;
-/// How long the claims of the checks last.
-const LEASE: Duration = Duration::from_secs(60);
-const ONE_MS: Duration = Duration::from_millis(1);
-
-type HandoffDriver = dyn HandoffStateStore;
 
 /// Runs the whole suite on stores that `factory` makes: fresh, empty, with the default maximum of 4
 /// MiB, and with the clock that they take their time from.
@@ -56,62 +53,22 @@ const RULES: &[Rule<HandoffDriver>] = &[
     ("a lease of zero is InvalidConfig, and claims nothing", lease_zero),
     ("the greatest lease does not overflow", lease_greatest),
     ("a claim can be ended by the string form of its id", claim_by_string),
+    ("set_for ends to the millisecond, and at once for zero", leases::set_for_ends),
+    ("extend gives a claim a new lease from now on", leases::extend_lasts),
+    ("extend may shorten a lease", leases::extend_shortens),
+    ("extend is false when the claim does not hold, and changes nothing", leases::extend_too_late),
+    ("an extension of zero is InvalidConfig, and the claim goes on", leases::extend_zero),
+    ("an extension does not outlive the state", leases::extend_and_ttl),
+    ("raw JSON comes back by every call, raw or parsed", raw::comes_back),
+    ("raw JSON that is not one object is Encode, and what was there stays", raw::malformed),
+    ("a raw claim is a claim", raw::claim),
+    ("raw JSON over the maximum is TooLarge, and what was there stays", raw::too_large),
     ("a call sees every call before it, awaited or not", in_order),
     ("of many concurrent get_and_delete exactly one gets the state", race_get_and_delete),
     ("of many concurrent claims exactly one gets the state", race_claim),
     ("of concurrent claims and get_and_delete exactly one gets the state", race_mixed),
     ("of concurrent acks and releases of one claim exactly one is true", race_end),
 ];
-
-fn object(value: Value) -> JsonObject {
-    match value {
-        Value::Object(object) => object,
-        other => panic!("not an object: {other}"),
-    }
-}
-
-fn state(number: u64) -> JsonObject {
-    object(json!({ "number": number }))
-}
-
-fn set(store: &HandoffDriver, id: &str, number: u64) {
-    store.set(id, &state(number), TTL).wait().unwrap();
-}
-
-fn get(store: &HandoffDriver, id: &str) -> Option<JsonObject> {
-    store.get(id).wait().unwrap()
-}
-
-fn take(store: &HandoffDriver, id: &str) -> Option<JsonObject> {
-    store.get_and_delete(id).wait().unwrap()
-}
-
-fn claim(store: &HandoffDriver, id: &str) -> Option<Claim> {
-    store.claim(id, LEASE).wait().unwrap()
-}
-
-fn ack(store: &HandoffDriver, claim: &ClaimId) -> bool {
-    store.ack(claim).wait().unwrap()
-}
-
-fn release(store: &HandoffDriver, claim: &ClaimId) -> bool {
-    store.release(claim).wait().unwrap()
-}
-
-/// Sets the state number 1 under `id` and claims it.
-fn claimed(store: &HandoffDriver, id: &str) -> ClaimId {
-    set(store, id, 1);
-    let claim = claim(store, id).expect("a state that was just set cannot be claimed");
-    assert_eq!(claim.state, state(1));
-    assert_eq!(claim.id.state_id(), id);
-    claim.id
-}
-
-fn assert_absent(store: &HandoffDriver, id: &str) {
-    assert_eq!(get(store, id), None, "get");
-    assert_eq!(claim(store, id), None, "claim");
-    assert_eq!(take(store, id), None, "get_and_delete");
-}
 
 fn absent(store: &HandoffDriver, _: &ManualClock) {
     set(store, "other", 1);
@@ -235,7 +192,7 @@ fn one_megabyte(store: &HandoffDriver, _: &ManualClock) {
 
 fn too_large_state(store: &HandoffDriver, _: &ManualClock) {
     set(store, "id", 1);
-    let large = object(json!({ "text": "x".repeat(DEFAULT_MAX_STATE_BYTES) }));
+    let large = object(json!({ "text": "x".repeat(in_memory(DEFAULT_MAX_STATE_BYTES)) }));
     for id in ["id", "new"] {
         let answer = store.set(id, &large, TTL).wait();
         assert!(matches!(answer, Err(Error::TooLarge { .. })), "{answer:?}");

@@ -26,6 +26,7 @@
 
 mod adaptive_rate_limit;
 mod cache;
+mod cache_bytes;
 mod cache_sample;
 mod dedupe;
 mod form_token;
@@ -35,12 +36,13 @@ mod state;
 
 pub use adaptive_rate_limit::adaptive_rate_limit;
 pub use cache::cache;
+pub use cache_bytes::cache_bytes;
 pub use cache_sample::CacheSample;
 pub use dedupe::dedupe;
 pub use form_token::form_token;
 pub use handoff::handoff;
 pub use rate_limit::rate_limit;
-pub use state::state;
+pub use state::{FenceEffect, state, state_fence, state_late_window};
 
 use crate::clock::ManualClock;
 use std::fmt::Write as _;

@@ -38,6 +38,10 @@ const RULES: &[Rule<RateLimitDriver>] = &[
     ("status tells what remains, never below 0, and when a request of now leaves", status),
     ("a limit of 0 admits no one, and its wait is the window", limit_zero),
     ("wait_time is 0 while there is room, else until the oldest counted request leaves", wait_time),
+    (
+        "who waits alone for wait_time is admitted, also when more count than the limit",
+        wait_is_enough,
+    ),
     ("reset forgets one resource, and only that", reset),
     ("a resource has the store's configuration until it has one of its own", own_config),
     ("a new configuration keeps the requests in the window", config_keeps_history),
@@ -157,6 +161,49 @@ fn wait_time(store: &RateLimitDriver, clock: &ManualClock) {
     assert_eq!(wait(store, "r"), Duration::ZERO);
     assert!(acquire(store, "r"));
     assert_eq!(wait(store, "r"), Duration::from_secs(20));
+}
+
+/// Waits alone, and is admitted then and not a millisecond earlier.
+fn wait_and_go(store: &RateLimitDriver, clock: &ManualClock, expected: Duration) {
+    assert_eq!(wait(store, "r"), expected);
+    clock.advance(expected - ONE_MS);
+    assert!(!acquire(store, "r"), "admitted too early");
+    assert_eq!(wait(store, "r"), ONE_MS);
+    clock.advance(ONE_MS);
+    assert_eq!(wait(store, "r"), Duration::ZERO);
+    assert!(acquire(store, "r"), "refused after the wait");
+}
+
+fn wait_is_enough(store: &RateLimitDriver, clock: &ManualClock) {
+    // Two more than the limit, a second apart.
+    for _ in 0..LIMIT + 2 {
+        store.record("r").wait().unwrap();
+        clock.advance(Duration::from_secs(1));
+    }
+    wait_and_go(store, clock, WINDOW - Duration::from_secs(LIMIT));
+    // All at once: they leave together.
+    store.reset("r").wait().unwrap();
+    for _ in 0..3 * LIMIT {
+        store.record("r").wait().unwrap();
+    }
+    wait_and_go(store, clock, WINDOW);
+    // A lower limit than so many count.
+    store.reset("r").wait().unwrap();
+    for _ in 0..LIMIT {
+        assert!(acquire(store, "r"));
+        clock.advance(Duration::from_secs(1));
+    }
+    store.set_resource_config("r", config(1, WINDOW)).wait().unwrap();
+    wait_and_go(store, clock, WINDOW - Duration::from_secs(1));
+    // A shorter window.
+    store.reset("r").wait().unwrap();
+    store.set_resource_config("r", config(2, WINDOW)).wait().unwrap();
+    for _ in 0..4 {
+        store.record("r").wait().unwrap();
+        clock.advance(Duration::from_secs(1));
+    }
+    store.set_resource_config("r", config(2, WINDOW / 6)).wait().unwrap();
+    wait_and_go(store, clock, Duration::from_secs(10 - 4 + 2));
 }
 
 fn reset(store: &RateLimitDriver, _: &ManualClock) {

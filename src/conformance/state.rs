@@ -2,6 +2,8 @@
 
 mod calls;
 mod conditional;
+mod fence;
+mod late_window;
 mod listing;
 mod slots;
 
@@ -10,6 +12,9 @@ use crate::clock::ManualClock;
 use crate::stores::state::StateStore;
 use calls::StateDriver;
 use std::sync::Arc;
+
+pub use fence::{FenceEffect, state_fence};
+pub use late_window::state_late_window;
 
 /// Runs the whole suite on stores that `factory` makes: fresh, empty, and with the clock that they
 /// take their time from.

@@ -1,22 +1,30 @@
 //! The reference driver: maps under one mutex, no engine underneath.
 
 use crate::clock::{Clock, SystemClock};
+use crate::error::Error;
 use crate::pending::Pending;
+use crate::stores::span::span_ms;
 use crate::stores::state::row::{scan_cursor, scan_position, slot_key};
 use crate::stores::state::{
     EventId, Identity, ListScope, SlotExpectation, StateError, StateRecord, StateStore, check,
     validate_event_id, validate_list_kind, validate_record, validate_session, validate_slot,
 };
 use crate::stores::{Cursor, Page};
-use parking_lot::Mutex;
+use parking_lot::ReentrantMutex;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Agent states in memory. Clones share them.
 #[derive(Debug, Clone)]
 pub struct InMemoryState {
-    states: Arc<Mutex<States>>,
+    /// A thread that holds the states for the effect of a fence may read them again, and a write
+    /// on it finds them borrowed.
+    states: Arc<ReentrantMutex<RefCell<States>>>,
     clock: Arc<dyn Clock>,
+    /// How long replaced events are remembered, in milliseconds.
+    late_window_ms: u64,
 }
 
 /// Identity and kind, which sort as (tenant, user, session, run, kind).
@@ -27,6 +35,16 @@ struct States {
     closed: bool,
     slots: BTreeMap<Slot, StateRecord>,
     events: BTreeMap<EventId, Slot>,
+    /// Events that were replaced.
+    late: BTreeMap<EventId, LateEvent>,
+    /// Until when the operation under way remembers those that it replaces, if it does.
+    remembers_until_ms: Option<u64>,
+}
+
+#[derive(Debug)]
+struct LateEvent {
+    ends_at_ms: u64,
+    record: StateRecord,
 }
 
 impl InMemoryState {
@@ -39,7 +57,14 @@ impl InMemoryState {
     /// No states, at the time of `clock`.
     #[must_use]
     pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
-        Self { states: Arc::default(), clock }
+        Self { states: Arc::default(), clock, late_window_ms: 0 }
+    }
+
+    /// The same store, with a late window; see
+    /// [`State::with_late_window`](crate::state::State::with_late_window).
+    #[must_use]
+    pub fn with_late_window(self, window: Duration) -> Self {
+        Self { late_window_ms: span_ms(window), ..self }
     }
 
     /// Runs one operation alone, unless the store was closed.
@@ -47,10 +72,47 @@ impl InMemoryState {
         &self,
         operation: impl FnOnce(&mut States) -> Result<R, StateError>,
     ) -> Pending<R, StateError> {
-        let mut states = self.states.lock();
-        let answer =
-            if states.closed { Err(StateError::StoreClosed) } else { operation(&mut states) };
+        let states = self.states.lock();
+        let answer = match states.try_borrow_mut() {
+            Ok(states) if states.closed => Err(StateError::StoreClosed),
+            Ok(mut states) => {
+                let now_ms = self.clock.elapsed_ms();
+                states.remembers_until_ms = Some(now_ms.saturating_add(self.late_window_ms))
+                    .filter(|_| self.late_window_ms > 0);
+                states.late.retain(|_, late| late.ends_at_ms > now_ms);
+                operation(&mut states)
+            }
+            Err(_) => Err(Error::NestedTransaction.into()),
+        };
         Pending::ready(answer)
+    }
+
+    /// Runs one operation that changes nothing, unless the store was closed.
+    fn look<R>(
+        &self,
+        operation: impl FnOnce(&States) -> Result<R, StateError>,
+    ) -> Pending<R, StateError> {
+        let states = self.states.lock();
+        let states = states.borrow();
+        let answer = if states.closed { Err(StateError::StoreClosed) } else { operation(&states) };
+        Pending::ready(answer)
+    }
+
+    /// Runs `effect` while no one can change a slot, if the slot holds what is expected; see
+    /// [`State::fence_if`](crate::state::State::fence_if).
+    pub fn fence_if<E: From<StateError>>(
+        &self,
+        expectation: &SlotExpectation,
+        effect: impl FnOnce() -> Result<(), E>,
+    ) -> Pending<(), E> {
+        let states = self.states.lock();
+        let states = states.borrow();
+        let fenced = match check::validate_expectation(expectation) {
+            _ if states.closed => Err(StateError::StoreClosed),
+            Ok(()) if !states.holds(expectation) => Err(StateError::ConditionFailed),
+            checked => checked,
+        };
+        Pending::ready(fenced.map_err(E::from).and_then(|()| effect()))
     }
 }
 
@@ -66,9 +128,14 @@ fn slot(identity: &Identity, kind: &str) -> Slot {
 
 impl States {
     fn is_saved(&self, record: &StateRecord) -> Result<bool, StateError> {
-        let Some(holder) = self.events.get(&record.id) else { return Ok(false) };
         let same =
             |saved: &StateRecord| saved.version == record.version && saved.bytes == record.bytes;
+        let Some(holder) = self.events.get(&record.id) else {
+            let late = self.late.get(&record.id).filter(|_| self.remembers_until_ms.is_some());
+            let Some(LateEvent { record: late, .. }) = late else { return Ok(false) };
+            let is_it = late.identity == record.identity && late.kind == record.kind && same(late);
+            return if is_it { Ok(true) } else { Err(StateError::IdempotencyConflict) };
+        };
         if *holder == slot(&record.identity, &record.kind)
             && self.slots.get(holder).is_some_and(same)
         {
@@ -88,12 +155,22 @@ impl States {
     fn remove(&mut self, slot: &Slot) -> bool {
         let Some(old) = self.slots.remove(slot) else { return false };
         self.events.remove(&old.id);
+        if let Some(ends_at_ms) = self.remembers_until_ms {
+            self.late.insert(old.id.clone(), LateEvent { ends_at_ms, record: old });
+        }
         true
     }
 
     fn holds(&self, expectation: &SlotExpectation) -> bool {
         let current = self.slots.get(&slot(&expectation.identity, &expectation.kind));
         current.map(|record| &record.id) == expectation.expected.as_ref()
+    }
+
+    /// Every state whose kind begins with `kind_prefix`, by kind and then identity.
+    fn of_kinds(&self, kind_prefix: &str) -> Vec<StateRecord> {
+        let mut found = self.all(|record| record.kind.starts_with(kind_prefix));
+        found.sort_by(|a, b| (&a.kind, &a.identity).cmp(&(&b.kind, &b.identity)));
+        found
     }
 
     /// Every state that `wanted` says, in the order of slots.
@@ -114,14 +191,14 @@ impl StateStore for InMemoryState {
     }
 
     fn load(&self, identity: &Identity, kind: &str) -> Pending<StateRecord, StateError> {
-        self.run(|states| {
+        self.look(|states| {
             validate_slot(identity, kind)?;
             states.slots.get(&slot(identity, kind)).cloned().ok_or(StateError::NotFound)
         })
     }
 
     fn load_by_event_id(&self, event_id: &EventId) -> Pending<StateRecord, StateError> {
-        self.run(|states| {
+        self.look(|states| {
             validate_event_id(event_id)?;
             let slot = states.events.get(event_id).ok_or(StateError::NotFound)?;
             states.slots.get(slot).cloned().ok_or(StateError::NotFound)
@@ -141,17 +218,36 @@ impl StateStore for InMemoryState {
         scope: ListScope,
         kind_prefix: &str,
     ) -> Pending<Vec<StateRecord>, StateError> {
-        self.run(|states| {
+        self.look(|states| {
             validate_list_kind(scope, kind_prefix)?;
-            let mut found = states.all(|record| record.kind.starts_with(kind_prefix));
-            found.sort_by(|a, b| (&a.kind, &a.identity).cmp(&(&b.kind, &b.identity)));
+            Ok(states.of_kinds(kind_prefix))
+        })
+    }
+
+    fn list_kind_bounded(
+        &self,
+        scope: ListScope,
+        kind_prefix: &str,
+        limit: usize,
+    ) -> Pending<Vec<StateRecord>, StateError> {
+        self.look(|states| {
+            check::list_bounded(scope, kind_prefix, limit)?;
+            let mut found = states.of_kinds(kind_prefix);
+            found.truncate(limit);
             Ok(found)
         })
     }
 
     fn close(&self) -> Pending<(), StateError> {
-        self.states.lock().closed = true;
-        Pending::ready(Ok(()))
+        let states = self.states.lock();
+        let answer = match states.try_borrow_mut() {
+            Ok(mut states) => {
+                states.closed = true;
+                Ok(())
+            }
+            Err(_) => Err(Error::NestedTransaction.into()),
+        };
+        Pending::ready(answer)
     }
 
     fn save_if(
@@ -209,7 +305,7 @@ impl StateStore for InMemoryState {
         kind_prefix: &str,
         limit: Option<usize>,
     ) -> Pending<Vec<StateRecord>, StateError> {
-        self.run(|states| {
+        self.look(|states| {
             let limit = check::list_for_identity(identity, kind_prefix, limit)?;
             let mut found = states
                 .all(|record| record.identity == *identity && record.kind.starts_with(kind_prefix));
@@ -226,7 +322,7 @@ impl StateStore for InMemoryState {
         limit: usize,
         cursor: Option<&Cursor>,
     ) -> Pending<Page<StateRecord>, StateError> {
-        self.run(|states| {
+        self.look(|states| {
             check::scan(scope, tenant, kind_prefix, limit)?;
             let after =
                 cursor.map(|cursor| scan_position(cursor, tenant, kind_prefix)).transpose()?;

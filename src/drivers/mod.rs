@@ -23,7 +23,7 @@ pub use inmem::InMemoryState;
 use crate::error::Error;
 use crate::room::Cloakroom;
 use crate::stores::state::{StateError, StateStore};
-use parking_lot::Mutex;
+use crate::sync::plain::Mutex;
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 

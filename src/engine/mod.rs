@@ -26,16 +26,26 @@
 //! [`Engine::await_row`] reads a row that has no answer yet, and answers when a transaction has
 //! changed it, a deadline has passed or the engine closes. See [`notify`] and [`workers`].
 
+#[cfg(test)]
+mod checkpoint_tests;
+#[cfg(test)]
+mod compaction_tests;
 mod kernel;
 mod lifecycle;
+#[cfg(test)]
+#[cfg(cloakroom_model = "shuttle")]
+mod models;
 mod notify;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod testing;
 #[cfg(test)]
 mod thread_tests;
+#[cfg(test)]
+mod time_tests;
 mod workers;
 
 pub use kernel::EngineStats;
+pub(crate) use kernel::time_line;
 pub(crate) use kernel::{
     CommitHook, CommitObserver, CommittedRows, HeldInterest, Interest, Wakeup,
 };
@@ -46,7 +56,7 @@ pub(crate) use lifecycle::Emit;
 pub(crate) use lifecycle::{DurableSnapshot, Geometry, Migration, new_file};
 pub(crate) use notify::{Feed, Found, Judge, NoMore, Selected, Subscription};
 pub use workers::CompactReport;
-pub(crate) use workers::{MaintenanceHandle, MaintenanceJob, Threads, Tick};
+pub(crate) use workers::{FollowUp, LogShare, MaintenanceHandle, MaintenanceJob, Threads, Tick};
 
 use crate::clock::Clock;
 use crate::durability::Durability;
@@ -54,21 +64,31 @@ use crate::error::{Error, Result};
 use crate::observe;
 use crate::pending::Pending;
 use crate::storage::{FileStorage, Storage};
+use crate::sync::Mutex;
 use crate::tables::{Catalogue, Table, Value};
-use kernel::{HeldOpen, Kernel};
+use kernel::time_line::NewestEpoch;
+use kernel::{HeldOpen, Kernel, SegmentsOf};
 use lifecycle::{KernelOptions, back_up, bring_up_to_date, format, open_kernel};
 use notify::{RowWaits, Select, WaitedRow, await_row, subscribe};
-use parking_lot::Mutex;
+use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use workers::Workers;
 
 /// A handle of an open engine. The engine closes when the last handle is dropped.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Engine {
     kernel: Arc<Kernel>,
     wiring: Arc<Wiring>,
+}
+
+/// Shows nothing of the rows.
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").finish_non_exhaustive()
+    }
 }
 
 /// What is around a kernel, closed with its last handle.
@@ -89,10 +109,18 @@ pub(crate) struct EngineOptions {
     pub(crate) log_capacity: u64,
     pub(crate) cache_size: usize,
     pub(crate) clock: Arc<dyn Clock>,
+    /// How long a leap of the wall clock must hold before what it ended is removed.
+    pub(crate) leap_hold: Duration,
+    /// The newest epoch of the time line that a row names, as far as that can be told, for a room
+    /// that has lost its time line.
+    pub(crate) newest_epoch: NewestEpoch,
     pub(crate) threads: Threads,
     /// Nothing is written to the file: what a crash left is recovered in memory alone, and every
     /// write is refused.
     pub(crate) read_only: bool,
+    /// How long a caller waits for space in the log: when both segments are full, and when the disk
+    /// is too full for what was appended.
+    pub(crate) log_stall: Duration,
     /// How files of older versions become files of this one, oldest first.
     pub(crate) migrations: &'static [Migration],
     /// What the maintenance thread does, if there are background threads.
@@ -108,6 +136,11 @@ impl EngineOptions {
         format(storage, like, self.cache_size, self.tables)
     }
 }
+
+// A panic of a caller leaves nothing half applied: a transaction that panics is undone, and locks
+// do not poison.
+impl UnwindSafe for Engine {}
+impl RefUnwindSafe for Engine {}
 
 impl Engine {
     /// Opens the file at `path`, creating it when it is missing unless it is to be read only.
@@ -152,17 +185,23 @@ impl Engine {
             tables,
             cache_size,
             clock,
+            leap_hold,
+            newest_epoch,
             threads,
             read_only,
+            log_stall,
             maintenance,
             mut hook,
             ..
         } = options;
         let row_waits = Arc::new(RowWaits::new(hook.interest()));
         hook.add(Arc::clone(&row_waits) as _);
-        let options = KernelOptions { tables, cache_size, clock, read_only, hook };
-        let (kernel, found) = open_kernel(storage, path, options)?;
+        let options =
+            KernelOptions { tables, cache_size, clock, leap_hold, newest_epoch, read_only, hook };
+        let (mut kernel, found) = open_kernel(storage, path, options)?;
+        kernel.set_log_stall(log_stall);
         let kernel = Arc::new(kernel);
+        kernel.log().set_segment_call(Box::new(SegmentsOf(Arc::downgrade(&kernel))));
         let threads = if read_only { Threads::None } else { threads };
         let workers = Workers::new(&kernel, threads, maintenance);
         if let Err(error) = workers.start() {
@@ -189,7 +228,7 @@ impl Engine {
             Ok(mut finished) => {
                 finished.wake();
                 self.wiring.workers.after_call();
-                self.kernel.pending(finished.answer, finished.lsn, durability)
+                self.kernel.pending(finished.answer, finished.lsn, finished.durability)
             }
             Err(error) => {
                 self.kernel.tell_of_failure();
@@ -198,12 +237,22 @@ impl Engine {
         }
     }
 
+    /// An answer that depends on everything that was written before.
+    pub(crate) fn answer_after_all<R, E: From<Error>>(
+        &self,
+        answer: Result<R, E>,
+        durability: Durability,
+    ) -> Pending<R, E> {
+        self.kernel.pending(answer, self.kernel.log().appended(), durability)
+    }
+
     /// Runs `operation` on the newest state, at one position, without waiting for writers.
     pub(crate) fn read<R, E: From<Error>>(
         &self,
         durability: Durability,
         operation: impl FnOnce(&mut Snapshot) -> Result<R, E>,
     ) -> Pending<R, E> {
+        self.look_at_name(durability);
         let (answer, lsn) = {
             let open = match self.kernel.hold_open() {
                 Ok(open) => open,
@@ -217,20 +266,6 @@ impl Engine {
         self.kernel.answer_of_read(answer, lsn, durability)
     }
 
-    /// Runs `operation` like a transaction whose rows are thrown away: how a room that is read only
-    /// answers a question that would store what it had to compute.
-    pub(crate) fn dry_run<R, E: From<Error>>(
-        &self,
-        operation: impl FnOnce(&mut Tx<'_>) -> Result<R, E>,
-    ) -> Pending<R, E> {
-        // Nothing is newer than what was recovered, so the answer depends on nothing that could
-        // be lost.
-        match self.kernel.hold_open() {
-            Ok(open) => Pending::ready(open.dry_run(operation)),
-            Err(error) => Pending::ready(Err(error.into())),
-        }
-    }
-
     /// Reads the row at `key` of `table` through `look`, and when it finds no answer yet, waits
     /// until there is one, which `finish` makes of what the judge leaves.
     pub(crate) fn await_row<R, E: From<Error>>(
@@ -241,13 +276,50 @@ impl Engine {
         look: impl Fn(&mut Snapshot) -> Result<Found<R>, E>,
         finish: fn(Option<Value>) -> Result<R, E>,
     ) -> Pending<R, E> {
+        self.look_at_name(durability);
         let Wiring { workers, row_waits, .. } = &*self.wiring;
         let row = WaitedRow { durability, table, key };
         await_row((&self.kernel, row_waits, workers.timer()), row, look, finish)
     }
 
+    /// Looks whether the file still has its name and its length, from time to time, before an
+    /// answer that says what is in the file.
+    fn look_at_name(&self, durability: Durability) {
+        if self.kernel.answers_for_the_file(durability) && self.kernel.check_process().is_ok() {
+            // An answer that depends on it says so.
+            let _ = self.kernel.log().check_name();
+        }
+    }
+
+    /// Whether a change in many steps may take the next one, of so many bytes, now: it leaves half
+    /// of what can be queued to others.
+    pub(crate) fn has_space_for_step(&self, bytes: usize) -> bool {
+        self.kernel.has_space_for_step(bytes as u64)
+    }
+
+    /// Waits until a checkpoint has made space for another step.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(crate) fn wait_for_step_space(&self) -> Result<()> {
+        self.kernel.wait_for_headroom()
+    }
+
+    /// Has a thread do the rest of a change, which may wait. Gives it back when too many wait.
+    pub(crate) fn follow_up(&self, rest: FollowUp) -> std::result::Result<(), FollowUp> {
+        self.wiring.workers.follow_up(rest)
+    }
+
+    /// The error of a change that the log has no space for.
+    pub(crate) fn log_is_full(&self) -> Error {
+        self.kernel.log_is_full()
+    }
+
     /// How many wait for a row of `table` from `from` to `to`.
     pub(crate) fn waiters(&self, table: Table, from: &[u8], to: Option<&[u8]>) -> usize {
+        if self.kernel.check_process().is_err() {
+            return 0;
+        }
         self.wiring.row_waits.count(table, from, to)
     }
 
@@ -291,6 +363,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Closed`].
     pub(crate) fn durable_snapshot(&self) -> Result<DurableSnapshot> {
+        self.kernel.check_process()?;
         DurableSnapshot::take(&self.kernel)
     }
 
@@ -305,6 +378,7 @@ impl Engine {
         path: &Path,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<BackupReport> {
+        self.kernel.check_process()?;
         back_up(&self.kernel, path, progress)
     }
 
@@ -345,6 +419,11 @@ impl Engine {
         payload - (8 * crate::limits::MAX_KEY_LEN).min(payload / 4 * 3)
     }
 
+    /// Whether it is the engine of the same room.
+    pub(crate) fn is(&self, other: &Engine) -> bool {
+        Arc::ptr_eq(&self.kernel, &other.kernel)
+    }
+
     /// The most bytes that all rows of a transaction may have.
     pub(crate) fn max_frame_bytes(&self) -> usize {
         self.kernel.log().max_payload_len()
@@ -361,10 +440,22 @@ impl Engine {
         self.kernel.opening_id()
     }
 
+    /// Has the next call look at the name and the length of the file.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn look_at_name_next(&self) {
+        self.kernel.log().look_at_name_next();
+    }
+
     /// The deliberate fault of the crash simulation: answers before the flush.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn acknowledge_before_flush(&self) {
         self.kernel.log().acknowledge_before_flush();
+    }
+
+    /// Keeps checkpoints from ending while the answer is kept.
+    #[cfg(test)]
+    pub(crate) fn hold_checkpoints(&self) -> crate::sync::MutexGuard<'_, ()> {
+        self.kernel.hold_checkpoints()
     }
 
     #[cfg(test)]
@@ -381,6 +472,8 @@ impl Wiring {
         let result = {
             // A thread that closes at the same time finds it closed when its call returns.
             let _closing = self.closing.lock();
+            self.workers.finish_follow_ups();
+            self.workers.compactor().compact_before_closing();
             self.kernel.close()
         };
         self.kernel.tell_of_closing();
@@ -391,6 +484,14 @@ impl Wiring {
 
 impl Drop for Wiring {
     fn drop(&mut self) {
+        if self.kernel.check_process().is_err() {
+            // What the room is made of is never dropped in a forked child: its locks may be held
+            // by threads that the child does not have, and its threads cannot be joined.
+            std::mem::forget(Arc::clone(&self.kernel));
+            std::mem::forget(Arc::clone(&self.workers));
+            std::mem::forget(Arc::clone(&self.row_waits));
+            return;
+        }
         // No one is left to tell; what was acknowledged is durable whatever happens here.
         let _ = self.close();
     }

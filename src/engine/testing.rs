@@ -34,9 +34,12 @@ pub(crate) fn write_older(
         log_capacity: 2 * superblock.segment_size,
         cache_size: CACHE_SIZE,
         clock: Arc::new(ManualClock::new(superblock.created_at_ms)),
+        leap_hold: crate::engine::time_line::DEFAULT_LEAP_HOLD,
+        newest_epoch: |_| Ok(None),
         threads: Threads::None,
         maintenance: None,
         read_only: false,
+        log_stall: crate::limits::DEFAULT_LOG_STALL,
         migrations: &[],
         hook: CommitHook::default(),
     };

@@ -1,12 +1,14 @@
 //! Threads that are there while they have work.
 
 use super::access::Writer;
+use super::cursor::RowCursor;
 use super::{CommitHook, Engine, EngineOptions, Found, MaintenanceJob, Threads, Tick};
 use crate::clock::{ManualClock, SystemClock};
 use crate::durability::Durability;
 use crate::error::{Error, Result};
 use crate::limits::MIN_LOG_CAPACITY;
 use crate::pending::Pending;
+use crate::storage::sim::SimStorage;
 use crate::storage::{MemoryStorage, Storage};
 use crate::stores::registry::catalogue;
 use crate::tables::Table;
@@ -26,9 +28,12 @@ fn options(threads: Threads) -> EngineOptions {
         log_capacity: MIN_LOG_CAPACITY,
         cache_size: 1 << 20,
         clock: Arc::new(SystemClock::new()),
+        leap_hold: crate::engine::time_line::DEFAULT_LEAP_HOLD,
+        newest_epoch: |_| Ok(None),
         threads,
         maintenance: None,
         read_only: false,
+        log_stall: crate::limits::DEFAULT_LOG_STALL,
         migrations: &[],
         hook: CommitHook::default(),
     }
@@ -39,7 +44,7 @@ fn engine(threads: Threads) -> Engine {
 }
 
 fn maintenance() -> MaintenanceJob {
-    MaintenanceJob { every: PATIENCE, step: Arc::new(|_| Ok(Tick::IdleUntil(None))) }
+    MaintenanceJob { every: PATIENCE, step: Arc::new(|_| Ok(Tick::IdleFor(None))) }
 }
 
 fn put(engine: &Engine, durability: Durability, key: u32, value: usize) -> Pending<()> {
@@ -88,12 +93,12 @@ fn wait_as_task<T>(pending: Pending<T>) -> Result<T> {
 
 /// Waits for a row that never changes, with a deadline so many milliseconds from now.
 fn wait_for_deadline(engine: &Engine, in_ms: u64) -> Pending<bool> {
-    let at_ms = engine.kernel().clock().now_ms() + in_ms;
+    let at = engine.kernel().moment().deadline_in(in_ms);
     engine.await_row(
         Durability::Os,
         Table::DEDUPE_JOB,
         b"job",
-        move |_| Ok::<_, Error>(Found::Later(Arc::new(|_| None), Some(at_ms))),
+        move |_| Ok::<_, Error>(Found::Later(Arc::new(|_| None), Some(at))),
         |row| Ok(row.is_none()),
     )
 }
@@ -208,6 +213,87 @@ fn where_no_thread_can_be_started_the_callers_do_the_work() {
     // No thread would notice that a deadline has passed.
     assert!(matches!(wait_for_deadline(&engine, 1).wait(), Err(Error::Io { .. })));
     assert_eq!(engine.waiters(Table::DEDUPE_JOB, b"", None), 0);
+    engine.close().unwrap();
+}
+
+/// Everything that threads do, done with the threads that can be started. What was written is
+/// there afterwards.
+fn work(engine: &Engine, has_timer: bool) {
+    let log = engine.kernel().log();
+    drop(put(engine, Durability::Os, 1, 1));
+    until("it is written", || log.written() == log.appended());
+    // A caller that does the work does all of it, so this may be durable before its interval.
+    drop(put(engine, Durability::Interval(Duration::from_millis(20)), 2, 1));
+    until("it is flushed", || log.durable() == log.appended());
+    drop(put(engine, Durability::Sync, 3, 1));
+    until("it is flushed", || log.durable() == log.appended());
+    wait_as_task(put(engine, Durability::Sync, 4, 1)).unwrap();
+    let (before, half) =
+        (engine.stats().unwrap().checkpoints, usize::try_from(MIN_LOG_CAPACITY / 4).unwrap());
+    for key in 5..15 {
+        put(engine, Durability::Os, key, half).wait().unwrap();
+    }
+    until("full segments are moved", || engine.stats().unwrap().checkpoints >= before + 4);
+    let waited = wait_for_deadline(engine, 1).wait();
+    match has_timer {
+        true => assert!(waited.unwrap()),
+        // No thread would notice that the deadline has passed.
+        false => assert!(matches!(waited, Err(Error::Io { .. })), "{waited:?}"),
+    }
+    assert_eq!(engine.waiters(Table::DEDUPE_JOB, b"", None), 0);
+}
+
+fn keys(engine: &Engine) -> usize {
+    engine
+        .read(Durability::Os, |rows| RowCursor::all(Table::CACHE).collect(rows))
+        .wait()
+        .unwrap()
+        .len()
+}
+
+/// Each kind of thread alone, and then all of them, after they had run.
+#[test]
+fn where_a_thread_cannot_be_started_any_more_nothing_is_lost_and_no_one_waits_for_ever() {
+    let all =
+        ["cloakroom-commit", "cloakroom-checkpoint", "cloakroom-timer", "cloakroom-maintenance"];
+    for refused in [&all[..1], &all[1..2], &all[2..3], &all[..]] {
+        let has_timer = !refused.contains(&"cloakroom-timer");
+        let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+        let engine = Engine::create_on(Arc::clone(&storage), options(Threads::Background)).unwrap();
+        work(&engine, true);
+        until_idle(&engine);
+        engine.wiring.workers.refuse(refused);
+        work(&engine, has_timer);
+        let running = running(&engine);
+        assert!(running.iter().all(|name| !refused.contains(name)), "{running:?}");
+        engine.wiring.workers.refuse(&[]);
+        work(&engine, true);
+        engine.wiring.workers.refuse(&all);
+        drop(put(&engine, Durability::Os, 99, 1));
+        engine.close().unwrap();
+        drop(engine);
+        let path = std::path::Path::new("(again)");
+        let engine = Engine::open_on(storage, path, options(Threads::Background)).unwrap();
+        assert_eq!(keys(&engine), 15);
+    }
+}
+
+#[test]
+fn a_segment_that_an_opening_recovered_is_moved_by_a_caller_where_no_thread_can_be_started() {
+    let storage = SimStorage::new(1);
+    let engine = Engine::create_on(Arc::new(storage.clone()), options(Threads::None)).unwrap();
+    let mut rows = 0;
+    while engine.kernel().log().spare_is_free() {
+        put(&engine, Durability::Sync, rows, 500).wait().unwrap();
+        rows += 1;
+    }
+    let killed = SimStorage::from_image(storage.process_crash_image(), 1);
+    let path = std::path::Path::new("(killed)");
+    let engine = Engine::open_on(Arc::new(killed), path, options(Threads::Refused)).unwrap();
+    assert!(!engine.kernel().log().spare_is_free());
+    drop(put(&engine, Durability::Os, rows, 1));
+    assert!(engine.kernel().log().spare_is_free(), "the first caller moves it");
+    assert_eq!(keys(&engine), usize::try_from(rows + 1).unwrap());
     engine.close().unwrap();
 }
 

@@ -3,6 +3,7 @@
 
 use super::input::FuzzInput;
 use crate::codec::key;
+use crate::engine::time_line::{Deadline, Moment};
 use crate::form_token::LookupKey;
 use crate::handoff::ClaimId;
 use crate::log::batch::{Op, decode_batch, encode_batch};
@@ -37,12 +38,12 @@ fn scan_arbitrary(data: &[u8]) {
     let mut segment = vec![0; DATA_START];
     segment.extend_from_slice(data);
     let scan = scan_segment(&segment, header);
-    assert!(scan.valid_end() <= segment.len());
+    assert!(scan.end <= segment.len());
     for frame in scan.valid() {
         assert!(frame.payload_range().end <= segment.len());
     }
     if let Some(beyond) = scan.beyond {
-        assert!(scan.valid_end() <= beyond.first_offset && beyond.last_end <= segment.len());
+        assert!(scan.end <= beyond.first_offset && beyond.last_end <= segment.len());
     }
     let mut slots = data.to_vec();
     slots.resize(DATA_START, 0);
@@ -61,7 +62,7 @@ fn scan_own_frames(data: &[u8]) {
     let mut payloads = Vec::new();
     while !input.is_empty() && payloads.len() < 32 {
         let payload = match input.bytes() {
-            // An empty payload would be a mark, which ends a log.
+            // Nothing writes a frame without a payload, except as a mark.
             [] => &[0],
             payload => payload,
         };
@@ -126,8 +127,11 @@ pub fn rows(data: &[u8]) {
         let again = row.encode().unwrap();
         assert_eq!(TokenRow::decode(&again).unwrap(), row);
         let record = row.to_record(LookupKey::new("00"));
-        assert_eq!(TokenRow::of(&record).unwrap(), row);
-        let _ = (row.expiry_ms(), row.phase(None, u128::MAX));
+        assert_eq!(
+            TokenRow { ends_at: row.ends_at, ..TokenRow::of(&record, &Moment::manual(0)).unwrap() },
+            row
+        );
+        let _ = (row.ends_at, row.phase(None, u128::MAX));
     }
     if let Ok(row) = CacheRow::decode(data) {
         assert_eq!(CacheRow::decode(&row.encode().unwrap()).unwrap(), row);
@@ -163,9 +167,9 @@ pub fn rows(data: &[u8]) {
 
 /// JSON that a row may hold.
 fn state(json: &[u8]) {
-    let Ok(state) = (HandoffRow { expires_at_ms: 0, json }).state() else { return };
+    let Ok(state) = (HandoffRow { expires_at: Deadline::NEVER, json }).state() else { return };
     let again = serde_json::to_vec(&state).unwrap();
-    let row = HandoffRow { expires_at_ms: 0, json: &again };
+    let row = HandoffRow { expires_at: Deadline::NEVER, json: &again };
     assert_eq!(row.state().unwrap(), state, "a state decodes to an equal one");
 }
 
@@ -226,16 +230,18 @@ fn prefixes(prefix: &[u8], other: &[u8]) {
 }
 
 fn expiry_keys(data: &[u8]) {
-    if let Some((time_ms, table, primary)) = expiry::decode::decode_key(data) {
-        assert_eq!(expiry::encode_key(time_ms, table, primary), data);
+    if let Some((at, table, primary)) = expiry::decode::decode_key(data) {
+        assert_eq!(expiry::encode_key(at, table, primary), data);
     }
     let mut input = FuzzInput::new(data);
     let mut part = || {
         let table = catalogue().all()[input.below(catalogue().all().len())];
-        (input.number::<8>(), table, input.bytes())
+        let epoch = input.number::<8>().to_be_bytes();
+        let epoch = epoch.first_chunk().map_or(0, |epoch| u32::from_be_bytes(*epoch));
+        (Deadline { epoch, at_ms: input.number::<8>() }, table, input.bytes())
     };
     let (a, b) = (part(), part());
-    let encode = |(time_ms, table, primary)| expiry::encode_key(time_ms, table, primary);
+    let encode = |(at, table, primary)| expiry::encode_key(at, table, primary);
     assert_eq!(encode(a).cmp(&encode(b)), a.cmp(&b));
     assert_eq!(expiry::decode::decode_key(&encode(a)), Some(a));
 }

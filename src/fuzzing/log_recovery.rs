@@ -7,10 +7,11 @@ use crate::error::{Error, Result};
 use crate::limits::BLOCK_SIZE;
 use crate::log::plan::{RecoveryPlan, plan};
 use crate::log::scan::scan_segment;
-use crate::log::segment::{DATA_START, SegmentHeader};
-use crate::log::{AppendError, Log, LogLayout, SEGMENTS};
+use crate::log::segment::{DATA_START, MARK_START, SegmentHeader};
+use crate::log::{AppendError, Log, LogLayout, QueueShare, SEGMENTS};
 use crate::storage::Storage;
 use crate::storage::sim::SimStorage;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 const SEGMENT_LEN: usize = DATA_START + 2 * BLOCK_SIZE;
@@ -45,8 +46,10 @@ struct Tape {
     log: Log,
     /// The LSN that the B-tree has durably reached.
     btree_lsn: u64,
-    /// The last frame that is not in the active segment.
+    /// The last frame of the segment that is freed next.
     frozen_lsn: u64,
+    /// The last frames of the uses that follow it, while frames are queued for later ones.
+    full_lsns: VecDeque<u64>,
     /// The payload of every frame that was appended and may still exist, by LSN - 1.
     payloads: Vec<Vec<u8>>,
     acknowledged: u64,
@@ -64,7 +67,9 @@ impl Tape {
         }
         let plan = read_plan(&storage, 0).unwrap();
         let log = Log::new(Arc::new(storage.clone()), LAYOUT, &plan);
-        Self { storage, log, btree_lsn: 0, frozen_lsn: 0, payloads: Vec::new(), acknowledged: 0 }
+        let (btree_lsn, frozen_lsn, acknowledged) = (0, 0, 0);
+        let (full_lsns, payloads) = (VecDeque::new(), Vec::new());
+        Self { storage, log, btree_lsn, frozen_lsn, full_lsns, payloads, acknowledged }
     }
 
     fn step(&mut self, input: &mut FuzzInput<'_>) {
@@ -90,27 +95,34 @@ impl Tape {
         let mut payload = lsn.to_le_bytes().to_vec();
         payload.resize(len, input.byte());
         loop {
-            match self.log.append(&payload, Durability::Sync) {
+            match self.log.append(&payload, Durability::Sync, QueueShare::Callers) {
                 Ok(given) => {
                     assert_eq!(given, lsn);
                     return self.payloads.push(payload);
                 }
                 Err(AppendError::SegmentFull) => {
-                    if !self.log.spare_is_free() {
+                    let last_lsn = self.payloads.len() as u64;
+                    if self.log.spare_is_free() {
+                        self.frozen_lsn = last_lsn;
+                        self.log.rotate(0);
+                    } else if self.log.active_is_empty() || input.byte().is_multiple_of(2) {
                         self.free_spare();
+                    } else {
+                        self.full_lsns.push_back(last_lsn);
+                        self.log.begin_queue(2 * SEGMENT_LEN as u64, 0);
                     }
-                    self.frozen_lsn = self.payloads.len() as u64;
-                    self.log.rotate();
                 }
-                Err(AppendError::Poisoned(_)) => panic!("nothing failed"),
+                Err(AppendError::Poisoned(_) | AppendError::DiskFull(_)) => {
+                    panic!("nothing failed")
+                }
             }
         }
     }
 
     fn wait(&mut self) {
-        let appended = self.log.appended();
-        self.log.wait(appended, Durability::Sync).unwrap();
-        self.acknowledged = appended;
+        let writable = self.log.last_writable();
+        self.log.wait(writable, Durability::Sync).unwrap();
+        self.acknowledged = writable;
     }
 
     /// The B-tree durably reaches the end of the frozen segment, which is then recycled.
@@ -122,6 +134,9 @@ impl Tape {
         self.acknowledged = self.acknowledged.max(self.frozen_lsn);
         self.btree_lsn = self.btree_lsn.max(self.frozen_lsn);
         self.log.recycle_spare(self.btree_lsn).unwrap();
+        if let Some(full_lsn) = self.full_lsns.pop_front() {
+            self.frozen_lsn = full_lsn;
+        }
     }
 
     /// The power fails, perhaps during the next writes, and perhaps again during the recovery.
@@ -130,8 +145,8 @@ impl Tape {
         if in_flight.is_multiple_of(2) {
             self.storage.stop_after(self.storage.events() + u64::from(in_flight / 64));
             for _ in 0..2 {
-                if self.log.wait(self.log.appended(), Durability::Sync).is_ok() {
-                    self.acknowledged = self.log.appended();
+                if self.log.wait(self.log.last_writable(), Durability::Sync).is_ok() {
+                    self.acknowledged = self.log.last_writable();
                 }
             }
         }
@@ -160,6 +175,7 @@ impl Tape {
         self.payloads.truncate(recovered as usize);
         self.acknowledged = recovered;
         let in_other = plan.replay.iter().filter(|(segment, _)| *segment != plan.active.segment);
+        self.full_lsns.clear();
         self.frozen_lsn = in_other.map(|(_, frame)| frame.lsn).max().unwrap_or(self.btree_lsn);
     }
 
@@ -220,7 +236,7 @@ impl Tape {
             1 => number / 2 % SEGMENT_LEN,
             _ => {
                 let scan = &scans(image)[segment];
-                DATA_START + number / 2 % (scan.valid_end() - DATA_START + 1)
+                MARK_START + number / 2 % (scan.end - MARK_START + 1)
             }
         };
         segment * SEGMENT_LEN + within.min(SEGMENT_LEN - 1)

@@ -5,9 +5,9 @@
 //! leader waits until as many callers have arrived as took part in the last commit, but at most a
 //! fraction of the time that a commit takes, and not at all if it was alone in the last commit.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{Instant, yield_within};
+use std::time::Duration;
 
 /// The longest commit delay, as a fraction of the time that a commit takes: one in this many.
 /// Measured with flushes of 0.1 ms and of 1 ms: a half is no better on the slow disk, a fifth is
@@ -40,7 +40,7 @@ impl CommitDelay {
         let limit = Duration::from_nanos(self.commit_ns.load(Ordering::Relaxed) / DELAY_DIVISOR);
         let started = Instant::now();
         while self.gathered.load(Ordering::Relaxed) < expected && started.elapsed() < limit {
-            thread::yield_now();
+            yield_within(started, limit);
         }
     }
 

@@ -8,8 +8,8 @@
 //! written.
 //!
 //! A frame with an empty payload is a *mark*: it has no operations and only carries a durable LSN.
-//! It is written when the log becomes idle. It has the LSN that the next frame will get, and the
-//! next frame is written over it. Nothing ever follows a mark.
+//! It is written when the log becomes idle, into a block of its own at the beginning of the
+//! segment, over the mark before it. It has the LSN that the next frame will get.
 
 use std::fmt;
 

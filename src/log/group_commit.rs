@@ -26,16 +26,18 @@
 //! 4. If threads sleep in the slot of the gathering epoch while there is no leader, the first
 //!    thread of that slot has been woken to lead.
 //! 5. After a failure there is no leader again: every present and future caller gets the failure.
+//! 6. A commit that is given up answers those who wait for what it did not reach, and ends nothing:
+//!    a later commit may reach it.
 
 use super::commit_delay::CommitDelay;
-use super::wait_slot::{LEADING, Parker, PerSlot, WaitSlot, Waiters, WaitingTask};
+use super::task_waits::TaskWaits;
+use super::wait_slot::{LEADING, Parker, PerSlot, WaitSlot, Waiters};
 use crate::observe;
-use parking_lot::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Instant, Mutex, WaitWord};
 use std::io;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
-use std::time::Instant;
 
 #[derive(Debug, Default)]
 struct GroupState {
@@ -92,11 +94,16 @@ pub(crate) enum GroupPoll {
 pub(crate) struct GroupCommit {
     durable: AtomicU64,
     failure: OnceLock<Arc<io::Error>>,
+    /// Waits for positions up to this one were given up, unless they are durable by now.
+    given_up_to: AtomicU64,
+    given_up_for: Mutex<Option<Arc<io::Error>>>,
     state: Mutex<GroupState>,
     /// What sleeping threads wait on. A slot's word changes, under the lock of the state, when the
     /// slot is emptied.
-    words: PerSlot<AtomicU32>,
+    words: PerSlot<WaitWord>,
     delay: CommitDelay,
+    /// Tasks that wait for something else, and are told of a failure all the same.
+    pub(super) others: TaskWaits,
 }
 
 /// A commit. It calls its argument with the last position that it covers, and returns the position
@@ -111,9 +118,12 @@ impl GroupCommit {
         Self {
             durable: AtomicU64::new(durable),
             failure: OnceLock::new(),
+            given_up_to: AtomicU64::new(0),
+            given_up_for: Mutex::new(None),
             state: Mutex::default(),
             words: PerSlot::default(),
             delay: CommitDelay::default(),
+            others: TaskWaits::default(),
         }
     }
 
@@ -138,7 +148,22 @@ impl GroupCommit {
         if self.durable() >= position {
             return Some(Ok(()));
         }
-        self.failure().map(|failure| Err(Arc::clone(failure)))
+        self.failure().cloned().or_else(|| self.given_up(position)).map(Err)
+    }
+
+    /// Why the wait for `position` was given up, if it was and the position is not durable.
+    pub(crate) fn given_up(&self, position: u64) -> Option<Arc<io::Error>> {
+        if position > self.given_up_to.load(Ordering::Acquire) || position <= self.durable() {
+            return None;
+        }
+        self.given_up_for.lock().clone()
+    }
+
+    /// Answers everyone who waits for a position up to `position` with this error. Called by a
+    /// commit that did not reach it.
+    pub(crate) fn give_up(&self, position: u64, error: Arc<io::Error>) {
+        *self.given_up_for.lock() = Some(error);
+        self.given_up_to.fetch_max(position, Ordering::AcqRel);
     }
 
     /// Blocks until `position` is durable, and leads a commit when there is no other leader. The
@@ -167,12 +192,7 @@ impl GroupCommit {
                         self.lead(&commit, &call_leader);
                     }
                 }
-                WaitRole::Sleep(slot, before) => {
-                    let word = self.words.at(slot);
-                    while word.load(Ordering::Acquire) == before {
-                        atomic_wait::wait(word, before);
-                    }
-                }
+                WaitRole::Sleep(slot, before) => self.words.at(slot).sleep_while(before),
             }
         }
     }
@@ -193,30 +213,57 @@ impl GroupCommit {
             return WaitRole::First(parker);
         }
         waiters.sleepers += 1;
-        WaitRole::Sleep(slot, self.words.at(slot).load(Ordering::Acquire))
+        WaitRole::Sleep(slot, self.words.at(slot).value())
     }
 
     /// Registers a task that waits for `position`. `ticket` is that of an earlier registration of
     /// the same wait.
     pub(crate) fn poll(&self, position: u64, ticket: Option<u64>, waker: &Waker) -> GroupPoll {
-        if let Some(answer) = self.answer(position) {
+        self.poll_for(|| self.answer(position), position, ticket, waker)
+    }
+
+    /// As [`poll`](Self::poll), for a task that no commit that was given up answers.
+    pub(crate) fn poll_patiently(
+        &self,
+        position: u64,
+        ticket: Option<u64>,
+        waker: &Waker,
+    ) -> GroupPoll {
+        let answer = || {
+            if self.durable() >= position {
+                return Some(Ok(()));
+            }
+            self.failure().cloned().map(Err)
+        };
+        self.poll_for(answer, position, ticket, waker)
+    }
+
+    fn poll_for(
+        &self,
+        answer: impl Fn() -> Option<Result<(), Arc<io::Error>>>,
+        position: u64,
+        ticket: Option<u64>,
+        waker: &Waker,
+    ) -> GroupPoll {
+        if let Some(answer) = answer() {
             return GroupPoll::Ready(answer);
         }
         let mut state = self.state.lock();
-        if let Some(answer) = self.answer(position) {
+        if let Some(answer) = answer() {
             return GroupPoll::Ready(answer);
         }
         let call_leader = !state.leading;
         let (a, b) = state.waiters.both_mut();
-        let mut tasks = a.tasks.iter_mut().chain(&mut b.tasks);
-        if let Some(task) = tasks.find(|task| Some(task.ticket) == ticket) {
-            task.waker.clone_from(waker);
-            return GroupPoll::Registered { ticket: task.ticket, call_leader };
+        if let Some(ticket) = ticket
+            && let Some(listed) = a.tasks.get_mut(&ticket).or_else(|| b.tasks.get_mut(&ticket))
+        {
+            listed.clone_from(waker);
+            return GroupPoll::Registered { ticket, call_leader };
         }
         let ticket = state.next_ticket;
         state.next_ticket += 1;
         let slot = state.slot(position);
-        state.waiters.at_mut(slot).tasks.push(WaitingTask { ticket, waker: waker.clone() });
+        state.waiters.at_mut(slot).tasks.insert(ticket, waker.clone());
         GroupPoll::Registered { ticket, call_leader }
     }
 
@@ -224,9 +271,10 @@ impl GroupCommit {
     pub(crate) fn forget(&self, ticket: u64) {
         let mut state = self.state.lock();
         let (a, b) = state.waiters.both_mut();
-        for waiters in [a, b] {
-            waiters.tasks.retain(|task| task.ticket != ticket);
-        }
+        let forgotten = a.tasks.remove(&ticket).or_else(|| b.tasks.remove(&ticket));
+        drop(state);
+        // Dropping a waker may run code of others.
+        drop(forgotten);
     }
 
     /// Leads one commit unless there is a leader already. For the background thread.
@@ -255,6 +303,7 @@ impl GroupCommit {
         for (slot, waiters) in emptied {
             waiters.wake(self.words.at(slot));
         }
+        self.others.wake_all();
     }
 
     fn lead(&self, commit: &impl Commit, call_leader: &impl Fn()) {
@@ -319,7 +368,7 @@ impl GroupCommit {
         if slot == state.gathering {
             self.delay.gathered.store(0, Ordering::Relaxed);
         }
-        self.words.at(slot).fetch_add(1, Ordering::Release);
+        self.words.at(slot).change();
         waiters
     }
 }
@@ -335,6 +384,10 @@ impl Drop for LeadGuard<'_> {
         state.running = None;
     }
 }
+
+#[cfg(test)]
+#[cfg(cloakroom_model = "loom")]
+mod models;
 
 #[cfg(test)]
 mod tests {
@@ -494,6 +547,41 @@ mod tests {
         assert_eq!(called.load(Ordering::SeqCst), 1);
         group.drive(|covers: &dyn Fn(u64)| log.commit(covers), || ());
         assert_eq!((group.durable(), waiting(&group)), (2, 0));
+    }
+
+    #[test]
+    fn the_next_leader_expects_as_many_callers_as_took_part_or_gathered() {
+        let (group, log) = (GroupCommit::new(0), CountingLog::default());
+        let (first, second, expected) = (log.append(), log.append(), AtomicUsize::new(0));
+        let until = |callers| {
+            while waiting(&group) < callers {
+                thread::yield_now();
+            }
+        };
+        thread::scope(|scope| {
+            let (group, log, expected) = (&group, &log, &expected);
+            let commit = |covers: &dyn Fn(u64)| {
+                // One more caller comes before the group has its end, and one after it.
+                scope.spawn(move || {
+                    group.wait(second, |covers: &dyn Fn(u64)| log.commit(covers), || ()).unwrap();
+                });
+                until(1);
+                let reached = log.commit(covers);
+                let later = log.append();
+                scope.spawn(move || {
+                    let commit = |covers: &dyn Fn(u64)| {
+                        expected
+                            .store(group.delay.callers.load(Ordering::SeqCst), Ordering::SeqCst);
+                        log.commit(covers)
+                    };
+                    group.wait(later, commit, || ()).unwrap();
+                });
+                until(2);
+                reached
+            };
+            group.wait(first, commit, || ()).unwrap();
+        });
+        assert_eq!(expected.load(Ordering::SeqCst), 3, "the leader and both others");
     }
 
     #[test]

@@ -6,80 +6,75 @@
 //!    when every frame of the other segment is durable. So a crash leaves a prefix.
 //! 2. [`Log::wait`] returns `Ok` only when the frame is durable (or written, if the caller asked
 //!    for no more).
-//! 3. After a failed write or flush nothing is written or flushed any more: the log is poisoned.
+//! 3. After a failed write or flush nothing is written or flushed any more: the log is poisoned. A
+//!    full disk is no failure: the same bytes are written and flushed again ([`disk_full`]).
 //! 4. A segment is reused only after its header, with a new generation, is durable. From then on
-//!    the frames of its earlier use are invalid.
+//!    the frames of its earlier use are invalid. Until then its frames are [queued](queue).
 
 mod appender;
 pub(crate) mod batch;
+mod commit;
 mod commit_delay;
 mod counters;
+mod disk_full;
 pub(crate) mod frame;
 mod group_commit;
+pub(crate) mod growth;
+mod layout;
 mod leader_call;
+mod name_check;
 pub(crate) mod plan;
+mod queue;
+mod queueing;
 pub(crate) mod scan;
 pub(crate) mod segment;
+mod space;
+mod task_waits;
+mod unsettled;
 mod wait_slot;
+mod waiting;
 
 #[cfg(test)]
 mod protocol_tests;
 
+pub(crate) use appender::QueueShare;
 pub(crate) use counters::{LogCounters, LogStats};
+pub(crate) use layout::LogLayout;
+pub(crate) use queue::SegmentCall;
 pub(crate) use segment::SEGMENTS;
+pub(crate) use task_waits::WaitTicket;
 
 use crate::durability::Durability;
 use crate::error::{Error, Result};
 use crate::limits::BLOCK_SIZE;
-use crate::storage::{Storage, Superblock};
-use appender::{Appender, Chunk};
-use group_commit::{GroupCommit, GroupPoll};
+use crate::process::HomeProcess;
+use crate::storage::Storage;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use appender::Appender;
+use disk_full::DiskFullState;
+use group_commit::GroupCommit;
 use leader_call::LeaderCall;
-use parking_lot::Mutex;
+use name_check::NameCheck;
 use plan::RecoveryPlan;
-use segment::{FRAMES_START, SegmentHeader};
-use std::collections::VecDeque;
+use queue::SegmentQueue;
+use segment::SegmentHeader;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::Waker;
+use std::time::Duration;
 use std::time::Instant;
-
-/// Where the log is in the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct LogLayout {
-    pub(crate) file_id: [u8; 16],
-    /// The offset of the first segment in the file.
-    pub(crate) offset: u64,
-    /// The size of one segment in bytes, header slots included.
-    pub(crate) segment_size: u64,
-}
-
-impl LogLayout {
-    /// The layout that a superblock records.
-    pub(crate) fn of(superblock: &Superblock) -> Self {
-        let Superblock { file_id, log_offset, segment_size, .. } = *superblock;
-        Self { file_id, offset: log_offset, segment_size }
-    }
-
-    /// The offset of segment `index` in the file.
-    pub(crate) fn segment_offset(&self, index: usize) -> u64 {
-        self.offset + self.segment_size * index as u64
-    }
-
-    /// The largest frame, in bytes.
-    pub(crate) fn max_frame_len(&self) -> u64 {
-        self.segment_size - FRAMES_START
-    }
-}
+use unsettled::Unsettled;
 
 /// Why a frame was not appended.
 #[derive(Debug)]
 pub(crate) enum AppendError {
-    /// The active segment has no space left: call [`Log::rotate`], then append again.
+    /// The active segment has no space left: call [`Log::rotate`] or [`Log::begin_queue`], then
+    /// append again.
     SegmentFull,
     /// The log failed earlier.
     Poisoned(Arc<io::Error>),
+    /// The disk is full, and what was appended before is not written yet.
+    DiskFull(Arc<io::Error>),
 }
 
 /// The log. See the module.
@@ -89,23 +84,31 @@ pub(crate) struct Log {
     layout: LogLayout,
     appender: Mutex<Appender>,
     /// Held while frames are written to the file, so that they are written in order.
-    writer: Mutex<()>,
+    writer: Mutex<Unsettled>,
     /// Held during a flush, so that of two concurrent flushes the second knows when the first
     /// failed: the operating system reports the failure to only one of them.
     flusher: Mutex<()>,
+    /// Whether a flush found the disk full, so that what it covered must be written again before
+    /// the next one.
+    must_write_again: AtomicBool,
+    disk_full: DiskFullState,
     group: GroupCommit,
     appended: AtomicU64,
     written: AtomicU64,
+    queue: SegmentQueue,
     /// The newest frame with [`Durability::Sync`]. It is flushed even if its caller does not wait.
     flush_wanted: AtomicU64,
-    /// Whether any caller asks only for a write and not for a flush. Then a group is written before
-    /// it is flushed, in two calls, so that such callers do not wait for the flush of others.
-    relaxed_callers: AtomicBool,
-    /// The durable LSN when the last mark was written.
+    /// How many of the next groups are written before they are flushed, in two calls, so that
+    /// callers who ask only for a write do not wait for the flush of others.
+    relaxed_groups: AtomicU32,
+    /// The durable LSN that the last mark carries.
     marked: AtomicU64,
     /// Calls the background committer.
     leader_call: LeaderCall,
     counters: LogCounters,
+    name_check: NameCheck,
+    /// The process that opened it. A fork of it neither waits nor takes a lock.
+    home: HomeProcess,
     #[cfg(any(test, feature = "testing"))]
     acknowledge_before_flush: AtomicBool,
 }
@@ -114,20 +117,27 @@ impl Log {
     /// A log that continues where recovery found its end. Everything recovered is durable.
     pub(crate) fn new(storage: Arc<dyn Storage>, layout: LogLayout, plan: &RecoveryPlan) -> Self {
         let last_lsn = plan.next_lsn - 1;
+        // What the B-tree has needs no mark.
+        let marked = if plan.replay.is_empty() { last_lsn } else { plan.marked };
         Self {
             storage,
             layout,
             appender: Mutex::new(Appender::new(plan, layout.segment_size)),
-            writer: Mutex::new(()),
+            writer: Mutex::default(),
             flusher: Mutex::new(()),
+            must_write_again: AtomicBool::new(false),
+            disk_full: DiskFullState::default(),
             group: GroupCommit::new(last_lsn),
             appended: AtomicU64::new(last_lsn),
             written: AtomicU64::new(last_lsn),
+            queue: SegmentQueue::default(),
             flush_wanted: AtomicU64::new(last_lsn),
-            relaxed_callers: AtomicBool::new(false),
-            marked: AtomicU64::new(last_lsn),
+            relaxed_groups: AtomicU32::new(0),
+            marked: AtomicU64::new(marked),
             leader_call: LeaderCall::default(),
             counters: LogCounters::default(),
+            name_check: NameCheck::default(),
+            home: HomeProcess::current(),
             #[cfg(any(test, feature = "testing"))]
             acknowledge_before_flush: AtomicBool::new(false),
         }
@@ -139,9 +149,9 @@ impl Log {
         usize::try_from(max).unwrap_or(usize::MAX)
     }
 
-    /// The size of one segment in bytes.
-    pub(crate) fn segment_size(&self) -> u64 {
-        self.layout.segment_size
+    /// How many bytes of the segment that is appended to frames may take.
+    pub(crate) fn active_space(&self) -> u64 {
+        self.appender.lock().active_space()
     }
 
     /// The LSN of the newest frame that was appended.
@@ -165,9 +175,45 @@ impl Log {
         self.written.load(Ordering::Acquire)
     }
 
+    /// Whether this is a fork of the process that opened it.
+    pub(crate) fn has_forked(&self) -> bool {
+        self.home.has_forked()
+    }
+
     /// The failure that poisoned the log, if there was one.
     pub(crate) fn failure(&self) -> Option<&Arc<io::Error>> {
         self.group.failure()
+    }
+
+    /// Looks at the name of the file, if that is due.
+    ///
+    /// # Errors
+    /// [`Error::Unlinked`] when it was lost, now or before.
+    pub(crate) fn check_name(&self) -> Result<()> {
+        self.name_check.look_if_due(self.storage.as_ref(), &self.group);
+        self.check_unlinked()
+    }
+
+    /// The same, now.
+    pub(crate) fn check_name_now(&self) -> Result<()> {
+        name_check::look(self.storage.as_ref(), &self.group);
+        self.check_unlinked()
+    }
+
+    /// Whether it is known that the file has lost its name.
+    fn check_unlinked(&self) -> Result<()> {
+        self.failure().and_then(|failure| Error::unlinked(failure)).map_or(Ok(()), Err)
+    }
+
+    /// Whether it is known that the file has lost its name or its end, for a reader.
+    pub(crate) fn check_lost(&self) -> Result<()> {
+        self.failure().and_then(|failure| Error::lost(failure)).map_or(Ok(()), Err)
+    }
+
+    /// Has the next caller look at the name of the file.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn look_at_name_next(&self) {
+        self.name_check.look_next();
     }
 
     /// Both segments as they are in the file now. Blocks writes to the log while it reads.
@@ -176,7 +222,11 @@ impl Log {
         let len = usize::try_from(self.layout.segment_size).map_err(io::Error::other)?;
         let read = |index| {
             let mut bytes = vec![0; len];
-            self.storage.read_at(self.layout.segment_offset(index), &mut bytes).map(|()| bytes)
+            let offset = self.layout.segment_offset(index);
+            // What an earlier use has left behind the space of this one says nothing.
+            let space = usize::try_from(self.space_of(index)).unwrap_or(len);
+            let used = bytes.get_mut(..space).unwrap_or_default();
+            self.storage.read_at(offset, used).map(|()| bytes)
         };
         (0..SEGMENTS).map(read).collect()
     }
@@ -197,12 +247,16 @@ impl Log {
         &self,
         payload: &[u8],
         durability: Durability,
+        share: QueueShare,
     ) -> Result<u64, AppendError> {
         if let Some(failure) = self.failure() {
             return Err(AppendError::Poisoned(Arc::clone(failure)));
         }
+        if let Some(error) = self.disk_full.error() {
+            return Err(AppendError::DiskFull(error));
+        }
         let mut appender = self.appender.lock();
-        let lsn = appender.append(payload, durability).ok_or(AppendError::SegmentFull)?;
+        let lsn = appender.append(payload, durability, share).ok_or(AppendError::SegmentFull)?;
         // Stored under the same lock, so that these never decrease.
         self.appended.store(lsn, Ordering::Release);
         if durability.is_sync() {
@@ -221,9 +275,10 @@ impl Log {
         self.appender.lock().active_is_empty()
     }
 
-    /// Makes the other segment, which must be free, the active one.
-    pub(crate) fn rotate(&self) {
-        self.appender.lock().rotate();
+    /// Makes the other segment, which must be free, the active one. It is `now_ms` of the elapsed
+    /// time.
+    pub(crate) fn rotate(&self, now_ms: u64) {
+        self.appender.lock().rotate(now_ms);
     }
 
     /// The time by which the appended frames must be flushed.
@@ -231,75 +286,37 @@ impl Log {
         self.appender.lock().flush_by()
     }
 
-    /// Gives the segment that is not active a new generation. The caller has made the B-tree
-    /// durable up to `btree_lsn`, which covers every frame in that segment. A failure poisons the
-    /// log.
-    pub(crate) fn recycle_spare(&self, btree_lsn: u64) -> Result<()> {
+    /// Gives the segment that is freed next a new generation, and answers it. The caller has made
+    /// the B-tree, which has `btree_len` bytes, durable up to `btree_lsn`, which covers every frame
+    /// in that segment, and calls [`segment_freed`](Self::segment_freed). A full disk leaves the
+    /// segment as it is, and any other failure poisons the log.
+    ///
+    /// The segment gets the [space](growth) that the load asks for.
+    pub(crate) fn renew_segment(&self, btree_lsn: u64, btree_len: u64) -> Result<u64> {
         let (index, generation) = self.appender.lock().next_use();
+        self.give_space(index, btree_len)?;
         let header = SegmentHeader { generation, index: index as u64, btree_lsn };
         let written = header.write(
             self.storage.as_ref(),
             self.layout.segment_offset(index),
             &self.layout.file_id,
         );
-        if let Err(error) = written {
-            return Err(self.poison(io::Error::other(error)));
+        match written {
+            Ok(()) => {}
+            // Whichever header the disk has, the B-tree covers the frames under it.
+            Err(error @ Error::DiskFull { .. }) => return Err(error),
+            Err(error) => return Err(self.poison(error.into_cause())),
         }
         self.counters.wrote(BLOCK_SIZE as u64);
-        self.appender.lock().spare_recycled(generation);
+        Ok(generation)
+    }
+
+    /// Both steps at once.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn recycle_spare(&self, btree_lsn: u64) -> Result<()> {
+        let generation = self.renew_segment(btree_lsn, 0)?;
+        self.segment_freed(generation);
         Ok(())
-    }
-
-    /// Blocks until the frame at `lsn` is as durable as asked.
-    pub(crate) fn wait(&self, lsn: u64, durability: Durability) -> Result<()> {
-        #[cfg(any(test, feature = "testing"))]
-        if self.acknowledge_before_flush.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        if !durability.is_sync() {
-            return self.wait_written(lsn);
-        }
-        self.group
-            .wait(lsn, |covers: &dyn Fn(u64)| self.commit(covers), || self.call_leader())
-            .map_err(|source| Error::OutcomeUnknown { source })
-    }
-
-    /// Returns the result when the frame at `lsn` is as durable as asked. Otherwise registers
-    /// `waker` to be called when it may be. `ticket` is the registration of the same wait.
-    pub(crate) fn poll(
-        &self,
-        lsn: u64,
-        durability: Durability,
-        ticket: &mut Option<u64>,
-        waker: &Waker,
-    ) -> Option<Result<()>> {
-        if !durability.is_sync() {
-            return Some(self.wait_written(lsn));
-        }
-        match self.group.poll(lsn, *ticket, waker) {
-            GroupPoll::Ready(result) => {
-                *ticket = None;
-                Some(result.map_err(|source| Error::OutcomeUnknown { source }))
-            }
-            GroupPoll::Registered { ticket: given, call_leader } => {
-                *ticket = Some(given);
-                if call_leader {
-                    self.call_leader();
-                }
-                None
-            }
-        }
-    }
-
-    /// Whether [`wait`](Log::wait) would return at once.
-    pub(crate) fn reached(&self, lsn: u64, durability: Durability) -> bool {
-        let reached = if durability.is_sync() { self.durable() } else { self.written() };
-        reached >= lsn || self.failure().is_some()
-    }
-
-    /// Removes the registration of a wait that will not be polled again.
-    pub(crate) fn forget(&self, ticket: u64) {
-        self.group.forget(ticket);
     }
 
     /// Writes and flushes what was appended, unless another thread is doing so. For the background
@@ -308,9 +325,51 @@ impl Log {
         self.group.drive(|covers: &dyn Fn(u64)| self.commit(covers), || self.call_leader());
     }
 
-    /// Writes what was appended, without a flush.
-    pub(crate) fn write_appended(&self) -> Result<()> {
-        self.wait_written(self.appended())
+    /// Whether the disk is too full for what was appended.
+    pub(crate) fn is_disk_full(&self) -> bool {
+        self.disk_full.is_on()
+    }
+
+    /// How often it was.
+    pub(crate) fn disk_full_stalls(&self) -> u64 {
+        self.disk_full.stalls()
+    }
+
+    /// The error of a call that depends on `lsn`, when the wait for it was given up because the
+    /// disk is full.
+    pub(crate) fn given_up(&self, lsn: u64) -> Option<Error> {
+        self.group.given_up(lsn).map(|source| no_space(&source))
+    }
+
+    /// Has it looked again whether there is space for what was appended, and answers whether that
+    /// is durable now. Where there is no background thread, this one looks.
+    pub(crate) fn try_again(&self) -> bool {
+        if !self.leader_call.call() {
+            self.drive();
+        }
+        !self.disk_full.is_on()
+    }
+
+    /// Has callers wait for a full disk no longer than closing does.
+    pub(crate) fn closing(&self) {
+        self.disk_full.closing();
+    }
+
+    /// Ends a log whose last frames could not be written: nothing is written from now on, because
+    /// the file is given up.
+    pub(crate) fn end_unwritten(&self) {
+        let _no_write = self.writer.lock();
+        if self.failure().is_none() {
+            self.group.fail(io::Error::new(
+                io::ErrorKind::StorageFull,
+                "the room was closed before there was space for what was written",
+            ));
+        }
+    }
+
+    /// Says how long callers wait for a full disk.
+    pub(crate) fn set_disk_full_patience(&self, patience: Duration) {
+        self.disk_full.set_patience(patience);
     }
 
     /// Sets what is called when only tasks wait. It answers whether a background thread will lead.
@@ -330,148 +389,13 @@ impl Log {
         }
     }
 
-    fn wait_written(&self, lsn: u64) -> Result<()> {
-        self.relaxed_callers.store(true, Ordering::Relaxed);
-        if self.written() >= lsn {
-            return Ok(());
-        }
-        if let Some(failure) = self.failure() {
-            return Err(Error::OutcomeUnknown { source: Arc::clone(failure) });
-        }
-        let _writer = self.writer.lock();
-        if self.written() >= lsn {
-            return Ok(());
-        }
-        self.write_chunks(|_| (), |bytes, offset, _| self.storage.write_at(offset, bytes)).map_err(
-            |error| {
-                let source = self.failure().map_or_else(|| Arc::new(error), Arc::clone);
-                Error::OutcomeUnknown { source }
-            },
-        )
-    }
-
-    /// Commits one group: writes everything appended so far to the file and flushes it. Calls
-    /// `covers` with the last LSN of the group, and returns the LSN reached.
-    fn commit(&self, covers: &dyn Fn(u64)) -> io::Result<u64> {
-        let (started, durable) = (Instant::now(), self.durable());
-        let writer = self.writer.lock();
-        let unflushed = self.written() > self.durable();
-        self.appender.lock().flush_begins();
-        let reached = if unflushed || self.relaxed_callers.load(Ordering::Relaxed) {
-            self.write_chunks(covers, |bytes, offset, _| self.storage.write_at(offset, bytes))?;
-            let reached = self.written();
-            drop(writer);
-            if reached > self.durable() {
-                self.flush()?;
-            }
-            reached
-        } else {
-            // Nothing else is unflushed, so a write that makes only its own bytes durable is
-            // enough.
-            self.write_chunks(covers, |bytes, offset, last_lsn| {
-                self.storage.write_at_durable(offset, bytes)?;
-                self.group.publish(last_lsn);
-                Ok(())
-            })?;
-            self.written()
-        };
-        self.counters.flushed(reached.saturating_sub(durable), reached, started.elapsed());
-        Ok(reached)
-    }
-
-    /// Stamps what was appended and gives it to `write`, oldest first. The caller holds `writer`. A
-    /// failure poisons the log before another caller can write after the gap.
-    fn write_chunks(
-        &self,
-        covers: impl Fn(u64),
-        write: impl Fn(&[u8], u64, u64) -> io::Result<()>,
-    ) -> io::Result<()> {
-        self.check_failure()?;
-        let chunks = {
-            let mut appender = self.appender.lock();
-            // Called under the appender's lock: no caller can append a later frame, and wait for
-            // it, before the group has its end.
-            covers(self.appended());
-            appender.take_unwritten()
-        };
-        self.write_in_order(chunks, write).map_err(|error| self.failed(error))
-    }
-
-    fn write_in_order(
-        &self,
-        chunks: VecDeque<Chunk>,
-        write: impl Fn(&[u8], u64, u64) -> io::Result<()>,
-    ) -> io::Result<()> {
-        for mut chunk in chunks {
-            if self.written() > self.durable() && chunk.starts_segment() {
-                // The first frame of a segment must not be in the file before the last frame of the
-                // other segment is durable.
-                self.flush()?;
-                self.group.publish(self.written());
-            }
-            frame::stamp(&mut chunk.bytes, self.durable());
-            write(
-                &chunk.bytes,
-                self.layout.segment_offset(chunk.segment) + chunk.offset,
-                chunk.last_lsn,
-            )?;
-            self.counters.wrote(chunk.bytes.len() as u64);
-            self.written.store(chunk.last_lsn, Ordering::Release);
-            self.appender.lock().recycle(chunk.bytes);
-        }
-        Ok(())
-    }
-
-    /// Flushes everything that was written, unless a flush failed before: after a failed flush it
-    /// is unknown what another one covers.
-    fn flush(&self) -> io::Result<()> {
-        let _flusher = self.flusher.lock();
-        self.check_failure()?;
-        self.storage.sync_data().map_err(|error| self.failed(error))
-    }
-
-    /// The failure that poisoned the log, if one did.
-    fn check_failure(&self) -> io::Result<()> {
-        match self.failure() {
-            Some(failure) => Err(io::Error::new(failure.kind(), Arc::clone(failure))),
-            None => Ok(()),
-        }
-    }
-
-    /// Poisons the log with `error`, and returns the failure that poisoned it first.
-    fn failed(&self, error: io::Error) -> io::Error {
-        self.group.fail(error);
-        self.check_failure().err().unwrap_or_else(|| io::Error::other("poisoned"))
-    }
-
-    /// If the log is idle, writes a mark after the last frame, without a flush. A mark is a frame
-    /// without operations that carries the durable LSN, so that recovery can tell damage to the
-    /// last acknowledged group from a torn tail. The next group overwrites the mark and uses its
-    /// LSN.
-    pub(crate) fn mark_idle(&self) -> Result<()> {
-        // A frame that is appended from now on is written after the mark, over it.
-        let _writer = self.writer.lock();
-        let durable = self.durable();
-        let nothing_new = self.marked.load(Ordering::Relaxed) >= durable;
-        if self.failure().is_some() || nothing_new || self.appended() != durable {
-            return Ok(());
-        }
-        let Some(mut mark) = self.appender.lock().mark(durable) else { return Ok(()) };
-        frame::stamp(&mut mark.bytes, durable);
-        let offset = self.layout.segment_offset(mark.segment) + mark.offset;
-        self.storage.write_at(offset, &mark.bytes).map_err(|error| self.poison(error))?;
-        self.counters.wrote(mark.bytes.len() as u64);
-        self.marked.store(durable, Ordering::Relaxed);
-        Ok(())
-    }
-
     /// Poisons the log after a failed write or flush, its own or the B-tree's, and returns
     /// [`Error::Poisoned`].
     pub(crate) fn poison(&self, error: io::Error) -> Error {
         self.group.fail(error);
         let source =
             self.failure().map_or_else(|| Arc::new(io::Error::other("poisoned")), Arc::clone);
-        Error::Poisoned { source }
+        Error::poisoned(source)
     }
 
     /// Makes every wait succeed at once, before anything is flushed: a deliberate fault that the
@@ -480,4 +404,9 @@ impl Log {
     pub(crate) fn acknowledge_before_flush(&self) {
         self.acknowledge_before_flush.store(true, Ordering::Relaxed);
     }
+}
+
+/// The error of a call whose work is not in the log because the disk is full.
+pub(crate) fn no_space(source: &io::Error) -> Error {
+    Error::DiskFull { context: format!("writing the log: {source}") }
 }

@@ -20,7 +20,8 @@
 #![doc = include_str!("../../docs/tables/recovery.md")]
 //!
 //! A mark carries a durable LSN and no operation. It is not part of the sequence of LSNs: the next
-//! frame takes its LSN and, in the same segment, overwrites it.
+//! frame takes its LSN. It has a block of its own, so damage to one sector or block takes a mark or
+//! frames, and never both.
 
 mod checks;
 #[cfg(test)]
@@ -56,6 +57,9 @@ pub(crate) struct RecoveryPlan {
     pub erase: Vec<Erase>,
     /// Segments without frames that the B-tree lacks, which get a new header.
     pub recycle: Vec<Recycle>,
+    /// The greatest durable LSN of a mark, or 0. The frames above it are not covered by a mark,
+    /// even when a frame covers them, which may be in the same block.
+    pub marked: u64,
 }
 
 /// The segment to append to.
@@ -130,15 +134,7 @@ impl SegmentPart {
 
     fn erase(&self) -> Option<Erase> {
         let beyond = self.scan.beyond?;
-        Some(Erase { segment: self.index, from: self.scan.valid_end(), to: beyond.last_end })
-    }
-
-    /// What was found where the next frame should be.
-    fn found_at_end(&self) -> String {
-        match self.scan.mark {
-            Some(_) => "a mark".to_owned(),
-            None => self.scan.fault.to_string(),
-        }
+        Some(Erase { segment: self.index, from: self.scan.end, to: beyond.last_end })
     }
 
     fn damaged(&self, offset: usize, detail: impl Into<String>) -> Error {
@@ -162,22 +158,14 @@ impl ScannedLog {
             (None, None) => {
                 return Err(Error::corrupted(
                     "log segments 0 and 1",
-                    "none of their headers is valid; salvage the file, or restore a backup",
+                    "none of their headers is valid",
                 ));
             }
             (None, Some(_)) => {
-                return Err(damaged(
-                    0,
-                    0,
-                    "neither of its two headers is valid; salvage the file, or restore a backup",
-                ));
+                return Err(damaged(0, 0, "neither of its two headers is valid"));
             }
             (Some(_), None) => {
-                return Err(damaged(
-                    1,
-                    0,
-                    "neither of its two headers is valid; salvage the file, or restore a backup",
-                ));
+                return Err(damaged(1, 0, "neither of its two headers is valid"));
             }
         };
         let (older, newer) = if first.scan.header.generation <= second.scan.header.generation {
@@ -263,7 +251,9 @@ impl ScannedLog {
             .flat_map(|part| part.scan.frames.iter().map(|frame| (part.index, *frame)))
             .filter(|(_, frame)| frame.lsn > *btree_lsn)
             .collect();
-        Ok(RecoveryPlan { replay, next_lsn, active, spare, erase, recycle })
+        let marks = self.parts().into_iter().filter_map(|part| part.scan.mark);
+        let marked = marks.map(|mark| mark.durable_lsn).max().unwrap_or_default();
+        Ok(RecoveryPlan { replay, next_lsn, active, spare, erase, recycle, marked })
     }
 
     fn exhausted(&self, what: &str) -> Error {

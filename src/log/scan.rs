@@ -7,7 +7,7 @@
 use super::frame::{
     FRAME_ALIGN, FRAME_HEADER_LEN, Frame, FrameFault, frame_len, le_u32, le_u64, parse,
 };
-use super::segment::{DATA_START, SegmentHeader};
+use super::segment::{DATA_START, MARK_START, SegmentHeader};
 use std::ops::Range;
 
 /// The search for frames beyond a bad position computes CRCs over at most this many times the
@@ -82,18 +82,18 @@ pub(crate) struct NewerFrame {
 pub(crate) struct SegmentScan {
     /// The header that the scan used.
     pub header: SegmentHeader,
-    /// The valid frames from the beginning on, in the order of LSNs without a gap, without the
-    /// mark.
+    /// The valid frames from the beginning on, in the order of LSNs without a gap.
     pub frames: Vec<FrameRef>,
-    /// The mark after the last of them, if there is one. The next frame overwrites it.
+    /// The mark of this use of the segment, if there is an intact one. Frames that were written
+    /// after it may follow those that it covers.
     pub mark: Option<FrameRef>,
     /// The offset for the next frame: after the last of `frames`.
     pub end: usize,
-    /// What follows the valid bytes (after the mark, if there is one).
+    /// What follows the valid frames.
     pub fault: FrameFault,
     /// Valid frames beyond that position.
     pub beyond: Option<FramesBeyond>,
-    /// A frame of a later use of the segment: the header of that use was lost.
+    /// A frame or mark of a later use of the segment: the header of that use was lost.
     pub newer: Option<NewerFrame>,
     /// Whether the search beyond the valid bytes was given up because of too many false candidates.
     pub inconclusive: bool,
@@ -110,11 +110,6 @@ impl SegmentScan {
         self.frames.last().map(|frame| frame.lsn)
     }
 
-    /// The end of the valid bytes, with the mark.
-    pub(crate) fn valid_end(&self) -> usize {
-        self.mark.map_or(self.end, |mark| mark.end())
-    }
-
     /// The frames and the mark.
     pub(crate) fn valid(&self) -> impl Iterator<Item = &FrameRef> {
         self.frames.iter().chain(&self.mark)
@@ -127,6 +122,11 @@ impl SegmentScan {
 /// of the frame before (the first may have any). Beyond them, every aligned position is checked for
 /// frames of this generation with a later LSN, and for frames of the next use of the segment.
 pub(crate) fn scan_segment(segment: &[u8], header: SegmentHeader) -> SegmentScan {
+    scan_written(segment, segment.len(), header)
+}
+
+/// The same for a segment of which it is known that there are zeros behind `written` bytes.
+pub(crate) fn scan_written(segment: &[u8], written: usize, header: SegmentHeader) -> SegmentScan {
     let mut scan = SegmentScan {
         header,
         frames: Vec::new(),
@@ -139,15 +139,6 @@ pub(crate) fn scan_segment(segment: &[u8], header: SegmentHeader) -> SegmentScan
     };
     scan.fault = loop {
         match next_frame(segment, &scan) {
-            // Nothing ever follows a mark. Bytes after it were left by an unfinished write over it.
-            Ok(frame) if frame.is_mark() => {
-                let mark = FrameRef::new(&frame, scan.end);
-                scan.mark = Some(mark);
-                break match parse(segment.get(mark.end()..).unwrap_or_default()) {
-                    Ok(frame) => FrameFault::Sequence { found: frame.lsn },
-                    Err(fault) => fault,
-                };
-            }
             Ok(frame) => {
                 let frame = FrameRef::new(&frame, scan.end);
                 scan.end = frame.end();
@@ -156,8 +147,33 @@ pub(crate) fn scan_segment(segment: &[u8], header: SegmentHeader) -> SegmentScan
             Err(fault) => break fault,
         }
     };
-    resync(segment, &mut scan);
+    read_mark(segment, &mut scan);
+    resync(segment, written, &mut scan);
     scan
+}
+
+/// The intact mark in the block of the mark, of whatever use of the segment.
+pub(crate) fn mark_in(segment: &[u8]) -> Option<Frame<'_>> {
+    let block = segment.get(MARK_START..DATA_START)?;
+    parse(block).ok().filter(Frame::is_mark)
+}
+
+/// Takes the mark if it is of this use of the segment. One of an earlier use says nothing, and one
+/// of a later use says that the header of that use was lost.
+fn read_mark(segment: &[u8], scan: &mut SegmentScan) {
+    let Some(mark) = mark_in(segment) else { return };
+    if mark.generation == scan.header.generation {
+        scan.mark = Some(FrameRef::new(&mark, MARK_START));
+    } else if later_uses(scan.header.generation).contains(&mark.generation) {
+        let (generation, lsn) = (mark.generation, mark.lsn);
+        scan.newer = Some(NewerFrame { offset: MARK_START, generation, lsn });
+    }
+}
+
+/// The generations of up to two uses later: what the other segment and this one may have got since
+/// the header of `generation` was written.
+fn later_uses(generation: u64) -> Range<u64> {
+    generation.saturating_add(1)..generation.saturating_add(3)
 }
 
 /// The frame that continues the scan.
@@ -174,38 +190,58 @@ fn next_frame<'a>(segment: &'a [u8], scan: &SegmentScan) -> Result<Frame<'a>, Fr
     }
 }
 
+/// Where a frame has its generation.
+const GENERATION_AT: usize = 16;
+
+/// How many zeros are looked at together.
+const ZEROS_AT_ONCE: usize = 256;
+
+/// The length of the positions behind this one of which it is known that their generation is zero,
+/// too.
+fn positions_among_zeros(candidate: &[u8]) -> usize {
+    let (blocks, _) = candidate.get(GENERATION_AT..).unwrap_or_default().as_chunks();
+    let is_zero = |block: &&[u8; ZEROS_AT_ONCE]| **block == [0; ZEROS_AT_ONCE];
+    let zeros = blocks.iter().take_while(is_zero).count() * ZEROS_AT_ONCE;
+    // The last of these positions is the one whose generation ends where the zeros end.
+    zeros.saturating_sub(FRAME_ALIGN)
+}
+
 /// Searches for frames beyond the valid ones.
 ///
-/// The eight bytes where a generation would be rule out most positions. A CRC is computed only
-/// where the generation matches and the LSN is in the range that two segments can hold, and over a
-/// bounded number of bytes in total, so that no content of the segment makes this slow.
-fn resync(segment: &[u8], scan: &mut SegmentScan) {
+/// The eight bytes where a generation would be rule out most positions, and zeros all positions
+/// among them at once. A CRC is computed only where the generation matches and the LSN is in the
+/// range that two segments can hold, and over a bounded number of bytes in total, so that no
+/// content of the segment makes this slow.
+fn resync(segment: &[u8], written: usize, scan: &mut SegmentScan) {
     let header = scan.header;
     let frames_max = (segment.len() / FRAME_HEADER_LEN) as u64;
     // When this use began, the other segment was at most full of frames above the B-tree.
-    let expected = match (scan.mark, scan.last_lsn()) {
-        (Some(mark), _) => mark.lsn,
-        (None, Some(last_lsn)) => last_lsn.saturating_add(1),
-        (None, None) => header.btree_lsn.saturating_add(1),
-    };
+    let expected = scan.last_lsn().unwrap_or(header.btree_lsn).saturating_add(1);
     let own_lsns = expected..=expected.saturating_add(frames_max.saturating_mul(2));
     // Up to two uses later: what both segments held when this use began, and may have held since.
     let newer_lsns =
         header.btree_lsn.saturating_add(1)..=header.btree_lsn.saturating_add(frames_max * 8);
-    let newer_generations =
-        header.generation.saturating_add(1)..=header.generation.saturating_add(2);
+    let newer_generations = later_uses(header.generation);
 
     let mut crc_bytes_left = segment.len().saturating_mul(RESYNC_CRC_FACTOR);
-    let mut offset = scan.valid_end();
-    while let Some(candidate) = segment.get(offset..).filter(|rest| rest.len() >= FRAME_HEADER_LEN)
+    let mut offset = scan.end;
+    while offset < written
+        && let Some(candidate) = segment.get(offset..)
+        && candidate.len() >= FRAME_HEADER_LEN
     {
-        let found = (le_u32(candidate, 0), le_u64(candidate, 8), le_u64(candidate, 16));
-        let (Some(length), Some(lsn), Some(generation)) = found else { return };
-        let own = generation == header.generation && own_lsns.contains(&lsn);
-        let newer = newer_generations.contains(&generation)
-            && generation != header.generation
-            && newer_lsns.contains(&lsn);
+        let Some(generation) = le_u64(candidate, GENERATION_AT) else { return };
         offset += FRAME_ALIGN;
+        if generation != header.generation && !newer_generations.contains(&generation) {
+            if generation == 0 {
+                offset += positions_among_zeros(candidate);
+            }
+            continue;
+        }
+        let (Some(length), Some(lsn)) = (le_u32(candidate, 0), le_u64(candidate, 8)) else {
+            return;
+        };
+        let own = generation == header.generation && own_lsns.contains(&lsn);
+        let newer = newer_generations.contains(&generation) && newer_lsns.contains(&lsn);
         if !own && !newer {
             continue;
         }
@@ -289,6 +325,22 @@ mod tests {
     }
 
     #[test]
+    fn a_frame_behind_any_number_of_zeros_is_found() {
+        for position in 0..SEGMENT_LEN / FRAME_ALIGN - 8 {
+            let offset = DATA_START + 16 + position * FRAME_ALIGN;
+            let mut bytes = segment(&[]);
+            let mut frame = Vec::new();
+            begin_frame(&mut frame, 102, 5, &[0; 8]);
+            stamp(&mut frame, 100);
+            let Some(slot) = bytes.get_mut(offset..offset + frame.len()) else { return };
+            slot.copy_from_slice(&frame);
+            let beyond = scan_segment(&bytes, HEADER).beyond.map(|beyond| beyond.first_offset);
+            assert_eq!(beyond, Some(offset));
+        }
+        unreachable!("the last frame does not fit");
+    }
+
+    #[test]
     fn a_full_segment_ends_at_its_end() {
         let scan = scan_segment(&segment(&[(107, 5, 106, 8192 - FRAME_HEADER_LEN)]), HEADER);
         assert_eq!((lsns(&scan), scan.end), (vec![107], SEGMENT_LEN));
@@ -304,14 +356,21 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_ends_the_frames_and_the_next_frame_overwrites_it() {
-        let bytes = segment(&[(107, 5, 106, 8), (108, 5, 107, 0), (109, 5, 107, 8)]);
+    fn a_mark_is_read_from_its_block_and_frames_may_follow_it() {
+        let mut bytes = segment(&[(107, 5, 106, 8), (108, 5, 107, 8)]);
+        let mut mark = Vec::new();
+        begin_frame(&mut mark, 108, 5, &[]);
+        stamp(&mut mark, 107);
+        bytes[MARK_START..MARK_START + mark.len()].copy_from_slice(&mark);
         let scan = scan_segment(&bytes, HEADER);
-        assert_eq!((lsns(&scan), scan.end), (vec![107], DATA_START + 40));
-        assert_eq!(scan.mark.map(|mark| (mark.lsn, mark.durable_lsn)), Some((108, 107)));
-        assert_eq!(scan.valid_end(), DATA_START + 72);
-        assert_eq!(scan.fault, FrameFault::Sequence { found: 109 });
-        assert_eq!(scan.beyond.map(|beyond| beyond.max_lsn), Some(109));
+        assert_eq!((lsns(&scan), scan.end), (vec![107, 108], DATA_START + 80));
+        let found = scan.mark.map(|mark| (mark.lsn, mark.durable_lsn, mark.offset));
+        assert_eq!(found, Some((108, 107, MARK_START)));
+        let later = scan_segment(&bytes, SegmentHeader { generation: 3, ..HEADER });
+        let newer = NewerFrame { offset: MARK_START, generation: 5, lsn: 108 };
+        assert_eq!((later.mark, later.newer), (None, Some(newer)));
+        let earlier = scan_segment(&bytes, SegmentHeader { generation: 7, ..HEADER });
+        assert_eq!((earlier.mark, earlier.newer), (None, None));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The header of a log segment, which tells one use of the segment from another.
 //!
 //! A segment of S bytes begins with two header slots of 4 KiB, written alternately, so that a torn
-//! write leaves the previous header. Frames follow from [`DATA_START`] on:
+//! write leaves the previous header. The block of the [mark](super::frame) follows, and frames from
+//! [`DATA_START`] on:
 //!
 #![doc = include_str!("../../docs/tables/segment.md")]
 //!
@@ -22,8 +23,12 @@ use crate::error::{Error, Result};
 use crate::limits::BLOCK_SIZE;
 use crate::storage::Storage;
 
+/// Where the mark of a segment is. It has a block of its own: a mark proves that the last frames
+/// were durable, so one bad sector or block must not take the frames and their mark.
+pub(crate) const MARK_START: usize = 2 * BLOCK_SIZE;
+
 /// Where the frames of a segment begin.
-pub(crate) const DATA_START: usize = 2 * BLOCK_SIZE;
+pub(crate) const DATA_START: usize = MARK_START + BLOCK_SIZE;
 
 /// The same, as an offset.
 pub(super) const FRAMES_START: u64 = DATA_START as u64;
@@ -88,7 +93,7 @@ impl SegmentHeader {
         })
     }
 
-    /// The newest valid header in `segment` (its first [`DATA_START`] bytes suffice), or `None`
+    /// The newest valid header in `segment` (its first [`MARK_START`] bytes suffice), or `None`
     /// when both slots are invalid.
     pub(crate) fn read_newest(
         segment: &[u8],
@@ -191,7 +196,7 @@ mod tests {
         assert_eq!(SegmentHeader::read_newest(&bytes, &[0; 16], 1), None);
         assert_eq!(SegmentHeader::read_newest(&bytes, &FILE, 0), None);
         let mut swapped = bytes.clone();
-        swapped.rotate_left(BLOCK_SIZE);
+        swapped[..MARK_START].rotate_left(BLOCK_SIZE);
         assert_eq!(SegmentHeader::read_newest(&swapped, &FILE, 1), None);
         assert_eq!(SegmentHeader::read_newest(&[0; DATA_START], &FILE, 1), None);
         assert_eq!(SegmentHeader::read_newest(&bytes[..HEADER_LEN - 1], &FILE, 1), None);
@@ -199,7 +204,7 @@ mod tests {
 
     /// A storage that records what a header write does.
     #[derive(Debug)]
-    struct HeaderWrites(parking_lot::Mutex<Vec<(u64, Vec<u8>)>>);
+    struct HeaderWrites(crate::sync::plain::Mutex<Vec<(u64, Vec<u8>)>>);
 
     impl Storage for HeaderWrites {
         fn len(&self) -> std::io::Result<u64> {
@@ -228,7 +233,7 @@ mod tests {
 
     #[test]
     fn writing_is_one_durable_write_of_one_slot() {
-        let storage = HeaderWrites(parking_lot::Mutex::default());
+        let storage = HeaderWrites(crate::sync::plain::Mutex::default());
         let header = SegmentHeader { generation: 6, index: 0, btree_lsn: 9 };
         header.write(&storage, 8192, &FILE).unwrap();
         assert_eq!(*storage.0.lock(), [(8192 + 4096, header.encode(&FILE).to_vec())]);

@@ -5,11 +5,14 @@
 //! slot does not sleep on the word but parks on its own, because it is woken alone when it is to
 //! lead the next commit. Tasks cannot sleep: a slot keeps their wakers.
 
+use crate::fault::DeliberateFault;
+use crate::sync::atomic::{AtomicU8, Ordering};
+use crate::sync::thread::{self, Thread};
+use crate::sync::{WaitWord, thread_local};
 use std::cell::OnceCell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::task::Waker;
-use std::thread::{self, Thread};
 
 /// The state of the first thread in a slot: it waits, its answer is there, or it is to lead.
 const WAITING: u8 = 0;
@@ -55,12 +58,8 @@ impl Parker {
     }
 }
 
-/// A task that waits.
-#[derive(Debug)]
-pub(super) struct WaitingTask {
-    pub(super) ticket: u64,
-    pub(super) waker: Waker,
-}
+/// The wakers of tasks that wait, by ticket. There may be very many.
+pub(super) type WaitingTasks = BTreeMap<u64, Waker>;
 
 /// The threads and tasks that wait in a slot.
 #[derive(Debug, Default)]
@@ -68,7 +67,7 @@ pub(super) struct Waiters {
     pub(super) first: Option<Arc<Parker>>,
     /// Threads that sleep on the slot's word.
     pub(super) sleepers: usize,
-    pub(super) tasks: Vec<WaitingTask>,
+    pub(super) tasks: WaitingTasks,
 }
 
 impl Waiters {
@@ -81,16 +80,17 @@ impl Waiters {
     }
 
     /// Wakes all of them. `word` is that of their slot, and has changed already.
-    pub(super) fn wake(self, word: &AtomicU32) {
-        if self.sleepers > 0 {
-            atomic_wait::wake_all(word);
+    pub(super) fn wake(self, word: &WaitWord) {
+        if self.sleepers > 0 && !DeliberateFault::LoseSleepers.is_on() {
+            word.wake_all();
         }
         if let Some(first) = self.first {
             first.wake(ANSWERED);
         }
-        for task in self.tasks {
-            task.waker.wake();
+        if DeliberateFault::LoseWaker.is_on() {
+            return;
         }
+        self.tasks.into_values().for_each(Waker::wake);
     }
 }
 

@@ -4,8 +4,9 @@
 //! second runs code of others: [`Event::settle`] decides what happened, for ever;
 //! [`Event::announce`] wakes the waiter. A waiter that looks in between sees that it is over.
 
+use crate::fault::DeliberateFault;
+use crate::sync::{Condvar, Mutex};
 use crate::tables::Value;
-use parking_lot::{Condvar, Mutex};
 use std::fmt;
 use std::task::Waker;
 
@@ -39,6 +40,9 @@ impl Event {
 
     /// Wakes who waits. The caller holds no lock, because a waker may run anything.
     pub(crate) fn announce(&self) {
+        if DeliberateFault::LoseEvent.is_on() {
+            return;
+        }
         let waker = self.state.lock().waker.take();
         self.over.notify_all();
         if let Some(waker) = waker {
@@ -85,6 +89,10 @@ impl fmt::Debug for Event {
         f.debug_struct("Event").field("over", &self.outcome().is_some()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[cfg(cloakroom_model = "loom")]
+mod models;
 
 #[cfg(test)]
 mod tests {

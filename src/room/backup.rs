@@ -14,7 +14,8 @@ impl Cloakroom {
     /// The backup holds one consistent state: every transaction acknowledged before this call, each
     /// transaction whole, and nothing a crash could still take away (what was written with a
     /// relaxed durability is flushed first). It is read back and compared before it gets its name,
-    /// in one step, with the permissions of the backup it replaces, or for the owner alone. So at
+    /// in one step. A backup that replaces an earlier one, or an empty file, has its owner, group
+    /// and permissions; a new one belongs to the caller alone. So at
     /// `path` there is, at any moment and after any crash, a whole backup or what was there before.
     /// To restore, copy the backup to where the room was, or open it where it is.
     ///

@@ -4,6 +4,7 @@
 use super::{Builder, Cloakroom};
 use crate::engine::access::Writer;
 use crate::engine::cursor::RowCursor;
+use crate::engine::time_line::TIME_LINE;
 use crate::engine::{Engine, Threads, Tx};
 use crate::error::{Error, Result};
 use crate::storage::Storage;
@@ -16,7 +17,8 @@ use std::sync::Arc;
 pub type RawRow = ((u8, Vec<u8>), Vec<u8>);
 
 impl Cloakroom {
-    /// Every row of the room: number of the table, key, value.
+    /// Every row of the stores: number of the table, key, value. Without the time line, which is
+    /// another in every room.
     ///
     /// # Errors
     /// As [`Cloakroom::verify`], and [`Error::Corrupted`] when a row cannot be read.
@@ -24,7 +26,9 @@ impl Cloakroom {
     pub fn raw_rows(&self) -> Result<Vec<RawRow>> {
         let mut rows = Vec::new();
         self.engine.durable_snapshot()?.for_each(|table, key, value| {
-            rows.push(((table.number(), key.to_vec()), value.to_vec()));
+            if table != TIME_LINE {
+                rows.push(((table.number(), key.to_vec()), value.to_vec()));
+            }
             Ok(())
         })?;
         Ok(rows)
@@ -50,7 +54,7 @@ impl Cloakroom {
         self.engine.transact(self.durability, &[], change).wait()
     }
 
-    /// How many rows each table has, expired ones and index rows too.
+    /// How many rows each table of the stores has, expired ones and index rows too.
     #[doc(hidden)]
     pub fn row_counts(&self) -> Result<Vec<(&'static str, usize)>> {
         let maintenance = self.engine.maintenance()?;
@@ -58,7 +62,14 @@ impl Cloakroom {
             let rows = maintenance.read(|rows| RowCursor::all(*table).collect(rows))?;
             Ok((table.name(), rows.len()))
         };
-        catalogue().all().iter().map(count).collect()
+        catalogue().all().iter().filter(|table| **table != TIME_LINE).map(count).collect()
+    }
+
+    /// Has the next call look whether the file still has its name and its length, which happens
+    /// every half second otherwise.
+    #[doc(hidden)]
+    pub fn look_at_name_next(&self) {
+        self.engine.look_at_name_next();
     }
 
     /// Acknowledges every write before it is flushed: a deliberate fault, to see that the crash

@@ -13,13 +13,14 @@ use crate::stores::form_token::FormTokensTx;
 use crate::stores::handoff::HandoffTx;
 use crate::stores::rate_limit::{RateLimitConfig, RateLimitTx};
 use crate::stores::state::StateTx;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use std::fmt;
 
 /// The transaction that [`Cloakroom::atomically`](super::Cloakroom::atomically) gives its closure:
 /// every store of the room, each with the operations of its trait. They answer at once and see what
 /// the transaction has done so far; all of it is kept, or nothing.
+///
+/// The methods here give views with the default options of a store. The `within` of a handle, such
+/// as [`Cache::within`](crate::cache::Cache::within), gives one with the options of the handle.
 pub struct Transaction<'a> {
     tx: &'a mut dyn Writer,
     engine: &'a Engine,
@@ -34,6 +35,11 @@ impl<'a> Transaction<'a> {
 }
 
 impl Transaction<'_> {
+    /// The engine whose transaction it is, and the transaction.
+    pub(crate) fn parts(&mut self) -> (&Engine, &mut dyn Writer) {
+        (self.engine, self.tx)
+    }
+
     /// The form tokens.
     pub fn form_tokens(&mut self) -> FormTokensTx<'_> {
         FormTokensTx::new(self.tx)
@@ -45,10 +51,7 @@ impl Transaction<'_> {
     }
 
     /// The jobs of the deduplicating store called `name`.
-    pub fn dedupe<'b, T: Serialize + DeserializeOwned>(
-        &'b mut self,
-        name: &'b str,
-    ) -> DedupeTx<'b, T> {
+    pub fn dedupe<T>(&mut self, name: &str) -> DedupeTx<'_, T> {
         DedupeTx::new(self.tx, self.engine, name)
     }
 
@@ -77,7 +80,7 @@ impl Transaction<'_> {
         name: &'b str,
         config: RateLimitConfig,
     ) -> Result<RateLimitTx<'b>> {
-        RateLimitTx::new(self.tx, name, config)
+        RateLimitTx::new(self.tx, &self.states.longest_windows, name, config)
     }
 
     /// The adaptive rate limiter called `name`.
@@ -91,7 +94,7 @@ impl Transaction<'_> {
         config: RateLimitConfig,
         adaptive: AdaptiveConfig,
     ) -> Result<AdaptiveRateLimitTx<'b>> {
-        AdaptiveRateLimitTx::new(self.tx, name, config, adaptive)
+        AdaptiveRateLimitTx::new(self.tx, &self.states.capacities, name, config, adaptive)
     }
 }
 

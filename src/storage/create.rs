@@ -10,8 +10,17 @@
 //! A crash before step 3 leaves an unlocked temporary, which the next creator removes. A crash
 //! after step 3 leaves the complete file or, before step 4, perhaps the temporary.
 
-use super::file::{Access, FileStorage, context, is_named, lock, open_regular};
+use super::access::keep_access;
+use super::directory::{split, sync_dir};
+use super::fallback::Fallback;
+use super::file::{FileStorage, open_regular};
+use super::in_place::{awaits_content, fill};
+use super::lock::{Access, context, lock};
+use super::name::is_named;
+use super::positioned::is_refused;
+use super::system_call::{SystemCall, admit};
 use crate::error::{Error, Result};
+use crate::process::HomeProcess;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
@@ -23,9 +32,9 @@ const SUFFIX: &str = ".new";
 /// How many random letters make the name of a temporary file unique.
 const RANDOM_LEN: usize = 10;
 
-/// The most bytes of the target's name in a temporary's name, because most filesystems limit names
-/// to 255 bytes.
-const MAX_STEM_LEN: usize = 200;
+/// The most bytes of the target's name in a temporary's name. Filesystems limit names to 255 bytes,
+/// some that encrypt them to 143.
+const MAX_STEM_LEN: usize = 100;
 
 /// How often a creator retries because another creator removed its temporary as an orphan between
 /// creating and locking it, or because the target appeared and disappeared. Each retry needs
@@ -33,8 +42,8 @@ const MAX_STEM_LEN: usize = 200;
 const MAX_ATTEMPTS: usize = 16;
 
 impl FileStorage {
-    /// Opens the file at `path`, or creates it with the content that `init` writes. The flag says
-    /// whether it was created.
+    /// Opens the file at `path`, or creates it with the content that `init` writes. An empty file
+    /// is filled. The flag says whether there is new content.
     ///
     /// # Errors
     /// Those of [`FileStorage::open`] and [`FileStorage::create`], without `NotFound` and
@@ -48,6 +57,10 @@ impl FileStorage {
             attempt += 1;
             match Self::open(path) {
                 Err(error) if has_kind(&error, io::ErrorKind::NotFound) => {}
+                Ok(storage) if awaits_content(&storage, path)? => {
+                    fill(&storage, path, &mut init)?;
+                    return Ok((storage, true));
+                }
                 outcome => return outcome.map(|storage| (storage, false)),
             }
             match Self::create(path, &mut init) {
@@ -81,8 +94,9 @@ impl FileStorage {
 pub(crate) enum Replace {
     /// Nothing: if the path exists by then, the new file is discarded.
     Nothing,
-    /// This file, which is locked and still has the name. Its owner and permissions are kept where
-    /// the system allows it. It stays complete until the new one has its name.
+    /// This file, which is locked and still has the name. Its owner, group and permissions are
+    /// kept; where the system does not allow that, it is not replaced. It stays complete until the
+    /// new one has its name.
     This(FileStorage),
 }
 
@@ -92,7 +106,7 @@ pub(crate) enum Replace {
 pub(crate) struct Creation {
     // Declared before the temporary: it would be unlocked otherwise while it still exists.
     storage: FileStorage,
-    temporary: tempfile::TempPath,
+    temporary: TemporaryName,
     /// The path that the caller asked for.
     path: PathBuf,
     /// The target of that path, if it is a symbolic link.
@@ -110,6 +124,7 @@ impl Creation {
         let (dir, name) = split(&resolved).map_err(failed)?;
         remove_orphans(dir, name);
         let (file, temporary) = locked_temporary(dir, name, path)?;
+        let temporary = TemporaryName::new(temporary);
         let storage = FileStorage::from_locked(file, path)?;
         Ok(Self { storage, temporary, path: path.to_path_buf(), resolved })
     }
@@ -117,6 +132,14 @@ impl Creation {
     /// The path that it will have.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Gives the file the owner, the group and the permissions of another one.
+    ///
+    /// # Errors
+    /// That of the system, with what to do: usually only the superuser may give files away.
+    pub(crate) fn take_access_of(&self, other: &FileStorage) -> io::Result<()> {
+        keep_access(other.file(), self.storage.file())
     }
 
     /// The storage to write the content to.
@@ -143,19 +166,30 @@ impl Creation {
         }
         storage.sync_all().map_err(|error| Error::io(context("flushing the new", &path), error))?;
         let (dir, _) = split(&resolved).map_err(failed)?;
+        let temporary = temporary.take()?;
         let replaces = match replace {
             Replace::Nothing => {
-                temporary.persist_noclobber(&path).map_err(|refused| failed(refused.error))?;
+                if !take_vacant_name(temporary, &path).map_err(failed)? {
+                    storage.count(Fallback::Rename);
+                }
                 false
             }
             Replace::This(old) => {
                 // Other systems cannot replace an open file.
                 let _old = cfg!(unix).then_some(old);
-                temporary.persist(&resolved).map_err(|refused| failed(refused.error))?;
+                temporary.persist(&resolved).map_err(|refused| failed(explained(refused.error)))?;
                 true
             }
         };
-        if let Err(error) = sync_dir(dir) {
+        let flushed = sync_dir(dir).and_then(|flushed| {
+            if flushed {
+                return Ok(());
+            }
+            // Filesystems that keep a journal write the new name with the file.
+            storage.count(Fallback::DirectoryFlush);
+            storage.sync_all()
+        });
+        if let Err(error) = flushed {
             if !replaces {
                 // The name may not survive a crash, so the file is removed and the caller gets an
                 // error. It is still locked, so no other process uses it.
@@ -164,6 +198,34 @@ impl Creation {
             return Err(Error::io(context("flushing the directory of the new", &path), error));
         }
         Ok(storage)
+    }
+}
+
+/// The name of a temporary file, which is removed when this is dropped. Not so in a forked child,
+/// where the file is the parent's.
+#[derive(Debug)]
+struct TemporaryName {
+    path: Option<tempfile::TempPath>,
+    home: HomeProcess,
+}
+
+impl TemporaryName {
+    fn new(path: tempfile::TempPath) -> Self {
+        Self { path: Some(path), home: HomeProcess::current() }
+    }
+
+    /// The name, to be given to the target.
+    fn take(mut self) -> Result<tempfile::TempPath> {
+        self.home.check()?;
+        self.path.take().ok_or(Error::Forked)
+    }
+}
+
+impl Drop for TemporaryName {
+    fn drop(&mut self) {
+        if let Some(path) = self.path.as_mut().filter(|_| self.home.has_forked()) {
+            path.disable_cleanup(true);
+        }
     }
 }
 
@@ -182,37 +244,21 @@ pub(crate) fn check_vacant(path: &Path) -> Result<()> {
     }
 }
 
-/// Gives the new file the owner and the permissions of the old one. If the owner cannot be set,
-/// only the new owner gets access.
-#[cfg(unix)]
-fn keep_access(old: &File, new: &File) -> io::Result<()> {
-    use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
-    let old = old.metadata()?;
-    let owned = fchown(new, Some(old.uid()), Some(old.gid())).is_ok();
-    let mode = old.permissions().mode() & if owned { 0o777 } else { 0o700 };
-    new.set_permissions(fs::Permissions::from_mode(mode | 0o600))
-}
-
-/// On this system the directory decides about owner and permissions.
-#[cfg(not(unix))]
-fn keep_access(_old: &File, _new: &File) -> io::Result<()> {
-    Ok(())
+/// Says what to do about a file that cannot be replaced.
+fn explained(error: io::Error) -> io::Error {
+    use io::ErrorKind::{CrossesDevices, ResourceBusy};
+    if !matches!(error.kind(), ResourceBusy | CrossesDevices) {
+        return error;
+    }
+    let detail = format!(
+        "the file is mounted by itself (as single files are into containers), so no other file can take its place: \
+         mount its directory instead, or do this where it is an ordinary file; it is as it was ({error})"
+    );
+    io::Error::new(error.kind(), detail)
 }
 
 fn has_kind(error: &Error, kind: io::ErrorKind) -> bool {
     matches!(error, Error::Io { source, .. } if source.kind() == kind)
-}
-
-/// The directory and the name of the file within it.
-fn split(path: &Path) -> io::Result<(&Path, &OsStr)> {
-    let name = path.file_name().ok_or_else(|| {
-        io::Error::new(io::ErrorKind::InvalidInput, "the path does not end in a file name")
-    })?;
-    let dir = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    Ok((dir, name))
 }
 
 /// Why the path cannot be used. A dangling symbolic link cannot be opened instead.
@@ -236,17 +282,19 @@ fn prefix(name: &OsStr) -> OsString {
     prefix
 }
 
-/// As much of the name as fits a temporary's name.
-#[cfg(unix)]
-fn stem(name: &OsStr) -> &OsStr {
-    use std::os::unix::ffi::OsStrExt;
-    OsStr::from_bytes(name.as_bytes().get(..MAX_STEM_LEN).unwrap_or(name.as_bytes()))
-}
-
-/// As much of the name as fits a temporary's name.
-#[cfg(not(unix))]
-fn stem(name: &OsStr) -> &OsStr {
-    if name.len() <= MAX_STEM_LEN { name } else { OsStr::new("cloakroom") }
+/// The name, or what fits a temporary's name and stands for it: its beginning and a checksum.
+fn stem(name: &OsStr) -> OsString {
+    if name.len() <= MAX_STEM_LEN {
+        return name.to_owned();
+    }
+    let checksum = format!("~{:08x}", crc32fast::hash(name.as_encoded_bytes()));
+    // Some filesystems take whole letters only.
+    let text = name.to_string_lossy();
+    let longest = MAX_STEM_LEN - checksum.len();
+    let begin = (0..=longest).rev().find_map(|end| text.get(..end));
+    let mut stem = OsString::from(begin.unwrap_or_default());
+    stem.push(checksum);
+    stem
 }
 
 /// A new temporary file that is locked and still has its name.
@@ -300,20 +348,42 @@ fn is_temporary(name: &OsStr, prefix: &OsStr) -> bool {
     })
 }
 
-/// Makes the names in a directory durable.
-#[cfg(unix)]
-fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
-}
-
-/// Makes the names in a directory durable. This system does so by itself.
-#[cfg(not(unix))]
-fn sync_dir(_dir: &Path) -> io::Result<()> {
-    Ok(())
+/// Renames a temporary to `path` unless something has that name. Answers whether that was one step.
+///
+/// Filesystems that can neither rename so nor make a second link (exFAT, some network mounts) need
+/// two: an empty file takes the name, which only one creator can do, and is replaced.
+fn take_vacant_name(temporary: tempfile::TempPath, path: &Path) -> io::Result<bool> {
+    let renamed = match admit(SystemCall::Renameat2, 0) {
+        Ok(_) => temporary.persist_noclobber(path).map_err(|refused| (refused.error, refused.path)),
+        Err(error) => Err((error, temporary)),
+    };
+    let (error, temporary) = match renamed {
+        Ok(()) => return Ok(true),
+        Err(refused) => refused,
+    };
+    if !is_refused(&error) {
+        return Err(error);
+    }
+    let empty = File::options().write(true).create_new(true).open(path)?;
+    // Locked, so that no opener takes it for a file of its own. One that was faster keeps it.
+    let is_ours = lock(&empty, path, Access::Write).is_ok()
+        && is_named(&empty, path)
+        && empty.metadata()?.len() == 0;
+    if !is_ours {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    match temporary.persist(path) {
+        Ok(()) => Ok(false),
+        Err(refused) => {
+            let _ = fs::remove_file(path);
+            Err(refused.error)
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::system_call::{Injected, inject};
     use super::*;
     use crate::storage::Storage;
 
@@ -442,6 +512,57 @@ mod tests {
             ]
         );
         drop(living);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_directory_that_cannot_be_flushed_leaves_a_file_and_a_failed_flush_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("edge.cloak");
+        // EPERM, EBADF, EACCES, EISDIR, EINVAL, ENOSYS, EOPNOTSUPP
+        for errno in [1, 9, 13, 21, 22, 38, 95] {
+            let refused = inject(SystemCall::FsyncDirectory, 0, 1, Injected::Errno(errno));
+            let storage = FileStorage::create(&path, hello).unwrap();
+            assert_eq!((refused.met(), storage.fallbacks().directory_flushes), (1, 1));
+            assert_eq!(fs::read(&path).unwrap(), b"hello");
+            fs::remove_file(&path).unwrap();
+        }
+        // EIO, ENOSPC
+        for errno in [5, 28] {
+            let _failed = inject(SystemCall::FsyncDirectory, 0, 1, Injected::Errno(errno));
+            FileStorage::create(&path, hello).unwrap_err();
+            assert!(names(dir.path()).is_empty(), "{errno}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_taken_in_one_step_is_taken_in_two() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("edge.cloak");
+        // EPERM, EINVAL, ENOSYS, EOPNOTSUPP
+        for errno in [1, 22, 38, 95] {
+            let refused = inject(SystemCall::Renameat2, 0, 2, Injected::Errno(errno));
+            let storage = FileStorage::create(&path, hello).unwrap();
+            assert_eq!((refused.met(), storage.fallbacks().renames), (1, 1));
+            assert_eq!(fs::read(&path).unwrap(), b"hello");
+            assert!(matches!(FileStorage::open(&path), Err(Error::Locked { .. })));
+            let late = FileStorage::create(&path, |_| Ok(())).unwrap_err();
+            assert!(has_kind(&late, io::ErrorKind::AlreadyExists), "{late}");
+            drop(storage);
+            // What appears in the meantime is left alone.
+            fs::remove_file(&path).unwrap();
+            let late = FileStorage::create(&path, |_| {
+                fs::write(&path, b"first").unwrap();
+                Ok(())
+            });
+            assert!(has_kind(&late.unwrap_err(), io::ErrorKind::AlreadyExists));
+            assert_eq!(fs::read(&path).unwrap(), b"first");
+            fs::remove_file(&path).unwrap();
+            assert!(names(dir.path()).is_empty());
+        }
+        let _full = inject(SystemCall::Renameat2, 0, 1, Injected::Errno(28));
+        FileStorage::create(&path, hello).unwrap_err();
+        assert!(names(dir.path()).is_empty());
     }
 
     #[test]

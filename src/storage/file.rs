@@ -7,28 +7,34 @@
 //! 2. `len` is the length that this storage gave the file. A write is checked against it, because
 //!    the system would silently extend the file instead.
 
-use super::{Storage, StorageView, positioned};
+use super::descriptor::lead_nowhere;
+use super::fallback::{Fallback, FallbackCounts, Fallbacks};
+use super::lock::{Access, context, lock, unlock};
+use super::name::{FileName, is_named};
+use super::system_call::{SystemCall, admit};
+use super::unreadable::read_or_name_the_block;
+use super::{Storage, StorageView, holes, positioned};
 use crate::error::{Error, Result};
-use parking_lot::Mutex;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use crate::process::HomeProcess;
+use crate::sync::plain::Mutex;
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 /// How often [`FileStorage::open`] retries because the file was replaced between opening and
 /// locking it. Each retry needs another process that replaces the file in that moment, so a few
 /// suffice.
 const MAX_OPEN_ATTEMPTS: usize = 16;
 
-/// What a file is opened for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Access {
-    /// Reading, together with other readers.
-    Read,
-    /// Reading and writing, exclusively.
-    Write,
-}
+/// How much is read at a time by a read whose bytes are not kept.
+const READ_THROUGH_BYTES: usize = 256 << 10;
+
+/// How often a reservation of space is tried again that a signal interrupted. Some filesystems
+/// begin from the start then, so that a process with a timer would never get to the end.
+#[cfg(target_os = "linux")]
+const MAX_INTERRUPTIONS: usize = 16;
 
 /// A file that is open and locked as a whole until it is closed or the last clone is dropped.
 #[derive(Debug, Clone)]
@@ -46,13 +52,26 @@ struct OpenFile {
     resizing: Mutex<()>,
     /// Set for good when the system has refused a write with the data-sync flag.
     durable_writes_unsupported: AtomicBool,
+    /// Set for good when the system has refused to flush the content alone.
+    data_flushes_unsupported: AtomicBool,
+    fallbacks: Fallbacks,
+    name: FileName,
+    /// The process that has it open. A fork of it has the descriptors, too, and uses none.
+    home: HomeProcess,
+    /// The descriptors of the separate handles.
+    separate: Mutex<Vec<Weak<File>>>,
+    /// Whether a forked child has given it up.
+    abandoned: AtomicBool,
 }
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
         // Closing the descriptor alone would keep the lock for as long as another process has
-        // inherited it, for example between the fork and the exec of a child.
-        let _ = self.file.unlock();
+        // inherited it, for example between the fork and the exec of a child. A forked child only
+        // closes its copy, because the lock is the parent's.
+        if !self.home.has_forked() {
+            unlock(&self.file);
+        }
     }
 }
 
@@ -92,10 +111,16 @@ impl FileStorage {
         let len =
             file.metadata().map_err(|error| Error::io(context("examining", path), error))?.len();
         let shared = OpenFile {
+            name: FileName::new(&file, path),
             file,
             len: AtomicU64::new(len),
             resizing: Mutex::new(()),
             durable_writes_unsupported: AtomicBool::new(false),
+            data_flushes_unsupported: AtomicBool::new(false),
+            fallbacks: Fallbacks::default(),
+            home: HomeProcess::current(),
+            separate: Mutex::default(),
+            abandoned: AtomicBool::new(false),
         };
         Ok(Self { shared: Arc::new(shared), own: None })
     }
@@ -121,24 +146,116 @@ impl FileStorage {
 
     /// Makes the bytes, the length and every other attribute of the file durable.
     pub(super) fn sync_all(&self) -> io::Result<()> {
+        self.here()?;
+        admit(SystemCall::Fsync, 0)?;
         self.shared.file.sync_all()
     }
 
+    /// Counts another way that was taken for this file.
+    pub(super) fn count(&self, fallback: Fallback) {
+        self.shared.fallbacks.count(fallback);
+    }
+
+    /// Makes the bytes and the length durable, and every other attribute too if the system knows
+    /// no less.
+    fn flush(&self) -> io::Result<()> {
+        let shared = &self.shared;
+        if !shared.data_flushes_unsupported.load(Ordering::Relaxed) {
+            match admit(SystemCall::Fdatasync, 0).and_then(|_| self.flushed().sync_data()) {
+                Err(error) if positioned::is_refused(&error) => {
+                    shared.data_flushes_unsupported.store(true, Ordering::Relaxed);
+                }
+                outcome => return outcome,
+            }
+        }
+        self.count(Fallback::Flush);
+        admit(SystemCall::Fsync, 0)?;
+        self.flushed().sync_all()
+    }
+
+    /// Reads a part of the file and keeps none of it.
+    fn read_through(&self, offset: u64, len: usize) -> io::Result<()> {
+        let mut part = vec![0; len.min(READ_THROUGH_BYTES)];
+        let (mut at, end) = (offset, offset + len as u64);
+        // What no disk has cannot be unreadable.
+        while let Some((from, to)) = holes::next_data(&self.shared.file, at, end) {
+            at = from;
+            while at < to {
+                let left = usize::try_from(to - at).unwrap_or(usize::MAX);
+                let step = part.len().min(left);
+                self.read_at(at, part.get_mut(..step).unwrap_or_default())?;
+                at += step as u64;
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes the length. `grow` makes the file of the length before longer.
+    fn resize(&self, len: u64, grow: impl FnOnce(&File, u64) -> io::Result<()>) -> io::Result<()> {
+        self.here()?;
+        let _resizing = self.shared.resizing.lock();
+        let old_len = self.shared.file.metadata()?.len();
+        super::check_not_cut(&self.shared.len, old_len)?;
+        if len < old_len {
+            // `len` is reduced first, so that no write passes the check and extends the file again.
+            self.shared.len.store(len, Ordering::Release);
+            if let Err(error) = set_file_len(&self.shared.file, len) {
+                self.shared.len.store(old_len, Ordering::Release);
+                return Err(error);
+            }
+        } else if len > old_len {
+            grow(&self.shared.file, old_len)?;
+            self.shared.len.store(len, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Reads a part of the file. Too little memory is an error, not an abort.
+    fn read_into_memory(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        bytes.resize(len, 0);
+        self.read_at(offset, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Refuses a call in a fork of the process that opened the file.
+    fn here(&self) -> io::Result<()> {
+        self.shared.home.check_call()
+    }
+
     fn check_write(&self, offset: u64, len: usize) -> io::Result<()> {
+        self.here()?;
         super::check_write(self.shared.len.load(Ordering::Acquire), offset, len)
+    }
+}
+
+impl FileStorage {
+    /// Whether the file still has its length. A change of the length that is under way is waited
+    /// for before it is taken for a fault.
+    fn check_not_cut(&self) -> io::Result<()> {
+        let OpenFile { file, len, resizing, .. } = &*self.shared;
+        let check = || super::check_not_cut(len, file.metadata()?.len());
+        check().or_else(|_| {
+            let _resizing = resizing.lock();
+            check()
+        })
     }
 }
 
 impl Storage for FileStorage {
     fn len(&self) -> io::Result<u64> {
+        self.here()?;
         // Read from the system, to notice a file that was shortened in spite of the lock.
         Ok(self.shared.file.metadata()?.len())
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.here()?;
         // An offset that the system cannot express is beyond the end, like any other.
         super::check_read(i64::MAX as u64, offset, buf.len())?;
-        positioned::read_exact(&self.shared.file, offset, buf)
+        let file = &self.shared.file;
+        read_or_name_the_block(offset, buf, |at, part| positioned::read_exact(file, at, part))
     }
 
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
@@ -148,43 +265,53 @@ impl Storage for FileStorage {
 
     fn write_at_durable(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.check_write(offset, data.len())?;
+        self.check_not_cut()?;
         if !self.shared.durable_writes_unsupported.load(Ordering::Relaxed) {
             match positioned::write_all_durable(self.flushed(), offset, data) {
-                // The flag is newer than the system call, and a filesystem may support neither.
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput
-                    ) =>
-                {
+                // The flag is newer than the system call, a filesystem may support neither, and a
+                // filter of system calls may know neither.
+                Err(error) if positioned::is_refused(&error) => {
                     self.shared.durable_writes_unsupported.store(true, Ordering::Relaxed);
                 }
                 outcome => return outcome,
             }
         }
+        self.count(Fallback::DurableWrite);
         positioned::write_all(&self.shared.file, offset, data)?;
-        self.flushed().sync_data()
+        self.flush()
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.flushed().sync_data()
+        self.here()?;
+        self.check_not_cut()?;
+        self.flush()
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        let _resizing = self.shared.resizing.lock();
-        let old_len = self.shared.file.metadata()?.len();
-        if len < old_len {
-            // `len` is reduced first, so that no write passes the check and extends the file again.
-            self.shared.len.store(len, Ordering::Release);
-            if let Err(error) = self.shared.file.set_len(len) {
-                self.shared.len.store(old_len, Ordering::Release);
-                return Err(error);
+        self.resize(len, |file, old_len| {
+            if !reserve(file, old_len, len)? {
+                self.count(Fallback::Reservation);
             }
-        } else if len > old_len {
-            reserve(&self.shared.file, old_len, len)?;
-            self.shared.len.store(len, Ordering::Release);
+            Ok(())
+        })
+    }
+
+    fn grow_unreserved(&self, len: u64) -> io::Result<()> {
+        self.resize(len, |file, _| set_file_len(file, len))
+    }
+
+    fn data_len(&self, offset: u64, len: usize) -> usize {
+        let (mut at, end) = (offset, offset.saturating_add(len as u64));
+        let mut data_end = offset;
+        while let Some((_, to)) = holes::next_data(&self.shared.file, at, end) {
+            (at, data_end) = (to, to);
         }
-        Ok(())
+        usize::try_from(data_end - offset).unwrap_or(len)
+    }
+
+    fn release(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.check_write(offset, usize::try_from(len).unwrap_or(usize::MAX))?;
+        holes::punch(&self.shared.file, offset, len)
     }
 
     #[expect(unsafe_code, reason = "a memory map needs it; the file lock makes it sound")]
@@ -194,20 +321,44 @@ impl Storage for FileStorage {
         if len == 0 {
             return Ok(StorageView::Owned(Vec::new()));
         }
+        // So would a read of a sector that the disk cannot read. Reading it now makes that an
+        // error, and leaves the bytes in the system's cache, from which the map has them.
+        self.read_through(offset, len)?;
         let mut options = memmap2::MmapOptions::new();
         options.offset(offset).len(len);
         // SAFETY: the map is read-only and is within the file (checked above). Its bytes do not
         // change and the file is not shortened while it lives: within this process by the contract
         // of `Storage::view`, and by others because the whole file is locked for as long as this
         // storage is open: exclusively, or shared with openers who cannot write.
-        let map = unsafe { options.map(&self.shared.file) }?;
+        let map =
+            admit(SystemCall::Mmap, 0).and_then(|_| unsafe { options.map(&self.shared.file) });
+        let Ok(map) = map else {
+            // Filesystems without maps, filters of system calls, and too little address space.
+            self.count(Fallback::Map);
+            return Ok(StorageView::Owned(self.read_into_memory(offset, len)?));
+        };
+        // A process that ignores the lock may have shortened the file meanwhile.
+        super::check_read(self.len()?, offset, len)?;
         Ok(StorageView::Mapped(map))
+    }
+
+    fn fill_holes(&self, offset: u64, len: u64) -> io::Result<u64> {
+        holes::fill(&self.shared.file, offset, len, |at, zeros| self.write_at(at, zeros))
+    }
+
+    fn fallbacks(&self) -> FallbackCounts {
+        self.shared.fallbacks.counts()
     }
 
     /// Linux reports a failed write-back once to each open file description. If two concurrent
     /// flushes shared one description, one of them would take lost writes for durable.
     fn separate(&self) -> io::Result<Option<Arc<dyn Storage>>> {
-        let own = Arc::new(open_again(&self.shared.file)?);
+        let Some(own) = open_again(&self.shared.file)? else {
+            self.count(Fallback::SharedDescription);
+            return Ok(None);
+        };
+        let own = Arc::new(own);
+        self.shared.separate.lock().push(Arc::downgrade(&own));
         Ok(Some(Arc::new(Self { shared: Arc::clone(&self.shared), own: Some(own) })))
     }
 
@@ -215,15 +366,34 @@ impl Storage for FileStorage {
         is_named(&self.shared.file, path)
     }
 
+    fn check_length(&self) -> io::Result<()> {
+        self.here()?;
+        self.check_not_cut()
+    }
+
+    fn lost_name(&self) -> Option<PathBuf> {
+        self.shared.name.lost(&self.shared.file)
+    }
+
     fn close(&self) {
         // After an error the lock is released when the last clone is dropped.
-        let _ = self.shared.file.unlock();
+        if !self.shared.home.has_forked() {
+            unlock(&self.shared.file);
+        }
     }
-}
 
-/// The context of an error: the operation and the file.
-pub(super) fn context(doing: &str, path: &Path) -> String {
-    format!("{doing} {}", path.display())
+    fn abandon(&self) {
+        let shared = &*self.shared;
+        if !shared.home.has_forked() || shared.abandoned.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        lead_nowhere(&shared.file);
+        // A thread that the child does not have may hold the lock for ever.
+        let separate = shared.separate.try_lock();
+        for file in separate.iter().flat_map(|files| files.iter().filter_map(Weak::upgrade)) {
+            lead_nowhere(&file);
+        }
+    }
 }
 
 /// Opens a regular file. The error says why it cannot be opened.
@@ -263,77 +433,80 @@ fn open_error(path: &Path, access: Access, error: io::Error) -> Error {
     Error::io(format!("{}{advice}", context("opening", path)), error)
 }
 
-/// Locks the whole file without waiting: exclusively to write, shared to read.
-pub(super) fn lock(file: &File, path: &Path, access: Access) -> Result<()> {
-    let locked = match access {
-        Access::Read => file.try_lock_shared(),
-        Access::Write => file.try_lock(),
-    };
-    match locked {
-        Ok(()) => Ok(()),
-        Err(TryLockError::WouldBlock) => Err(Error::Locked { path: path.to_path_buf() }),
-        Err(TryLockError::Error(error)) => Err(Error::io(context("locking", path), error)),
-    }
-}
-
-/// Whether `path` names this file. A lock on a file that was renamed or removed in the meantime
-/// protects nothing.
-#[cfg(unix)]
-pub(super) fn is_named(file: &File, path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    match (file.metadata(), fs::metadata(path)) {
-        (Ok(open), Ok(named)) => open.dev() == named.dev() && open.ino() == named.ino(),
-        _ => false,
-    }
-}
-
-/// Whether `path` names this file. On this system an open file can be neither renamed nor removed.
-#[cfg(not(unix))]
-pub(super) fn is_named(_file: &File, path: &Path) -> bool {
-    path.exists()
-}
-
-/// Grows the file from `old_len` to `len`, reserving the space where the filesystem can.
+/// Grows the file from `old_len` to `len`. Answers whether its space is reserved; the filesystem
+/// may not be able to.
 #[cfg(target_os = "linux")]
-fn reserve(file: &File, old_len: u64, len: u64) -> io::Result<()> {
+fn reserve(file: &File, old_len: u64, len: u64) -> io::Result<bool> {
     use rustix::fs::{FallocateFlags, fallocate};
-    use rustix::io::{Errno, retry_on_intr};
-    match retry_on_intr(|| fallocate(file, FallocateFlags::empty(), old_len, len - old_len)) {
-        Ok(()) => Ok(()),
-        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => file.set_len(len),
-        Err(errno) => {
-            // A reservation that found the disk full may have extended the file in part. If undoing
-            // that fails too, zeros stay at the end, and the next growth includes them.
-            let _ = file.set_len(old_len);
-            Err(errno.into())
+    let mut interruptions = 0;
+    loop {
+        let reserved = admit(SystemCall::Fallocate, 0)
+            .and_then(|_| Ok(fallocate(file, FallocateFlags::empty(), old_len, len - old_len)?));
+        match reserved {
+            Ok(()) => return Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                interruptions += 1;
+                if interruptions < MAX_INTERRUPTIONS {
+                    continue;
+                }
+            }
+            Err(error) if positioned::is_refused(&error) => {}
+            Err(error) => {
+                // A reservation that found the disk full may have extended the file in part. If
+                // undoing that fails too, zeros stay at the end, and the next growth includes them.
+                let _ = set_file_len(file, old_len);
+                return Err(error);
+            }
         }
+        return set_file_len(file, len).map(|()| false);
     }
 }
 
 /// Grows the file. This system cannot reserve space.
 #[cfg(not(target_os = "linux"))]
-fn reserve(file: &File, _old_len: u64, len: u64) -> io::Result<()> {
+fn reserve(file: &File, _old_len: u64, len: u64) -> io::Result<bool> {
+    set_file_len(file, len).map(|()| false)
+}
+
+fn set_file_len(file: &File, len: u64) -> io::Result<()> {
+    admit(SystemCall::Ftruncate, 0)?;
     file.set_len(len)
 }
 
-/// Opens the same file again. The result is another open file description if the system can open it
-/// whatever its path is by now, and otherwise another handle of the same description.
-fn open_again(file: &File) -> io::Result<File> {
-    #[cfg(target_os = "linux")]
-    {
-        use std::os::fd::AsRawFd;
-        let by_descriptor = format!("/proc/self/fd/{}", file.as_raw_fd());
-        if let Ok(again) = File::options().read(true).write(true).open(by_descriptor) {
-            return Ok(again);
-        }
-    }
-    file.try_clone()
+/// Opens the same file again: another open file description of it. `None` when the system cannot
+/// open it whatever its path is by now.
+#[cfg(target_os = "linux")]
+fn open_again(file: &File) -> io::Result<Option<File>> {
+    use std::os::fd::AsRawFd;
+    let by_descriptor = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let opened = admit(SystemCall::Reopen, 0)
+        .and_then(|_| File::options().read(true).write(true).open(by_descriptor));
+    Ok(opened.ok())
+}
+
+/// Another handle of the same file. How this system reports a failed flush is not documented.
+#[cfg(not(target_os = "linux"))]
+fn open_again(file: &File) -> io::Result<Option<File>> {
+    file.try_clone().map(Some)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::system_call::{Injected, inject};
+    use super::super::unreadable::UnreadableBlock;
     use super::*;
-    use std::path::PathBuf;
+
+    const EPERM: i32 = 1;
+    const EINTR: i32 = 4;
+    const EIO: i32 = 5;
+    const EAGAIN: i32 = 11;
+    const ENOMEM: i32 = 12;
+    const EACCES: i32 = 13;
+    const ENODEV: i32 = 19;
+    const EINVAL: i32 = 22;
+    const ENOSPC: i32 = 28;
+    const ENOSYS: i32 = 38;
+    const EOPNOTSUPP: i32 = 95;
 
     fn room(bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
@@ -368,6 +541,131 @@ mod tests {
             "the bound is checked before the fallback"
         );
         assert_eq!(fs::metadata(&path).unwrap().len(), 16);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_durable_write_that_the_system_refuses_is_a_write_and_a_flush_from_then_on() {
+        for errno in [EPERM, EACCES, EINVAL, ENOSYS, EOPNOTSUPP] {
+            let (_dir, path) = room(&[0; 16]);
+            let storage = FileStorage::open(&path).unwrap();
+            let refused = inject(SystemCall::Pwritev2, 0, 9, Injected::Errno(errno));
+            let flushed = inject(SystemCall::Fdatasync, 0, 9, Injected::Short(0));
+            storage.write_at_durable(4, b"abcd").unwrap();
+            storage.write_at_durable(8, b"efgh").unwrap();
+            assert_eq!((refused.met(), flushed.met()), (1, 2), "{errno}");
+            assert_eq!(storage.fallbacks().durable_writes, 2);
+            assert_eq!(&fs::read(&path).unwrap(), b"\0\0\0\0abcdefgh\0\0\0\0");
+        }
+        for errno in [EIO, ENOSPC] {
+            let (_dir, path) = room(&[0; 16]);
+            let storage = FileStorage::open(&path).unwrap();
+            let _failed = inject(SystemCall::Pwritev2, 0, 1, Injected::Errno(errno));
+            storage.write_at_durable(4, b"abcd").unwrap_err();
+            assert_eq!(storage.fallbacks(), FallbackCounts::default());
+        }
+    }
+
+    #[test]
+    fn a_flush_of_the_content_that_the_system_refuses_flushes_everything() {
+        for errno in [EPERM, EINVAL, ENOSYS, EOPNOTSUPP] {
+            let (_dir, path) = room(&[0; 16]);
+            let storage = FileStorage::open(&path).unwrap();
+            let refused = inject(SystemCall::Fdatasync, 0, 9, Injected::Errno(errno));
+            storage.sync_data().unwrap();
+            storage.sync_data().unwrap();
+            assert_eq!((refused.met(), storage.fallbacks().flushes), (1, 2), "{errno}");
+        }
+        let (_dir, path) = room(&[0; 16]);
+        let storage = FileStorage::open(&path).unwrap();
+        let failed = inject(SystemCall::Fdatasync, 0, 9, Injected::Errno(EIO));
+        storage.sync_data().unwrap_err();
+        assert_eq!((failed.met(), storage.fallbacks()), (1, FallbackCounts::default()));
+    }
+
+    #[test]
+    fn short_interrupted_and_busy_calls_are_made_again() {
+        let (_dir, path) = room(&[0; 64]);
+        let storage = FileStorage::open(&path).unwrap();
+        let text = b"a write that is made in many parts";
+        let mut read = vec![0; text.len()];
+        for answer in [
+            Injected::Short(1),
+            Injected::Short(7),
+            Injected::Errno(EINTR),
+            Injected::Errno(EAGAIN),
+            Injected::Errno(ENOMEM),
+        ] {
+            let answers = [SystemCall::Pwrite, SystemCall::Pwritev2, SystemCall::Pread]
+                .map(|call| inject(call, 0, 5, answer));
+            storage.write_at(3, text).unwrap();
+            storage.write_at_durable(5, text).unwrap();
+            storage.read_at(5, &mut read).unwrap();
+            assert_eq!(read, text, "{answer:?}");
+            assert!(answers[0].met() >= 5 && answers[2].met() >= 5, "{answer:?}");
+        }
+        let _busy = inject(SystemCall::Pwrite, 0, 1_000, Injected::Errno(EAGAIN));
+        assert_eq!(storage.write_at(3, text).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let _nothing = inject(SystemCall::Pread, 0, 1, Injected::Short(0));
+        assert_eq!(storage.read_at(5, &mut read).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_mapped_is_read_into_memory() {
+        for errno in [EPERM, EAGAIN, ENOMEM, EACCES, ENODEV, EINVAL, ENOSYS] {
+            let (_dir, path) = room(b"not to be mapped");
+            let storage = FileStorage::open(&path).unwrap();
+            let _refused = inject(SystemCall::Mmap, 0, 1, Injected::Errno(errno));
+            let view = storage.view(4, 5).unwrap();
+            assert!(matches!(view, StorageView::Owned(_)), "{errno}");
+            assert_eq!((&view[..], storage.fallbacks().maps), (&b"to be"[..], 1));
+        }
+    }
+
+    #[test]
+    fn a_block_that_cannot_be_read_is_found_before_it_is_mapped() {
+        let (_dir, path) = room(&[7; 5 * 4096]);
+        let storage = FileStorage::open(&path).unwrap();
+        // The whole range, then block by block up to the third.
+        let _first = inject(SystemCall::Pread, 0, 1, Injected::Errno(EIO));
+        let _third = inject(SystemCall::Pread, 3, 1, Injected::Errno(EIO));
+        let error = storage.view(100, 20_000).unwrap_err();
+        assert_eq!(UnreadableBlock::of(&error).unwrap().offset, 8192, "{error}");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn growth_without_a_reservation_is_counted_and_a_full_disk_leaves_the_length() {
+        for (errno, times) in [(EPERM, 1), (EINVAL, 1), (ENOSYS, 1), (EOPNOTSUPP, 1), (EINTR, 99)] {
+            let (_dir, path) = room(b"abc");
+            let storage = FileStorage::open(&path).unwrap();
+            let _refused = inject(SystemCall::Fallocate, 0, times, Injected::Errno(errno));
+            storage.set_len(9000).unwrap();
+            assert_eq!((storage.len().unwrap(), storage.fallbacks().reservations), (9000, 1));
+        }
+        let (_dir, path) = room(b"abc");
+        let storage = FileStorage::open(&path).unwrap();
+        let _interrupted = inject(SystemCall::Fallocate, 0, 5, Injected::Errno(EINTR));
+        storage.set_len(9000).unwrap();
+        assert_eq!(storage.fallbacks(), FallbackCounts::default());
+        for call in [SystemCall::Fallocate, SystemCall::Ftruncate] {
+            let _full = inject(call, 0, 1, Injected::Errno(ENOSPC));
+            let to = if call == SystemCall::Fallocate { 20_000 } else { 5 };
+            assert_eq!(storage.set_len(to).unwrap_err().kind(), io::ErrorKind::StorageFull);
+            assert_eq!(storage.len().unwrap(), 9000);
+            storage.write_at(8_999, b"x").unwrap();
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_second_description_that_cannot_be_opened_is_counted() {
+        let (_dir, path) = room(&[0; 16]);
+        let storage = FileStorage::open(&path).unwrap();
+        let refused = inject(SystemCall::Reopen, 0, 1, Injected::Errno(EACCES));
+        assert!(storage.separate().unwrap().is_none());
+        assert_eq!((refused.met(), storage.fallbacks().shared_descriptions), (1, 1));
+        assert!(storage.separate().unwrap().is_some());
     }
 
     #[cfg(target_os = "linux")]

@@ -5,29 +5,50 @@
 //! simulated storage (feature `testing`) injects faults and yields every state that a crash could
 //! legally leave.
 
+mod access;
+mod boot;
 mod create;
+mod descriptor;
+mod directory;
+mod fallback;
 mod file;
+mod holes;
+mod in_place;
+mod lock;
 mod memory;
+mod name;
 mod positioned;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod sim;
 mod superblock;
+mod system_call;
+mod twin;
+mod unreadable;
 
+pub(crate) use boot::boot_id;
 pub(crate) use create::{Creation, Replace, check_vacant};
+pub use fallback::FallbackCounts;
 pub(crate) use file::FileStorage;
 pub(crate) use memory::MemoryStorage;
 #[cfg(test)]
 pub(crate) use superblock::OLDEST_VERSION;
 pub(crate) use superblock::{FORMAT_VERSION, Superblock};
+#[cfg(any(test, feature = "testing"))]
+pub use system_call::{Injected, Injection, SystemCall, inject};
+pub(crate) use twin::twins;
+pub(crate) use unreadable::UnreadableBlock;
 
 /// For the fuzzers, which do not access files themselves.
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use tempfile::tempdir;
 
+use crate::error::CutFile;
 use std::fmt;
 use std::io;
 use std::ops::Deref;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A flat, resizable range of bytes with explicit durability.
 ///
@@ -65,24 +86,74 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// them does not find the disk full.
     fn set_len(&self, len: u64) -> io::Result<()>;
 
+    /// The same for a length that is greater than the one before, but the new bytes need no space
+    /// yet: a write into them may find the disk full.
+    fn grow_unreserved(&self, len: u64) -> io::Result<()> {
+        self.set_len(len)
+    }
+
+    /// How many of `len` bytes from `offset` on have to be read to know all of them: what follows
+    /// is a hole of the file, which reads as zeros.
+    fn data_len(&self, _offset: u64, len: usize) -> usize {
+        len
+    }
+
+    /// Gives the space of `len` bytes from `offset` on back to the file system, if both know how.
+    /// The bytes are zeros afterwards, or what they were.
+    fn release(&self, _offset: u64, _len: u64) -> io::Result<()> {
+        Ok(())
+    }
+
     /// A read-only view of `len` bytes from `offset` on. The caller makes sure that nothing writes
     /// to that range while the view lives.
     fn view(&self, offset: u64, len: usize) -> io::Result<StorageView>;
 
     /// Another handle of the same bytes, if the storage has handles: an operating system that
     /// reports a failed flush once per handle then reports it to both. Closing is left to the
-    /// first.
+    /// first. See `twins` for a storage that has none.
     fn separate(&self) -> io::Result<Option<Arc<dyn Storage>>> {
         Ok(None)
     }
+
+    /// Gives the holes among `len` bytes from `offset` on space of their own, by writing the zeros
+    /// that they read as, so that a later write does not find the disk full. Not durable until
+    /// flushed. Answers how many bytes were written. Where a filesystem does not tell its holes,
+    /// or every write takes new space anyway, nothing is done.
+    fn fill_holes(&self, _offset: u64, _len: u64) -> io::Result<u64> {
+        Ok(0)
+    }
+
+    /// How often the system refused the first way to do something, and another one was taken.
+    fn fallbacks(&self) -> FallbackCounts {
+        FallbackCounts::default()
+    }
+
+    /// A writer begins that has nothing of its own to be flushed: a flush that failed before is no
+    /// failure of what it writes.
+    fn begin_writing(&self) {}
 
     /// Whether this is the file at `path`.
     fn is_at(&self, _path: &std::path::Path) -> bool {
         false
     }
 
+    /// Whether it still has the length that it was given here: an error of the kind `UnexpectedEof`
+    /// says that another program cut it short, and any other tells nothing.
+    fn check_length(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// The path under which it was opened, when that certainly leads to it no longer.
+    fn lost_name(&self) -> Option<PathBuf> {
+        None
+    }
+
     /// Releases the lock, so that others can open it. Nothing is read or written afterwards.
     fn close(&self) {}
+
+    /// Gives up the file in a forked child, and leaves its lock to the parent. Nothing is read or
+    /// written afterwards.
+    fn abandon(&self) {}
 }
 
 /// Bytes lent by [`Storage::view`]: a memory map, or a copy.
@@ -112,6 +183,16 @@ fn check_read(end: u64, offset: u64, len: usize) -> io::Result<()> {
     }
     let detail = format!("a read of {len} bytes at offset {offset} goes beyond the end at {end}");
     Err(io::Error::new(io::ErrorKind::UnexpectedEof, detail))
+}
+
+/// Refuses to go on with a file of `found` bytes that should have `expected`, because another
+/// program cut it short: it lacks what was acknowledged, and a write would extend it with zeros.
+fn check_not_cut(expected: &AtomicU64, found: u64) -> io::Result<()> {
+    let expected = expected.load(Ordering::Acquire);
+    if found >= expected {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::UnexpectedEof, CutFile { found, expected }))
 }
 
 /// Refuses a write of `len` bytes at `offset` beyond the end of a storage of `end` bytes.

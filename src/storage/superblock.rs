@@ -12,20 +12,20 @@
 //! Integers are little-endian. The offsets of the magic, the version and the CRC never change
 //! between versions, so that every version can tell a newer file from a damaged one.
 
-use super::Storage;
+use super::{Storage, UnreadableBlock};
 use crate::error::{Error, Result};
-use crate::limits::BLOCK_SIZE;
+use crate::limits::{BLOCK_SIZE, MAX_LOG_CAPACITY, MIN_LOG_CAPACITY};
 use std::ops::RangeInclusive;
 use std::path::Path;
 
 const MAGIC: [u8; 8] = *b"CLOAKRM\0";
 
 /// The format version that this build writes, and the newest that it reads.
-pub(crate) const FORMAT_VERSION: u32 = 1;
+pub(crate) const FORMAT_VERSION: u32 = 2;
 
-/// The oldest format version that this build can migrate. Tests have made-up older ones.
+/// The oldest format version that this build can migrate. Tests have a made-up older one.
 pub(crate) const OLDEST_VERSION: u32 =
-    if cfg!(any(test, feature = "testing")) { 0 } else { FORMAT_VERSION };
+    if cfg!(any(test, feature = "testing")) { FORMAT_VERSION - 1 } else { FORMAT_VERSION };
 
 /// The block size as a superblock records it.
 const RECORDED_BLOCK_SIZE: u32 = 4096;
@@ -36,6 +36,10 @@ const SEGMENTS: u64 = 2;
 const LOG_OFFSET: u64 = COPIES * BLOCK_SIZE as u64;
 const RESERVED_AT: usize = 72;
 const CRC_AT: usize = BLOCK_SIZE - 4;
+
+/// The sizes that a segment may have: those of the capacities that a log may be created with.
+const SEGMENT_SIZES: RangeInclusive<u64> =
+    MIN_LOG_CAPACITY / SEGMENTS..=MAX_LOG_CAPACITY / SEGMENTS;
 
 type Block = [u8; BLOCK_SIZE];
 
@@ -86,11 +90,17 @@ impl Superblock {
         }
     }
 
+    /// Whether a segment may have so many bytes.
+    pub(crate) fn is_segment_size(bytes: u64) -> bool {
+        SEGMENT_SIZES.contains(&bytes) && bytes.is_multiple_of(BLOCK_SIZE as u64)
+    }
+
     /// Writes both copies, one durably before the other, so that a crash can tear only one of them.
     /// Call it when the rest of a new file is durable, because it makes the file a valid room.
     pub(crate) fn write(&self, storage: &dyn Storage) -> Result<()> {
         let block = self.encode();
-        for copy in 0..COPIES {
+        // The first one is last: see `in_place`.
+        for copy in (0..COPIES).rev() {
             write_copy(storage, copy, &block)?;
         }
         Ok(())
@@ -118,8 +128,7 @@ impl Superblock {
     ///
     #[doc = include_str!("../../docs/tables/superblock-decisions.md")]
     pub(crate) fn read_any(storage: &dyn Storage, path: &Path) -> Result<Superblock> {
-        let failed =
-            |error| Error::io(format!("reading the superblock of {}", path.display()), error);
+        let failed = |error| Error::reading(format!("the superblock of {}", path.display()), error);
         let file_len = storage.len().map_err(failed)?;
         let mut copies = Vec::with_capacity(2);
         for copy in 0..COPIES {
@@ -127,8 +136,14 @@ impl Superblock {
             let offset = copy * BLOCK_SIZE as u64;
             let available = file_len.saturating_sub(offset).min(BLOCK_SIZE as u64);
             let mut bytes = vec![0; usize::try_from(available).unwrap_or(BLOCK_SIZE)];
-            if !bytes.is_empty() {
-                storage.read_at(offset, &mut bytes).map_err(failed)?;
+            if !bytes.is_empty()
+                && let Err(error) = storage.read_at(offset, &mut bytes)
+            {
+                if UnreadableBlock::of(&error).is_none() {
+                    return Err(failed(error));
+                }
+                copies.push(CopyState::Damaged("the disk cannot read it"));
+                continue;
             }
             copies.push(Self::decode(&bytes));
         }
@@ -138,9 +153,7 @@ impl Superblock {
     /// Whether both copies are this superblock.
     pub(crate) fn is_whole_on(&self, storage: &dyn Storage) -> Result<bool> {
         let mut found = [0; 2 * BLOCK_SIZE];
-        storage
-            .read_at(0, &mut found)
-            .map_err(|error| Error::io("reading the superblock", error))?;
+        storage.read_at(0, &mut found).map_err(|error| Error::reading("the superblock", error))?;
         let block = self.encode();
         Ok(found.chunks(BLOCK_SIZE).all(|copy| copy == block))
     }
@@ -152,10 +165,13 @@ impl Superblock {
         let mut repaired = false;
         for copy in 0..COPIES {
             let mut found = [0; BLOCK_SIZE];
-            storage
-                .read_at(copy * BLOCK_SIZE as u64, &mut found)
-                .map_err(|error| Error::io("reading a superblock", error))?;
-            if found != block {
+            let read = storage.read_at(copy * BLOCK_SIZE as u64, &mut found);
+            let is_bad = read.as_ref().is_err_and(|error| UnreadableBlock::of(error).is_some());
+            if !is_bad {
+                read.map_err(|error| Error::reading("a superblock", error))?;
+            }
+            // Writing a sector that cannot be read has the disk put it elsewhere.
+            if is_bad || found != block {
                 write_copy(storage, copy, &block)?;
                 repaired = true;
             }
@@ -256,16 +272,13 @@ impl Superblock {
         expect("the offset of the log", superblock.log_offset, LOG_OFFSET)?;
         expect("the number of log segments", u64_at(block, 48), SEGMENTS)?;
         let segment_size = superblock.segment_size;
-        if segment_size == 0 || !segment_size.is_multiple_of(BLOCK_SIZE as u64) {
+        if !Self::is_segment_size(segment_size) {
+            let (min, max) = SEGMENT_SIZES.into_inner();
             return Err(format!(
-                "the segment size {segment_size} is not a multiple of {BLOCK_SIZE}"
+                "the segment size {segment_size} is not a multiple of {BLOCK_SIZE} from {min} to {max}"
             ));
         }
-        let log_end = segment_size
-            .checked_mul(SEGMENTS)
-            .and_then(|log_size| log_size.checked_add(LOG_OFFSET));
-        let log_end =
-            log_end.ok_or_else(|| format!("the segment size {segment_size} is impossible"))?;
+        let log_end = LOG_OFFSET + SEGMENTS * segment_size;
         expect("the offset of the B-tree", superblock.btree_offset, log_end)?;
         if block.get(RESERVED_AT..CRC_AT).is_none_or(|rest| rest.iter().any(|byte| *byte != 0)) {
             return Err("bytes are set that are zero in this format version".to_owned());
@@ -282,7 +295,7 @@ fn decide(file_len: u64, copies: Vec<CopyState>, path: &Path) -> Result<Superblo
         |detail: String| Error::corrupted(format!("{}: superblock", path.display()), detail);
 
     if file_len == 0 {
-        return Err(refused("it is empty; remove it to create a new room"));
+        return Err(refused("it is empty; open it for writing to make a room of it"));
     }
     let newest = copies
         .iter()
@@ -363,7 +376,7 @@ mod tests {
     use super::*;
     use crate::storage::MemoryStorage;
 
-    const SEGMENT_SIZE: u64 = 3 * 4096;
+    const SEGMENT_SIZE: u64 = 9 * 4096;
 
     fn superblock() -> Superblock {
         Superblock::new(SEGMENT_SIZE, 1_700_000_000_123, *b"0123456789abcdef")
@@ -400,7 +413,7 @@ mod tests {
 
     fn newer() -> Block {
         sealed(|block| {
-            block[8] = 2;
+            block[8] = 3;
             // In a newer version the other bytes may have any meaning.
             block[12..CRC_AT].fill(0xEE);
         })
@@ -431,16 +444,16 @@ mod tests {
     #[test]
     fn the_bytes_are_frozen() {
         let block = superblock().encode();
-        let mut expected = b"CLOAKRM\0\x01\0\0\0\0\x10\0\x000123456789abcdef".to_vec();
+        let mut expected = b"CLOAKRM\0\x02\0\0\0\0\x10\0\x000123456789abcdef".to_vec();
         expected.extend([0, 0x20, 0, 0, 0, 0, 0, 0]); // log at 8192
-        expected.extend([0, 0x30, 0, 0, 0, 0, 0, 0]); // segments of 12288
+        expected.extend([0, 0x90, 0, 0, 0, 0, 0, 0]); // segments of 36864
         expected.extend([2, 0, 0, 0, 0, 0, 0, 0]);
-        expected.extend([0, 0x80, 0, 0, 0, 0, 0, 0]); // btree at 32768
+        expected.extend([0, 0x40, 1, 0, 0, 0, 0, 0]); // btree at 81920
         expected.extend([0x7B, 0x68, 0xE5, 0xCF, 0x8B, 0x01, 0, 0]);
         assert_eq!(&block[..RESERVED_AT], &expected[..]);
         assert!(block[RESERVED_AT..CRC_AT].iter().all(|byte| *byte == 0));
         assert_eq!(block[CRC_AT..], crc32fast::hash(&block[..CRC_AT]).to_le_bytes());
-        assert_eq!(block[CRC_AT..], [81, 87, 27, 41]);
+        assert_eq!(block[CRC_AT..], [240, 172, 214, 79]);
     }
 
     #[test]
@@ -482,7 +495,7 @@ mod tests {
         let empty = MemoryStorage::new();
         assert_refused(
             Superblock::read(&empty, Path::new("edge.cloak")),
-            "remove it to create a new room",
+            "open it for writing to make a room of it",
         );
     }
 
@@ -508,7 +521,7 @@ mod tests {
             [newer(), FOREIGN],
         ] {
             match read(copies) {
-                Err(Error::UnsupportedVersion { path, found: 2, supported: 1 }) => {
+                Err(Error::UnsupportedVersion { path, found: 3, supported: 2 }) => {
                     assert_eq!(path, Path::new("edge.cloak"));
                 }
                 other => panic!("{other:?}"),
@@ -518,24 +531,24 @@ mod tests {
 
     #[test]
     fn an_older_version_is_an_error_unless_the_caller_reads_any_version() {
-        let old = sealed(|block| block[8] = 0);
+        let old = sealed(|block| block[8] = 1);
         match read([old, old]) {
-            Err(Error::OutdatedVersion { path, found: 0, current: 1 }) => {
+            Err(Error::OutdatedVersion { path, found: 1, current: 2 }) => {
                 assert_eq!(path, Path::new("edge.cloak"))
             }
             other => panic!("{other:?}"),
         }
         let found = Superblock::read_any(&file([old, damaged()]), Path::new("edge.cloak")).unwrap();
-        assert_eq!(found, Superblock { version: 0, ..superblock() });
+        assert_eq!(found, Superblock { version: 1, ..superblock() });
         assert_eq!(found.encode(), old);
-        assert!(Superblock { version: 0, ..superblock() }.is_whole_on(&file([old, old])).unwrap());
+        assert!(Superblock { version: 1, ..superblock() }.is_whole_on(&file([old, old])).unwrap());
         assert!(!found.is_whole_on(&file([old, good()])).unwrap());
     }
 
     #[test]
     fn a_version_too_old_to_migrate_is_refused_whatever_the_other_copy_is() {
-        let old = || Superblock::decode_version(&sealed(|block| block[8] = 0), 1..=1);
-        assert_eq!(old(), CopyState::TooOld(0));
+        let old = || Superblock::decode_version(&sealed(|block| block[8] = 1), 2..=2);
+        assert_eq!(old(), CopyState::TooOld(1));
         for other in [
             old(),
             CopyState::Foreign,
@@ -543,7 +556,7 @@ mod tests {
             CopyState::Good(superblock()),
         ] {
             match decide(1 << 20, vec![other, old()], Path::new("edge.cloak")) {
-                Err(Error::VersionTooOld { found: 0, .. }) => {}
+                Err(Error::VersionTooOld { found: 1, .. }) => {}
                 outcome => panic!("{outcome:?}"),
             }
         }
@@ -552,7 +565,7 @@ mod tests {
     #[test]
     fn a_version_without_a_good_checksum_is_damage_and_not_a_newer_file() {
         let mut block = good();
-        block[8] = 2;
+        block[8] = 3;
         assert_corrupted(read([block, block]), "checksum mismatch");
         assert_eq!(read([block, good()]).unwrap(), superblock());
     }
@@ -589,16 +602,53 @@ mod tests {
         for (block, part) in [
             (sealed(|block| block[13] = 0x20), "block size is 8192"),
             (set(32, 4096), "offset of the log is 4096"),
+            (set(32, LOG_OFFSET + 4096), "offset of the log is 12288"),
             (set(40, 0), "segment size 0"),
-            (set(40, 4097), "segment size 4097"),
-            (set(40, 1 << 63), "impossible"),
+            (set(40, SEGMENT_SIZE + 1), "segment size 36865"),
+            (set(40, 1 << 63), "segment size 9223372036854775808"),
+            (set(40, SEGMENT_SIZE + 4096), "offset of the B-tree is 81920 instead of 90112"),
+            (set(48, 1), "number of log segments is 1"),
             (set(48, 3), "number of log segments is 3"),
             (set(56, 8192), "offset of the B-tree is 8192"),
+            (set(56, 81_920 - 4096), "offset of the B-tree is 77824"),
+            (set(56, 81_920 + 4096), "offset of the B-tree is 86016"),
+            (set(56, u64::MAX), "offset of the B-tree"),
             (set(RESERVED_AT, 1), "are zero in this"),
+            (set(CRC_AT - 8, 1 << 63), "are zero in this"),
         ] {
             assert_corrupted(read([block, block]), part);
             assert_corrupted(read([good(), block]), part);
             assert_corrupted(read([block, damaged()]), part);
+        }
+    }
+
+    #[test]
+    fn a_segment_has_a_size_that_a_log_may_be_created_with() {
+        let of_size = |segment_size: u64| {
+            let block = Superblock { segment_size, ..Superblock::new(SEGMENT_SIZE, 7, [9; 16]) };
+            let btree_offset = LOG_OFFSET.saturating_add(SEGMENTS.saturating_mul(segment_size));
+            Superblock::decode(&Superblock { btree_offset, ..block }.encode())
+        };
+        let (min, max) = (MIN_LOG_CAPACITY / SEGMENTS, MAX_LOG_CAPACITY / SEGMENTS);
+        for size in [min, min + 4096, SEGMENT_SIZE, max - 4096, max] {
+            assert!(matches!(of_size(size), CopyState::Good(_)), "{size}: {:?}", of_size(size));
+        }
+        for size in [0, 4096, min - 4096, min + 512, max + 4096, 1 << 62, u64::MAX - 4095] {
+            let found = of_size(size);
+            let CopyState::Invalid(detail) = found else { panic!("{size}: {found:?}") };
+            assert!(detail.contains(&format!("segment size {size} is not")), "{detail}");
+            let refused =
+                decide(u64::MAX, vec![of_size(size), of_size(size)], Path::new("edge.cloak"));
+            assert_corrupted(refused, "copy A: the segment size");
+        }
+    }
+
+    /// The time of creation and the file id may be anything: nothing is computed from them.
+    #[test]
+    fn fields_without_a_rule_are_kept_as_they_are() {
+        for (created_at_ms, file_id) in [(0, [0; 16]), (u64::MAX, [0xFF; 16])] {
+            let block = Superblock::new(SEGMENT_SIZE, created_at_ms, file_id);
+            assert_eq!(read([block.encode(); 2]).unwrap(), block);
         }
     }
 

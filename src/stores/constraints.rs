@@ -61,10 +61,10 @@ fn indexed(
     report: &mut ReportBroken<'_>,
 ) -> Result<()> {
     let table = schema.table;
-    let times_ms = schema.index_times(rows, key, value)?;
+    let times = schema.index_times(rows, key, value)?;
     let mut present = 0;
-    for time_ms in &times_ms {
-        let index_key = expiry::encode_key(*time_ms, table, key);
+    for at in &times {
+        let index_key = expiry::encode_key(*at, table, key);
         if rows.get(Table::EXPIRY, &index_key)?.is_some() {
             present += 1;
             if present > 1 {
@@ -73,8 +73,8 @@ fn indexed(
             }
         }
     }
-    if let Some(canonical_ms) = times_ms.first().filter(|_| present == 0) {
-        let index_key = expiry::encode_key(*canonical_ms, table, key);
+    if let Some(canonical) = times.first().filter(|_| present == 0) {
+        let index_key = expiry::encode_key(*canonical, table, key);
         let problem = format!("is missing: a row of table {} would never be swept", table.name());
         report(Broken { table: Table::EXPIRY, key: index_key, problem });
     }

@@ -3,7 +3,7 @@
 //!
 //! A row of a derived table says nothing that its primary row does not say. Where the expiry index
 //! may have a row at more than one time, there is one canonical time, which [`rows`] answers, and
-//! [`may_be_indexed_at_ms`](super::schema::TableSchema::may_be_indexed_at_ms) tells which others a
+//! [`may_be_indexed_at`](super::schema::TableSchema::may_be_indexed_at) tells which others a
 //! sound file may have.
 
 use super::expiry;
@@ -24,8 +24,8 @@ pub(crate) fn rows(
     emit: &mut EmitDerived<'_>,
 ) -> Result<()> {
     let schema = registry::of(table)?;
-    if let Some(time_ms) = schema.indexed_at_ms(value)? {
-        emit(Table::EXPIRY, expiry::encode_key(time_ms, table, key), Vec::new());
+    if let Some(at) = schema.indexed_at(value)? {
+        emit(Table::EXPIRY, expiry::encode_key(at, table, key), Vec::new());
     }
     match schema.derived {
         Derived::Rows(rows) => rows(key, value, emit),

@@ -1,6 +1,7 @@
 //! Rows in a form that people can read: what the schemas of tables have in common.
 
 use crate::codec::key;
+use crate::engine::time_line::Deadline;
 use crate::error::{Error, Result};
 use crate::tables::Table;
 use serde_json::{Value, json};
@@ -35,4 +36,9 @@ pub(crate) fn no_value(table: Table, value: &[u8]) -> Result<Value> {
     }
     let location = format!("a row of table {}", table.name());
     Err(Error::corrupted(location, "a value where there is none"))
+}
+
+/// When a span ends, as it is in a row.
+pub(crate) fn deadline(deadline: Deadline) -> Value {
+    json!({ "epoch": deadline.epoch, "time_ms": deadline.at_ms })
 }

@@ -1,6 +1,8 @@
 //! A transaction over a map, which lets the operations of the stores be tested without an engine.
 
+use crate::durability::Durability;
 use crate::engine::access::{PageSize, Reader, RestOfRange, Row, RowPage, RowRange, Value, Writer};
+use crate::engine::time_line::Moment;
 use crate::error::Result;
 use crate::tables::Table;
 use std::collections::BTreeMap;
@@ -12,6 +14,8 @@ pub(crate) struct MapTx {
     rows: BTreeMap<(Table, Vec<u8>), Value>,
     /// The room's time.
     pub(crate) now_ms: u64,
+    /// How much time passed, unseen by the line, before now, and how often that was corrected.
+    gap_ms: Option<(u64, u64)>,
     /// How many rows were put or deleted.
     pub(crate) writes: usize,
 }
@@ -22,9 +26,22 @@ impl MapTx {
         Self { now_ms, ..Self::default() }
     }
 
+    /// From now on it is in an epoch before which so much time passed, which the line does not
+    /// have.
+    pub(crate) fn correct(&mut self, gap_ms: u64) {
+        let generation = self.gap_ms.map_or(0, |(_, generation)| generation) + 1;
+        self.gap_ms = Some((gap_ms, generation));
+    }
+
     /// The keys of `table`, in order.
     pub(crate) fn keys(&self, table: Table) -> Vec<Vec<u8>> {
         self.rows.keys().filter(|(of, _)| *of == table).map(|(_, key)| key.clone()).collect()
+    }
+
+    /// How many bytes the rows of these tables have, keys and values.
+    pub(crate) fn bytes(&self, tables: &[Table]) -> u64 {
+        let rows = self.rows.iter().filter(|((table, _), _)| tables.contains(table));
+        rows.map(|((_, key), value)| (key.len() + value.len()) as u64).sum()
     }
 
     /// Everything that is stored.
@@ -34,8 +51,11 @@ impl MapTx {
 }
 
 impl Reader for MapTx {
-    fn now_ms(&self) -> u64 {
-        self.now_ms
+    fn moment(&self) -> Moment {
+        match self.gap_ms {
+            Some((gap_ms, generation)) => Moment::behind_gap(self.now_ms, gap_ms, generation),
+            None => Moment::manual(self.now_ms),
+        }
     }
 
     fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<Value>> {
@@ -68,6 +88,8 @@ impl Writer for MapTx {
         self.writes += 1;
         self.rows.insert((table, key.to_vec()), value.into());
     }
+
+    fn require(&mut self, _: Durability) {}
 
     fn delete(&mut self, table: Table, key: &[u8]) {
         self.writes += 1;

@@ -13,7 +13,7 @@ use crate::engine::Migration;
 /// The migrations, oldest first.
 pub(crate) const ALL: &[Migration] = &[
     #[cfg(any(test, feature = "testing"))]
-    made_up::FROM_0,
+    made_up::FROM_1,
 ];
 
 #[cfg(test)]

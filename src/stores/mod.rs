@@ -26,6 +26,7 @@ pub(crate) mod expiry;
 pub mod form_token;
 pub(crate) mod frame;
 pub mod handoff;
+pub(crate) mod hidden;
 pub(crate) mod length;
 pub(crate) mod lines;
 #[cfg(test)]
@@ -38,10 +39,14 @@ pub mod rate_limit;
 pub(crate) mod registry;
 pub(crate) mod row_check;
 pub(crate) mod schema;
+pub(crate) mod span;
 pub mod state;
 mod states;
 pub(crate) mod stats;
+pub(crate) mod store_handle;
+pub(crate) mod store_tx;
 pub(crate) mod sweep;
+mod time_line;
 pub(crate) mod validation;
 pub mod watch;
 

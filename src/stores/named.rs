@@ -1,6 +1,7 @@
 //! What is kept in memory for the stores of one kind, by name.
 
-use parking_lot::Mutex;
+use crate::process::HomeProcess;
+use crate::sync::plain::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 
@@ -20,6 +21,9 @@ const FIRST_PURGE: usize = 2 * KEPT;
 #[derive(Debug)]
 pub(crate) struct Named<S> {
     names: Mutex<Names<S>>,
+    /// A fork of this process has states of its own, because the lock may be held by a thread that
+    /// it does not have.
+    home: HomeProcess,
 }
 
 #[derive(Debug)]
@@ -33,13 +37,16 @@ struct Names<S> {
 impl<S> Default for Named<S> {
     fn default() -> Self {
         let names = Names { by_name: HashMap::new(), kept: VecDeque::new(), purge_at: FIRST_PURGE };
-        Self { names: Mutex::new(names) }
+        Self { names: Mutex::new(names), home: HomeProcess::current() }
     }
 }
 
 impl<S: Default> Named<S> {
     /// The state of the store called `name`, made if there is none.
     pub(crate) fn get(&self, name: &str) -> Arc<S> {
+        if self.home.has_forked() {
+            return Arc::default();
+        }
         let mut names = self.names.lock();
         let known = names.by_name.get(name).and_then(Weak::upgrade);
         let state = known.unwrap_or_else(|| {

@@ -8,6 +8,7 @@ use super::owner::{Owner, StoreKind};
 use super::schema::{Role, StoreSchema, TableSchema};
 use super::{
     adaptive_rate_limit, cache, codlet, dedupe, expiry, form_token, handoff, rate_limit, state,
+    time_line,
 };
 use crate::error::{Error, Result};
 use crate::tables::{Catalogue, Table};
@@ -24,6 +25,7 @@ const STORES: &[StoreSchema] = &[
     adaptive_rate_limit::schema::STORE,
     state::schema::STORE,
     codlet::schema::STORE,
+    time_line::schema::STORE,
     #[cfg(test)]
     super::eighth::schema::STORE,
 ];

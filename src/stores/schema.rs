@@ -15,6 +15,7 @@ use super::sweep::{Due, SweepTurn, Verdict};
 use super::watch::{ChangeKind, ChangedRow};
 use crate::engine::access::{Reader, Writer};
 use crate::engine::cursor::{JoinedRow, RowCursor, RowJoin};
+use crate::engine::time_line::Deadline;
 use crate::error::Result;
 use crate::tables::Table;
 
@@ -168,12 +169,12 @@ pub(crate) enum Ends {
     /// They do not, or they end with those of another table.
     Never,
     /// The index has a row at the time that the value says, if it says one.
-    At { at_ms: fn(&[u8]) -> Result<Option<u64>>, sweep: SweepEntry },
+    At { at: fn(&[u8]) -> Result<Option<Deadline>>, sweep: SweepEntry },
     /// The same, or at a later time, to which a sweeper moves it, that the value and the
     /// satellite's say. An index row at the first time is canonical: it never comes too late.
     AtOrLater {
-        at_ms: fn(&[u8]) -> Result<Option<u64>>,
-        later_ms: fn(&[u8], &[u8]) -> Result<u64>,
+        at: fn(&[u8]) -> Result<Option<Deadline>>,
+        later: fn(&[u8], &[u8]) -> Result<Deadline>,
         sweep: SweepEntry,
     },
     /// The index may have any number of rows at times of which the row says nothing.
@@ -296,41 +297,41 @@ impl TableSchema {
 
     /// Every time at which a sound file may have a row in the expiry index; it has it at exactly
     /// one of them. The first is the canonical one. `satellite` is the row beside it.
-    pub(crate) fn may_be_indexed_at_ms(
+    pub(crate) fn may_be_indexed_at(
         &self,
         value: &[u8],
         satellite: Option<&[u8]>,
-    ) -> Result<Vec<u64>> {
-        let mut times: Vec<u64> = self.indexed_at_ms(value)?.into_iter().collect();
-        if let (Ends::AtOrLater { later_ms, .. }, Some(satellite)) = (self.ends, satellite) {
-            let later_ms = later_ms(value, satellite)?;
-            if times.first().is_some_and(|at_ms| *at_ms != later_ms) {
-                times.push(later_ms);
+    ) -> Result<Vec<Deadline>> {
+        let mut times: Vec<Deadline> = self.indexed_at(value)?.into_iter().collect();
+        if let (Ends::AtOrLater { later, .. }, Some(satellite)) = (self.ends, satellite) {
+            let later = later(value, satellite)?;
+            if times.first().is_some_and(|at| *at != later) {
+                times.push(later);
             }
         }
         Ok(times)
     }
 
     /// Every time at which the index may have the row at `key`, as
-    /// [`may_be_indexed_at_ms`](Self::may_be_indexed_at_ms), with the row beside it looked up.
+    /// [`may_be_indexed_at`](Self::may_be_indexed_at), with the row beside it looked up.
     pub(crate) fn index_times(
         &self,
         rows: &mut dyn Reader,
         key: &[u8],
         value: &[u8],
-    ) -> Result<Vec<u64>> {
+    ) -> Result<Vec<Deadline>> {
         let satellite = match (self.ends, self.satellite()) {
             (Ends::AtOrLater { .. }, Some(beside)) => rows.get(beside, key)?,
             _ => None,
         };
-        self.may_be_indexed_at_ms(value, satellite.as_deref())
+        self.may_be_indexed_at(value, satellite.as_deref())
     }
 
-    /// The canonical time of the expiry index for a row, in milliseconds since the Unix epoch.
-    /// `None` for what does not stand in the index, or at a time of its own.
-    pub(crate) fn indexed_at_ms(&self, value: &[u8]) -> Result<Option<u64>> {
+    /// The canonical time of the expiry index for a row. `None` for what does not stand in the
+    /// index, or at a time of its own.
+    pub(crate) fn indexed_at(&self, value: &[u8]) -> Result<Option<Deadline>> {
         match self.ends {
-            Ends::At { at_ms, .. } | Ends::AtOrLater { at_ms, .. } => at_ms(value),
+            Ends::At { at, .. } | Ends::AtOrLater { at, .. } => at(value),
             Ends::Never | Ends::Hinted { .. } => Ok(None),
         }
     }

@@ -1,7 +1,8 @@
 //! Caches as a program uses them: by name, over restarts, with limits, together with other stores.
 
 use crate::rooms::{NOW_MS, small, state};
-use cloakroom::cache::{Cache, CacheStore};
+use cloakroom::cache::{Bytes, Cache, CacheStore, Ttl};
+use cloakroom::dedupe::DedupeStore;
 use cloakroom::handoff::HandoffStateStore;
 use cloakroom::limits::{LONGEST_KEYS_LOG_CAPACITY, MAX_KEY_LEN};
 use cloakroom::page::Cursor;
@@ -157,9 +158,22 @@ fn a_name_over_the_limit_makes_every_call_too_large() {
 #[test]
 fn an_entry_size_that_no_segment_holds_is_refused_and_the_default_shrinks() {
     let room = small().open_in_memory().unwrap();
-    for asked in [0, 5 << 20, usize::MAX] {
-        let answer = room.cache::<u64>("http").with_max_entry_bytes(asked);
-        assert!(matches!(answer, Err(Error::InvalidConfig(_))), "{asked}");
+    for asked in [0, 5 << 20, u64::MAX] {
+        let refused = room.cache::<u64>("http").with_max_entry_bytes(asked);
+        let answers = [
+            refused.set("h", &1, 0).wait(),
+            refused.get("h").wait().map(drop),
+            refused.clear(None).wait(),
+            refused.list(None, 1).wait().map(drop),
+            room.atomically(|tx| refused.within(tx).set("h", &1, 0)).wait(),
+            room.atomically(|tx| {
+                tx.cache::<u64>("http").with_max_entry_bytes(asked).set("h", &1, 0)
+            })
+            .wait(),
+        ];
+        for answer in answers {
+            assert!(matches!(answer, Err(Error::InvalidConfig(_))), "{asked}: {answer:?}");
+        }
     }
     let texts = room.cache::<String>("http");
     for (len, kept) in [(3 << 20, true), (4 << 20, false)] {
@@ -314,4 +328,104 @@ fn a_closed_room_answers_closed() {
     assert!(matches!(cache.clear(None).wait(), Err(Error::Closed)));
     assert!(matches!(cache.invalidate_by_tag("x").wait(), Err(Error::Closed)));
     assert!(matches!(cache.stats().wait(), Err(Error::Closed)));
+}
+
+#[test]
+fn bytes_count_as_what_they_are() {
+    let room = Cloakroom::builder().open_in_memory().unwrap();
+    let bytes: Cache<Bytes> = room.cache("images").with_max_bytes(5 << 20);
+    let image = Bytes::from(vec![0xff; 2 << 20]);
+    bytes.set("a", &image, 60).wait().unwrap();
+    assert_eq!(bytes.get("a").wait().unwrap().as_ref(), Some(&image));
+    let listed = bytes.list(None, 1).wait().unwrap().items;
+    assert_eq!(listed[0].bytes, 2 << 20);
+    assert_eq!(bytes.stats().wait().unwrap().bytes, (2 << 20) + 1);
+    bytes.set("b", &image, 60).wait().unwrap();
+    assert!(bytes.get("a").wait().unwrap().is_some(), "both fit");
+    bytes.set("c", &image, 60).wait().unwrap();
+    assert_eq!(bytes.stats().wait().unwrap().live, 2);
+
+    let smaller = room.cache::<Bytes>("limited").with_max_entry_bytes(3);
+    smaller.set("h", &Bytes::from([1, 2, 3]), 60).wait().unwrap();
+    assert!(smaller.get("h").wait().unwrap().is_some());
+    smaller.set("h", &Bytes::from([1, 2, 3, 4]), 60).wait().unwrap();
+    assert_eq!(smaller.get("h").wait().unwrap(), None);
+    assert_eq!(smaller.stats().wait().unwrap().oversized, 1);
+}
+
+#[test]
+fn bytes_take_their_length_in_the_file() {
+    const IMAGES: u64 = 24;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("edge.cloak");
+    small().open(&path).unwrap().close().unwrap();
+    let before = std::fs::metadata(&path).unwrap().len();
+    let room = small().open(&path).unwrap();
+    let bytes = room.cache::<Bytes>("images");
+    let image = Bytes::new(vec![0xfe; 127 << 10]);
+    for number in 0..IMAGES {
+        bytes.set(&number.to_string(), &image, 0).wait().unwrap();
+    }
+    room.close().unwrap();
+    let grown = std::fs::metadata(&path).unwrap().len() - before;
+    assert!(grown < 2 * IMAGES * (127 << 10), "{grown}");
+    let room = small().open(&path).unwrap();
+    let read = room.cache::<Bytes>("images").get("7").wait().unwrap();
+    assert_eq!(read, Some(image));
+    assert_eq!(room.verify().unwrap().findings, []);
+}
+
+#[test]
+fn bytes_and_other_values_are_misses_of_each_other() {
+    let room = Cloakroom::builder().open_in_memory().unwrap();
+    let (bytes, numbers) = (room.cache::<Bytes>("c"), room.cache::<Vec<u8>>("c"));
+    bytes.set("h", &Bytes::from("[1]"), 0).wait().unwrap();
+    assert_eq!(numbers.get("h").wait().unwrap(), None);
+    assert_eq!(bytes.get("h").wait().unwrap(), None, "it was removed");
+    numbers.set("h", &vec![1], 0).wait().unwrap();
+    assert_eq!(bytes.get("h").wait().unwrap(), None);
+    assert_eq!(numbers.get("h").wait().unwrap(), None, "it was removed");
+
+    let in_transaction = room.atomically(|tx| {
+        tx.cache::<Bytes>("c").set_for_with_tags("h", &"x".into(), Ttl::Never, &["tag"])?;
+        let read = tx.cache::<Bytes>("c").get("h")?;
+        tx.cache::<Bytes>("c").set_for("short", &"y".into(), Duration::ZERO.into())?;
+        Ok::<_, Error>((read, tx.cache::<u8>("c").get("h")?, tx.cache::<Bytes>("c").get("h")?))
+    });
+    assert_eq!(in_transaction.wait().unwrap(), (Some("x".into()), None, None));
+
+    let (bytes, text) = (room.dedupe::<Bytes>("d"), room.dedupe::<String>("d"));
+    drop(bytes.register("h"));
+    let waiting = bytes.wait_for("h");
+    bytes.complete("h", &Bytes::from([0, 255])).wait().unwrap();
+    assert_eq!(waiting.wait().unwrap(), Some(Bytes::from([0, 255])));
+    assert_eq!(text.wait_for("h").wait().unwrap(), None);
+}
+
+#[test]
+fn what_json_would_change_is_refused_by_caches_and_jobs() {
+    let room = Cloakroom::builder().open_in_memory().unwrap();
+    let refused = |answer: Result<(), Error>| {
+        assert!(matches!(answer, Err(Error::Encode(_))), "{answer:?}");
+    };
+    let floats = room.cache::<Vec<f64>>("floats");
+    floats.set("h", &vec![1.5], 0).wait().unwrap();
+    refused(floats.set("h", &vec![1.5, f64::NAN], 0).wait());
+    assert_eq!(floats.get("h").wait().unwrap(), Some(vec![1.5]));
+    refused(room.cache::<Option<Option<u8>>>("o").set("h", &Some(None), 0).wait());
+    refused(room.cache::<Option<()>>("o").set_for("h", &Some(()), Ttl::Never).wait());
+    let in_transaction = room.atomically(|tx| {
+        refused(tx.cache::<f32>("floats").set("h", &f32::INFINITY, 0));
+        refused(tx.dedupe::<f32>("floats").complete("h", &f32::NAN));
+        Ok::<_, Error>(())
+    });
+    in_transaction.wait().unwrap();
+
+    let jobs = room.dedupe::<f64>("floats");
+    let job = jobs.register("h").wait().unwrap();
+    refused(jobs.complete("h", &f64::NAN).wait());
+    let owned = jobs.complete_owned("h", &job, &f64::NEG_INFINITY).wait();
+    refused(owned.map(drop));
+    assert!(jobs.is_in_progress("h").wait().unwrap(), "the job is still pending");
+    assert!(jobs.complete_owned("h", &job, &0.5).wait().unwrap());
 }

@@ -197,7 +197,7 @@ macro_rules! answer {
         Ok(match $op {
             CacheOp::Get(hash) => Answer::Value(done.value($texts.get(HASHES[*hash]))?),
             CacheOp::Set { hash, content, ttl_seconds, tags, limited } => {
-                let mut values = $values.with_max_entry_bytes(MAX_ENTRY_BYTES)?;
+                let mut values = $values.with_max_entry_bytes(MAX_ENTRY_BYTES as u64);
                 if *limited {
                     values = values.with_max_entries(MAX_ENTRIES).with_max_bytes(MAX_BYTES);
                 }

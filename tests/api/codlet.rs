@@ -50,13 +50,15 @@ impl Place {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("edge.cloak");
         let clock = Arc::new(ManualClock::new(START * 1_000));
-        let room = small().clock(clock.clone()).open(&path).unwrap();
+        // Without a sweeper of its own, which would take what a test counts.
+        let room = small().clock(clock.clone()).sweep_interval(None).open(&path).unwrap();
         Self { _dir: dir, path, clock, room, audit: CollectingAuditSink::new() }
     }
 
     fn reopen(&mut self) {
         self.room.close().unwrap();
-        self.room = small().clock(self.clock.clone()).open(&self.path).unwrap();
+        self.room =
+            small().clock(self.clock.clone()).sweep_interval(None).open(&self.path).unwrap();
     }
 
     fn store(&self) -> CodletStore {
@@ -523,6 +525,103 @@ fn a_code_and_its_session_come_together_or_not_at_all() {
 }
 
 #[test]
+fn the_options_of_a_store_follow_into_a_transaction() {
+    let place = Place::new();
+    let store = place.store().with_retention(Duration::ZERO).with_replay_grace(Duration::ZERO);
+    let (code, session) = (code_record("c", "secret"), session_record("s", "cookie"));
+    let (subject, keys) = (user("ada"), [lookup_key(SecretDomain::FormToken, "form")]);
+    let form = || FormTokenRecord {
+        lookup_key: keys[0].clone(),
+        key_version: KeyVersion::new("1"),
+        subject: subject.clone(),
+        purpose: "pay".into(),
+        bound_resource: None,
+        issued_at: START,
+        expires_at: START + 60,
+    };
+    let done = place.room.atomically(|tx| {
+        store.within(tx).insert_code(&code)?;
+        store.within(tx).insert_session(&session)?;
+        store.within(tx).insert_form_token(form())?;
+        store.within(tx).record_failure(&guest(), &limit(1))?;
+        tx.codlet().insert_code(&code_record("kept", "other"))
+    });
+    done.wait().unwrap();
+    let outcome = block_on(store.check(&guest(), &limit(1))).unwrap();
+    assert_eq!(outcome, RateLimitOutcome::Deny);
+    let consume = |now| {
+        let answer = place.room.atomically(|tx| {
+            store.within(tx).consume_form_token(&keys, &subject, "pay", None, now)
+        });
+        answer.wait().unwrap().0
+    };
+    assert_eq!(consume(START + 59), TokenConsumeOutcome::Proceed);
+    assert_eq!(consume(START + 59), TokenConsumeOutcome::Replay);
+    assert_eq!(consume(START + 60), TokenConsumeOutcome::Invalid, "the grace is zero");
+
+    place.clock.advance(Duration::from_secs(60));
+    let found =
+        |key: &LookupKey| block_on(store.lookup_code(std::slice::from_ref(key), None)).unwrap();
+    assert!(found(&code.lookup_key).is_none(), "it is kept for nothing after its expiry");
+    assert!(found(&lookup_key(SecretDomain::Code, "other")).is_some(), "the default is a day");
+    assert!(block_on(store.lookup_session(&[session.lookup_key])).unwrap().is_none());
+}
+
+#[test]
+fn a_store_of_another_room_or_with_a_refused_option_is_refused_in_a_transaction() {
+    let (place, other) = (Place::new(), Place::new());
+    let wrong = Durability::Interval(Duration::ZERO);
+    let done = place.room.atomically(|tx| {
+        let foreign = other.store();
+        let answer = foreign.within(tx).insert_code(&code_record("c", "secret"));
+        assert!(matches!(answer, Err(Error::ForeignTransaction)), "{answer:?}");
+        let answer = foreign.within(tx).record_failure(&guest(), &limit(1));
+        assert!(matches!(answer, Err(Error::ForeignTransaction)), "{answer:?}");
+        let refused = place.store().with_durability(wrong);
+        let answer = refused.within(tx).insert_session(&session_record("s", "cookie"));
+        assert!(matches!(answer, Err(Error::InvalidConfig(_))), "{answer:?}");
+        refused.within(tx).record_failure(&guest(), &limit(1))?;
+        let refused = place.store().with_failures_durability(wrong);
+        let answer = refused.within(tx).clear_failures(&guest());
+        assert!(matches!(answer, Err(Error::InvalidConfig(_))), "{answer:?}");
+        refused.within(tx).insert_session(&session_record("s", "cookie"))
+    });
+    done.wait().unwrap();
+    let refused = place.store().with_durability(wrong);
+    let answer = block_on(refused.insert_session(session_record("t", "other")));
+    assert!(answer.unwrap_err().to_string().contains("interval"), "a call outside is refused, too");
+    let refused = place.store().with_failures_durability(wrong);
+    assert!(block_on(refused.check(&guest(), &limit(1))).is_err());
+    block_on(refused.insert_session(session_record("u", "third"))).unwrap();
+}
+
+#[cfg(feature = "testing")]
+#[test]
+fn a_durable_store_makes_the_transaction_durable_for_what_it_asks_that() {
+    use cloakroom::testing::SimStorage;
+    let sim = SimStorage::new(5);
+    let builder = crate::rooms::small().without_threads().durability(Durability::Os);
+    let room = builder.open_on(Arc::new(sim.clone())).unwrap();
+    let mut ids = 0_u32..;
+    let mut flushes = |store: &CodletStore, fail: bool| {
+        let before = sim.syncs() + sim.durable_writes();
+        let id = ids.next().unwrap().to_string();
+        let done = room.atomically(|tx| match fail {
+            true => store.within(tx).record_failure(&guest(), &limit(1)),
+            false => store.within(tx).insert_code(&code_record(&id, &id)),
+        });
+        done.wait().unwrap();
+        sim.syncs() + sim.durable_writes() > before
+    };
+    let relaxed = room.codlet();
+    assert!(!flushes(&relaxed, true) && !flushes(&relaxed, false));
+    let records = relaxed.clone().with_durability(Durability::Sync);
+    assert!(!flushes(&records, true) && flushes(&records, false));
+    let failures = relaxed.with_failures_durability(Durability::Sync);
+    assert!(flushes(&failures, true) && !flushes(&failures, false));
+}
+
+#[test]
 fn an_error_says_what_failed_and_not_what_was_stored() {
     let place = Place::new();
     let store = place.store();
@@ -663,10 +762,56 @@ fn a_manager_with_a_clock_far_behind_the_room_still_finds_its_records() {
     block_on(place.store().insert_code(record)).unwrap();
     let keys = [lookup_key(SecretDomain::Code, "secret")];
     let is_there = || block_on(place.store().lookup_code(&keys, None)).unwrap().is_some();
-    place.clock.advance(DAY - Duration::from_millis(1));
+    // For as long as it lives by the manager's clock, and the retention of a day.
+    place.clock.advance(DAY + Duration::from_secs(60) - Duration::from_millis(1));
     assert!(is_there());
     place.clock.advance(Duration::from_millis(1));
     assert!(!is_there());
+}
+
+#[test]
+fn what_a_room_in_1970_is_given_for_a_minute_is_swept_a_day_later_and_not_in_fifty_years() {
+    let place = Place::new();
+    place.clock.leap(30_000);
+    let store = place.store();
+    block_on(store.insert_code(code_record("c", "code"))).unwrap();
+    block_on(store.insert_session(session_record("s", "session"))).unwrap();
+    let codes = [lookup_key(SecretDomain::Code, "code")];
+    let sessions = [lookup_key(SecretDomain::Session, "session")];
+    let there = || {
+        let code = block_on(store.lookup_code(&codes, None)).unwrap().is_some();
+        (code, block_on(store.lookup_session(&sessions)).unwrap().is_some())
+    };
+    // Set right, ahead by years, and right again: spans do not notice.
+    for leap_ms in [START * 1_000, START * 9_000, START * 1_000] {
+        place.clock.leap(leap_ms);
+        assert_eq!(there(), (true, true));
+        assert_eq!(place.room.sweep().unwrap().total(), 0);
+    }
+    place.clock.advance(DAY + Duration::from_secs(59));
+    assert_eq!((there(), place.room.sweep().unwrap().total()), ((true, true), 0));
+    place.clock.advance(Duration::from_secs(1));
+    assert_eq!((there(), place.room.sweep().unwrap().total()), ((false, false), 2));
+}
+
+#[test]
+fn counted_failures_and_what_is_kept_of_a_code_do_not_notice_a_leap() {
+    let place = Place::new();
+    let store = place.store();
+    for _ in 0..3 {
+        block_on(store.record_failure(&guest(), &limit(3))).unwrap();
+    }
+    block_on(store.insert_code(code_record("c", "code"))).unwrap();
+    let codes = [lookup_key(SecretDomain::Code, "code")];
+    let is_there = || block_on(store.lookup_code(&codes, None)).unwrap().is_some();
+    for leap_ms in [START * 2_000, 5_000, START * 1_000] {
+        place.clock.leap(leap_ms);
+        assert!(is_there());
+        assert_eq!(place.room.sweep().unwrap().total(), 0);
+    }
+    place.clock.advance(limit(3).window);
+    assert!(is_there());
+    assert_eq!(place.room.sweep().unwrap().total(), 1, "the failures");
 }
 
 mod beside_the_in_memory_stores {

@@ -100,6 +100,27 @@ fn cache_in_a_file_beside_another() {
 }
 
 #[test]
+fn cache_of_bytes_in_memory() {
+    conformance::cache_bytes(|| {
+        let (room, clock) = in_memory();
+        (room.cache("http"), clock)
+    });
+}
+
+#[test]
+fn cache_of_bytes_in_a_file_with_limits() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = AtomicUsize::new(0);
+    conformance::cache_bytes(|| {
+        let clock = Arc::new(ManualClock::new(0));
+        let file = format!("{}.cloak", opened.fetch_add(1, Ordering::Relaxed));
+        // With the default log, which holds a value of the default maximum.
+        let room = Cloakroom::builder().clock(clock.clone()).open(dir.path().join(file)).unwrap();
+        (room.cache("http").with_max_entries(1_000_000).with_max_bytes(1 << 40), clock)
+    });
+}
+
+#[test]
 fn dedupe_in_memory() {
     conformance::dedupe(|| {
         let (room, clock) = in_memory();
@@ -173,6 +194,39 @@ fn state_in_a_file() {
     conformance::state(|| {
         let (room, clock) = files.room();
         (Arc::new(room.state()) as Arc<dyn StateStore>, clock)
+    });
+}
+
+#[test]
+fn fences_in_memory_in_a_file_and_of_the_reference_driver() {
+    conformance::state_fence(
+        || in_memory().0.state(),
+        |store, expectation, effect| store.fence_if(expectation, effect),
+    );
+    let files = Files::new();
+    conformance::state_fence(
+        move || files.room().0.state(),
+        |store, expectation, effect| store.fence_if(expectation, effect),
+    );
+    conformance::state_fence(drivers::InMemoryState::new, |store, expectation, effect| {
+        store.fence_if(expectation, effect)
+    });
+}
+
+#[test]
+fn late_windows_in_memory_in_a_file_and_of_the_reference_driver() {
+    conformance::state_late_window(|window| {
+        let (room, clock) = in_memory();
+        (room.state().with_late_window(window), clock)
+    });
+    let files = Files::new();
+    conformance::state_late_window(|window| {
+        let (room, clock) = files.room();
+        (room.state().with_late_window(window), clock)
+    });
+    conformance::state_late_window(|window| {
+        let clock = Arc::new(ManualClock::new(0));
+        (drivers::InMemoryState::with_clock(clock.clone()).with_late_window(window), clock)
     });
 }
 

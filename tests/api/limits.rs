@@ -181,7 +181,7 @@ fn no_candidate_is_invalid_and_many_are_looked_through() {
 #[test]
 fn a_state_may_have_exactly_the_maximum_and_one_byte_more_leaves_the_old_one() {
     let room = in_memory();
-    let handoff = room.handoff().with_max_state_bytes(1_000).unwrap();
+    let handoff = room.handoff().with_max_state_bytes(1_000);
     handoff.set("s", &state_of(1_000), 600).wait().unwrap();
     let before = room.engine_stats().unwrap().newest_lsn;
     let refused = handoff.set("s", &state_of(1_001), 600).wait();
@@ -192,7 +192,7 @@ fn a_state_may_have_exactly_the_maximum_and_one_byte_more_leaves_the_old_one() {
     assert_eq!(room.engine_stats().unwrap().newest_lsn, before);
     assert_eq!(room.handoff().get("s").wait().unwrap(), Some(state_of(1_000)));
     let in_tx = room.atomically(|tx| {
-        let mut handoff = tx.handoff().with_max_state_bytes(1_000)?;
+        let mut handoff = tx.handoff().with_max_state_bytes(1_000);
         handoff.set("t", &state_of(1_000), 600)?;
         too_large(handoff.set("t", &state_of(1_001), 600));
         Ok::<_, Error>(())
@@ -207,14 +207,14 @@ fn the_default_maximum_is_exact_in_the_default_log() {
     let path = dir.path().join("edge.cloak");
     let room = Cloakroom::open(&path).unwrap();
     let handoff = room.handoff();
-    for bytes in [2_000, 1 << 20, DEFAULT_MAX_STATE_BYTES] {
+    for bytes in [2_000, 1 << 20, DEFAULT_MAX_STATE_BYTES as usize] {
         handoff.set(&format!("{bytes}"), &state_of(bytes), 600).wait().unwrap();
     }
-    too_large(handoff.set("more", &state_of(DEFAULT_MAX_STATE_BYTES + 1), 600).wait());
+    too_large(handoff.set("more", &state_of(DEFAULT_MAX_STATE_BYTES as usize + 1), 600).wait());
     drop((room, handoff));
     let room = Cloakroom::open(&path).unwrap();
     room.checkpoint().unwrap();
-    for bytes in [2_000, 1 << 20, DEFAULT_MAX_STATE_BYTES] {
+    for bytes in [2_000, 1 << 20, DEFAULT_MAX_STATE_BYTES as usize] {
         let found = room.handoff().get_and_delete(&format!("{bytes}")).wait().unwrap();
         assert!(found == Some(state_of(bytes)), "{bytes}");
     }
@@ -225,9 +225,12 @@ fn greatest_maximum(handoff: &Handoff) -> usize {
     let (mut fits, mut does_not) = (1, LONGEST_KEYS_LOG_CAPACITY as usize);
     while does_not - fits > 1 {
         let middle = fits.midpoint(does_not);
-        match handoff.clone().with_max_state_bytes(middle) {
-            Ok(_) => fits = middle,
-            Err(_) => does_not = middle,
+        match handoff.clone().with_max_state_bytes(middle as u64).get("s").wait() {
+            Err(Error::InvalidConfig(_)) => does_not = middle,
+            answer => {
+                answer.unwrap();
+                fits = middle;
+            }
         }
     }
     fits
@@ -238,14 +241,14 @@ fn every_accepted_maximum_state_size_fits_under_the_longest_id() {
     let room = in_memory();
     let greatest = greatest_maximum(&room.handoff());
     assert!(greatest > 256 << 10, "{greatest}");
-    let handoff = room.handoff().with_max_state_bytes(greatest).unwrap();
+    let handoff = room.handoff().with_max_state_bytes(greatest as u64);
     for round in 0..4 {
         handoff.set(&longest(), &state_of(greatest - round), 600 + round as u64).wait().unwrap();
     }
     assert!(handoff.get_and_delete(&longest()).wait().unwrap() == Some(state_of(greatest - 3)));
     too_large(handoff.set("s", &state_of(greatest + 1), 600).wait());
     assert!(matches!(
-        room.handoff().with_max_state_bytes(usize::MAX),
+        room.handoff().with_max_state_bytes(u64::MAX).get("s").wait(),
         Err(Error::InvalidConfig(said)) if said.contains(&greatest.to_string())
     ));
 }

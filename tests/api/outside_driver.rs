@@ -2,12 +2,15 @@
 //! included.
 
 use cloakroom::drivers::InMemoryState;
+use cloakroom::form_token::{
+    FormTokenRecord, FormTokenStore, FormTokens, LookupKey, TokenConsumeOutcome, TokenSubject,
+};
 use cloakroom::page::{Cursor, Page};
 use cloakroom::state::{
     EventId, Identity, ListScope, SlotExpectation, StateError, StateRecord, StateStore,
 };
 use cloakroom::{Cloakroom, ManualClock, Pending, conformance};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 /// Takes everything but the paging from another driver.
 struct Outside(InMemoryState);
@@ -84,6 +87,15 @@ impl StateStore for Outside {
         kind_prefix: &str,
     ) -> Pending<Vec<StateRecord>, StateError> {
         self.0.list_kind(scope, kind_prefix)
+    }
+
+    fn list_kind_bounded(
+        &self,
+        scope: ListScope,
+        kind_prefix: &str,
+        limit: usize,
+    ) -> Pending<Vec<StateRecord>, StateError> {
+        self.0.list_kind_bounded(scope, kind_prefix, limit)
     }
 
     fn close(&self) -> Pending<(), StateError> {
@@ -172,4 +184,93 @@ fn a_room_and_an_outside_driver_refuse_each_others_cursors() {
     assert!(matches!(scan(room_state, Some(&of_driver)), Err(StateError::InvalidScan(_))));
     assert!(matches!(scan(driver, Some(&of_room)), Err(StateError::InvalidScan(_))));
     assert!(room.handoff().list(Some(&of_driver), 1).wait().is_err());
+}
+
+/// A driver behind a queue: one thread carries the calls out in order and answers later, as a
+/// driver over a network would.
+struct Queued(mpsc::Sender<QueuedCall>);
+
+type QueuedCall = Box<dyn FnOnce(&FormTokens) + Send>;
+
+impl Queued {
+    fn new(tokens: FormTokens) -> Self {
+        let (queue, calls) = mpsc::channel::<QueuedCall>();
+        std::thread::spawn(move || calls.into_iter().for_each(|call| call(&tokens)));
+        Self(queue)
+    }
+
+    fn call<R: Send + 'static>(
+        &self,
+        call: impl FnOnce(&FormTokens) -> Pending<R> + Send + 'static,
+    ) -> Pending<R> {
+        let (answer, pending) = Pending::channel();
+        self.0.send(Box::new(move |tokens| answer.send(call(tokens).wait()))).unwrap();
+        pending
+    }
+}
+
+impl FormTokenStore for Queued {
+    fn insert_form_token(&self, record: FormTokenRecord) -> Pending<()> {
+        self.call(|tokens| tokens.insert_form_token(record))
+    }
+
+    fn consume_form_token(
+        &self,
+        lookup_key: &LookupKey,
+        subject: &TokenSubject,
+        purpose: &str,
+        bound_resource: Option<&str>,
+        now: u64,
+    ) -> Pending<(TokenConsumeOutcome, Option<String>)> {
+        let candidates = std::slice::from_ref(lookup_key);
+        self.consume_form_token_any(candidates, subject, purpose, bound_resource, now)
+    }
+
+    fn peek_form_token(
+        &self,
+        lookup_key: &LookupKey,
+        subject: &TokenSubject,
+        purpose: &str,
+        bound_resource: Option<&str>,
+        now: u64,
+    ) -> Pending<(TokenConsumeOutcome, Option<String>)> {
+        let (key, subject) = (lookup_key.clone(), subject.clone());
+        let (purpose, resource) = (purpose.to_owned(), bound_resource.map(str::to_owned));
+        self.call(move |tokens| {
+            tokens.peek_form_token(&key, &subject, &purpose, resource.as_deref(), now)
+        })
+    }
+
+    fn consume_form_token_any(
+        &self,
+        candidates: &[LookupKey],
+        subject: &TokenSubject,
+        purpose: &str,
+        bound_resource: Option<&str>,
+        now: u64,
+    ) -> Pending<(TokenConsumeOutcome, Option<String>)> {
+        let (keys, subject) = (candidates.to_vec(), subject.clone());
+        let (purpose, resource) = (purpose.to_owned(), bound_resource.map(str::to_owned));
+        self.call(move |tokens| {
+            tokens.consume_form_token_any(&keys, &subject, &purpose, resource.as_deref(), now)
+        })
+    }
+
+    fn set_token_result(&self, lookup_key: &LookupKey, result_ref: &str) -> Pending<()> {
+        self.set_token_result_any(std::slice::from_ref(lookup_key), result_ref)
+    }
+
+    fn set_token_result_any(&self, candidates: &[LookupKey], result_ref: &str) -> Pending<()> {
+        let (keys, result_ref) = (candidates.to_vec(), result_ref.to_owned());
+        self.call(move |tokens| tokens.set_token_result_any(&keys, &result_ref))
+    }
+}
+
+#[test]
+fn a_driver_that_answers_later_passes_the_suite() {
+    conformance::form_token(|| {
+        let clock = Arc::new(ManualClock::new(0));
+        let room = Cloakroom::builder().clock(clock.clone()).open_in_memory().unwrap();
+        (Queued::new(room.form_tokens()), clock)
+    });
 }

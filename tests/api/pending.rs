@@ -327,3 +327,106 @@ mod on_a_disk_that_is_slow_to_close {
         });
     }
 }
+
+#[test]
+fn a_driver_answers_later_from_any_thread() {
+    let (answer, pending) = Pending::<u32>::channel();
+    assert!(answer.is_wanted() && !pending.is_ready());
+    let driver = thread::spawn(move || {
+        thread::sleep(std::time::Duration::from_millis(20));
+        answer.send(Ok(7));
+    });
+    assert_eq!(pending.wait().unwrap(), 7);
+    driver.join().unwrap();
+
+    let (answer, pending) = Pending::<u32>::channel();
+    let driver = thread::spawn(move || answer.send(Err(Error::AlreadyExists)));
+    assert!(matches!(block_on(pending), Err(Error::AlreadyExists)));
+    driver.join().unwrap();
+
+    let (answer, pending) = Pending::<u32>::channel();
+    answer.send(Ok(8));
+    assert!(pending.is_ready());
+    assert_eq!(block_on(pending).unwrap(), 8);
+}
+
+#[test]
+fn the_task_that_polled_last_is_woken_once_and_no_other() {
+    let (first, last) = (Arc::new(Wakes::default()), Arc::new(Wakes::default()));
+    let (answer, mut pending) = Pending::<u32>::channel();
+    for wakes in [&first, &first, &last, &last] {
+        assert!(poll(&mut pending, &Waker::from(Arc::clone(wakes))).is_pending());
+    }
+    answer.send(Ok(7));
+    assert_eq!([first.count(), last.count()], [0, 1]);
+    assert!(pending.is_ready());
+    assert!(matches!(poll(&mut pending, &Waker::from(first)), Poll::Ready(Ok(7))));
+    // A waker whose task is gone is not kept, and neither end keeps the other.
+    let (answer, mut pending) = Pending::<u32>::channel();
+    assert!(poll(&mut pending, &Waker::from(Arc::clone(&last))).is_pending());
+    assert_eq!(Arc::strong_count(&last), 2);
+    drop(pending);
+    assert_eq!(Arc::strong_count(&last), 1);
+    assert!(!answer.is_wanted());
+    answer.send(Ok(7));
+    assert_eq!(last.count(), 1);
+}
+
+#[test]
+fn an_answer_that_is_dropped_is_an_error_and_never_a_hang() {
+    let unanswered = |answer| assert!(matches!(answer, Err(Error::Unanswered)), "{answer:?}");
+    let (answer, pending) = Pending::<u32>::channel();
+    drop(answer);
+    unanswered(pending.wait());
+
+    let (answer, pending) = Pending::<u32>::channel();
+    let driver = thread::spawn(move || {
+        let _answer = answer;
+        panic!("as planned");
+    });
+    unanswered(pending.wait());
+    assert!(driver.join().is_err());
+
+    let wakes = Arc::new(Wakes::default());
+    let (answer, mut pending) = Pending::<u32>::channel();
+    assert!(poll(&mut pending, &Waker::from(Arc::clone(&wakes))).is_pending());
+    drop(answer);
+    assert_eq!(wakes.count(), 1);
+    unanswered(block_on(pending));
+
+    use cloakroom::state::StateError;
+    let (answer, pending) = Pending::<u32, StateError>::channel();
+    drop(answer);
+    assert!(matches!(pending.wait(), Err(StateError::Store(Error::Unanswered))));
+}
+
+#[test]
+fn an_answer_can_be_changed_whatever_it_waits_for() {
+    let (room, _dir) = room_with(2);
+    let tokens = room.form_tokens();
+    let outcome = |key| consume(&tokens, key).map(|(outcome, _)| outcome);
+    assert_eq!(outcome("000000").wait().unwrap(), TokenConsumeOutcome::Proceed);
+    assert_eq!(block_on(outcome("000001")).unwrap(), TokenConsumeOutcome::Proceed);
+    assert_eq!(Pending::<u32>::ready(Ok(7)).map(|seven| seven + 1).wait().unwrap(), 8);
+
+    let (answer, pending) = Pending::<u32>::channel();
+    let mut changed = pending.map(|number| number + 1).then(|number| match number {
+        Ok(8) => Err("eight"),
+        other => other.map_err(|_| "an error"),
+    });
+    let wakes = Arc::new(Wakes::default());
+    assert!(poll(&mut changed, &Waker::from(Arc::clone(&wakes))).is_pending());
+    assert!(!changed.is_ready());
+    answer.send(Ok(7));
+    assert_eq!(wakes.count(), 1);
+    assert!(changed.is_ready());
+    assert_eq!(block_on(changed), Err("eight"));
+
+    // A change whose `Pending` was dropped is not made, and what it holds is dropped.
+    let held = Arc::new(());
+    let (answer, pending) = Pending::<u32>::channel();
+    let kept = Arc::clone(&held);
+    drop(pending.map(move |_| drop(kept)));
+    assert_eq!(Arc::strong_count(&held), 1);
+    assert!(!answer.is_wanted());
+}

@@ -20,6 +20,8 @@ fn every_type_of_the_interfaces_is_in_the_prelude() {
         Transaction<'static>,
         Pending<()>,
         Pending<(), StateError>,
+        Answer<()>,
+        Answer<(), StateError>,
         Durability,
         Error,
         Result<()>,
@@ -38,11 +40,16 @@ fn every_type_of_the_interfaces_is_in_the_prelude() {
         JsonObject,
         Claim,
         ClaimId,
+        RawClaim,
         Cache<u32>,
         dyn CacheStore<u32>,
+        Cache<Bytes>,
+        Ttl,
         Dedupe<u32>,
         dyn DedupeStore<u32>,
         Registration,
+        Job<u32>,
+        JobGuard<u32>,
         JobId,
         RateLimit,
         dyn RateLimitStore,
@@ -248,4 +255,31 @@ fn the_suites_are_in_the_prelude() {
         let clock = Arc::new(ManualClock::new(0));
         (drivers::InMemoryState::with_clock(clock.clone()), clock)
     });
+}
+
+/// A panic that is caught leaves every one of them usable.
+#[test]
+fn rooms_handles_and_answers_can_be_used_across_a_caught_panic() {
+    fn holds<T: std::panic::UnwindSafe + std::panic::RefUnwindSafe>() {}
+    holds::<Cloakroom>();
+    holds::<FormTokens>();
+    holds::<Handoff>();
+    holds::<Cache<u64>>();
+    holds::<Dedupe<u64>>();
+    holds::<RateLimit>();
+    holds::<AdaptiveRateLimit>();
+    holds::<State>();
+    holds::<cloakroom::watch::Watch>();
+    holds::<Pending<u64>>();
+    holds::<Pending<(), StateError>>();
+    let room = Cloakroom::builder().open_in_memory().unwrap();
+    let caught = std::panic::catch_unwind(|| {
+        room.atomically(|tx| -> Result<()> {
+            tx.handoff().set("half", &JsonObject::new(), 600)?;
+            panic!("as planned");
+        })
+    });
+    assert!(caught.is_err());
+    assert_eq!(room.handoff().get("half").wait().unwrap(), None);
+    room.handoff().set("whole", &JsonObject::new(), 600).wait().unwrap();
 }

@@ -216,7 +216,7 @@ fn a_file_that_is_missing_is_said_to_be_missing_and_is_not_created() {
 }
 
 #[test]
-fn foreign_newer_and_empty_files_are_refused_as_for_writing() {
+fn foreign_and_newer_files_are_refused_as_for_writing_and_empty_ones_for_reading() {
     let place = Place::new().filled();
     let whole = fs::read(place.path()).unwrap();
     let refusal = |bytes: &[u8]| {
@@ -228,7 +228,11 @@ fn foreign_newer_and_empty_files_are_refused_as_for_writing() {
         assert!(picture(&place.path()) == before, "the file was touched");
         read
     };
-    assert!(matches!(refusal(b""), Error::NotCloakroom { .. }));
+    // For writing, an empty file becomes a room.
+    fs::write(place.path(), b"").unwrap();
+    let error = Cloakroom::open_read_only(place.path()).expect_err("it holds no room");
+    assert!(matches!(error, Error::NotCloakroom { .. }), "{error}");
+    assert_eq!(fs::metadata(place.path()).unwrap().len(), 0, "the file was touched");
     assert!(matches!(refusal(b"#!/bin/sh\n"), Error::NotCloakroom { .. }));
     let mut newer = whole.clone();
     newer[8..12].copy_from_slice(&99_u32.to_le_bytes());

@@ -86,17 +86,15 @@ fn sweep(image: Vec<u8>) -> Result<(), String> {
 /// What `image` holds is what the history held after one step that may survive, and goes on from
 /// there.
 fn survive(history: &History, image: Vec<u8>, dumps: &[Dump]) -> Result<(), String> {
-    let storage = SimStorage::from_image(image.clone(), 7);
-    let clock = new_clock();
-    let room = open(&storage, &clock).map_err(|error| format!("it does not open: {error}"))?;
     let (low, high) = (history.acknowledged, history.issued());
-    let Some(dump) = find(history, &room, &clock, dumps, low..=high)? else {
-        if let Some(dump) = find(history, &room, &clock, dumps, 0..=low)? {
+    let Some((dump, Opened { storage, clock, room })) = find(history, &image, dumps, low..=high)?
+    else {
+        if let Some((dump, _)) = find(history, &image, dumps, 0..=low)? {
             let step = dumps.iter().position(|known| *known == dump).unwrap_or_default();
             return Err(format!("step {step} survived although step {low} was acknowledged"));
         }
-        clock.set(history.times_ms[high]);
-        let dump = Dump::of(&room).map_err(|error| error.to_string())?;
+        let opened = Opened::at(&image, history.times_ms[high])?;
+        let dump = Dump::of(&opened.room).map_err(|error| error.to_string())?;
         let difference = dump.difference(&dumps[high]);
         return Err(format!(
             "it is none of the steps {low}..={high}; the last differs {difference}"
@@ -135,21 +133,36 @@ fn read_only(image: Vec<u8>, clock: &Arc<ManualClock>, dump: &Dump) -> Result<()
     }
 }
 
-/// What the room holds, if that is what the history held after the first step of `steps` that it
-/// can be. What has ended depends on the time, so the room is looked at each step's own, and stays
-/// there when it is found.
+/// A room that was opened from an image.
+struct Opened {
+    storage: SimStorage,
+    clock: Arc<ManualClock>,
+    room: Cloakroom,
+}
+
+impl Opened {
+    /// By a clock that shows this time.
+    fn at(image: &[u8], now_ms: u64) -> Result<Self, String> {
+        let storage = SimStorage::from_image(image.to_vec(), 7);
+        let clock = Arc::new(ManualClock::new(now_ms));
+        let room = open(&storage, &clock).map_err(|error| format!("it does not open: {error}"))?;
+        Ok(Self { storage, clock, room })
+    }
+}
+
+/// What the room in `image` holds, if that is what the history held after the first step of `steps`
+/// that it can be. What has ended depends on the time, so the room is opened at each step's own.
 fn find(
     history: &History,
-    room: &Cloakroom,
-    clock: &ManualClock,
+    image: &[u8],
     dumps: &[Dump],
     steps: RangeInclusive<usize>,
-) -> Result<Option<Dump>, String> {
+) -> Result<Option<(Dump, Opened)>, String> {
     for step in steps {
-        clock.set(history.times_ms[step]);
-        let dump = Dump::of(room).map_err(|error| format!("it cannot be read: {error}"))?;
+        let opened = Opened::at(image, history.times_ms[step])?;
+        let dump = Dump::of(&opened.room).map_err(|error| format!("it cannot be read: {error}"))?;
         if dump == dumps[step] {
-            return Ok(Some(dump));
+            return Ok(Some((dump, opened)));
         }
     }
     Ok(None)
@@ -238,7 +251,9 @@ fn a_power_failure_in_the_middle_of_a_sweep_leaves_every_entry_whole_or_gone() {
     clock.advance(Duration::from_secs(24 * 3_600));
     let sweep = |stop_after: Option<u64>| {
         let storage = SimStorage::from_image(filled.clone(), 1);
-        let room = open(&storage, &clock).unwrap();
+        // What has ended while the room was closed is swept at once.
+        let builder = builder(&clock).leap_hold(Duration::ZERO);
+        let room = builder.open_on(Arc::new(storage.clone())).unwrap();
         if let Some(event) = stop_after {
             storage.stop_after(event);
         }
@@ -257,7 +272,8 @@ fn a_power_failure_in_the_middle_of_a_sweep_leaves_every_entry_whole_or_gone() {
         }
         for image in [0, 1, 2 + event] {
             let storage = SimStorage::from_image(storage.crash_image(image), 7);
-            let room = open(&storage, &clock).unwrap();
+            let builder = builder(&clock).leap_hold(Duration::ZERO);
+            let room = builder.open_on(Arc::new(storage.clone())).unwrap();
             check_whole(&room)
                 .unwrap_or_else(|what| panic!("event {event}, image {image}: {what}"));
             let swept = room.sweep().unwrap().total();

@@ -1,8 +1,12 @@
 //! How much each caller waits for, on the simulated disk, where every flush is counted.
 
 use crate::rooms::{block_on, consume, insert, small, state, until};
-use cloakroom::form_token::TokenConsumeOutcome;
+use cloakroom::cache::CacheStore;
+use cloakroom::dedupe::DedupeStore;
+use cloakroom::form_token::{FormTokenStore, LookupKey, TokenConsumeOutcome};
 use cloakroom::handoff::HandoffStateStore;
+use cloakroom::rate_limit::{RateLimitConfig, RateLimitStore};
+use cloakroom::state::{Identity, StateStore};
 use cloakroom::testing::{CallKind, Fault, SimStorage};
 use cloakroom::{Cloakroom, Durability, Error};
 use std::sync::Arc;
@@ -40,6 +44,30 @@ fn a_sync_write_is_flushed_before_it_is_answered() {
     for room in after(&sim) {
         assert_eq!(room.handoff().get("s").wait().unwrap(), Some(state(1)));
     }
+}
+
+#[test]
+fn a_lone_caller_has_one_durable_write_again_when_relaxed_callers_are_gone() {
+    let (room, sim) = simulated(Durability::Sync);
+    let two_steps = |number: u32| {
+        let before = (sim.durable_writes(), sim.syncs());
+        room.handoff().set(&number.to_string(), &state(1), 600).wait().unwrap();
+        assert_eq!(flushes(&sim), before.0 + before.1 + 1);
+        sim.syncs() > before.1
+    };
+    assert!(!two_steps(0));
+    let relaxed = room.handoff().with_durability(Durability::Os);
+    for round in 1..=2 {
+        relaxed.set("relaxed", &state(1), 600).wait().unwrap();
+        let groups: Vec<_> = (0..100).map(|number| two_steps(1_000 * round + number)).collect();
+        let first = groups.iter().position(|two_steps| !two_steps);
+        assert!(first.is_some_and(|first| first > 1), "{groups:?}");
+        assert!(groups.iter().skip(first.unwrap()).all(|two_steps| !two_steps), "{groups:?}");
+    }
+    // What the sweeper writes has no caller that waits for it.
+    room.sweep().unwrap();
+    two_steps(4_000);
+    assert!(!two_steps(4_001));
 }
 
 #[test]
@@ -222,10 +250,32 @@ fn an_interval_of_zero_is_invalid() {
 }
 
 #[test]
-fn a_handle_with_an_interval_of_zero_is_flushed_as_soon_as_can_be() {
-    let dir = tempfile::tempdir().unwrap();
-    let room = small().open(dir.path().join("edge.cloak")).unwrap();
-    let hasty = room.handoff().with_durability(Durability::Interval(Duration::ZERO));
-    hasty.set("s", &state(1), 600).wait().unwrap();
-    until("it is durable", || room.engine_stats().unwrap().durable_lsn >= 1);
+fn a_handle_with_an_interval_of_zero_is_refused_by_every_call_of_every_store() {
+    let room = small().open_in_memory().unwrap();
+    let zero = Durability::Interval(Duration::ZERO);
+    let refused = |answer: Result<(), Error>| {
+        assert!(matches!(answer, Err(Error::InvalidConfig(_))), "{answer:?}");
+    };
+    let states = room.handoff().with_durability(zero);
+    refused(states.set("s", &state(1), 600).wait());
+    refused(states.get("s").wait().map(drop));
+    refused(states.stats().wait().map(drop));
+    refused(room.atomically(|tx| states.within(tx).delete("s")).wait());
+    refused(room.cache::<u8>("c").with_durability(zero).get("h").wait().map(drop));
+    refused(room.cache::<u8>("c").with_durability(zero).clear(None).wait());
+    let jobs = room.dedupe::<u8>("d").with_durability(zero);
+    refused(jobs.register("h").wait().map(drop));
+    refused(jobs.wait_for("h").wait().map(drop));
+    refused(jobs.own_or_join("h").wait().map(drop));
+    let limiter = room.rate_limit("r", RateLimitConfig::default()).unwrap().with_durability(zero);
+    refused(limiter.acquire("r").wait().map(drop));
+    let key = LookupKey::new("00");
+    refused(room.form_tokens().with_durability(zero).set_token_result(&key, "r").wait());
+    let agent = room.state().with_durability(zero);
+    let identity = Identity::new("t", "u", "s", "");
+    refused(agent.delete(&identity, "k").wait().map_err(Error::from));
+    // An option that is refused stays so: the handle that was asked for cannot be.
+    refused(states.with_durability(Durability::Sync).delete("s").wait());
+    let shortest = Durability::Interval(Duration::from_nanos(1));
+    room.handoff().with_durability(shortest).delete("s").wait().unwrap();
 }

@@ -10,11 +10,18 @@ mod crash_simulation;
 #[cfg(feature = "testing")]
 mod crash_stores;
 #[cfg(feature = "testing")]
+mod damage;
+#[cfg(feature = "testing")]
+mod disk_full;
+#[cfg(feature = "testing")]
 mod durability;
 #[cfg(feature = "testing")]
 mod failures;
+mod log_space;
 #[cfg(feature = "testing")]
 mod model;
+#[cfg(feature = "testing")]
+mod never_blocks;
 #[cfg(feature = "testing")]
 #[path = "../support/rooms.rs"]
 mod rooms;
@@ -22,3 +29,6 @@ mod rooms;
 mod scale;
 #[cfg(feature = "testing")]
 mod simulation;
+#[cfg(feature = "testing")]
+#[cfg(unix)]
+mod system_calls;

@@ -5,9 +5,21 @@
 mod command;
 #[cfg(feature = "cli")]
 mod command_files;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod faked_time;
+#[cfg(target_os = "linux")]
+mod fork;
+#[cfg(target_os = "linux")]
+mod forked;
+#[cfg(feature = "testing")]
+mod full_disk;
 #[cfg(unix)]
 mod kill;
 mod opening;
+#[cfg(unix)]
+mod ownership;
+#[cfg(target_os = "linux")]
+mod places;
 #[path = "../support/rooms.rs"]
 mod rooms;
 #[cfg(unix)]
@@ -15,3 +27,5 @@ mod rooms;
 mod scale;
 #[cfg(target_os = "linux")]
 mod threads;
+#[cfg(target_os = "linux")]
+mod unlinked;

@@ -336,6 +336,7 @@ fn every_environment_variable_of_the_tests_is_listed() {
     }
     let (mut used, mut listed) = (BTreeSet::new(), BTreeSet::new());
     walk(&root().join("tests"), &mut used);
+    variables(&fs::read_to_string(root().join("src/sync/explore.rs")).unwrap(), &mut used);
     let operations = Document::read("docs/operations.md");
     variables(operations.section("Testing"), &mut listed);
     assert_eq!(listed, used, "docs/operations.md (left) and the tests (right)");

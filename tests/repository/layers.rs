@@ -11,7 +11,20 @@ const MAX_FILES_IN_CYCLES: usize = 5;
 /// below, in its own layer only if siblings may, and nothing from above.
 const LAYERS: [(&[&str], Siblings); 11] = [
     (
-        &["codec", "error", "clock", "limits", "durability", "tables", "histogram", "observe"],
+        &[
+            "codec",
+            "error",
+            "clock",
+            "limits",
+            "durability",
+            "tables",
+            "histogram",
+            "observe",
+            "fault",
+            "sync",
+            "process",
+            "unique",
+        ],
         Siblings::May,
     ),
     (&["storage"], Siblings::May),

@@ -3,6 +3,7 @@
 
 mod documents;
 mod layers;
+mod security;
 mod shape;
 mod sources;
 mod tokens;

@@ -18,13 +18,17 @@ const MAX_COMMENT_COLUMNS: usize = 100;
 #[test]
 fn only_the_storage_touches_files() {
     let mut problems = Vec::new();
-    for source in sources().iter().filter(|source| !["storage", "bin"].contains(&&*source.module)) {
+    // `process` maps a page of memory.
+    let may = ["storage", "bin", "process"];
+    for source in sources().iter().filter(|source| !may.contains(&&*source.module)) {
         for (line, code) in source.code() {
             let touches =
                 ["std::fs", "fs::", "File::", "OpenOptions", "tempfile::", "rustix::", "memmap2::"];
             // `NewFile::` is another word.
             let is_word =
                 |at: usize| !code[..at].ends_with(|before: char| before.is_alphanumeric());
+            // The clock is read by a system call, too, which touches no file.
+            let code = code.replace("rustix::time", "");
             if touches.iter().any(|name| code.match_indices(name).any(|(at, _)| is_word(at))) {
                 problems.push(format!("{}:{line}: {}", source.path, code.trim()));
             }
@@ -34,9 +38,11 @@ fn only_the_storage_touches_files() {
 }
 
 #[test]
-fn unsafe_code_stands_in_one_file() {
+fn unsafe_code_stands_where_it_says_why() {
+    // A map of the file, a page that a fork wipes, a descriptor that a forked child gives up.
+    let known = ["storage/file.rs", "storage/descriptor.rs", "process.rs"];
     let mut problems = Vec::new();
-    for source in sources().iter().filter(|source| source.path != "storage/file.rs") {
+    for source in sources().iter().filter(|source| !known.contains(&source.path.as_str())) {
         for (line, code) in source.code() {
             let is_word = |at: usize| !code[at + "unsafe".len()..].starts_with("_code");
             if code.match_indices("unsafe").any(|(at, _)| is_word(at))

@@ -58,10 +58,11 @@ fn texts(folder: &Path, found: &mut Vec<PathBuf>) {
 #[test]
 fn words_of_the_old_dialect_do_not_occur() {
     let top = root().parent().unwrap().to_path_buf();
-    let mut files: Vec<_> = ["README.md", "DESIGN.md", "CHANGELOG.md", "Cargo.toml", ".ci/run"]
-        .iter()
-        .map(|name| top.join(name))
-        .collect();
+    let mut files: Vec<_> =
+        ["README.md", "DESIGN.md", "CHANGELOG.md", "SECURITY.md", "Cargo.toml", ".ci/run"]
+            .iter()
+            .map(|name| top.join(name))
+            .collect();
     for folder in ["src", "tests", "docs", "benches/compare/src", "examples", "fuzz/fuzz_targets"] {
         texts(&top.join(folder), &mut files);
     }

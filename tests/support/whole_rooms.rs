@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How many tables there are.
-pub const EVERY_TABLE: usize = 24;
+pub const EVERY_TABLE: usize = 26;
 
 const MINUTE: RateLimitConfig = RateLimitConfig { limit: 20, window: Duration::from_secs(60) };
 
@@ -65,6 +65,10 @@ fn fill_half(room: &Cloakroom, half: &str) {
     let adaptive = room.adaptive_rate_limit("api", MINUTE, AdaptiveConfig::default()).unwrap();
     adaptive.record(half, Priority::User).wait().unwrap();
     adaptive.record(half, Priority::Background).wait().unwrap();
+    let replaced = StateRecord::new(Identity::new("acme", half, "s", ""), "plan", *b"step 0");
+    let windowed = room.state().with_late_window(Duration::from_secs(600));
+    windowed.save(replaced.clone()).wait().unwrap();
+    windowed.delete(&replaced.identity, "plan").wait().unwrap();
     for run in ["", "r"] {
         let whose = Identity::new("acme", half, "s", run);
         room.state().save(StateRecord::new(whose, "plan", *b"step 1")).wait().unwrap();
@@ -76,17 +80,18 @@ fn fill_half(room: &Cloakroom, half: &str) {
         // As the adapter for `codlet` writes them, which not every build has.
         let lookup_key = [0, b'-', half.as_bytes()[0]];
         let content_len = u8::try_from(content.len()).unwrap();
-        let record = [&[3][..], &lookup_key, b"\xfb\x2c\x01", &[content_len], content].concat();
+        let record = [&[3][..], &lookup_key, b"\0\xfb\x2c\x01", &[content_len], content].concat();
         room.set_raw_row(by_id, half.as_bytes(), Some(&record)).unwrap();
         room.set_raw_row(by_key, &lookup_key, Some(half.as_bytes())).unwrap();
         room.set_raw_row(5, &expiry(300, by_id, half), Some(&[])).unwrap();
     }
-    room.set_raw_row(30, half.as_bytes(), Some(b"\xfb\x2c\x01\x01\x05\x01")).unwrap();
+    room.set_raw_row(30, half.as_bytes(), Some(b"\xfb\x2c\x01\0\x01\x05\x01")).unwrap();
     room.set_raw_row(5, &expiry(305, 30, half), Some(&[])).unwrap();
 }
 
 fn expiry(time_ms: u64, table: u8, key: &str) -> Vec<u8> {
-    [&time_ms.to_be_bytes()[..], &[table], key.as_bytes()].concat()
+    // In the first epoch of the time line.
+    [&[0; 4], &time_ms.to_be_bytes()[..], &[table], key.as_bytes()].concat()
 }
 
 /// The bytes of a file with rows in every table, as a kill leaves it after everything is durable:

@@ -17,7 +17,7 @@ use cloakroom::form_token::{FormTokenStore, TokenConsumeOutcome, TokenSubject};
 use cloakroom::handoff::HandoffStateStore;
 use cloakroom::rate_limit::{RateLimitConfig, RateLimitStore};
 use cloakroom::state::{StateRecord, StateStore};
-use cloakroom::testing::{SimStorage, write_version_0};
+use cloakroom::testing::{SimStorage, write_version_1};
 use cloakroom::{Cloakroom, Durability, Error, ManualClock};
 use codlet::store::{ClaimRequest, CodeRecord, CodeStore, SessionRecord, SessionStore};
 use codlet::{
@@ -213,6 +213,10 @@ fn left_by_a_process() -> Vec<u8> {
     let storage = SimStorage::new(1);
     let room = options(WRITTEN_MS).open_on(Arc::new(storage.clone())).unwrap();
     fill(&room);
+    let replaced = StateRecord::new(identity(1, "late"), kind(0), *b"step 0").with_id("late");
+    let states = room.state().with_late_window(Duration::from_secs(600));
+    states.save(replaced.clone()).wait().unwrap();
+    states.delete(&replaced.identity, &replaced.kind).wait().unwrap();
     room.checkpoint().unwrap();
     go_over(&room);
     storage.process_crash_image()
@@ -256,7 +260,7 @@ fn export(room: &Cloakroom) -> String {
 fn copy_of_golden() -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("edge.cloak");
-    fs::write(&path, from_text(&fs::read_to_string(golden("version-1.hex")).unwrap())).unwrap();
+    fs::write(&path, from_text(&fs::read_to_string(golden("version-2.hex")).unwrap())).unwrap();
     (dir, path)
 }
 
@@ -336,7 +340,7 @@ fn check_answers(room: &Cloakroom) {
 }
 
 #[test]
-fn a_file_of_version_1_opens_and_answers_as_it_did() {
+fn a_file_of_version_2_opens_and_answers_as_it_did() {
     let (dir, path) = copy_of_golden();
     let room = options(WRITTEN_MS).open(&path).unwrap();
     let stats = room.engine_stats().unwrap();
@@ -350,7 +354,7 @@ fn a_file_of_version_1_opens_and_answers_as_it_did() {
     let fresh = options(WRITTEN_MS).open_on(Arc::new(fresh)).unwrap();
     let (found, expected) = (Dump::of(&room).unwrap(), Dump::of(&fresh).unwrap());
     assert!(found == expected, "it differs {}", found.difference(&expected));
-    let answers = fs::read_to_string(golden("version-1.jsonl")).unwrap();
+    let answers = fs::read_to_string(golden("version-2.jsonl")).unwrap();
     assert_eq!(export(&room), answers);
     check_answers(&room);
 
@@ -366,11 +370,11 @@ fn a_file_of_version_1_opens_and_answers_as_it_did() {
 }
 
 #[test]
-fn a_file_of_version_1_can_be_read_without_a_change_and_backed_up() {
+fn a_file_of_version_2_can_be_read_without_a_change_and_backed_up() {
     let (dir, path) = copy_of_golden();
     let before = fs::read(&path).unwrap();
     let room = options(WRITTEN_MS).read_only(true).open(&path).unwrap();
-    let answers = fs::read_to_string(golden("version-1.jsonl")).unwrap();
+    let answers = fs::read_to_string(golden("version-2.jsonl")).unwrap();
     assert_eq!(export(&room), answers);
     let backup = dir.path().join("backup.cloak");
     room.backup(&backup).unwrap();
@@ -392,22 +396,22 @@ fn the_text_of_a_file_is_the_file() {
     assert_eq!(from_text(&as_text(&bytes)), bytes);
 }
 
-/// A room of version 0 in a directory of its own, and what the room it was made of exports.
-fn version_0() -> (tempfile::TempDir, PathBuf, String) {
+/// A room of version 1 in a directory of its own, and what the room it was made of exports.
+fn version_1() -> (tempfile::TempDir, PathBuf, String) {
     let (dir, path) = copy_of_golden();
-    let answers = fs::read_to_string(golden("version-1.jsonl")).unwrap();
+    let answers = fs::read_to_string(golden("version-2.jsonl")).unwrap();
     let old = dir.path().join("old.cloak");
-    write_version_0(&path, &old).unwrap();
+    write_version_1(&path, &old).unwrap();
     fs::remove_file(&path).unwrap();
     (dir, old, answers)
 }
 
 #[test]
 fn a_file_of_a_made_up_older_version_is_brought_up_to_date_when_it_is_opened() {
-    let (dir, path, answers) = version_0();
-    assert_eq!(fs::read(&path).unwrap()[8], 0);
-    let room = options(WRITTEN_MS).open(&path).unwrap();
+    let (dir, path, answers) = version_1();
     assert_eq!(fs::read(&path).unwrap()[8], 1);
+    let room = options(WRITTEN_MS).open(&path).unwrap();
+    assert_eq!(fs::read(&path).unwrap()[8], 2);
     assert_eq!(names(dir.path()), ["old.cloak"]);
     assert_eq!(export(&room), answers);
     check_answers(&room);
@@ -422,10 +426,10 @@ fn a_file_of_a_made_up_older_version_is_brought_up_to_date_when_it_is_opened() {
 
 #[test]
 fn an_older_file_is_not_touched_by_reading_and_is_replaced_by_a_backup_of_the_same_room() {
-    let (dir, path, _) = version_0();
+    let (dir, path, _) = version_1();
     let before = fs::read(&path).unwrap();
     match options(WRITTEN_MS).read_only(true).open(&path).map(drop) {
-        Err(error @ Error::OutdatedVersion { found: 0, current: 1, .. }) => {
+        Err(error @ Error::OutdatedVersion { found: 1, current: 2, .. }) => {
             assert!(error.to_string().contains("once for writing"), "{error}");
         }
         outcome => panic!("{outcome:?}"),
@@ -445,7 +449,7 @@ fn an_older_file_is_not_touched_by_reading_and_is_replaced_by_a_backup_of_the_sa
 #[test]
 fn an_older_file_that_cannot_have_a_second_one_beside_it_stays_as_it_is() {
     use std::os::unix::fs::PermissionsExt;
-    let (dir, path, answers) = version_0();
+    let (dir, path, answers) = version_1();
     let before = fs::read(&path).unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o500)).unwrap();
     let outcome = options(WRITTEN_MS).open(&path);
@@ -466,7 +470,7 @@ fn write_the_golden_files() {
     match std::env::var("CLOAKROOM_GOLDEN").as_deref() {
         Ok("write") => {
             fs::create_dir_all(golden("")).unwrap();
-            fs::write(golden("version-1.hex"), as_text(&left_by_a_process())).unwrap();
+            fs::write(golden("version-2.hex"), as_text(&left_by_a_process())).unwrap();
         }
         // Of the file that is there, when only what an export says has changed.
         Ok("answers") => {}
@@ -474,5 +478,5 @@ fn write_the_golden_files() {
     }
     let (_dir, path) = copy_of_golden();
     let room = options(WRITTEN_MS).open(&path).unwrap();
-    fs::write(golden("version-1.jsonl"), export(&room)).unwrap();
+    fs::write(golden("version-2.jsonl"), export(&room)).unwrap();
 }

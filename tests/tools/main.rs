@@ -3,7 +3,9 @@
 
 #[path = "../support/all_stores/mod.rs"]
 mod all_stores;
+mod at_rest;
 mod backup;
+mod bad_sectors;
 mod export;
 #[cfg(feature = "codlet")]
 mod format;

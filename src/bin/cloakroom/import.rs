@@ -25,8 +25,9 @@ const RANDOM_LEN: usize = 8;
 
 /// Makes a new room of the lines of JSON that `cloakroom export` wrote, read from standard input.
 ///
-/// FILE must not exist. It appears when everything is imported and durable; a failed import leaves
-/// no file. An export of FILE then has the same bytes as what was imported.
+/// FILE must not exist, or be empty: then the room gets its owner and permissions. It appears when
+/// everything is imported and durable; a failed import leaves no file. An export of FILE then has
+/// the same bytes as what was imported.
 #[derive(Debug, Args)]
 #[command(after_long_help = help_end!(
     "\
@@ -41,7 +42,7 @@ next import to the same FILE removes.",
     "cloakroom export, cloakroom verify"
 ))]
 pub struct ImportOptions {
-    /// The new room. It must not exist.
+    /// The new room. It must not exist, or be empty.
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// Bytes reserved for the log of the new room. It must be at least as large as the log of the
@@ -52,7 +53,9 @@ pub struct ImportOptions {
 
 pub fn run(options: &ImportOptions, out: &mut Output) -> Result<Verdict, Problem> {
     let file = &options.file;
-    room::vacant(file)?;
+    if EmptyFile::hold(file).is_none() {
+        room::vacant(file)?;
+    }
     let stdin = io::stdin();
     if stdin.is_terminal() {
         eprintln!("reading lines of JSON from standard input; end them with ctrl-D");
@@ -120,13 +123,34 @@ impl NewRoom {
         Ok(Self { room, path })
     }
 
-    /// Gives the room its name, unless the path exists by now.
+    /// Gives the room its name, unless the path exists by now. An empty file is replaced, and
+    /// leaves its owner and permissions.
     fn publish(self, file: &Path) -> Result<(), Problem> {
         let Self { room, path } = self;
+        let doing = format!("creating {}", shown(file));
         room.close().map_err(|error| Problem::of(&error, file))?;
-        path.persist_noclobber(file).map_err(|refused| match refused.error.kind() {
+        let named = match EmptyFile::hold(file) {
+            Some(empty) => {
+                empty.leave_access(&path).map_err(|error| {
+                    Problem::system(&doing, error).advise(format!(
+                        "{} is not yours and only the superuser may leave it to its owner; it is still empty",
+                        shown(file)
+                    ))
+                })?;
+                path.persist(file).map_err(|refused| refused.error)
+            }
+            None => take_name(path, file),
+        };
+        named.map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => Problem::exists(file),
-            _ => Problem::system(&format!("creating {}", shown(file)), refused.error),
+            io::ErrorKind::ResourceBusy | io::ErrorKind::CrossesDevices => {
+                Problem::system(&doing, error).advise(format!(
+                    "{} is mounted by itself (as single files are into containers), so no file can take its \
+                     place: mount its directory, or import where it is an ordinary file; it is still empty",
+                    shown(file)
+                ))
+            }
+            _ => Problem::system(&doing, error),
         })?;
         sync_dir(directory(file)).map_err(|error| {
             Problem::system(&format!("flushing the directory of {}", shown(file)), error)
@@ -135,10 +159,66 @@ impl NewRoom {
     }
 }
 
-/// Makes the names in a directory durable.
+/// An empty file, which is locked, so that it becomes no other room meanwhile.
+struct EmptyFile(File);
+
+impl EmptyFile {
+    fn hold(path: &Path) -> Option<Self> {
+        if !path.symlink_metadata().is_ok_and(|found| found.is_file() && found.len() == 0) {
+            return None;
+        }
+        let file = File::options().read(true).write(true).open(path).ok()?;
+        file.try_lock().ok()?;
+        file.metadata().is_ok_and(|found| found.is_file() && found.len() == 0).then_some(Self(file))
+    }
+
+    /// Gives its owner, group and permissions to the file at `path`.
+    #[cfg(unix)]
+    fn leave_access(&self, path: &Path) -> io::Result<()> {
+        use std::os::unix::fs::{MetadataExt, chown};
+        let (own, other) = (self.0.metadata()?, std::fs::metadata(path)?);
+        if (own.uid(), own.gid()) != (other.uid(), other.gid()) {
+            chown(path, Some(own.uid()), Some(own.gid()))?;
+        }
+        std::fs::set_permissions(path, own.permissions())
+    }
+
+    /// On this system the directory decides about them.
+    #[cfg(not(unix))]
+    fn leave_access(&self, _path: &Path) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Whether the system or the filesystem has no such call.
+fn is_refused(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput | io::ErrorKind::PermissionDenied
+    )
+}
+
+/// Renames the temporary unless something has the name. Where that takes two steps, an empty file
+/// takes the name first, which only one creator can do.
+fn take_name(temporary: tempfile::TempPath, file: &Path) -> io::Result<()> {
+    match temporary.persist_noclobber(file) {
+        Err(refused) if is_refused(&refused.error) => {
+            File::options().write(true).create_new(true).open(file)?;
+            refused.path.persist(file).map_err(|refused| refused.error)
+        }
+        renamed => renamed.map_err(|refused| refused.error),
+    }
+}
+
+/// Makes the names in a directory durable, where the filesystem has a call for it.
 #[cfg(unix)]
 fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
+    /// "Bad file descriptor", the answer of some filesystems that have none.
+    const EBADF: i32 = 9;
+    match File::open(dir).and_then(|dir| dir.sync_all()) {
+        Err(error) if is_refused(&error) || error.raw_os_error() == Some(EBADF) => Ok(()),
+        flushed => flushed,
+    }
 }
 
 /// Makes the names in a directory durable. This system does so by itself.
@@ -152,8 +232,16 @@ fn letters() -> String {
 }
 
 fn prefix(name: &OsStr) -> OsString {
+    /// The most bytes of a name: some file systems end names at 143.
+    const MAX_NAME: usize = 100;
     let mut prefix = OsString::from(".");
-    prefix.push(name);
+    let text = name.to_string_lossy();
+    if name.len() <= MAX_NAME {
+        prefix.push(name);
+    } else {
+        let begin = (0..=MAX_NAME).rev().find_map(|end| text.get(..end));
+        prefix.push(begin.unwrap_or_default());
+    }
     prefix.push(".");
     prefix
 }

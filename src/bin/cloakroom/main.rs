@@ -74,6 +74,8 @@ enum Workload {
     Year(bench::year::YearBenchOptions),
     Backlog(bench::backlog::BacklogBenchOptions),
     Backup(bench::backup::BackupBenchOptions),
+    Churn(bench::churn::ChurnBenchOptions),
+    Bulk(bench::bulk::BulkBenchOptions),
 }
 
 fn main() -> ExitCode {
@@ -112,6 +114,12 @@ fn run(command: &Command, out: &mut Output) -> Result<Verdict, Problem> {
         }
         Command::Bench(BenchArgs { workload: Workload::Backup(options) }) => {
             bench::backup::run(options, out)
+        }
+        Command::Bench(BenchArgs { workload: Workload::Churn(options) }) => {
+            bench::churn::run(options, out)
+        }
+        Command::Bench(BenchArgs { workload: Workload::Bulk(options) }) => {
+            bench::bulk::run(options, out)
         }
         Command::Bench(BenchArgs { workload: Workload::Consume(options) }) => {
             let report = bench::consume::run(options)?;

@@ -7,18 +7,24 @@ use crate::progress::Spinner;
 use crate::room;
 use crate::units;
 use clap::Args;
+use cloakroom::Cloakroom;
 use cloakroom::stats::StoreKind;
 use serde_json::json;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Removes everything that has expired from a room, by the clock of this machine.
+///
+/// The clock must be right. A program that opens a room after a restart of the machine waits for
+/// ten minutes before it removes what ended while the room was closed, in case the clock is wrong.
+/// This command does not wait.
 ///
 /// Expired entries are already absent from every answer, so no program sees a difference. A program
 /// that has the room open sweeps in the background; this command is for a file that has not been
 /// open for a long time.
 ///
-/// FILE is written to. Opening it for writing also recovers it after a crash. Its length does not
-/// change: `cloakroom compact` returns the space to the filesystem.
+/// FILE is written to. Opening it for writing also recovers it after a crash. Closing it returns
+/// very much free space to the filesystem, and `cloakroom compact` returns the rest.
 #[derive(Debug, Args)]
 #[command(after_long_help = help_end!(
     "\
@@ -35,7 +41,7 @@ pub struct SweepOptions {
 
 pub fn run(options: &SweepOptions, out: &mut Output) -> Result<Verdict, Problem> {
     let file = &options.file;
-    let room = room::writable(file)?;
+    let room = room::writable_as(Cloakroom::builder().leap_hold(Duration::ZERO), file)?;
     let spinner = Spinner::start(format!("sweeping {}", shown(file)));
     let swept = room.sweep().and_then(|report| room.close().map(|()| report));
     drop(spinner);

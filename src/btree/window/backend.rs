@@ -69,7 +69,7 @@ impl StorageBackend for Window {
 
     fn sync_data(&self) -> io::Result<()> {
         let inner = &self.inner;
-        if inner.mode == Mode::Frozen {
+        if inner.is_frozen() {
             return inner.check_readable();
         }
         let _writing = inner.writes.read();
@@ -104,7 +104,7 @@ impl StorageBackend for Window {
         let _writing = inner.writes.read();
         let (front, rest) = split_block_zero(offset, data.len());
         let (front_data, rest_data) = data.split_at(front);
-        if inner.mode != Mode::Frozen || !rest_data.is_empty() {
+        if !inner.is_frozen() || !rest_data.is_empty() {
             inner.check_writable()?;
         }
         inner.check_range(offset, data.len())?;

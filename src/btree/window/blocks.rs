@@ -14,8 +14,9 @@ use super::super::layout::{
 };
 use super::state::{
     DEAD, DamagePolicy, DurableHeader, GROWTH_DIVISOR, HeaderState, LIVE, MAX_DAMAGE_NOTED,
-    MIN_GROWTH, Mode, WindowState, corrupted, in_context,
+    MIN_GROWTH, SEALED, WindowState, corrupted, in_context, while_reading,
 };
+use crate::error::is_disk_full;
 use crate::limits::BLOCK_SIZE;
 use std::io;
 use std::sync::atomic::Ordering;
@@ -50,13 +51,14 @@ impl WindowState {
     }
 
     pub(super) fn check_writable(&self) -> io::Result<()> {
-        match (self.life.load(Ordering::SeqCst), self.mode) {
-            (LIVE, Mode::Writable | Mode::Creating { .. } | Mode::Compacting) => Ok(()),
-            _ => Err(io::Error::new(
-                io::ErrorKind::BrokenPipe,
-                "the B-tree accepts no writes any more",
-            )),
+        if self.life.load(Ordering::SeqCst) == LIVE && !self.is_frozen() {
+            return Ok(());
         }
+        Err(io::Error::new(io::ErrorKind::BrokenPipe, "the B-tree accepts no writes any more"))
+    }
+
+    pub(super) fn is_frozen(&self) -> bool {
+        self.frozen.load(Ordering::SeqCst)
     }
 
     pub(super) fn check_range(&self, offset: u64, len: usize) -> io::Result<()> {
@@ -86,13 +88,16 @@ impl WindowState {
             out = rest;
             let position = self.offset + data_position(block);
             self.storage.read_at(position, part).map_err(|error| {
-                in_context(&format!("reading the B-tree at file offset {position}"), error)
+                while_reading(&format!("the B-tree at file offset {position}"), error)
             })?;
             let checksums = self.checksums.group(group, present)?;
             for data in part.chunks_exact_mut(BLOCK_SIZE) {
                 if checksums.verify(block, data).is_err() {
                     // Read again, in case the transfer failed and not the disk.
-                    self.storage.read_at(self.offset + data_position(block), data)?;
+                    let position = self.offset + data_position(block);
+                    self.storage.read_at(position, data).map_err(|error| {
+                        while_reading(&format!("the B-tree at file offset {position}"), error)
+                    })?;
                     if let Err(detail) = checksums.verify(block, data) {
                         return Err(ReadFault::Damaged { block, detail });
                     }
@@ -178,7 +183,11 @@ impl WindowState {
 
     pub(super) fn flush_storage(&self) -> io::Result<()> {
         self.storage.sync_data().map_err(|error| {
-            self.gauges.flush_failed.store(true, Ordering::SeqCst);
+            // This window writes nothing more. After a full disk another one may.
+            self.life.fetch_max(SEALED, Ordering::SeqCst);
+            if !is_disk_full(&error) {
+                self.gauges.flush_failed.store(true, Ordering::SeqCst);
+            }
             in_context("flushing the B-tree", error)
         })
     }
@@ -195,11 +204,20 @@ impl WindowState {
             // A header that survives a crash must not name a length that did not.
             self.flush_storage()?;
         }
-        let copy = HeaderCopy { sequence: state.durable.copy.sequence + 1, len, present, header };
+        // A header in doubt, which has the place of this one, must not count as newer.
+        let last = self.gauges.last_sequence.load(Ordering::SeqCst);
+        let sequence = state.durable.copy.sequence.max(last) + 1;
+        self.gauges.last_sequence.store(sequence, Ordering::SeqCst);
+        let copy = HeaderCopy { sequence, len, present, header };
         let slot = 1 - state.durable.slot;
         let bytes = copy.encode();
-        self.write_storage(self.offset + copy_position(slot), &bytes)?;
-        self.flush_storage()?;
+        self.gauges.header_in_doubt.store(true, Ordering::SeqCst);
+        self.write_storage(self.offset + copy_position(slot), &bytes)
+            .and_then(|()| self.flush_storage())
+            .inspect_err(|_| {
+                self.life.fetch_max(SEALED, Ordering::SeqCst);
+            })?;
+        self.gauges.header_in_doubt.store(false, Ordering::SeqCst);
         let older = state.durable.slot;
         state.durable = DurableHeader { copy, slot };
         *self.gauges.durable.lock() = Some(state.durable.clone());
@@ -207,6 +225,17 @@ impl WindowState {
         // anyway, and the next one goes over this copy.
         let _ = self.write_storage(self.offset + copy_position(older), &bytes);
         Ok(())
+    }
+
+    /// Makes a header durable that says what the durable one says, in the place of one that is in
+    /// doubt, if there is one.
+    pub(super) fn replace_header_in_doubt(&self) -> io::Result<()> {
+        if !self.gauges.header_in_doubt.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let mut state = self.header.lock();
+        let HeaderCopy { len, present, header, .. } = state.durable.copy;
+        self.write_header(&mut state, header, len, present)
     }
 
     /// Makes sure that the file has space for the first `end` bytes of redb's storage.
@@ -218,11 +247,15 @@ impl WindowState {
         let mut state = self.header.lock();
         let ahead = MIN_GROWTH.max(present / GROWTH_DIVISOR).next_multiple_of(BLOCK);
         let generous = end.saturating_add(ahead).min(self.len.load(Ordering::Acquire)).max(end);
-        match self.extend(&mut state, present, generous) {
+        let extended = match self.extend(&mut state, present, generous) {
             // The disk may still have the space that is needed now.
             Err(_) if generous > end => self.extend(&mut state, present, end),
             outcome => outcome,
+        };
+        if extended.is_err() {
+            self.gauges.wanted.fetch_max(end, Ordering::AcqRel);
         }
+        extended
     }
 
     fn extend(&self, state: &mut HeaderState, from: u64, to: u64) -> io::Result<()> {

@@ -4,7 +4,7 @@ use super::super::checksums::Checksums;
 use super::super::layout::{BLOCK, HEADER_LEN, HeaderCopy};
 use crate::error::Error;
 use crate::storage::Storage;
-use parking_lot::{Mutex, RwLock};
+use crate::sync::plain::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
@@ -23,7 +23,8 @@ pub(in crate::btree) enum Mode {
     /// Everything, and a header is written only when everything that it may refer to is durable:
     /// redb's own compaction commits in one phase.
     Compacting,
-    /// Only reads. What redb writes to its header when it opens stays in memory.
+    /// Only reads, until [`Window::admit_writes`](super::Window::admit_writes). What redb writes to
+    /// its header when it opens stays in memory until then.
     Frozen,
 }
 
@@ -40,6 +41,8 @@ pub(super) struct WindowState {
     pub(super) storage: Arc<dyn Storage>,
     pub(super) offset: u64,
     pub(super) mode: Mode,
+    /// Whether nothing is written: the mode is [`Mode::Frozen`] and writes were not admitted.
+    pub(super) frozen: AtomicBool,
     /// The length of redb's storage in bytes.
     pub(super) len: AtomicU64,
     /// How many of its first bytes the file has space for. Bytes beyond were never written.
@@ -70,8 +73,16 @@ pub(in crate::btree) struct WindowGauges {
     /// Whether a flush of the storage failed. Then nothing is known about the writes that it
     /// covered.
     pub(in crate::btree) flush_failed: AtomicBool,
+    /// Whether a header that is not durable may be on the disk, because it could not be written or
+    /// flushed. The next window that writes replaces it first.
+    pub(super) header_in_doubt: AtomicBool,
+    /// The greatest sequence number of a header that was written, durable or not.
+    pub(super) last_sequence: AtomicU64,
     /// The header that the latest window made durable.
     pub(super) durable: Mutex<Option<DurableHeader>>,
+    /// How many bytes of redb's storage the file needs space for, when the disk was too full for
+    /// them. Otherwise 0.
+    pub(super) wanted: AtomicU64,
 }
 
 /// Reads and writes are allowed.
@@ -119,6 +130,11 @@ pub(super) enum DamagePolicy {
 /// A system error that carries this crate's own error, so that it can be extracted from redb's.
 pub(super) fn in_context(context: &str, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), Error::io(context, error))
+}
+
+/// The same for a read of `what`. A file that ends before it is damaged.
+pub(super) fn while_reading(what: &str, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), Error::reading(what, error))
 }
 
 pub(super) fn corrupted(location: String, detail: &str) -> io::Error {

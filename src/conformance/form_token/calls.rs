@@ -38,6 +38,13 @@ pub(super) fn consume(
     consume_any(store, &[&record.lookup_key], record, now)
 }
 
+/// Peeks with the binding of `record`.
+pub(super) fn peek(store: &FormTokenDriver, record: &FormTokenRecord, now: u64) -> ConsumeAnswer {
+    let (subject, purpose) = (&record.subject, record.purpose.as_str());
+    let bound_resource = record.bound_resource.as_deref();
+    store.peek_form_token(&record.lookup_key, subject, purpose, bound_resource, now).wait().unwrap()
+}
+
 pub(super) fn consume_any(
     store: &FormTokenDriver,
     candidates: &[&LookupKey],

@@ -35,6 +35,8 @@ pub(super) const RULES: &[Rule<StateDriver>] = &[
         scan_bad,
     ),
     ("a cursor of another tenant or prefix is InvalidScan", scan_foreign_cursor),
+    ("list_kind_bounded answers the first of list_kind", bounded),
+    ("list_kind_bounded takes 1 to 10,001, a maintenance scope and a prefix", bounded_refusals),
     ("a cursor survives its string form, and an altered one is refused", scan_altered_cursor),
 ];
 
@@ -272,4 +274,31 @@ fn scan_altered_cursor(store: &StateDriver, _: &ManualClock) {
         });
         refused!(answer, InvalidScan(_));
     }
+}
+
+fn bounded(store: &StateDriver, _: &ManualClock) {
+    for (user, kind) in [("ada", "k2"), ("ada", "k1"), ("bob", "k1"), ("bob", "other")] {
+        let identity = Identity::new("t", user, "s", "");
+        store.save(StateRecord::new(identity, kind, *b"x")).wait().unwrap();
+    }
+    let scope = ListScope::maintenance();
+    let all = store.list_kind(scope, "k").wait().unwrap();
+    assert_eq!(all.len(), 3);
+    for limit in [1, 2, 3, 4, 10_001] {
+        let first = store.list_kind_bounded(scope, "k", limit).wait().unwrap();
+        let expected: Vec<_> = all.iter().take(limit).cloned().collect();
+        assert_eq!(first, expected, "{limit}");
+    }
+    assert_eq!(store.list_kind_bounded(scope, "nothing", 1).wait().unwrap(), []);
+}
+
+fn bounded_refusals(store: &StateDriver, _: &ManualClock) {
+    for limit in [0, 10_002, usize::MAX] {
+        let answer = store.list_kind_bounded(ListScope::maintenance(), "k", limit).wait();
+        assert!(matches!(answer, Err(StateError::InvalidRecord(_))), "{limit}: {answer:?}");
+    }
+    let answer = store.list_kind_bounded(ListScope::maintenance(), "", 1).wait();
+    assert!(matches!(answer, Err(StateError::InvalidRecord(_))), "{answer:?}");
+    let answer = store.list_kind_bounded(ListScope::default(), "k", 1).wait();
+    assert!(matches!(answer, Err(StateError::MaintenanceScopeRequired)), "{answer:?}");
 }

@@ -1,5 +1,7 @@
 //! What a store operation may do: read rows at one position, and stage writes.
 
+use super::time_line::Moment;
+use crate::durability::Durability;
 use crate::error::Result;
 use crate::tables::Table;
 pub(crate) use crate::tables::{Row, Value};
@@ -8,8 +10,14 @@ use std::ops::Bound;
 /// Reads of rows, all at the same position of the serial order (and, in a transaction, over what it
 /// has staged).
 pub(crate) trait Reader {
-    /// The room's time when the operation began, in milliseconds since the Unix epoch.
-    fn now_ms(&self) -> u64;
+    /// The room's time when the operation began: spans are measured by it.
+    fn moment(&self) -> Moment;
+
+    /// What the wall clock showed then, in milliseconds since the Unix epoch, for points in time
+    /// that callers give or get.
+    fn wall_ms(&self) -> u64 {
+        self.moment().wall_ms()
+    }
 
     /// The row at `key`.
     fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<Value>>;
@@ -27,6 +35,57 @@ pub(crate) trait Writer: Reader {
 
     /// Stages the absence of a row.
     fn delete(&mut self, table: Table, key: &[u8]);
+
+    /// Makes the transaction at least as durable as this.
+    fn require(&mut self, durability: Durability);
+
+    /// Stages a row that no caller put: the entry is what it was, and only how it is kept changes.
+    /// The change feed does not show it.
+    fn rewrite(&mut self, table: Table, key: &[u8], value: Vec<u8>) {
+        self.put(table, key, value);
+    }
+
+    /// Stages the absence of a row whose entry was gone before, by a reset or a clear that the
+    /// change feed has shown. It does not show this.
+    fn delete_gone(&mut self, table: Table, key: &[u8]) {
+        self.delete(table, key);
+    }
+}
+
+/// A transaction in which every row that is put is a [rewrite](Writer::rewrite): that of a sweeper,
+/// or of an operation that only changes how an entry is kept.
+pub(crate) struct Rewrites<'a>(pub(crate) &'a mut dyn Writer);
+
+impl Reader for Rewrites<'_> {
+    fn moment(&self) -> Moment {
+        self.0.moment()
+    }
+
+    fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<Value>> {
+        self.0.get(table, key)
+    }
+
+    fn page(&mut self, range: RowRange<'_>, size: PageSize) -> Result<RowPage> {
+        self.0.page(range, size)
+    }
+}
+
+impl Writer for Rewrites<'_> {
+    fn put(&mut self, table: Table, key: &[u8], value: Vec<u8>) {
+        self.0.rewrite(table, key, value);
+    }
+
+    fn delete(&mut self, table: Table, key: &[u8]) {
+        self.0.delete(table, key);
+    }
+
+    fn delete_gone(&mut self, table: Table, key: &[u8]) {
+        self.0.delete_gone(table, key);
+    }
+
+    fn require(&mut self, durability: Durability) {
+        self.0.require(durability);
+    }
 }
 
 /// The most that a row takes in a frame in addition to its key and value: its table and its

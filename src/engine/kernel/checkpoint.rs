@@ -1,32 +1,34 @@
 //! Checkpoints: moving the rows of a full segment into the B-tree, so that the segment can be used
 //! again.
 //!
-//! 1. Under the serial lock the segments change places ([`Kernel::make_room`]): the in-memory table
-//!    of the full one is frozen and a new one takes the rows of new frames. Writers go on.
+//! 1. Under the serial lock the segments change places: the in-memory table of the full one is
+//!    frozen and a new one takes the rows of new frames. Writers go on.
 //! 2. [`Kernel::run_checkpoint`] waits until every frozen frame is durable in the log, applies the
-//!    newest version of each row to the B-tree in one durable transaction that also records the
+//!    newest version of each row to the B-tree, unless a newer one is in the active table and in
+//!    the log for good by then, in one durable transaction that also records the
 //!    position reached, and lets readers look into the new B-tree instead of the frozen table.
 //! 3. The segment gets a new generation, durably; only then is it free.
 //!
 //! A checkpoint that fails changes nothing: the frozen table stays, and the next attempt applies it
-//! again. When both segments are full, writers wait for that attempt, at most [`MAX_LOG_STALL`],
-//! and learn why it failed.
+//! again. What writers do while both segments are full is in [`log_space`](super::log_space).
 
 use super::checkpoints::NextCheckpoint;
 use super::core::Kernel;
 use super::view::View;
 use crate::btree::ApplyError;
-use crate::durability::Durability;
 use crate::error::{Error, Result};
-use crate::limits::MAX_LOG_STALL;
-use crate::memtable::Memtable;
+use crate::fault::DeliberateFault;
+use crate::memtable::{HashedKey, Memtable};
 use crate::observe;
+use crate::sync::atomic::Ordering;
+use crate::sync::thread;
+use crate::tables::{Table, Value};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long after a failed checkpoint the next one is tried, when no writer asks for it sooner.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// How often, and how long apart, a checkpoint looks whether readers have let go of what it
 /// replaced.
@@ -37,30 +39,19 @@ const RELEASE_PAUSE: Duration = Duration::from_millis(1);
 const MIN_FRAME_BYTES: u64 = 64;
 
 /// How many rows a segment may hold at the most, if they are as small as rows are.
-pub(in crate::engine) fn keys_per_segment(segment_size: u64) -> usize {
-    usize::try_from(segment_size / MIN_FRAME_BYTES).unwrap_or(usize::MAX)
+pub(in crate::engine) fn keys_per_segment(space: u64) -> usize {
+    usize::try_from(space / MIN_FRAME_BYTES).unwrap_or(usize::MAX)
 }
 
 impl Kernel {
-    /// Goes on in the other segment, and asks for a checkpoint of the full one. The caller holds
-    /// the serial lock. When the other segment is still being moved into the B-tree this waits for
-    /// it, bounded.
-    pub(super) fn make_room(&self) -> Result<()> {
-        if !self.log.spare_is_free() {
-            self.wait_for_spare()?;
-        }
-        self.rotate();
-        self.request_checkpoint();
-        Ok(())
-    }
-
     /// Changes the places of the segments, of which the other one is free.
-    fn rotate(&self) {
+    pub(super) fn rotate(&self) {
         {
             let mut view = self.view.write();
-            self.log.rotate();
+            self.log.rotate(self.clock().elapsed_ms());
             *view = Arc::new(View {
-                active: Arc::new(Memtable::for_keys(keys_per_segment(self.log.segment_size()))),
+                active: self.memtable_after(&view.active),
+                full: Vec::new(),
                 frozen: Some(Arc::clone(&view.active)),
                 btree: Arc::clone(&view.btree),
             });
@@ -68,8 +59,13 @@ impl Kernel {
         observe::rotated(self.log.appended());
     }
 
+    /// The table that takes the rows behind those of `before`.
+    pub(super) fn memtable_after(&self, before: &Memtable) -> Arc<Memtable> {
+        Arc::new(Memtable::after(before, keys_per_segment(self.log.active_space())))
+    }
+
     /// Asks for a checkpoint. Without threads the writer that needs one runs it.
-    fn request_checkpoint(&self) {
+    pub(super) fn request_checkpoint(&self) {
         self.checkpoints.state.lock().requested = true;
         self.signals.request_checkpoint();
     }
@@ -97,57 +93,10 @@ impl Kernel {
         }
     }
 
-    /// Waits until the other segment is free, or until a whole attempt to free it has failed.
-    fn wait_for_spare(&self) -> Result<()> {
-        let started = Instant::now();
-        self.counters.stalled();
-        let result = self.wait_for_checkpoint(started, || self.log.spare_is_free());
-        self.counters.stall_ended(started.elapsed());
-        result
-    }
-
-    /// Waits until maintenance may write without taking the room that callers need. The caller
-    /// holds no lock.
-    pub(in crate::engine) fn wait_for_headroom(&self) -> Result<()> {
-        if self.log.spare_is_free() {
-            return Ok(());
-        }
-        self.wait_for_checkpoint(Instant::now(), || self.log.spare_is_free())
-    }
-
-    /// Waits until a checkpoint has brought about what is wanted, or until a whole attempt has
-    /// failed. Where no thread runs checkpoints, this one does.
-    fn wait_for_checkpoint(&self, started: Instant, is_done: impl Fn() -> bool) -> Result<()> {
-        let deadline = started + MAX_LOG_STALL;
-        let attempts = self.checkpoints.state.lock().attempts;
-        loop {
-            let seen = {
-                let mut state = self.checkpoints.state.lock();
-                if is_done() {
-                    return Ok(());
-                }
-                self.check_log()?;
-                if self.is_closed() {
-                    return Err(Error::Closed);
-                }
-                if let (true, Some(failure)) = (state.attempts > attempts, &state.last_failure) {
-                    return Err(full(failure.clone(), started));
-                }
-                state.requested = true;
-                state.attempts
-            };
-            if !self.signals.call_checkpointer() {
-                return self.run_checkpoint().map_err(|error| full(error, started));
-            }
-            let mut state = self.checkpoints.state.lock();
-            // An attempt that has ended since then may have done it.
-            if state.attempts == seen
-                && self.checkpoints.ended.wait_until(&mut state, deadline).timed_out()
-            {
-                let cause = "the checkpoint is still running".to_owned();
-                return Err(Error::LogFull { waited: started.elapsed(), cause });
-            }
-        }
+    /// Keeps checkpoints from ending while the answer is kept.
+    #[cfg(test)]
+    pub(in crate::engine) fn hold_checkpoints(&self) -> crate::sync::MutexGuard<'_, ()> {
+        self.checkpoints.lock_running()
     }
 
     /// Moves the frozen table, if there is one, into the B-tree and frees its segment.
@@ -169,7 +118,14 @@ impl Kernel {
                 self.signals.call_checkpointer();
             }
         }
-        result.map(|replaced| replaced.into_iter().for_each(release))
+        let replaced = result?;
+        // What was queued for the segment may be written now, and the other one is full.
+        self.log.wake_queued();
+        if self.view().frozen.is_some() && !self.is_closed() {
+            self.request_checkpoint();
+        }
+        replaced.into_iter().for_each(release);
+        Ok(())
     }
 
     /// Answers the view that was replaced, if one was.
@@ -185,15 +141,18 @@ impl Kernel {
             let lsn = frozen.newest_lsn().max(view.btree.lsn());
             let _span = observe::checkpointing(lsn);
             let (started, bytes_before) = (Instant::now(), self.btree.stats().bytes_written);
+            self.log.flush_up_to(lsn)?;
+            if DeliberateFault::ReuseSegmentTooSoon.is_on() && !self.log.spare_is_free() {
+                self.free_segment()?;
+            }
             let mut count = 0;
-            self.log.wait(lsn, Durability::Sync)?;
-            let rows = frozen.newest().map(|((table, key), value)| {
-                count += 1;
-                Ok((table, key, value))
-            });
+            // What is queued cannot become durable before this is done.
+            let newer = view.full.first().unwrap_or(&view.active);
+            let rows = self.rows_to_apply(frozen, newer, &mut count);
             let btree = self.btree.apply(lsn, rows).map_err(|failed| self.btree_failed(failed))?;
             let mut current = self.view.write();
-            *current = Arc::new(View { active: Arc::clone(&current.active), frozen: None, btree });
+            let (active, full) = (Arc::clone(&current.active), current.full.clone());
+            *current = Arc::new(View { active, full, frozen: None, btree });
             drop(current);
             let after = self.btree.stats();
             self.counters.checkpointed(started.elapsed());
@@ -201,16 +160,62 @@ impl Kernel {
             observe::checkpointed(lsn, count, bytes, after.len, started.elapsed());
         }
         if !self.log.spare_is_free() {
-            self.log.recycle_spare(self.view().btree.lsn())?;
+            self.free_segment()?;
         }
         Ok(view.frozen.is_some().then_some(view))
+    }
+
+    /// Frees the segment whose rows are all in the B-tree. If frames were queued for it, they may
+    /// be written, and the other segment is next.
+    fn free_segment(&self) -> Result<()> {
+        let (lsn, btree_len) = (self.view().btree.lsn(), self.btree.stats().len);
+        let generation = self.log.renew_segment(lsn, btree_len)?;
+        // At once, so that no writer sees one without the other.
+        let mut current = self.view.write();
+        self.log.segment_freed(generation);
+        let mut full = current.full.clone();
+        if !full.is_empty() {
+            let (active, btree) = (Arc::clone(&current.active), Arc::clone(&current.btree));
+            let frozen = Some(full.remove(0));
+            *current = Arc::new(View { active, full, frozen, btree });
+        }
+        Ok(())
+    }
+
+    /// The newest version of each frozen row, without those that have a newer one in `next`, the
+    /// table of the segment behind: an entry that was written, and removed a moment later, never
+    /// touches the B-tree. `count` counts the rows.
+    ///
+    /// What is left out must be in the log for good when the B-tree is committed without it, so the
+    /// end of the rows waits until the newer versions are durable. Every reader of the new B-tree
+    /// sees them, because only published versions count.
+    fn rows_to_apply<'a>(
+        &'a self,
+        frozen: &'a Memtable,
+        next: &'a Memtable,
+        count: &'a mut u64,
+    ) -> impl Iterator<Item = Result<(Table, &'a [u8], Option<Value>)>> + 'a {
+        let (mut newest, mut newer_lsn) = (frozen.newest(), 0);
+        std::iter::from_fn(move || {
+            for (table, key, value) in newest.by_ref() {
+                let published = self.published.load(Ordering::Acquire);
+                match next.get(HashedKey::new(table, key), published) {
+                    Some(newer) => newer_lsn = newer_lsn.max(newer.lsn),
+                    None => {
+                        *count += 1;
+                        return Some(Ok((table, key, value)));
+                    }
+                }
+            }
+            self.log.flush_up_to(newer_lsn).err().map(Err)
+        })
     }
 
     /// The error of a change to the B-tree that failed. A failed flush poisons, because it may have
     /// lost frames of the log.
     pub(super) fn btree_failed(&self, failed: ApplyError) -> Error {
         if failed.flush_failed {
-            return self.log.poison(std::io::Error::other(failed.error));
+            return self.log.poison(failed.error.into_cause());
         }
         failed.error
     }
@@ -262,14 +267,6 @@ fn release(view: Arc<View>) {
         if Arc::strong_count(&view) == 1 {
             break;
         }
-        std::thread::sleep(RELEASE_PAUSE);
-    }
-}
-
-/// What a writer is told when the log is full because the checkpoint fails.
-fn full(failure: Error, started: Instant) -> Error {
-    match failure {
-        Error::DiskFull { .. } | Error::Poisoned { .. } | Error::Corrupted { .. } => failure,
-        other => Error::LogFull { waited: started.elapsed(), cause: other.to_string() },
+        thread::sleep(RELEASE_PAUSE);
     }
 }

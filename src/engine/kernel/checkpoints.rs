@@ -1,8 +1,8 @@
 //! What was asked of checkpoints and how they ended, for those who run them and those who wait.
 
 use crate::error::Error;
-use parking_lot::{Condvar, Mutex, MutexGuard};
-use std::time::Duration;
+use crate::sync::{Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 /// What was asked of checkpoints, and what the last one said.
 #[derive(Debug, Default)]
@@ -37,6 +37,22 @@ impl Checkpoints {
     /// Keeps checkpoints from running.
     pub(super) fn lock_running(&self) -> MutexGuard<'_, ()> {
         self.running.lock()
+    }
+
+    /// Waits for the end of an attempt, or until `deadline`; forever without one. Whether the
+    /// deadline has passed.
+    pub(super) fn wait_until(
+        &self,
+        state: &mut MutexGuard<'_, CheckpointState>,
+        deadline: Option<Instant>,
+    ) -> bool {
+        match deadline {
+            Some(deadline) => self.ended.wait_until(state, deadline).timed_out(),
+            None => {
+                self.ended.wait(state);
+                false
+            }
+        }
     }
 
     /// Has writers that wait look again, because the kernel closes.

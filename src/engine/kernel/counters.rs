@@ -16,6 +16,8 @@ pub(super) struct EngineCounters {
     /// Nanoseconds from the opening to the end of the last checkpoint; zero when there was none.
     pub(super) checkpointed_ns: AtomicU64,
     pub(super) checkpoint_failures: AtomicU64,
+    /// How long the last checkpoint took.
+    last_checkpoint_ns: AtomicU64,
 }
 
 impl Default for EngineCounters {
@@ -27,6 +29,7 @@ impl Default for EngineCounters {
             checkpoint_ns: HistogramRecorder::default(),
             checkpointed_ns: AtomicU64::default(),
             checkpoint_failures: AtomicU64::default(),
+            last_checkpoint_ns: AtomicU64::default(),
         }
     }
 }
@@ -44,12 +47,24 @@ impl EngineCounters {
 
     pub(super) fn checkpointed(&self, took: Duration) {
         self.checkpoint_ns.record_time(took);
+        self.last_checkpoint_ns.store(nanos(took), Ordering::Relaxed);
         self.checkpointed_ns.store(nanos(self.opened_at.elapsed()).max(1), Ordering::Relaxed);
     }
 
     pub(super) fn checkpoint_failed(&self, error: &Error) {
         self.checkpoint_failures.fetch_add(1, Ordering::Relaxed);
         observe::checkpoint_failed(error);
+    }
+
+    /// How long the last checkpoint took.
+    pub(super) fn last_checkpoint(&self) -> Duration {
+        Duration::from_nanos(self.last_checkpoint_ns.load(Ordering::Relaxed))
+    }
+
+    /// A writer was refused because both segments are full.
+    pub(super) fn refused(&self) {
+        self.stalls.fetch_add(1, Ordering::Relaxed);
+        observe::refused();
     }
 
     pub(super) fn since_checkpoint(&self) -> Option<Duration> {

@@ -74,6 +74,14 @@ impl<'k> RowCursor<'k> {
         self
     }
 
+    /// Only the rows up to `key`, which is not behind the range. `None` changes nothing.
+    pub(crate) fn to(mut self, key: Option<impl Into<Cow<'k, [u8]>>>) -> Self {
+        if let Some(key) = key {
+            self.to = Bound::Included(key.into());
+        }
+        self
+    }
+
     /// Only the first `rows` rows. The caller will take them all, so the first page is as large.
     pub(crate) fn up_to(mut self, rows: usize) -> Self {
         (self.left, self.size) = (rows, PageSize::of_rows(rows));

@@ -23,29 +23,29 @@ pub(in crate::engine) fn read_page(
     depends_on_lsn: &mut u64,
 ) -> Result<RowPage> {
     let RowRange { table, from, to } = range;
-    let (below, is_whole) = view.btree.page(table, from, to, size.rows(), size.bytes())?;
+    let (below, is_whole) = view.btree.page(table, (from, to), (size.rows(), size.bytes()), lsn)?;
     // The newest first.
-    let mut layers = [
-        staged.map(|staged| Layer::staged(staged, range)),
-        Some(Layer::memory(&view.active, range, lsn)),
-        view.frozen.as_deref().map(|frozen| Layer::memory(frozen, range, lsn)),
-        Some(Layer::Btree { rows: below.into_iter(), is_whole }),
-    ];
+    let in_memory = [&view.active].into_iter().chain(view.full.iter().rev()).chain(&view.frozen);
+    let mut layers: Vec<_> = staged
+        .map(|staged| Layer::staged(staged, range))
+        .into_iter()
+        .chain(in_memory.map(|table| Layer::memory(table, range, lsn)))
+        .chain([Layer::Btree { rows: below.into_iter(), is_whole }])
+        .collect();
     let (mut rows, mut bytes, mut looked_at, mut hidden) = (Vec::new(), 0, 0, None);
     while looked_at < size.rows() && bytes < size.bytes() {
-        if layers.iter().flatten().any(Layer::is_cut_off) {
+        if layers.iter().any(Layer::is_cut_off) {
             break;
         }
         let layer = layers
             .iter_mut()
-            .flatten()
             .filter(|layer| layer.key().is_some())
             // The first of the least ones, which is the newest.
             .min_by(|a, b| a.key().cmp(&b.key()));
         let Some((key, value)) = layer.and_then(|layer| layer.take(depends_on_lsn)) else {
             return Ok(RowPage { rows, rest: RestOfRange::Empty });
         };
-        for older in layers.iter_mut().flatten() {
+        for older in &mut layers {
             if older.key() == Some(&*key) {
                 older.take(depends_on_lsn);
             }

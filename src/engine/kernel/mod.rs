@@ -9,7 +9,7 @@
 //!    sees whole frames.
 //! 3. The B-tree holds exactly the frames up to the position it records, and that position is
 //!    durable in the log.
-//! 4. Every row of a newer position is in the active in-memory table or in the frozen one.
+//! 4. Every row of a newer position is in one of the in-memory tables of the view.
 //!
 //! # What may change in here without a word outside
 //! How rows are held in memory ([`View`]), how the B-tree is fed ([`checkpoint`]), and how large
@@ -22,6 +22,7 @@ mod commit;
 mod core;
 mod counters;
 pub(crate) mod cursor;
+mod log_space;
 mod merge;
 mod observer;
 mod prefetch;
@@ -30,14 +31,16 @@ mod snapshot;
 mod space;
 mod staged;
 mod stats;
+pub(crate) mod time_line;
 mod turn;
 mod tx;
 mod view;
 
 pub(crate) use self::core::HeldOpen;
-pub(in crate::engine) use self::core::{Kernel, KernelParts};
+pub(in crate::engine) use self::core::{Kernel, KernelParts, Scratch};
 pub(in crate::engine) use checkpoint::keys_per_segment;
 pub(in crate::engine) use checkpoints::NextCheckpoint;
+pub(in crate::engine) use log_space::SegmentsOf;
 pub(in crate::engine) use merge::read_page;
 pub(crate) use observer::{
     CommitHook, CommitObserver, CommittedRows, HeldInterest, Interest, Wakeup,
@@ -46,5 +49,6 @@ pub(in crate::engine) use prefetch::Prefetched;
 pub(crate) use prefetch::{Cost, DryRun};
 pub(crate) use snapshot::Snapshot;
 pub use stats::EngineStats;
+pub(in crate::engine) use turn::TransactionTurn;
 pub(crate) use tx::Tx;
 pub(in crate::engine) use view::View;

@@ -16,12 +16,13 @@
 //! # What a transaction pays for it
 //! One relaxed load while the interest is not held.
 
-use super::staged::{Changes, Staged};
+use super::staged::{Changes, Staged, Unseen};
+use super::time_line::Moment;
 use crate::pending::Event;
+use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::tables::{Table, Value};
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Waker;
 
 /// What a transaction wrote.
@@ -29,15 +30,25 @@ use std::task::Waker;
 pub(crate) struct CommittedRows<'a> {
     staged: &'a Staged,
     changes: &'a Changes,
+    unseen: &'a Unseen,
     /// The position of the transaction.
     pub(crate) lsn: u64,
-    /// The room's time when it was decided, in milliseconds since the Unix epoch.
-    pub(crate) now_ms: u64,
+    /// The room's time when it was decided.
+    pub(crate) moment: &'a Moment,
 }
 
 impl<'a> CommittedRows<'a> {
-    pub(super) fn new(staged: &'a Staged, changes: &'a Changes, lsn: u64, now_ms: u64) -> Self {
-        Self { staged, changes, lsn, now_ms }
+    pub(super) fn new(
+        (staged, changes, unseen): (&'a Staged, &'a Changes, &'a Unseen),
+        lsn: u64,
+        moment: &'a Moment,
+    ) -> Self {
+        Self { staged, changes, unseen, lsn, moment }
+    }
+
+    /// Whether the row changed and nothing of an entry did.
+    pub(crate) fn is_unseen(self, table: Table, key: &[u8]) -> bool {
+        !self.unseen.is_empty() && self.unseen.contains(&(table, key.to_vec()))
     }
 
     /// Every changed row by table and key, once, as the transaction left it; `None` when it was
@@ -236,7 +247,7 @@ mod tests {
     use crate::engine::{Engine, EngineOptions, Threads};
     use crate::error::Error;
     use crate::storage::MemoryStorage;
-    use parking_lot::Mutex;
+    use crate::sync::plain::Mutex;
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
     type Seen = Vec<(Table, Vec<u8>, Option<Vec<u8>>)>;
@@ -265,7 +276,8 @@ mod tests {
                 .waited_for()
                 .map(|((table, key), value)| (*table, key.clone(), bytes(value)))
                 .collect();
-            let CommittedRows { lsn, now_ms, .. } = rows;
+            let CommittedRows { lsn, moment, .. } = rows;
+            let now_ms = moment.wall_ms();
             let rows = rows.iter().map(|(table, key, value)| (table, key.to_vec(), bytes(value)));
             self.0.lock().push(Told::Committed { lsn, now_ms, rows: rows.collect(), changes });
             Vec::new()
@@ -291,9 +303,12 @@ mod tests {
             log_capacity: 1 << 20,
             cache_size: 1 << 20,
             clock: Arc::new(crate::clock::ManualClock::new(77)),
+            leap_hold: crate::engine::time_line::DEFAULT_LEAP_HOLD,
+            newest_epoch: |_| Ok(None),
             threads: Threads::None,
             maintenance: None,
             read_only: false,
+            log_stall: crate::limits::DEFAULT_LOG_STALL,
             migrations: &[],
             hook: CommitHook::new(interest.clone(), Arc::clone(notes) as _),
         };
@@ -352,11 +367,6 @@ mod tests {
         }));
         assert!(panicked.is_err());
         assert_eq!(notes.take(), [Told::Aborted]);
-        let dry_run = engine.dry_run(|tx| {
-            tx.put(Table::CACHE, b"entry", vec![1]);
-            Ok::<_, Error>(())
-        });
-        dry_run.wait().unwrap();
         engine.read(Durability::Os, |_| Ok::<_, Error>(())).wait().unwrap();
         assert_eq!(notes.take(), []);
         drop(held);

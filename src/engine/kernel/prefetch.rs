@@ -7,8 +7,10 @@
 
 use super::access::{PageSize, Reader, RowPage, RowRange, Value, Writer, row_cost};
 use super::snapshot::Snapshot;
+use super::time_line::Moment;
 use super::view::View;
 use crate::btree::BtreeView;
+use crate::durability::Durability;
 use crate::error::Result;
 use crate::tables::Table;
 use std::borrow::Cow;
@@ -31,7 +33,7 @@ impl<'a> Prefetched<'a> {
             .iter()
             .filter(|(table, key)| view.in_memory(*table, key, u64::MAX).is_none())
             .filter_map(|&(table, key)| {
-                Some((table, Cow::Borrowed(key), view.btree.get(table, key).ok()?))
+                Some((table, Cow::Borrowed(key), view.btree.get(table, key, u64::MAX).ok()?))
             })
             .collect();
         rows.sort_unstable_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
@@ -98,8 +100,8 @@ impl DryRun {
 }
 
 impl Reader for DryRun {
-    fn now_ms(&self) -> u64 {
-        self.snapshot.now_ms()
+    fn moment(&self) -> Moment {
+        self.snapshot.moment()
     }
 
     fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<Value>> {
@@ -110,7 +112,7 @@ impl Reader for DryRun {
                 if let Some(known) = self.rows.get(&at) {
                     return Ok(known.clone());
                 }
-                let value = self.snapshot.btree().get(table, key)?;
+                let value = self.snapshot.btree_get(table, key)?;
                 self.rows.insert(at, value.clone());
                 value
             }
@@ -128,6 +130,8 @@ impl Reader for DryRun {
 }
 
 impl Writer for DryRun {
+    fn require(&mut self, _: Durability) {}
+
     fn put(&mut self, _: Table, key: &[u8], value: Vec<u8>) {
         self.stage(key.len() + value.len());
     }

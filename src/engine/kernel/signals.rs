@@ -3,9 +3,10 @@
 //! The kernel has no thread. Where a thread should do something, it gives a signal that the wiring
 //! has set; without one, or when no thread could be started, the callers do the work.
 
+use crate::fault::DeliberateFault;
+use crate::sync::atomic::{AtomicBool, AtomicU8, Ordering, fence};
 use std::fmt;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering, fence};
 
 /// Asks a worker to look for work, and answers whether a thread will do so.
 pub(in crate::engine) type Signal = Box<dyn Fn() -> bool + Send + Sync>;
@@ -27,16 +28,26 @@ pub(super) struct Owed {
 pub(in crate::engine) struct Signals {
     committer: OnceLock<Signal>,
     checkpointer: OnceLock<Signal>,
+    maintenance: OnceLock<Signal>,
     /// Whether the committer must be called for what is appended now: it sleeps, or its thread has
     /// ended.
     committer_sleeps: AtomicBool,
+    /// Whether the maintenance must be called for what is appended now: it may be due before what
+    /// the maintenance sleeps for.
+    maintenance_sleeps: AtomicBool,
     /// What no thread does.
     owed: AtomicU8,
 }
 
 impl Signals {
     /// Sets who is called, before the first transaction.
-    pub(in crate::engine) fn set(&self, committer: Signal, checkpointer: Signal) {
+    pub(in crate::engine) fn set(
+        &self,
+        committer: Signal,
+        checkpointer: Signal,
+        maintenance: Signal,
+    ) {
+        let _ = self.maintenance.set(maintenance);
         let _ = self.committer.set(committer);
         let _ = self.checkpointer.set(checkpointer);
         self.committer_sleeps.store(true, Ordering::Release);
@@ -63,12 +74,37 @@ impl Signals {
     pub(super) fn appended(&self) {
         // Either this sees that the committer sleeps, or the committer sees what was appended: see
         // `committer_falls_asleep`.
-        fence(Ordering::SeqCst);
+        if !DeliberateFault::ForgetFence.is_on() {
+            fence(Ordering::SeqCst);
+        }
         if self.committer_sleeps.load(Ordering::Relaxed)
             && self.committer_sleeps.swap(false, Ordering::AcqRel)
         {
             self.call_committer();
         }
+        if self.maintenance_sleeps.load(Ordering::Relaxed)
+            && self.maintenance_sleeps.swap(false, Ordering::AcqRel)
+        {
+            self.call_maintenance();
+        }
+    }
+
+    #[cold]
+    fn call_maintenance(&self) {
+        // Where there is none, nothing is swept by itself.
+        let _ = self.maintenance.get().is_some_and(|call| call());
+    }
+
+    /// The maintenance is about to sleep for long. What is appended after this calls it, once; what
+    /// was appended before it sees if it looks after this.
+    pub(in crate::engine) fn maintenance_falls_asleep(&self) {
+        self.maintenance_sleeps.store(true, Ordering::Release);
+        fence(Ordering::SeqCst);
+    }
+
+    /// The maintenance looks by itself.
+    pub(in crate::engine) fn maintenance_is_awake(&self) {
+        self.maintenance_sleeps.store(false, Ordering::Release);
     }
 
     #[cold]
@@ -114,3 +150,7 @@ impl fmt::Debug for Signals {
         f.debug_struct("Signals").field("owed", &self.owed).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[cfg(cloakroom_model = "loom")]
+mod models;

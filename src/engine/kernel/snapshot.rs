@@ -2,6 +2,7 @@
 
 use super::access::{PageSize, Reader, RowPage, RowRange, Value};
 use super::merge;
+use super::time_line::Moment;
 use super::view::View;
 use crate::btree::BtreeView;
 use crate::error::Result;
@@ -13,13 +14,13 @@ use std::sync::Arc;
 pub(crate) struct Snapshot {
     view: Arc<View>,
     lsn: u64,
-    now_ms: u64,
+    moment: Moment,
     depends_on_lsn: u64,
 }
 
 impl Snapshot {
-    pub(in crate::engine) fn new(view: Arc<View>, lsn: u64, now_ms: u64) -> Self {
-        Self { view, lsn, now_ms, depends_on_lsn: 0 }
+    pub(in crate::engine) fn new(view: Arc<View>, lsn: u64, moment: Moment) -> Self {
+        Self { view, lsn, moment, depends_on_lsn: 0 }
     }
 
     /// The greatest position among the versions that were read, or zero when all came from the
@@ -35,6 +36,11 @@ impl Snapshot {
         Some(found.value)
     }
 
+    /// What the B-tree holds at `key`, which is not in memory.
+    pub(super) fn btree_get(&self, table: Table, key: &[u8]) -> Result<Option<Value>> {
+        self.view.btree.get(table, key, self.lsn)
+    }
+
     /// The B-tree below.
     pub(super) fn btree(&self) -> &Arc<BtreeView> {
         &self.view.btree
@@ -42,14 +48,18 @@ impl Snapshot {
 }
 
 impl Reader for Snapshot {
-    fn now_ms(&self) -> u64 {
-        self.now_ms
+    fn moment(&self) -> Moment {
+        self.moment.clone()
+    }
+
+    fn wall_ms(&self) -> u64 {
+        self.moment.wall_ms()
     }
 
     fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<Value>> {
         match self.in_memory(table, key) {
             Some(value) => Ok(value),
-            None => self.view.btree.get(table, key),
+            None => self.btree_get(table, key),
         }
     }
 

@@ -4,8 +4,8 @@ use super::core::{HeldOpen, Kernel};
 use super::counters::nanos;
 use crate::error::{Error, Result};
 use crate::histogram::Histogram;
+use crate::sync::atomic::Ordering;
 use serde::ser::{Serialize, SerializeStruct, Serializer};
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Declares the figures: each a field, and a member of the JSON object, under the name that follows
@@ -85,6 +85,9 @@ figures! {
     group_frames: Histogram => "group_frames";
     /// Bytes written to the log.
     log_bytes_written: u64 => "log_bytes_written";
+    /// The space that the log has in the file now, which grows with the load up to the
+    /// [capacity](crate::Builder::log_capacity).
+    log_space: u64 => "log_space";
     /// Bytes written to the B-tree, its checksums and header included.
     btree_bytes_written: u64 => "btree_bytes_written";
     /// The bytes of the B-tree that the file has room for, free pages included, checksums not.
@@ -104,14 +107,36 @@ figures! {
     since_checkpoint: Option<Duration> => "since_checkpoint_ns";
     /// Checkpoints that failed. Each is tried again.
     checkpoint_failures: u64 => "checkpoint_failures";
-    /// Writers that found both log segments full and waited.
+    /// Writers that found both log segments full: those that waited for one, and those that were
+    /// refused.
     stalls: u64 => "stalls";
-    /// How long they waited, together.
+    /// How long those waited that did, together.
     stall_time: Duration => "stall_time_ns";
     /// Rows, and absences of rows, in memory and not yet in the B-tree, counted by version.
     memory_rows: u64 => "memory_rows";
     /// The length of the file in bytes.
     file_bytes: u64 => "file_bytes";
+    /// How often the disk was too full to write or flush the log, which it is reserved for.
+    disk_full_stalls: u64 => "disk_full_stalls";
+    /// Whether it is now: new writes are refused until what was appended before is durable.
+    disk_full: bool => "disk_full";
+    /// Writes of the log that were made durable by a write and a flush, because the system refused
+    /// the one call for both.
+    durable_write_fallbacks: u64 => "durable_write_fallbacks";
+    /// Flushes of every attribute of the file, because the system refused to flush the content
+    /// alone.
+    flush_fallbacks: u64 => "flush_fallbacks";
+    /// New names whose directory the system refused to flush.
+    directory_flush_fallbacks: u64 => "directory_flush_fallbacks";
+    /// Growths of the file whose space the file system could not reserve.
+    reservation_fallbacks: u64 => "reservation_fallbacks";
+    /// Parts of the file that were read into memory, because the system refused to map them.
+    map_fallbacks: u64 => "map_fallbacks";
+    /// New names that were taken in two steps, because the system refused the one call for it.
+    rename_fallbacks: u64 => "rename_fallbacks";
+    /// Files that could not be opened a second time, so that the log and the B-tree flush one after
+    /// the other.
+    description_fallbacks: u64 => "description_fallbacks";
     /// Entries that the sweeper removed, by itself or when asked.
     swept: u64 => "swept";
     /// Entries that the sweeper found going on, and filed under another time.
@@ -138,7 +163,7 @@ fn collect(kernel: &Kernel) -> Result<EngineStats> {
     let counters = &kernel.counters;
     let checkpoint_ns = counters.checkpoint_ns.snapshot();
     let newest_lsn = kernel.log.appended();
-    let rows = |table: &crate::memtable::Memtable| table.len() as u64;
+    let fallbacks = kernel.storage.fallbacks();
     Ok(EngineStats {
         newest_lsn,
         durable_lsn: kernel.log.durable(),
@@ -148,6 +173,7 @@ fn collect(kernel: &Kernel) -> Result<EngineStats> {
         flush_ns: log.flush_ns,
         group_frames: log.group_frames,
         log_bytes_written: log.bytes_written,
+        log_space: kernel.log.space(),
         btree_bytes_written: btree.bytes_written,
         btree_bytes: btree.len,
         btree_used_bytes: btree.space.map(|space| space.used_bytes),
@@ -158,11 +184,20 @@ fn collect(kernel: &Kernel) -> Result<EngineStats> {
         checkpoint_failures: counters.checkpoint_failures.load(Ordering::Relaxed),
         stalls: counters.stalls.load(Ordering::Relaxed),
         stall_time: Duration::from_nanos(counters.stall_ns.load(Ordering::Relaxed)),
-        memory_rows: rows(&view.active) + view.frozen.as_deref().map_or(0, rows),
+        memory_rows: view.rows_in_memory() as u64,
         file_bytes: kernel
             .storage
             .len()
             .map_err(|error| Error::io("asking for the length of the file", error))?,
+        disk_full_stalls: kernel.log.disk_full_stalls(),
+        disk_full: kernel.log.is_disk_full(),
+        durable_write_fallbacks: fallbacks.durable_writes,
+        flush_fallbacks: fallbacks.flushes,
+        directory_flush_fallbacks: fallbacks.directory_flushes,
+        reservation_fallbacks: fallbacks.reservations,
+        map_fallbacks: fallbacks.maps,
+        rename_fallbacks: fallbacks.renames,
+        description_fallbacks: fallbacks.shared_descriptions,
         // The sweeper and the feed are not the engine's; their owner adds what they counted.
         swept: 0,
         sweep_rescheduled: 0,

@@ -1,6 +1,7 @@
 //! Which thread runs a transaction of which engine, to tell a nested transaction from a wait.
 
 use crate::error::{Error, Result};
+use crate::sync::thread_local;
 use std::cell::Cell;
 
 /// Transactions of how many rooms one thread can run inside one another.
@@ -24,14 +25,14 @@ impl TransactionTurn {
     /// # Errors
     /// [`Error::NestedTransaction`].
     pub(super) fn take(this: *const ()) -> Result<Self> {
-        let mut running = IN_TRANSACTION.get();
+        let mut running = IN_TRANSACTION.with(Cell::get);
         if running.contains(&this) {
             return Err(Error::NestedTransaction);
         }
         let free =
             running.iter_mut().find(|running| running.is_null()).ok_or(Error::NestedTransaction)?;
         *free = this;
-        IN_TRANSACTION.set(running);
+        IN_TRANSACTION.with(|cell| cell.set(running));
         Ok(Self { kernel: this })
     }
 }
@@ -39,6 +40,6 @@ impl TransactionTurn {
 impl Drop for TransactionTurn {
     fn drop(&mut self) {
         let keep = |running| if running == self.kernel { std::ptr::null() } else { running };
-        IN_TRANSACTION.set(IN_TRANSACTION.get().map(keep));
+        IN_TRANSACTION.with(|cell| cell.set(cell.get().map(keep)));
     }
 }

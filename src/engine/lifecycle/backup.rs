@@ -14,7 +14,7 @@ use super::new_file::NewFile;
 use crate::engine::kernel::Kernel;
 use crate::error::{Error, Result};
 use crate::observe;
-use crate::storage::{FileStorage, Replace, Superblock, check_vacant};
+use crate::storage::{FileStorage, Replace, Storage, Superblock, check_vacant};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -94,6 +94,10 @@ fn replaceable(kernel: &Kernel, path: &Path) -> Result<Replace> {
         }
         Err(error) => return Err(error),
     };
+    // A file that was made to decide whose the backup is.
+    if old.len().is_ok_and(|len| len == 0) {
+        return Ok(Replace::This(old));
+    }
     // An earlier backup may be of an earlier version.
     if Superblock::read_any(&old, path)?.file_id != kernel.superblock().file_id {
         return Err(Error::DifferentRoom { path: path.to_path_buf() });

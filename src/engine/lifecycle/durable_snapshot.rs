@@ -6,9 +6,9 @@
 //! checkpoints and closing go on. Rows that are replaced meanwhile keep their space until the view
 //! is dropped.
 
-use crate::durability::Durability;
 use crate::engine::kernel::access::{PageSize, Reader, RowPage, RowRange, Value};
 use crate::engine::kernel::cursor::RowCursor;
+use crate::engine::kernel::time_line::Moment;
 use crate::engine::kernel::{Kernel, View, read_page};
 #[cfg(doc)]
 use crate::error::Error;
@@ -30,11 +30,11 @@ impl DurableSnapshot {
     /// failed, the position is the last that is known to be durable.
     ///
     /// # Errors
-    /// [`Error::Closed`].
+    /// [`Error::Closed`], and [`Error::DiskFull`] while the log cannot be written.
     pub(in crate::engine) fn take(kernel: &Arc<Kernel>) -> Result<Self> {
         let (view, mut lsn) = kernel.hold_open()?.newest();
         let log = kernel.log();
-        if let Err(error) = log.wait(lsn, Durability::Sync) {
+        if let Err(error) = log.flush_up_to(lsn) {
             if log.failure().is_none() {
                 return Err(error);
             }
@@ -61,8 +61,7 @@ impl DurableSnapshot {
     /// [`Error::Closed`] and [`Error::Io`].
     pub(crate) fn estimate(&self) -> Result<u64> {
         let _open = self.kernel.hold_open()?;
-        let View { active, frozen, btree } = &*self.view;
-        let in_memory = active.len() + frozen.as_ref().map_or(0, |frozen| frozen.len());
+        let (btree, in_memory) = (&self.view.btree, self.view.rows_in_memory());
         btree
             .tables()
             .all()
@@ -89,18 +88,27 @@ impl DurableSnapshot {
     }
 }
 
+impl Drop for DurableSnapshot {
+    fn drop(&mut self) {
+        if self.kernel.check_process().is_err() {
+            // Freeing it would take locks that threads may hold which a forked child does not have.
+            std::mem::forget(Arc::clone(&self.view));
+        }
+    }
+}
+
 /// Looks at rows by key and by range, for callers that need more than all of them in order. The
 /// time is that of each look, and [`Error::Closed`] the answer when the room was closed meanwhile.
 impl Reader for DurableSnapshot {
-    fn now_ms(&self) -> u64 {
-        self.kernel.clock().now_ms()
+    fn moment(&self) -> Moment {
+        self.kernel.moment()
     }
 
     fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<Value>> {
         let _open = self.kernel.hold_open()?;
         match self.view.in_memory(table, key, self.lsn) {
             Some(found) => Ok(found.value),
-            None => self.view.btree.get(table, key),
+            None => self.view.btree.get(table, key, self.lsn),
         }
     }
 
@@ -114,7 +122,9 @@ impl Reader for DurableSnapshot {
 mod tests {
     use super::*;
     use crate::clock::SystemClock;
+    use crate::durability::Durability;
     use crate::engine::access::{RestOfRange, Writer};
+    use crate::engine::kernel::time_line::TIME_LINE;
     use crate::engine::{CommitHook, Engine, EngineOptions, Threads};
     use crate::error::Error;
     use crate::storage::MemoryStorage;
@@ -131,9 +141,12 @@ mod tests {
             log_capacity: 1 << 20,
             cache_size: 1 << 20,
             clock: Arc::new(SystemClock::new()),
+            leap_hold: crate::engine::time_line::DEFAULT_LEAP_HOLD,
+            newest_epoch: |_| Ok(None),
             threads: Threads::None,
             maintenance: None,
             read_only: false,
+            log_stall: crate::limits::DEFAULT_LOG_STALL,
             migrations: &[],
             hook: CommitHook::default(),
         }
@@ -155,9 +168,11 @@ mod tests {
     fn all(read: &mut DurableSnapshot) -> Result<Rows> {
         let mut rows = Rows::new();
         read.for_each(|table, key, value| {
-            assert!(rows.insert((table.number(), key.to_vec()), value.to_vec()).is_none(), "twice");
+            let is_new = rows.insert((table.number(), key.to_vec()), value.to_vec()).is_none();
+            assert!(is_new, "twice");
             Ok(())
         })?;
+        rows.retain(|(table, _), _| *table != TIME_LINE.number());
         Ok(rows)
     }
 

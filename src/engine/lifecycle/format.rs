@@ -11,10 +11,12 @@ use crate::log::segment::SegmentHeader;
 use crate::log::{LogLayout, SEGMENTS};
 use crate::storage::{Storage, Superblock};
 use crate::tables::{Catalogue, Table, Value};
+use crate::unique;
+use std::io;
 use std::sync::Arc;
 
 /// How much of a new log is zeroed with one write.
-const ZERO_CHUNK: usize = 1 << 20;
+const ZERO_CHUNK: usize = 256 << 10;
 
 /// How many bytes of rows are gathered before they are applied to the B-tree in one transaction.
 const BATCH_BYTES: usize = 16 << 20;
@@ -45,7 +47,7 @@ impl Geometry {
     pub(crate) fn new(log_capacity: u64, created_at_ms: u64) -> Self {
         let segment_size =
             log_capacity.div_ceil(SEGMENTS as u64).next_multiple_of(BLOCK_SIZE as u64);
-        Self { file_id: ulid::Ulid::generate().to_bytes(), segment_size, created_at_ms, lsn: 0 }
+        Self { file_id: unique::ulid().to_bytes(), segment_size, created_at_ms, lsn: 0 }
     }
 
     /// That of the room with this superblock, as of the position `lsn`.
@@ -75,16 +77,13 @@ impl Unfinished {
     ) -> Result<Self> {
         let superblock = Superblock::new(like.segment_size, like.created_at_ms, like.file_id);
         let failed = |error| Error::io("writing the log of a new file", error);
-        storage.set_len(superblock.btree_offset).map_err(failed)?;
-        let zeros = vec![0; ZERO_CHUNK];
-        let mut offset = superblock.log_offset;
-        while offset < superblock.btree_offset {
-            let left = usize::try_from(superblock.btree_offset - offset).unwrap_or(usize::MAX);
-            let chunk = zeros.get(..left.min(ZERO_CHUNK)).unwrap_or(&zeros);
-            storage.write_at(offset, chunk).map_err(failed)?;
-            offset += chunk.len() as u64;
+        storage.grow_unreserved(superblock.btree_offset).map_err(failed)?;
+        let layout = layout_of(&superblock);
+        for index in 0..SEGMENTS {
+            let (offset, len) = (layout.segment_offset(index), layout.first_space(0));
+            write_zeros(storage.as_ref(), offset, len).map_err(failed)?;
         }
-        let max_row_bytes = layout_of(&superblock).max_frame_len();
+        let max_row_bytes = layout.max_frame_len();
         let btree = Btree::create(
             Arc::clone(&storage),
             superblock.btree_offset,
@@ -135,8 +134,7 @@ impl Unfinished {
         // Generations begin at a random number, so that no caller's value can be made to look like
         // a frame. They are drawn for each file, because a copy of a room goes on with frames of
         // its own.
-        let random =
-            ulid::Ulid::generate().to_bytes().last_chunk::<4>().copied().unwrap_or_default();
+        let random = unique::ulid().to_bytes().last_chunk::<4>().copied().unwrap_or_default();
         let first_generation = 1 + u64::from(u32::from_le_bytes(random));
         for index in 0..SEGMENTS {
             let generation = first_generation + index as u64;
@@ -147,6 +145,18 @@ impl Unfinished {
         superblock.write(storage.as_ref())?;
         Ok(superblock)
     }
+}
+
+fn write_zeros(storage: &dyn Storage, from: u64, len: u64) -> io::Result<()> {
+    let (mut offset, end) = (from, from + len);
+    let zeros = vec![0; ZERO_CHUNK];
+    while offset < end {
+        let left = usize::try_from(end - offset).unwrap_or(usize::MAX);
+        let chunk = zeros.get(..left.min(ZERO_CHUNK)).unwrap_or(&zeros);
+        storage.write_at(offset, chunk)?;
+        offset += chunk.len() as u64;
+    }
+    Ok(())
 }
 
 /// Where the log of a file lies.

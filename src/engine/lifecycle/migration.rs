@@ -132,19 +132,20 @@ mod tests {
     use super::*;
     use crate::durability::Durability;
     use crate::engine::access::Writer;
+    use crate::engine::kernel::time_line::TIME_LINE;
     use crate::engine::lifecycle::faulty::{Faulty, Trouble};
     use crate::engine::testing::write_older;
     use crate::engine::{CommitHook, Engine, EngineOptions, Threads};
     use crate::limits::MIN_LOG_CAPACITY;
     use crate::stores::registry::catalogue;
-    use parking_lot::Mutex;
+    use crate::sync::plain::Mutex;
     use std::fs;
     use std::io;
     use std::path::PathBuf;
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    /// To version 1: values are the other way round, and each state has a row of its kind.
-    const FROM_0: Migration = Migration { from: 0, row: turn };
+    /// To version 2: values are the other way round, and each state has a row of its kind.
+    const FROM_1: Migration = Migration { from: 1, row: turn };
 
     fn turn(table: Table, key: &[u8], value: &[u8], emit: &mut Emit<'_>) -> Result<()> {
         let turned: Vec<u8> = value.iter().rev().copied().collect();
@@ -169,16 +170,19 @@ mod tests {
             log_capacity: MIN_LOG_CAPACITY,
             cache_size: 1 << 20,
             clock: Arc::new(crate::clock::ManualClock::new(77_000)),
+            leap_hold: crate::engine::time_line::DEFAULT_LEAP_HOLD,
+            newest_epoch: |_| Ok(None),
             threads: Threads::None,
             maintenance: None,
             read_only,
+            log_stall: crate::limits::DEFAULT_LOG_STALL,
             migrations,
             hook: CommitHook::default(),
         }
     }
 
     fn open(path: &Path) -> Result<Engine> {
-        Engine::open_file(path, options(&[FROM_0], false))
+        Engine::open_file(path, options(&[FROM_1], false))
     }
 
     type Rows = Vec<(Table, Vec<u8>, Vec<u8>)>;
@@ -189,14 +193,17 @@ mod tests {
         let mut rows = Rows::new();
         let mut read = engine.durable_snapshot().unwrap();
         let kept = read.for_each(|table, key, value| {
-            rows.push((table, key.to_vec(), value.to_vec()));
+            // An opening adds its time.
+            if table != TIME_LINE {
+                rows.push((table, key.to_vec(), value.to_vec()));
+            }
             Ok(())
         });
         kept.unwrap();
         rows
     }
 
-    /// A directory with a file of version 0, and the rows that it shall have in version 1.
+    /// A directory with a file of version 1, and the rows that it shall have in version 2.
     fn old_room() -> (tempfile::TempDir, PathBuf, Rows) {
         let dir = tempfile::tempdir().unwrap();
         let (new, path) = (dir.path().join("new.cloak"), dir.path().join("edge.cloak"));
@@ -212,7 +219,7 @@ mod tests {
         }
         let rows = rows(&engine);
         engine.close().unwrap();
-        write_older(&new, &path, catalogue(), Migration { from: 0, row: unturn }).unwrap();
+        write_older(&new, &path, catalogue(), Migration { from: 1, row: unturn }).unwrap();
         fs::remove_file(&new).unwrap();
         (dir, path, rows)
     }
@@ -229,9 +236,9 @@ mod tests {
         let changes = Arc::new(AtomicU64::new(0));
         let old = FileStorage::open(path).unwrap();
         let superblock = Superblock::read_any(&old, path).unwrap();
-        assert_eq!(superblock.version, 0);
+        assert_eq!(superblock.version, 1);
         let wrap = |file| Faulty::wrap(file, trouble, &changes);
-        let outcome = migrate(old, path, &superblock, catalogue(), &[FROM_0], wrap);
+        let outcome = migrate(old, path, &superblock, catalogue(), &[FROM_1], wrap);
         (changes.load(Ordering::SeqCst), outcome)
     }
 
@@ -244,8 +251,9 @@ mod tests {
         let engine = open(&path).unwrap();
         assert!(rows(&engine) == expected);
         assert_eq!(*engine.kernel().superblock(), Superblock { version: FORMAT_VERSION, ..before });
-        // Positions go on from where the old file ended, and so do writes.
-        assert_eq!(engine.stats().unwrap().newest_lsn, 600);
+        // Positions go on from where the old file ended, and so do writes. Closing it wrote its
+        // time line.
+        assert_eq!(engine.stats().unwrap().newest_lsn, 601);
         let put = engine.transact(Durability::Sync, &[], |tx| {
             tx.put(Table::HANDOFF, b"key", b"value".to_vec());
             Ok::<_, Error>(())
@@ -274,7 +282,7 @@ mod tests {
                 migrate_through(&path, Trouble::FailsFrom(first, io::ErrorKind::StorageFull));
             match failed {
                 Err(Error::DiskFull { context }) => {
-                    assert!(context.contains("from format version 0 to 1"), "{context}");
+                    assert!(context.contains("from format version 1 to 2"), "{context}");
                     assert!(context.contains("the file is as it was"), "{context}");
                 }
                 outcome => panic!("change {first}: {outcome:?}"),
@@ -320,7 +328,7 @@ mod tests {
         let twice =
             |_: Table, _: &[u8], _: &[u8], emit: &mut Emit<'_>| emit(Table::CACHE, b"one key", b"");
         let old = FileStorage::open(&path).unwrap();
-        match bring_up_to_date(old, &path, catalogue(), &[Migration { from: 0, row: twice }]) {
+        match bring_up_to_date(old, &path, catalogue(), &[Migration { from: 1, row: twice }]) {
             Err(Error::Corrupted { detail, .. }) => {
                 assert!(detail.contains("table cache has 1 rows instead of"), "{detail}");
                 assert!(detail.contains("the file is as it was"), "{detail}");
@@ -337,7 +345,7 @@ mod tests {
         let before = fs::read(&path).unwrap();
         let refused = Engine::open_file(&path, options(&[], false)).map(drop);
         assert!(
-            matches!(refused, Err(Error::VersionTooOld { found: 0, oldest: 1, .. })),
+            matches!(refused, Err(Error::VersionTooOld { found: 1, oldest: 2, .. })),
             "{refused:?}"
         );
         assert!(refused.unwrap_err().to_string().contains("earlier cloakroom"));
@@ -349,8 +357,8 @@ mod tests {
     fn an_older_version_is_not_read_without_being_brought_up_to_date() {
         let (dir, path, _) = old_room();
         let before = fs::read(&path).unwrap();
-        let refused = Engine::open_file(&path, options(&[FROM_0], true)).map(drop);
-        let Err(error @ Error::OutdatedVersion { found: 0, current: 1, .. }) = refused else {
+        let refused = Engine::open_file(&path, options(&[FROM_1], true)).map(drop);
+        let Err(error @ Error::OutdatedVersion { found: 1, current: 2, .. }) = refused else {
             panic!("{refused:?}")
         };
         assert!(error.to_string().contains("once for writing with this cloakroom"), "{error}");

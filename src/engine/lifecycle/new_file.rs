@@ -97,6 +97,14 @@ impl Whole {
         self.creation.storage()
     }
 
+    /// Gives the file the owner, the group and the permissions of another one.
+    ///
+    /// # Errors
+    /// That of the system, with what to do.
+    pub(crate) fn take_access_of(&self, other: &FileStorage) -> std::io::Result<()> {
+        self.creation.take_access_of(other)
+    }
+
     /// The length of the file in bytes.
     pub(crate) fn len(&self) -> Result<u64> {
         self.storage()
@@ -179,9 +187,12 @@ mod tests {
             log_capacity: MIN_LOG_CAPACITY,
             cache_size: CACHE,
             clock: Arc::new(SystemClock::new()),
+            leap_hold: crate::engine::time_line::DEFAULT_LEAP_HOLD,
+            newest_epoch: |_| Ok(None),
             threads: Threads::None,
             maintenance: None,
             read_only: false,
+            log_stall: crate::limits::DEFAULT_LOG_STALL,
             migrations: &[],
             hook: CommitHook::default(),
         }

@@ -1,12 +1,14 @@
 //! Creating a file, and opening one: what a crash left becomes the state that was acknowledged.
 //!
 //! Opening only reads until it is known that nothing acknowledged is missing. Then, in this order:
-//! 1. stale frames behind a torn tail are erased and the erasure is flushed, so that they can never
-//!    be reached again;
+//! 1. holes that a sparse copy left in the log are filled with the zeros that they read as, so that
+//!    the log does not find the disk full; stale frames behind a torn tail are erased and the
+//!    erasure is flushed, so that they can never be reached again;
 //! 2. everything is flushed, because a process that was killed may have left what was replayed with
 //!    the operating system only; what no later durable LSN covers is written again before, because
 //!    after a failed flush the system takes it for flushed although the disk does not have it;
-//! 3. a segment whose frames are all in the B-tree gets a new generation.
+//! 3. a segment whose frames are all in the B-tree gets a new generation;
+//! 4. a mark covers what was recovered.
 //!
 //! A crash between any two of these leaves a file for which the same decisions are made again.
 //!
@@ -16,13 +18,14 @@
 use super::format::layout_of;
 use super::recovery::recover;
 use crate::btree::Btree;
-use crate::clock::Clock;
-use crate::engine::kernel::{CommitHook, Kernel, KernelParts, View};
+use crate::clock::{Clock, ElapsedOrigin};
+use crate::engine::kernel::time_line::{Moment, NewestEpoch, TimeLine};
+use crate::engine::kernel::{CommitHook, Kernel, KernelParts, Snapshot};
 use crate::error::{Error, Result};
 use crate::log::Log;
 use crate::log::plan::Erase;
 use crate::observe;
-use crate::storage::{Storage, Superblock};
+use crate::storage::{Storage, Superblock, boot_id, twins};
 use crate::tables::Catalogue;
 use std::path::Path;
 use std::sync::Arc;
@@ -35,6 +38,10 @@ pub(in crate::engine) struct KernelOptions {
     pub(in crate::engine) tables: Catalogue,
     pub(in crate::engine) cache_size: usize,
     pub(in crate::engine) clock: Arc<dyn Clock>,
+    /// How long a leap of the wall clock must hold before what it ended is removed.
+    pub(in crate::engine) leap_hold: Duration,
+    /// The newest epoch of the time line that a row names.
+    pub(in crate::engine) newest_epoch: NewestEpoch,
     pub(in crate::engine) read_only: bool,
     /// What is told of every transaction.
     pub(in crate::engine) hook: CommitHook,
@@ -47,28 +54,39 @@ pub(in crate::engine) fn open_kernel(
     path: &Path,
     options: KernelOptions,
 ) -> Result<(Kernel, observe::Opened)> {
-    let KernelOptions { tables, cache_size, clock, read_only, hook } = options;
+    let KernelOptions { tables, cache_size, clock, leap_hold, newest_epoch, read_only, hook } =
+        options;
     let superblock = Superblock::read(storage.as_ref(), path)?;
     let offset = superblock.btree_offset;
-    let btree = if read_only {
-        Btree::open_read_only(Arc::clone(&storage), offset, cache_size, tables)?
+    // A failed flush of the B-tree must not hide one of the log, nor the other way round.
+    let separate = if read_only {
+        None
     } else {
-        // A failed flush of the B-tree must not hide one of the log, nor the other way round.
-        let separate =
-            storage.separate().map_err(|error| Error::io("opening the file again", error))?;
-        let of_btree = separate.unwrap_or_else(|| Arc::clone(&storage));
-        Btree::open(of_btree, offset, cache_size, tables)?
+        storage.separate().map_err(|error| Error::io("opening the file again", error))?
     };
+    let [of_log, of_btree] = match separate {
+        Some(separate) => [Arc::clone(&storage), separate],
+        None => twins(&storage),
+    };
+    let btree = Btree::open(of_btree, offset, cache_size, tables)?;
     let layout = layout_of(&superblock);
     let recovered = recover(storage.as_ref(), &layout, tables, btree.view().lsn())?;
+    let lsn = recovered.plan.next_lsn - 1;
+    // All that an opening reads is read before it writes, so that a file that turns out to be
+    // damaged stays as it was.
+    let mut rows = Snapshot::new(Arc::new(recovered.view(&btree)), lsn, Moment::manual(0));
+    let origin = origin_of(clock.as_ref());
+    let time = TimeLine::open(&mut rows, Arc::clone(&clock), origin, leap_hold, newest_epoch)?;
+    drop(rows);
     if !read_only {
+        btree.begin_writing()?;
         recovered.settle(storage.as_ref(), &layout)?;
         superblock.repair(storage.as_ref())?;
     }
 
+    let view = Arc::new(recovered.view(&btree));
     let plan = recovered.plan;
     let torn_bytes = |erase: &Erase| erase.to.saturating_sub(erase.from) as u64;
-    let lsn = plan.next_lsn - 1;
     let found = observe::Opened {
         lsn,
         btree_lsn: recovered.btree_lsn,
@@ -76,12 +94,11 @@ pub(in crate::engine) fn open_kernel(
         torn_bytes: plan.erase.iter().map(torn_bytes).sum(),
         took: Duration::ZERO,
     };
-    let log = Log::new(Arc::clone(&storage), layout, &plan);
-    let view = View {
-        active: Arc::new(recovered.active),
-        frozen: recovered.frozen.map(Arc::new),
-        btree: btree.view(),
-    };
+    let log = Log::new(of_log, layout, &plan);
+    if !read_only {
+        // What was recovered is durable now, and no later frame covers it yet.
+        let _ = log.mark_idle();
+    }
     let kernel = Kernel::new(KernelParts {
         storage,
         superblock,
@@ -90,8 +107,18 @@ pub(in crate::engine) fn open_kernel(
         view,
         lsn,
         clock,
+        time,
         read_only,
         hook,
     });
     Ok((kernel, found))
+}
+
+/// What the elapsed time of a clock is counted from, if anybody knows.
+fn origin_of(clock: &dyn Clock) -> Option<[u8; 16]> {
+    match clock.elapsed_origin() {
+        ElapsedOrigin::Id(id) => Some(id),
+        ElapsedOrigin::Boot => boot_id(),
+        ElapsedOrigin::Unknown => None,
+    }
 }

@@ -7,6 +7,7 @@ use super::format::layout_of;
 use super::recovery::recover;
 use crate::btree::Btree;
 use crate::engine::kernel::cursor::RowCursor;
+use crate::engine::kernel::time_line::Moment;
 use crate::engine::kernel::{Snapshot, View};
 use crate::error::Result;
 use crate::storage::{Storage, Superblock};
@@ -36,18 +37,13 @@ impl RecoveredImage {
         tables: Catalogue,
     ) -> Result<Self> {
         let offset = superblock.btree_offset;
-        let btree = Btree::open_read_only(Arc::clone(storage), offset, cache_size, tables)?;
+        let btree = Btree::open(Arc::clone(storage), offset, cache_size, tables)?;
         let layout = layout_of(superblock);
         let recovered = recover(storage.as_ref(), &layout, tables, btree.view().lsn())?;
         let plan = &recovered.plan;
         let is_settled = plan.replay.is_empty() && plan.erase.is_empty() && plan.recycle.is_empty();
         let lsn = plan.next_lsn - 1;
-        let view = View {
-            active: Arc::new(recovered.active),
-            frozen: recovered.frozen.map(Arc::new),
-            btree: btree.view(),
-        };
-        Ok(Self { view: Arc::new(view), lsn, is_settled, _base: btree })
+        Ok(Self { view: Arc::new(recovered.view(&btree)), lsn, is_settled, _base: btree })
     }
 
     /// The position of its last frame.
@@ -69,7 +65,7 @@ impl RecoveredImage {
         &self,
         mut each: impl FnMut(Table, &[u8], &[u8]) -> Result<()>,
     ) -> Result<()> {
-        let mut rows = Snapshot::new(Arc::clone(&self.view), self.lsn, 0);
+        let mut rows = Snapshot::new(Arc::clone(&self.view), self.lsn, Moment::manual(0));
         for &table in self.view.btree.tables().all() {
             let mut cursor = RowCursor::all(table);
             while let Some((key, value)) = cursor.next(&mut rows)? {

@@ -15,19 +15,20 @@
 //! meanwhile is counted and not kept. A transaction that finds the queue empty is taken whatever
 //! its size, which a segment of the log limits.
 
-use crate::durability::Durability;
 use crate::engine::kernel::{
     CommitObserver, CommittedRows, HeldInterest, Interest, Kernel, Wakeup,
 };
-use crate::error::Result;
-use crate::log::Log;
+use crate::error::{Result, unlinked_path};
+use crate::fault::DeliberateFault;
+use crate::log::{Log, WaitTicket};
 use crate::observe;
-use parking_lot::Mutex;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Poll, Waker};
 
 /// What a watcher wants of a transaction. Called under the serial lock: it must be short and call
@@ -190,7 +191,8 @@ impl<T> Queue<T> {
             state.items += items.len();
             state.waiting.push_back(Selected { lsn: rows.lsn, items });
         }
-        Shown { waker: state.waker.take(), overtaken }
+        let waker = if DeliberateFault::LoseWatcher.is_on() { None } else { state.waker.take() };
+        Shown { waker, overtaken }
     }
 
     fn rouse(&self, closed: bool) -> Option<Waker> {
@@ -213,8 +215,22 @@ pub(crate) enum NoMore {
     Overtaken { missed_from_lsn: u64, resumes_at_lsn: u64 },
     /// The log failed, and what is not durable may never be.
     Poisoned(Arc<io::Error>),
+    /// The file was removed or replaced, so nothing more becomes durable.
+    Unlinked(PathBuf),
+    /// This is a fork of the process that opened the room.
+    Forked,
     /// The engine was closed, and everything durable was given.
     Closed,
+}
+
+impl NoMore {
+    /// After the log has failed.
+    fn after(failure: &Arc<io::Error>) -> Self {
+        match unlinked_path(failure) {
+            Some(path) => NoMore::Unlinked(path.clone()),
+            None => NoMore::Poisoned(Arc::clone(failure)),
+        }
+    }
 }
 
 /// A place in the stream of transactions. It does not keep the engine open.
@@ -223,7 +239,7 @@ pub(crate) struct Subscription<T> {
     log: Arc<Log>,
     queue: Arc<Queue<T>>,
     /// The registration of the wait for the log.
-    ticket: Option<u64>,
+    ticket: Option<WaitTicket>,
 }
 
 /// What stands first in a queue.
@@ -235,12 +251,15 @@ enum First {
 impl<T> Subscription<T> {
     /// The next transaction that is durable, if there is one now.
     pub(crate) fn try_next(&mut self) -> Option<Result<Selected<T>, NoMore>> {
+        if self.log.has_forked() {
+            return Some(Err(NoMore::Forked));
+        }
         match self.first(None) {
             Ok(First::Nothing) => None,
             Ok(First::At(lsn)) if self.log.durable() >= lsn => self.take().map(Ok),
             Ok(First::At(_)) => {
                 let failure = self.log.failure()?;
-                Some(Err(NoMore::Poisoned(Arc::clone(failure))))
+                Some(Err(NoMore::after(failure)))
             }
             Err(none) => Some(Err(none)),
         }
@@ -249,12 +268,15 @@ impl<T> Subscription<T> {
     /// The next transaction, or else `waker` is called when there may be one, instead of the one
     /// given before.
     pub(crate) fn poll_next(&mut self, waker: &Waker) -> Poll<Result<Selected<T>, NoMore>> {
+        if self.log.has_forked() {
+            return Poll::Ready(Err(NoMore::Forked));
+        }
         let lsn = match self.first(Some(waker)) {
             Ok(First::Nothing) => return Poll::Pending,
             Ok(First::At(lsn)) => lsn,
             Err(none) => return Poll::Ready(Err(none)),
         };
-        match self.log.poll(lsn, Durability::Sync, &mut self.ticket, waker) {
+        match self.log.poll_patiently(lsn, &mut self.ticket, waker) {
             None => Poll::Pending,
             Some(Ok(())) => match self.take() {
                 Some(selected) => Poll::Ready(Ok(selected)),
@@ -263,7 +285,7 @@ impl<T> Subscription<T> {
             Some(Err(error)) => {
                 let unknown = || Arc::new(io::Error::other(error.to_string()));
                 let failure = self.log.failure().map_or_else(unknown, Arc::clone);
-                Poll::Ready(Err(NoMore::Poisoned(failure)))
+                Poll::Ready(Err(NoMore::after(&failure)))
             }
         }
     }
@@ -284,7 +306,7 @@ impl<T> Subscription<T> {
             return Err(NoMore::Overtaken { missed_from_lsn, resumes_at_lsn });
         }
         if let Some(failure) = failure {
-            return Err(NoMore::Poisoned(Arc::clone(failure)));
+            return Err(NoMore::after(failure));
         }
         if state.closed {
             return Err(NoMore::Closed);
@@ -315,6 +337,9 @@ impl<T> Subscription<T> {
 
 impl<T> Drop for Subscription<T> {
     fn drop(&mut self) {
+        if self.log.has_forked() {
+            return;
+        }
         self.stop_waiting();
         self.feed.remove(&self.queue);
     }

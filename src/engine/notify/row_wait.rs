@@ -10,14 +10,16 @@
 //! ends the wait is what came first in the serial order.
 
 use crate::durability::Durability;
+use crate::engine::kernel::time_line::Deadline;
 use crate::engine::kernel::{
     CommitObserver, CommittedRows, HeldInterest, Interest, Kernel, Snapshot, Wakeup,
 };
-use crate::engine::workers::{Deadline, Timer, TimerEntry};
+use crate::engine::workers::{TimedEvent, Timer, TimerEntry};
 use crate::error::{Error, Result};
 use crate::pending::{Event, EventOutcome, Pending};
+use crate::process::HomeProcess;
+use crate::sync::Mutex;
 use crate::tables::{Table, Value};
-use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -30,9 +32,9 @@ pub(crate) type Judge = Arc<dyn Fn(Option<&Value>) -> Option<Option<Value>> + Se
 pub(crate) enum Found<R> {
     /// The answer.
     Now(R),
-    /// No answer before the row changes in the eyes of the judge, or the deadline (in milliseconds
-    /// since the Unix epoch) passes, which leaves no row.
-    Later(Judge, Option<u64>),
+    /// No answer before the row changes in the eyes of the judge, or the deadline
+    /// passes, which leaves no row.
+    Later(Judge, Option<Deadline>),
 }
 
 /// The lists of all watchers, by the row they wait for.
@@ -40,6 +42,8 @@ pub(in crate::engine) struct RowWaits {
     lists: Mutex<Lists>,
     /// Held once for each watcher.
     interest: Interest,
+    /// A fork of this process takes nothing off the lists.
+    home: HomeProcess,
 }
 
 #[derive(Default)]
@@ -58,7 +62,7 @@ struct RowWait {
 
 impl RowWaits {
     pub(in crate::engine) fn new(interest: Interest) -> Self {
-        Self { lists: Mutex::default(), interest }
+        Self { lists: Mutex::default(), interest, home: HomeProcess::current() }
     }
 
     /// Lists a watcher; after closing, its event is over instead. The caller holds the serial lock.
@@ -78,6 +82,9 @@ impl RowWaits {
     }
 
     fn remove(&self, row: &(Table, Vec<u8>), id: u64) {
+        if self.home.has_forked() {
+            return;
+        }
         let mut lists = self.lists.lock();
         let Some(watches) = lists.by_row.get_mut(row) else { return };
         let removed =
@@ -160,7 +167,7 @@ impl Drop for Watching {
 /// A look without an answer, and the position that it depends on.
 struct Later {
     judge: Judge,
-    deadline_ms: Option<u64>,
+    deadline: Option<Deadline>,
     lsn: u64,
 }
 
@@ -219,7 +226,7 @@ fn look<R, E: From<Error>>(
         (look_at(&mut rows), rows.depends_on_lsn())
     };
     Ok(match found {
-        Ok(Found::Later(judge, deadline_ms)) => Looked::Later(Later { judge, deadline_ms, lsn }),
+        Ok(Found::Later(judge, deadline)) => Looked::Later(Later { judge, deadline, lsn }),
         Ok(Found::Now(answer)) => Looked::Now(kernel.answer_of_read(Ok(answer), lsn, durability)),
         Err(error) => Looked::Now(kernel.answer_of_read(Err(error), lsn, durability)),
     })
@@ -233,7 +240,7 @@ fn look_and_list<R, E: From<Error>>(
     durability: Durability,
     row: (Table, Vec<u8>),
 ) -> Result<Listing<R, E>> {
-    let (event, mut watching, deadline) = {
+    let (event, mut watching, timed) = {
         let _turn = kernel.take_turn()?;
         let _serial = kernel.lock_serial();
         let later = match look(kernel, look_at, durability)? {
@@ -242,11 +249,15 @@ fn look_and_list<R, E: From<Error>>(
         };
         let (event, id) = row_waits.add(row.clone(), later.judge);
         let watching = Watching { row_waits: Arc::clone(row_waits), row, id, _deadline: None };
-        let deadline = Deadline { event: Arc::clone(&event), lsn: later.lsn };
-        (event, watching, later.deadline_ms.map(|at_ms| (at_ms, deadline)))
+        let timed = TimedEvent { event: Arc::clone(&event), lsn: later.lsn };
+        // The entry that is waited for was made in this opening, whose epoch is never corrected.
+        let now = kernel.moment();
+        let at_ms =
+            later.deadline.map(|deadline| now.line_ms().saturating_add(now.left_until(deadline)));
+        (event, watching, at_ms.map(|at_ms| (at_ms, timed)))
     };
-    if let Some((at_ms, deadline)) = deadline {
-        watching._deadline = Some(timer.add(at_ms, deadline)?);
+    if let Some((at_ms, timed)) = timed {
+        watching._deadline = Some(timer.add(at_ms, timed)?);
     }
     Ok(Listing::Later(event, watching))
 }

@@ -1,7 +1,7 @@
 //! Who is told when the clock of a room is moved.
 
 use crate::clock::{Clock, ClockPace};
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 

@@ -1,5 +1,6 @@
 //! The committer: leads when only tasks wait, writes what callers with relaxed durability left in
-//! the buffer, flushes for those who never wait, and marks the log when it falls idle.
+//! the buffer, flushes for those who never wait, tries a full disk again, and marks the log when it
+//! falls idle.
 //!
 //! # Why nothing that is appended waits for ever
 //! When it finds nothing to do it says that it sleeps, then looks once more whether anything was
@@ -59,15 +60,19 @@ impl Committer {
         let mut appended_at_tick = 0;
         signals.committer_is_awake();
         while !self.kernel.is_closed() && log.failure().is_none() {
-            let flush_overdue = log.durable() < flush_wanted;
+            let flush_overdue = log.durable() < flush_wanted.min(log.last_writable());
             let interval_over = log.flush_by().is_some_and(|by| by <= Instant::now() + TICK);
-            if flush_overdue || interval_over || log.tasks_wait() {
+            if flush_overdue || interval_over || log.tasks_wait() || log.is_disk_full() {
                 log.drive();
-            } else if log.written() < appended {
+            } else if log.written() < appended.min(log.last_writable())
+                || log.tasks_wait_for_write()
+            {
                 let _ = log.write_appended();
             }
+            self.kernel.end_long_queue();
             (flush_wanted, appended) = (log.flush_wanted(), log.appended());
-            let busy = log.durable() < flush_wanted || log.written() < appended;
+            let busy =
+                log.durable() < flush_wanted || log.written() < appended || log.is_disk_full();
             let has_news = std::mem::replace(&mut appended_at_tick, appended) != appended;
             let rested = if busy || has_news {
                 self.worker.rest(Rest::For(TICK))

@@ -6,12 +6,13 @@
 //!    before in memory.
 //! 2. The serial lock is handed to the thread that waits for it when the step ends
 //!    ([`MaintenanceHandle::transact`]), so a caller waits for one step at the most.
-//! 3. A step never forces a flush, and never takes the last room in the log: without headroom it
-//!    waits, holding no lock, until a checkpoint has made some.
+//! 3. A step never forces a flush. As long as little is to be done it never takes the last room in
+//!    the log, either: without headroom it waits, holding no lock, for a checkpoint. A job that has
+//!    fallen behind takes its turn like a caller ([`LogShare`]).
 //!
 //! After each step the thread leaves everything alone for as long as the step took, so it takes
-//! half of a processor at the most. It holds the engine but keeps no handle of it, so the engine
-//! closes with its last handle.
+//! half of a processor at the most, unless the job has fallen behind. It holds the engine but keeps
+//! no handle of it, so the engine closes with its last handle.
 
 use super::clock_moves::ClockMoves;
 use super::compactor::Compactor;
@@ -19,9 +20,11 @@ use super::timer::Timer;
 use super::worker::{Rest, Rested, Threads, Worker};
 use crate::clock::ClockPace;
 use crate::durability::Durability;
-use crate::engine::kernel::{DryRun, Kernel, Prefetched, Snapshot, Tx};
+use crate::engine::kernel::time_line::Moment;
+use crate::engine::kernel::{DryRun, Kernel, Prefetched, Scratch, Snapshot, TransactionTurn, Tx};
 use crate::error::{Error, Result};
-use parking_lot::MutexGuard;
+use crate::log::QueueShare;
+use crate::sync::{Mutex, MutexGuard};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -34,9 +37,18 @@ const GATHER_FOR: Duration = Duration::from_secs(1);
 /// A room in which nothing was written for this long is idle.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(2);
 
+/// How often a thread that always has work looks at the free space of the B-tree.
+const LOOK_WHILE_BUSY: Duration = Duration::from_secs(5);
+
+/// The same while its job has fallen behind, which moving pages does not help.
+const LOOK_WHILE_BEHIND: Duration = Duration::from_secs(30);
+
 /// How long the thread leaves everything alone after a failure, and after many in a row.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// How often the clock is read while nothing else is to be done.
+const KEEP_TIME_EVERY: Duration = Duration::from_secs(1);
 
 /// The longest pause between two steps while there is more to do.
 const LONGEST_BREATH: Duration = Duration::from_millis(20);
@@ -63,9 +75,19 @@ impl fmt::Debug for MaintenanceJob {
 pub(crate) enum Tick {
     /// There may be more to do at once.
     Again,
-    /// Nothing is left to do, as far as is known until this time, in milliseconds since the Unix
-    /// epoch.
-    IdleUntil(Option<u64>),
+    /// The same, and so much that no pause is due.
+    Behind,
+    /// Nothing is left to do, as far as is known for so many milliseconds.
+    IdleFor(Option<u64>),
+}
+
+/// Which space of the log a step may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogShare {
+    /// The active segment, and only while the other one is free.
+    Headroom,
+    /// What both segments have, as a caller may, and a part of the queue behind them.
+    LikeCallers,
 }
 
 /// The thread that does the maintenance. It runs for as long as the room is open, because what it
@@ -78,6 +100,8 @@ pub(super) struct Maintenance {
     timer: Arc<Timer>,
     clock_moves: Arc<ClockMoves>,
     worker: Worker,
+    /// When the free space was looked at last between two steps.
+    looked_at_space: Mutex<Instant>,
 }
 
 impl Maintenance {
@@ -90,7 +114,8 @@ impl Maintenance {
         threads: Threads,
     ) -> Self {
         let worker = Worker::new("cloakroom-maintenance", threads);
-        Self { kernel, job, compactor, timer, clock_moves, worker }
+        let looked_at_space = Mutex::new(Instant::now());
+        Self { kernel, job, compactor, timer, clock_moves, worker, looked_at_space }
     }
 
     /// Starts the thread.
@@ -105,7 +130,7 @@ impl Maintenance {
         started.map(drop).map_err(|error| Error::io("starting the maintenance thread", error))
     }
 
-    /// Has the thread look for work, because the clock was moved.
+    /// Has the thread look for work, because the clock was moved or something was appended.
     pub(super) fn wake(&self) {
         self.worker.wake();
     }
@@ -123,24 +148,65 @@ impl Maintenance {
     fn run(&self) {
         let mut failures = 0;
         while !self.kernel.is_closed() {
-            let began = Instant::now();
+            let (began, appended) = (Instant::now(), self.kernel.log().appended());
             // A panic is a failure: the host goes on, and so does the maintenance.
             let pause = catch_unwind(AssertUnwindSafe(|| {
                 self.clock_moves.listen();
                 self.tick().map(|(tick, look_again)| self.pause(tick, look_again))
             }));
-            let pause = match pause {
+            let rested = match pause {
                 Ok(Ok(pause)) => {
                     failures = 0;
-                    pause.unwrap_or_else(|| began.elapsed().min(LONGEST_BREATH))
+                    let breath = || began.elapsed().min(LONGEST_BREATH);
+                    self.rest(pause.unwrap_or_else(breath), appended)
                 }
                 Ok(Err(_)) | Err(_) => {
                     failures += 1;
-                    pause_after(failures - 1)
+                    self.worker.rest(Rest::For(pause_after(failures - 1)))
                 }
             };
-            if self.worker.rest(Rest::For(pause)) == Rested::Ends {
+            if rested == Rested::Ends {
                 return;
+            }
+        }
+    }
+
+    /// Rests for so long. What is appended behind `appended` may be due sooner, so then the thread
+    /// looks after a moment: it does not know what is written, and a room in which nothing is
+    /// written lets it sleep.
+    fn rest(&self, pause: Duration, appended: u64) -> Rested {
+        let log = self.kernel.log();
+        // A clock that tells of its moves wakes the thread when something becomes due.
+        let is_told = self.clock_moves.pace() == Some(ClockPace::Announced);
+        if pause <= GATHER_FOR || is_told {
+            return self.worker.rest(Rest::For(pause));
+        }
+        let signals = self.kernel.signals();
+        signals.maintenance_falls_asleep();
+        let rested = match log.appended() == appended {
+            true => self.rest_and_keep_time(pause),
+            false => Rested::Called,
+        };
+        signals.maintenance_is_awake();
+        if rested == Rested::Called && log.appended() != appended {
+            return self.worker.rest(Rest::For(GATHER_FOR));
+        }
+        rested
+    }
+
+    /// Rests for so long, and reads the clock every second: a step of the wall clock is noticed
+    /// soon also when no call reads it, and survives a kill. So is a file that lost its name.
+    fn rest_and_keep_time(&self, pause: Duration) -> Rested {
+        let mut left = pause;
+        loop {
+            // A failure of the log is told to those who write.
+            let _ = self.kernel.keep_time();
+            self.kernel.look_at_name();
+            let part = left.min(KEEP_TIME_EVERY);
+            let rested = self.worker.rest(Rest::For(part));
+            left = left.saturating_sub(part);
+            if rested != Rested::Elapsed || left.is_zero() {
+                return rested;
             }
         }
     }
@@ -149,8 +215,15 @@ impl Maintenance {
     fn tick(&self) -> Result<(Tick, bool)> {
         let handle = MaintenanceHandle { kernel: &self.kernel, timer: &self.timer };
         let tick = (self.job.step)(&handle)?;
-        if tick == Tick::Again {
-            return Ok((tick, false));
+        // To look, and to move pages, is to wait for a checkpoint that is under way.
+        let has_headroom = self.kernel.log().spare_is_free();
+        let is_time = match tick {
+            Tick::IdleFor(_) if has_headroom => true,
+            Tick::Again if has_headroom => self.is_time_to_compact(LOOK_WHILE_BUSY),
+            _ => self.is_time_to_compact(LOOK_WHILE_BEHIND),
+        };
+        if !is_time {
+            return Ok((tick, !has_headroom));
         }
         // A failure is shown as an event, and does not keep the job from its work: it is
         // tried again when the B-tree has changed.
@@ -159,11 +232,24 @@ impl Maintenance {
         Ok((tick, compacted.unwrap_or(false)))
     }
 
+    /// Whether a thread that has work all the time looks at the free space again.
+    fn is_time_to_compact(&self, every: Duration) -> bool {
+        let mut looked = self.looked_at_space.lock();
+        let is_time = looked.elapsed() >= every;
+        if is_time {
+            *looked = Instant::now();
+        }
+        is_time
+    }
+
     /// How long to sleep after a step, if at all.
     fn pause(&self, tick: Tick, look_again: bool) -> Option<Duration> {
-        let Tick::IdleUntil(next_ms) = tick else { return None };
-        let (pace, now_ms) = (self.clock_moves.pace(), self.kernel.clock().now_ms());
-        let pause = pause_until(next_ms, pace, now_ms, self.job.every);
+        let left_ms = match tick {
+            Tick::IdleFor(left_ms) => left_ms,
+            Tick::Behind => return Some(Duration::ZERO),
+            Tick::Again => return None,
+        };
+        let pause = pause_for(left_ms, self.clock_moves.pace(), self.job.every);
         Some(if look_again { pause.min(LOOK_AGAIN_AFTER) } else { pause })
     }
 }
@@ -173,21 +259,21 @@ fn pause_after(failures: u32) -> Duration {
     FIRST_PAUSE.saturating_mul(1 << failures.min(6)).min(LONGEST_PAUSE)
 }
 
-fn pause_until(
-    next_ms: Option<u64>,
-    pace: Option<ClockPace>,
-    now_ms: u64,
-    every: Duration,
-) -> Duration {
-    match (next_ms, pace) {
+fn pause_for(left_ms: Option<u64>, pace: Option<ClockPace>, every: Duration) -> Duration {
+    match (left_ms, pace) {
         // The clock was moved while the last rows were looked at.
-        (Some(next_ms), Some(ClockPace::Announced)) if next_ms <= now_ms => Duration::ZERO,
+        (Some(0), Some(ClockPace::Announced)) => Duration::ZERO,
         // The clock wakes the thread when it is moved.
         (_, Some(ClockPace::Announced)) | (None, _) => every,
-        (Some(next_ms), _) => {
-            Duration::from_millis(next_ms.saturating_sub(now_ms)).max(GATHER_FOR).min(every)
-        }
+        (Some(left_ms), _) => Duration::from_millis(left_ms).max(GATHER_FOR).min(every),
     }
+}
+
+/// A place of the serial order that was taken and not used yet.
+pub(crate) struct SerialTurn<'a> {
+    // Declared first, so that the lock is given up first.
+    scratch: MutexGuard<'a, Scratch>,
+    _turn: TransactionTurn,
 }
 
 /// The kernel as maintenance uses it.
@@ -205,14 +291,19 @@ impl<'a> MaintenanceHandle<'a> {
         Ok(Self { kernel, timer })
     }
 
-    /// The room's time, in milliseconds since the Unix epoch.
-    pub(crate) fn now_ms(&self) -> u64 {
-        self.kernel.clock().now_ms()
+    /// The room's time.
+    pub(crate) fn moment(&self) -> Moment {
+        self.kernel.moment()
     }
 
     /// The most bytes that all rows of a transaction may have.
     pub(crate) fn max_frame_bytes(&self) -> usize {
         self.kernel.log().max_payload_len()
+    }
+
+    /// Bytes written to the log since the room was opened.
+    pub(crate) fn log_bytes(&self) -> u64 {
+        self.kernel.log().stats().bytes_written
     }
 
     /// The position that the B-tree has reached. What was removed before it is no longer in memory.
@@ -238,21 +329,35 @@ impl<'a> MaintenanceHandle<'a> {
         Ok((answer, dry_run.into_prefetched()))
     }
 
-    /// Runs `operation` at the next place of the serial order. What it stages is visible at once,
-    /// and durable when something later is. `None` when the log has no headroom: nothing was run.
+    /// Waits for the next place of the serial order. No transaction runs until it is given to
+    /// [`transact`](Self::transact) or dropped.
+    pub(crate) fn take_turn(&self) -> Result<SerialTurn<'a>> {
+        let turn = self.kernel.take_turn()?;
+        Ok(SerialTurn { scratch: self.kernel.lock_serial(), _turn: turn })
+    }
+
+    /// Runs `operation` in this turn. What it stages is visible at once,
+    /// and durable when something later is. `None` when the log does not have the space that the
+    /// step may take: nothing was run.
     pub(crate) fn transact<R>(
         &self,
+        turn: SerialTurn<'_>,
+        share: LogShare,
         prefetched: &Prefetched<'_>,
         operation: impl FnOnce(&mut Tx<'_>) -> Result<R>,
     ) -> Result<Option<R>> {
         let kernel = self.kernel;
         let mut finished = {
-            let _turn = kernel.take_turn()?;
-            let mut scratch = kernel.lock_serial();
-            if !kernel.log().spare_is_free() {
+            let SerialTurn { mut scratch, _turn } = turn;
+            let has_space = match share {
+                LogShare::Headroom => kernel.log().spare_is_free(),
+                LogShare::LikeCallers => true,
+            };
+            if !has_space {
                 return Ok(None);
             }
-            let finished = kernel.run(&mut scratch, Durability::Os, prefetched, operation);
+            let appended_as = (Durability::Os, QueueShare::Maintenance);
+            let finished = kernel.run(&mut scratch, appended_as, prefetched, operation);
             MutexGuard::unlock_fair(scratch);
             finished?
         };
@@ -263,7 +368,7 @@ impl<'a> MaintenanceHandle<'a> {
         finished.answer.map(Some)
     }
 
-    /// Waits until the log has headroom.
+    /// Waits until the log has headroom, or until a checkpoint has ended.
     pub(crate) fn wait_for_headroom(&self) -> Result<()> {
         self.kernel.wait_for_headroom()
     }
@@ -284,23 +389,19 @@ mod tests {
     fn it_sleeps_until_something_is_due_and_gathers_for_a_while() {
         use ClockPace::{Announced, Real, Unknown};
         let every = Duration::from_secs(30);
-        for (next_ms, pace, expected) in [
+        for (left_ms, pace, expected) in [
             (None, Real, every),
-            (Some(50), Real, GATHER_FOR),
-            (Some(105), Real, GATHER_FOR),
-            (Some(5_100), Real, Duration::from_secs(5)),
-            (Some(5_100), Unknown, Duration::from_secs(5)),
+            (Some(0), Real, GATHER_FOR),
+            (Some(5), Real, GATHER_FOR),
+            (Some(5_000), Real, Duration::from_secs(5)),
+            (Some(5_000), Unknown, Duration::from_secs(5)),
             (Some(u64::MAX), Real, every),
-            (Some(100), Announced, Duration::ZERO),
-            (Some(101), Announced, every),
+            (Some(0), Announced, Duration::ZERO),
+            (Some(1), Announced, every),
         ] {
-            assert_eq!(
-                pause_until(next_ms, Some(pace), 100, every),
-                expected,
-                "{next_ms:?} {pace:?}"
-            );
+            assert_eq!(pause_for(left_ms, Some(pace), every), expected, "{left_ms:?} {pace:?}");
         }
         let often = Duration::from_millis(7);
-        assert_eq!(pause_until(Some(101), Some(Real), 100, often), often);
+        assert_eq!(pause_for(Some(1), Some(Real), often), often);
     }
 }

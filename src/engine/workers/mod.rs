@@ -8,13 +8,15 @@ mod checkpointer;
 mod clock_moves;
 mod committer;
 mod compactor;
+mod follow_up;
 mod maintenance;
 mod timer;
 mod worker;
 
 pub use compactor::CompactReport;
-pub(crate) use maintenance::{MaintenanceHandle, MaintenanceJob, Tick};
-pub(in crate::engine) use timer::{Deadline, Timer, TimerEntry};
+pub(crate) use follow_up::FollowUp;
+pub(crate) use maintenance::{LogShare, MaintenanceHandle, MaintenanceJob, Tick};
+pub(in crate::engine) use timer::{TimedEvent, Timer, TimerEntry};
 pub(crate) use worker::Threads;
 
 use super::kernel::Kernel;
@@ -23,8 +25,9 @@ use checkpointer::Checkpointer;
 use clock_moves::ClockMoves;
 use committer::Committer;
 use compactor::Compactor;
+use follow_up::FollowUps;
 use maintenance::Maintenance;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 #[cfg(test)]
 use worker::Worker;
 
@@ -35,6 +38,7 @@ pub(in crate::engine) struct Workers {
     committer: Arc<Committer>,
     checkpointer: Arc<Checkpointer>,
     compactor: Arc<Compactor>,
+    follow_ups: Arc<FollowUps>,
     timer: Arc<Timer>,
     maintenance: Option<Arc<Maintenance>>,
 }
@@ -60,6 +64,7 @@ impl Workers {
             committer: Arc::new(Committer::new(Arc::clone(kernel), threads)),
             checkpointer: Arc::new(Checkpointer::new(Arc::clone(kernel), threads)),
             compactor,
+            follow_ups: Arc::new(FollowUps::new(threads)),
             timer,
             maintenance,
             kernel: Arc::clone(kernel),
@@ -83,9 +88,18 @@ impl Workers {
         let committer = Arc::downgrade(&self.committer);
         let leader = committer.clone();
         let checkpointer = Arc::downgrade(&self.checkpointer);
+        let maintenance = self.maintenance.as_ref().map(Arc::downgrade);
+        let maintenance = move || {
+            let maintenance = maintenance.as_ref().and_then(Weak::upgrade);
+            maintenance.is_some_and(|maintenance| {
+                maintenance.wake();
+                true
+            })
+        };
         self.kernel.signals().set(
             Box::new(move || committer.upgrade().is_some_and(|committer| committer.call())),
             Box::new(move || checkpointer.upgrade().is_some_and(|worker| worker.call())),
+            Box::new(maintenance),
         );
         let lead = move || leader.upgrade().is_some_and(|committer| committer.call());
         self.kernel.log().set_leader_call(Box::new(lead));
@@ -104,6 +118,7 @@ impl Workers {
     /// Ends all threads of a kernel that was closed.
     pub(in crate::engine) fn stop(&self) {
         self.timer.stop();
+        self.follow_ups.stop();
         self.committer.stop();
         self.checkpointer.stop();
         if let Some(maintenance) = &self.maintenance {
@@ -116,6 +131,17 @@ impl Workers {
         if self.kernel.signals().is_work_left_to_callers() {
             self.timer.do_work_left_to_callers();
         }
+    }
+
+    /// Has a thread do the rest of a change, or this one where there is none. Gives it back when
+    /// too many wait already.
+    pub(in crate::engine) fn follow_up(&self, rest: FollowUp) -> std::result::Result<(), FollowUp> {
+        self.follow_ups.add(rest)
+    }
+
+    /// Waits until the rest of every change is done.
+    pub(in crate::engine) fn finish_follow_ups(&self) {
+        self.follow_ups.finish();
     }
 
     pub(in crate::engine) fn timer(&self) -> &Arc<Timer> {
@@ -138,13 +164,26 @@ impl Workers {
     /// The names of the threads that run.
     #[cfg(test)]
     pub(in crate::engine) fn running(&self) -> Vec<&'static str> {
+        self.all().filter_map(Worker::running_name).collect()
+    }
+
+    #[cfg(test)]
+    fn all(&self) -> impl Iterator<Item = &Worker> {
         let maintenance = self.maintenance.as_ref().map(|maintenance| maintenance.worker());
         let workers = [self.committer.worker(), self.checkpointer.worker(), self.timer.worker()];
-        let running = workers.into_iter().chain(maintenance).filter_map(Worker::running_name);
-        running.collect()
+        workers.into_iter().chain(maintenance).chain([self.follow_ups.worker()])
+    }
+
+    /// Has the system start no thread of one of these names any more, and those of others.
+    #[cfg(test)]
+    pub(in crate::engine) fn refuse(&self, names: &[&str]) {
+        self.all().for_each(|worker| worker.refuse(names.contains(&worker.name())));
     }
 
     fn clock_has_moved(&self) {
+        if self.kernel.check_process().is_err() {
+            return;
+        }
         self.timer.wake();
         if let Some(maintenance) = &self.maintenance {
             maintenance.wake();

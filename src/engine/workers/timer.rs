@@ -5,8 +5,8 @@
 //! of the clock instead.
 //!
 //! A deadline passes at one place of the serial order, like a transaction: a transaction that was
-//! decided before the time had come is seen by [`Deadline::decide`], and every later one is decided
-//! after it.
+//! decided before the time had come is seen by [`TimedEvent::decide`], and every later one is
+//! decided after it.
 
 use super::clock_moves::ClockMoves;
 use super::worker::{Rest, Rested, Threads, Worker};
@@ -14,7 +14,8 @@ use crate::clock::ClockPace;
 use crate::engine::kernel::Kernel;
 use crate::error::{Error, Result};
 use crate::pending::{Event, EventOutcome};
-use parking_lot::Mutex;
+use crate::process::HomeProcess;
+use crate::sync::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,19 +23,19 @@ use std::time::Duration;
 /// How often a clock of unknown pace is asked.
 const POLL_EVERY: Duration = Duration::from_millis(50);
 
-/// The longest sleep on a clock that keeps pace: it may be set, and a machine may be suspended,
-/// which a sleep does not notice.
-const MAX_SLEEP: Duration = Duration::from_secs(60);
+/// The longest sleep on a clock that keeps pace: a machine may be suspended, which a sleep does not
+/// notice, and the time line counts.
+const MAX_SLEEP: Duration = Duration::from_secs(5);
 
 /// The end of a wait whose time has passed: its event is decided with nothing.
 #[derive(Debug)]
-pub(in crate::engine) struct Deadline {
+pub(in crate::engine) struct TimedEvent {
     pub(in crate::engine) event: Arc<Event>,
     /// The position of the row that set the deadline.
     pub(in crate::engine) lsn: u64,
 }
 
-impl Deadline {
+impl TimedEvent {
     /// Decides the event. Called once, under the serial lock.
     fn decide(&self) {
         self.event.settle(EventOutcome { row: None, lsn: self.lsn });
@@ -55,12 +56,14 @@ struct Deadlines {
     listed: Mutex<DeadlineList>,
     /// Whose thread waits for them.
     worker: Worker,
+    /// A fork of this process takes nothing off the list.
+    home: HomeProcess,
 }
 
 #[derive(Debug, Default)]
 struct DeadlineList {
-    /// By time in milliseconds since the Unix epoch, then by number.
-    due: BTreeMap<(u64, u64), Deadline>,
+    /// By time in milliseconds of the room's time line, then by number.
+    due: BTreeMap<(u64, u64), TimedEvent>,
     next_id: u64,
 }
 
@@ -72,6 +75,9 @@ pub(in crate::engine) struct TimerEntry {
 
 impl Drop for TimerEntry {
     fn drop(&mut self) {
+        if self.deadlines.home.has_forked() {
+            return;
+        }
         let mut listed = self.deadlines.listed.lock();
         let removed = listed.due.remove(&self.at);
         let was_last = removed.is_some() && listed.due.is_empty();
@@ -87,11 +93,11 @@ impl Drop for TimerEntry {
 impl Deadlines {
     fn new(threads: Threads) -> Self {
         let worker = Worker::new("cloakroom-timer", threads);
-        Self { listed: Mutex::default(), worker }
+        Self { listed: Mutex::default(), worker, home: HomeProcess::current() }
     }
 
     /// Lists a deadline. Answers its entry, and whether it is the first to pass.
-    fn add(self: &Arc<Self>, at_ms: u64, deadline: Deadline) -> (TimerEntry, bool) {
+    fn add(self: &Arc<Self>, at_ms: u64, deadline: TimedEvent) -> (TimerEntry, bool) {
         let mut listed = self.listed.lock();
         let at = (at_ms, listed.next_id);
         listed.next_id += 1;
@@ -101,7 +107,7 @@ impl Deadlines {
     }
 
     /// Takes out what is due at `now_ms`.
-    fn take_due(&self, now_ms: u64) -> Vec<Deadline> {
+    fn take_due(&self, now_ms: u64) -> Vec<TimedEvent> {
         let mut listed = self.listed.lock();
         match now_ms.checked_add(1) {
             Some(next_ms) => {
@@ -127,7 +133,7 @@ impl Timer {
         Self { kernel, clock_moves, deadlines: Arc::new(Deadlines::new(threads)) }
     }
 
-    /// Has `deadline` pass at `at_ms`, in milliseconds since the Unix epoch, for as long as the
+    /// Has `deadline` pass at `at_ms` of the room's time line, in milliseconds, for as long as the
     /// entry is kept.
     ///
     /// # Errors
@@ -136,7 +142,7 @@ impl Timer {
     pub(in crate::engine) fn add(
         self: &Arc<Self>,
         at_ms: u64,
-        deadline: Deadline,
+        deadline: TimedEvent,
     ) -> Result<TimerEntry> {
         self.clock_moves.listen();
         // Listed first and called then, so that the thread cannot miss it.
@@ -181,7 +187,7 @@ impl Timer {
         loop {
             self.run_due();
             let (earliest, pace) = (self.deadlines.earliest_ms(), self.clock_moves.pace());
-            let rest = rest(earliest, pace, self.kernel.clock().now_ms());
+            let rest = rest(earliest, pace, self.kernel.moment().line_ms());
             if self.deadlines.worker.rest(rest) == Rested::Ends {
                 return;
             }
@@ -189,13 +195,13 @@ impl Timer {
     }
 
     fn run_due(&self) {
-        if !self.deadlines.is_due(self.kernel.clock().now_ms()) {
+        if !self.deadlines.is_due(self.kernel.moment().line_ms()) {
             return;
         }
         let due = {
             let _serial = self.kernel.lock_serial();
-            let due = self.deadlines.take_due(self.kernel.clock().now_ms());
-            due.iter().for_each(Deadline::decide);
+            let due = self.deadlines.take_due(self.kernel.moment().line_ms());
+            due.iter().for_each(TimedEvent::decide);
             due
         };
         due.iter().for_each(|due| due.event.announce());
@@ -255,11 +261,11 @@ mod tests {
         let timer = Arc::new(Deadlines::new(Threads::None));
         let mut entries = Vec::new();
         for (at_ms, is_first) in [(6, true), (5, true), (7, false), (u64::MAX, false)] {
-            let (entry, first) = timer.add(at_ms, Deadline { event: Arc::default(), lsn: 0 });
+            let (entry, first) = timer.add(at_ms, TimedEvent { event: Arc::default(), lsn: 0 });
             assert_eq!(first, is_first);
             entries.push(entry);
         }
-        let (dropped, _) = timer.add(6, Deadline { event: Arc::default(), lsn: 0 });
+        let (dropped, _) = timer.add(6, TimedEvent { event: Arc::default(), lsn: 0 });
         drop(dropped);
         assert!(!timer.is_due(4) && timer.take_due(4).is_empty());
         assert!(timer.is_due(6));

@@ -8,10 +8,10 @@
 //! new work therefore makes it visible first and calls then, and a thread looks for work when it
 //! starts and after each rest.
 
-use parking_lot::{Condvar, Mutex};
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Condvar, Instant, Mutex};
 use std::io;
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long a thread without work waits for more before it ends, so that calls that follow each
 /// other do not start one each.
@@ -38,6 +38,9 @@ pub(super) struct Worker {
     threads: Threads,
     state: Mutex<WorkerState>,
     called: Condvar,
+    /// Whether the system starts no thread any more.
+    #[cfg(test)]
+    refused: std::sync::atomic::AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -76,7 +79,14 @@ pub(super) enum Rested {
 
 impl Worker {
     pub(super) fn new(name: &'static str, threads: Threads) -> Self {
-        Self { name, threads, state: Mutex::default(), called: Condvar::new() }
+        Self {
+            name,
+            threads,
+            state: Mutex::default(),
+            called: Condvar::new(),
+            #[cfg(test)]
+            refused: (threads == Threads::Refused).into(),
+        }
     }
 
     /// Whether threads do the work.
@@ -119,10 +129,22 @@ impl Worker {
 
     fn spawn(&self, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
         #[cfg(test)]
-        if self.threads == Threads::Refused {
+        if self.refused.load(std::sync::atomic::Ordering::SeqCst) {
             return Err(io::Error::other("no thread in this test"));
         }
         thread::Builder::new().name(self.name.into()).spawn(work)
+    }
+
+    /// Has the system start no thread for this worker any more, or start them again.
+    #[cfg(test)]
+    pub(super) fn refuse(&self, refused: bool) {
+        self.refused.store(refused, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    /// Its name.
+    #[cfg(test)]
+    pub(super) fn name(&self) -> &'static str {
+        self.name
     }
 
     /// Whether its thread runs. It may be about to end, unless it has work.

@@ -84,7 +84,7 @@ pub(super) fn call(
     now_ms: u64,
 ) -> Box<dyn FnOnce() -> ModelAnswer> {
     let tokens = room.form_tokens();
-    let handoff = room.handoff().with_max_state_bytes(MAX_STATE_BYTES).unwrap();
+    let handoff = room.handoff().with_max_state_bytes(MAX_STATE_BYTES as u64);
     match op {
         StoreOp::Insert { key, binding, ttl_seconds } => {
             later(tokens.insert_form_token(record(*key, *binding, *ttl_seconds, now_ms)))
@@ -149,7 +149,7 @@ pub(super) fn call_inside(
             })
         }
         op => {
-            let mut handoff = tx.handoff().with_max_state_bytes(MAX_STATE_BYTES).unwrap();
+            let mut handoff = tx.handoff().with_max_state_bytes(MAX_STATE_BYTES as u64);
             match op {
                 StoreOp::Set { id, body, ttl_seconds } => {
                     now(handoff.set(&ops::key_text(*id), &ops::body(*body), (*ttl_seconds).into()))

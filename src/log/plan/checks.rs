@@ -56,7 +56,7 @@ impl ScannedLog {
             }
             if part.scan.inconclusive {
                 return Err(part.damaged(
-                    part.scan.valid_end(),
+                    part.scan.end,
                     format!(
                         "{}, followed by too many bytes that look like frames and are not: it is unknown \
                          whether acknowledged frames were lost",
@@ -101,7 +101,7 @@ impl ScannedLog {
                 format!(
                     "{} instead of the frame with LSN {expected}, which was acknowledged, because log segment {} \
                      begins at LSN {first_lsn}",
-                    self.older.found_at_end(),
+                    self.older.scan.fault,
                     self.newer.index
                 ),
             ));
@@ -134,7 +134,7 @@ impl ScannedLog {
             format!(
                 "{} in the frame acknowledged at LSN {missing}: the frame at log segment {carrier_index}, offset {} \
                  was written when everything up to LSN {} was durable",
-                part.found_at_end(),
+                part.scan.fault,
                 carrier.offset,
                 carrier.durable_lsn
             ),

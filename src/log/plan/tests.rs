@@ -3,7 +3,7 @@
 use super::*;
 use crate::log::frame::{begin_frame, frame_len, stamp};
 use crate::log::scan::scan_segment;
-use crate::log::segment::{DATA_START, SegmentHeader};
+use crate::log::segment::{DATA_START, MARK_START, SegmentHeader};
 use std::ops::RangeInclusive;
 
 const PAYLOAD_LEN: usize = 8;
@@ -40,7 +40,7 @@ impl SegmentBuilder {
         let mut mark = Vec::new();
         begin_frame(&mut mark, lsn, self.header.generation, &[]);
         stamp(&mut mark, durable_lsn);
-        self.bytes[self.end..self.end + mark.len()].copy_from_slice(&mark);
+        self.bytes[MARK_START..MARK_START + mark.len()].copy_from_slice(&mark);
         self
     }
 
@@ -137,6 +137,7 @@ fn a_new_log_begins_in_the_older_segment() {
         spare: Spare::Free { generation: 3 },
         erase: vec![],
         recycle: vec![],
+        marked: 0,
     };
     assert_eq!(plan, expected);
 }
@@ -342,7 +343,7 @@ fn a_torn_tail_of_the_newer_segment_is_erased_beside_a_frozen_one() {
 }
 
 #[test]
-fn the_next_frame_takes_the_lsn_and_the_position_of_a_mark() {
+fn the_next_frame_takes_the_lsn_of_a_mark() {
     let plan = planned(
         0,
         &SegmentBuilder::new(0, 2, 0).group(1..=5, 0).mark(6, 5),
@@ -368,13 +369,71 @@ fn a_newer_segment_with_only_a_mark_is_appended_to() {
 }
 
 #[test]
-fn frames_after_a_mark_were_left_by_an_unfinished_write() {
-    let mut log = SegmentBuilder::new(0, 2, 0).group(1..=5, 0).group(6..=9, 5);
-    log.end = at(5);
-    let log = log.mark(6, 5);
+fn a_torn_tail_after_a_mark_is_erased_and_the_mark_stays() {
+    let log = SegmentBuilder::new(0, 2, 0).group(1..=5, 0).mark(6, 5).group(6..=9, 5).damage(5);
     let plan = planned(0, &log, &SegmentBuilder::new(1, 3, 0));
     assert_eq!((plan.replay.len(), plan.next_lsn, plan.active.position), (5, 6, at(5)));
-    assert_eq!(plan.erase, [Erase { segment: 0, from: at(5) + 32, to: at(9) }]);
+    assert_eq!(plan.erase, [Erase { segment: 0, from: at(5), to: at(9) }]);
+    assert_eq!(plan.marked, 5);
+}
+
+#[test]
+fn every_bad_frame_that_a_mark_covers_is_corrupted_and_frames_after_the_mark_are_not() {
+    let log = SegmentBuilder::new(0, 2, 0).group(1..=5, 0).mark(6, 5).group(6..=9, 5);
+    for place in 0..9 {
+        let damaged = log.clone().damage(place);
+        let recovered = plan(0, [damaged.scan(), SegmentBuilder::new(1, 3, 0).scan()]);
+        if place < 5 {
+            let (location, _) = corruption(recovered);
+            assert_eq!(location, format!("log segment 0, offset {}", at(place)));
+        } else {
+            assert_eq!(recovered.unwrap().next_lsn, place as u64 + 1);
+        }
+    }
+}
+
+#[test]
+fn frames_that_are_gone_without_a_trace_are_corrupted_when_a_mark_covers_them() {
+    // The last frames and everything behind them are zero again, as if they had never been written.
+    for kept in 0..5 {
+        let mut log = SegmentBuilder::new(0, 2, 0).group(1..=5, 0).mark(6, 5);
+        log.bytes[at(kept)..].fill(0);
+        let (location, detail) = refused(0, &log, &SegmentBuilder::new(1, 3, 0));
+        assert_eq!(location, format!("log segment 0, offset {}", at(kept)));
+        assert!(detail.contains(&format!("acknowledged at LSN {}", kept + 1)), "{detail}");
+    }
+}
+
+#[test]
+fn a_mark_that_is_damaged_or_of_an_earlier_use_is_none() {
+    let log = SegmentBuilder::new(0, 2, 0).group(1..=5, 0);
+    let spare = SegmentBuilder::new(1, 3, 0);
+    let expected = planned(0, &log, &spare);
+    for byte in 0..32 {
+        let mut damaged = log.clone().mark(6, 5);
+        damaged.bytes[MARK_START + byte] ^= 4;
+        assert_eq!(planned(0, &damaged, &spare), expected, "byte {byte}");
+    }
+    let mut earlier = SegmentBuilder::new(0, 0, 0).mark(900, 899);
+    earlier.header.generation = 2;
+    let earlier = earlier.group(1..=5, 0);
+    assert_eq!(planned(0, &earlier, &spare), expected);
+}
+
+#[test]
+fn a_mark_of_a_greater_generation_than_the_header_is_corrupted() {
+    let mut lost = SegmentBuilder::new(1, 5, 10).mark(11, 10);
+    lost.header = SegmentHeader { generation: 3, index: 1, btree_lsn: 0 };
+    let (location, detail) = refused(10, &SegmentBuilder::new(0, 4, 0).group(5..=10, 4), &lost);
+    assert_eq!(location, format!("log segment 1, offset {MARK_START}"));
+    assert!(detail.contains("LSN 11") && detail.contains("generation 5"), "{detail}");
+}
+
+#[test]
+fn a_mark_whose_durable_lsn_is_not_below_its_own_is_corrupted() {
+    let log = SegmentBuilder::new(0, 2, 0).group(1..=5, 0).mark(5, 5);
+    let (location, _) = refused(0, &log, &SegmentBuilder::new(1, 3, 0));
+    assert_eq!(location, format!("log segment 0, offset {MARK_START}"));
 }
 
 #[test]

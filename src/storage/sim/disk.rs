@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! 1. `durable` with every operation of `unflushed` applied in order is `current`, except after an
-//!    operation that was interrupted, which is the last.
+//!    operation that was interrupted, which is the last, and except for what was dropped after a
+//!    failed flush.
 //! 2. No operation of `unflushed` covers a byte that was made durable after it. So a crash image
 //!    can apply any part of them over `durable` without undoing a flush.
 //! 3. `durable` has the length of the last flush. Lengths become durable in the order in which they
@@ -167,6 +168,13 @@ impl SimDisk {
                 write.in_limbo = true;
             }
         }
+    }
+
+    /// The system gives up the pages that it could not flush: reads see what the disk had.
+    pub(super) fn drop_unflushed(&mut self) {
+        let len = self.current.len();
+        self.current.clone_from(&self.durable);
+        self.current.resize(len, 0);
     }
 
     pub(super) fn set_len(&mut self, len: u64) -> io::Result<()> {

@@ -8,11 +8,17 @@
 
 mod disk;
 
+use super::memory::slice;
 use super::{Storage, StorageView};
+use crate::limits::BLOCK_SIZE;
+use crate::sync::plain::Mutex;
 use disk::SimDisk;
-use parking_lot::Mutex;
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
+
+/// The unit that cannot be read when it is bad.
+const SECTOR: u64 = 512;
 
 /// A kind of call that can be made to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,12 +37,12 @@ pub enum CallKind {
 
 /// How a call fails, and what state that leaves.
 ///
-/// | call | [`Eio`](Fault::Eio), [`Enospc`](Fault::Enospc) | [`ShortWrite`](Fault::ShortWrite) |
+/// | call | [`Eio`](Fault::Eio), [`Enospc`](Fault::Enospc) | [`ShortWrite`](Fault::ShortWrite), [`EnospcDropped`](Fault::EnospcDropped) |
 /// |---|---|---|
 /// | read | nothing is read | like `Eio` |
 /// | write | nothing is written | a prefix is written, and covered by the next flush |
 /// | durable write | `Eio`: all is written, in limbo; `Enospc`: nothing is written | a prefix is written, in limbo |
-/// | flush | every unflushed write is in limbo | like `Eio` |
+/// | flush | every unflushed write is in limbo | like `Eio`; `EnospcDropped`: reads do not see it any more, either |
 /// | change of length | the length stays | like `Eio` |
 ///
 /// A write in limbo is one whose flush failed: reads see it, a crash may or may not lose it, and
@@ -48,6 +54,8 @@ pub enum Fault {
     Eio,
     /// The disk is full.
     Enospc,
+    /// The disk is full after a prefix was written, and the system drops what it could not flush.
+    EnospcDropped,
     /// The device writes a prefix, which may be empty but is never everything, and then reports an
     /// error.
     ShortWrite,
@@ -68,6 +76,8 @@ struct SimState {
     crashed: bool,
     faults: Vec<ScheduledFault>,
     capacity: Option<u64>,
+    /// Sectors that cannot be read, by their offset.
+    bad_sectors: BTreeSet<u64>,
     bytes_written: u64,
     syncs: u64,
     durable_writes: u64,
@@ -106,6 +116,7 @@ impl SimStorage {
             crashed: false,
             faults: Vec::new(),
             capacity: None,
+            bad_sectors: BTreeSet::new(),
             bytes_written: 0,
             syncs: 0,
             durable_writes: 0,
@@ -170,6 +181,11 @@ impl SimStorage {
     /// limit. Bytes that are already beyond a new limit stay, and can be written.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.state.lock().capacity = bytes;
+    }
+
+    /// Makes every read of the sector at `offset` fail, until it is written as a whole.
+    pub fn break_sector(&self, offset: u64) {
+        self.state.lock().bad_sectors.insert(offset / SECTOR * SECTOR);
     }
 
     /// Flips one bit (0 to 7) of the byte at `offset`, in the durable content and in what reads
@@ -238,6 +254,23 @@ impl SimState {
         }
     }
 
+    /// The bytes of a range, if all of its sectors can be read.
+    fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        super::unreadable::read_or_name_the_block(offset, buf, |at, part| {
+            let is_read = |&bad: &u64| bad < at + part.len() as u64 && at < bad + SECTOR;
+            if self.bad_sectors.iter().any(is_read) {
+                return Err(injected(Fault::Eio));
+            }
+            part.copy_from_slice(super::memory::slice(self.disk.current(), at, part.len())?);
+            Ok(())
+        })
+    }
+
+    /// Sectors that are written as a whole can be read again.
+    fn mend(&mut self, offset: u64, len: usize) {
+        self.bad_sectors.retain(|&bad| bad < offset || offset + (len as u64) < bad + SECTOR);
+    }
+
     /// How many of the `len` bytes of an interrupted write were written. None and all are as likely
     /// as the rest together.
     fn cut(&mut self, len: usize) -> usize {
@@ -267,8 +300,7 @@ impl Storage for SimStorage {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         let mut state = self.state.lock();
         state.read_outcome()?;
-        buf.copy_from_slice(super::memory::slice(state.disk.current(), offset, buf.len())?);
-        Ok(())
+        state.read(offset, buf)
     }
 
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
@@ -277,12 +309,13 @@ impl Storage for SimStorage {
         super::check_write(state.disk.current().len() as u64, offset, data.len())?;
         match outcome {
             CallOutcome::Proceed => {
+                state.mend(offset, data.len());
                 state.disk.write(offset, data);
                 state.bytes_written += data.len() as u64;
                 Ok(())
             }
             CallOutcome::Fail(fault) => {
-                if fault == Fault::ShortWrite {
+                if matches!(fault, Fault::ShortWrite | Fault::EnospcDropped) {
                     let written = state.short(data);
                     state.disk.write(offset, written);
                 }
@@ -296,12 +329,33 @@ impl Storage for SimStorage {
         }
     }
 
+    fn fill_holes(&self, offset: u64, len: u64) -> io::Result<u64> {
+        // This disk has no holes. What is all zeros stands for one.
+        let mut found = vec![0; usize::try_from(len).unwrap_or_default()];
+        self.read_at(offset, &mut found)?;
+        if found.iter().any(|&byte| byte != 0) {
+            return Ok(0);
+        }
+        self.write_at(offset, &found).map(|()| len)
+    }
+
+    fn release(&self, offset: u64, len: u64) -> io::Result<()> {
+        let len = usize::try_from(len).unwrap_or_default();
+        let is_hole = {
+            let state = self.state.lock();
+            let found = slice(state.disk.current(), offset, len)?;
+            found.chunks(BLOCK_SIZE).all(|block| [0; BLOCK_SIZE].starts_with(block))
+        };
+        if is_hole { Ok(()) } else { self.write_at(offset, &vec![0; len]) }
+    }
+
     fn write_at_durable(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let mut state = self.state.lock();
         let outcome = state.outcome(CallKind::DurableWrite)?;
         super::check_write(state.disk.current().len() as u64, offset, data.len())?;
         match outcome {
             CallOutcome::Proceed => {
+                state.mend(offset, data.len());
                 state.disk.write_durable(offset, data);
                 state.bytes_written += data.len() as u64;
                 state.durable_writes += 1;
@@ -311,7 +365,7 @@ impl Storage for SimStorage {
                 match fault {
                     Fault::Eio => state.disk.write_in_limbo(offset, data),
                     Fault::Enospc => {}
-                    Fault::ShortWrite => {
+                    Fault::ShortWrite | Fault::EnospcDropped => {
                         let written = state.short(data);
                         state.disk.write_in_limbo(offset, written);
                     }
@@ -336,6 +390,9 @@ impl Storage for SimStorage {
             }
             CallOutcome::Fail(fault) => {
                 state.disk.fail_flush();
+                if fault == Fault::EnospcDropped {
+                    state.disk.drop_unflushed();
+                }
                 Err(injected(fault))
             }
             // What it covered is still unflushed, so a crash image has any part of it.
@@ -365,7 +422,10 @@ impl Storage for SimStorage {
     fn view(&self, offset: u64, len: usize) -> io::Result<StorageView> {
         let mut state = self.state.lock();
         state.read_outcome()?;
-        Ok(StorageView::Owned(super::memory::slice(state.disk.current(), offset, len)?.to_vec()))
+        super::check_read(state.disk.current().len() as u64, offset, len)?;
+        let mut bytes = vec![0; len];
+        state.read(offset, &mut bytes)?;
+        Ok(StorageView::Owned(bytes))
     }
 }
 
@@ -376,7 +436,7 @@ fn power_is_off() -> io::Error {
 fn injected(fault: Fault) -> io::Error {
     match fault {
         Fault::Eio => io::Error::other("injected: input/output error"),
-        Fault::Enospc => {
+        Fault::Enospc | Fault::EnospcDropped => {
             io::Error::new(io::ErrorKind::StorageFull, "injected: no space left on device")
         }
         Fault::ShortWrite => {

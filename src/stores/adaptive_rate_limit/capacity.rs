@@ -403,6 +403,31 @@ mod tests {
     }
 
     #[test]
+    fn each_setter_changes_its_own_setting_and_no_other() {
+        let second = Duration::from_secs(1);
+        let other = AdaptiveConfig {
+            monitoring_window: second,
+            high_activity_threshold: 101,
+            moderate_activity_threshold: 102,
+            recalculation_interval: 2 * second,
+            sustained_inactivity_threshold: 3 * second,
+            background_pause_on_increasing_trend: false,
+            max_user_scaling: 103.0,
+            min_user_reserved: 104,
+        };
+        let set = AdaptiveConfig::default()
+            .with_monitoring_window(other.monitoring_window)
+            .with_high_activity_threshold(other.high_activity_threshold)
+            .with_moderate_activity_threshold(other.moderate_activity_threshold)
+            .with_recalculation_interval(other.recalculation_interval)
+            .with_sustained_inactivity_threshold(other.sustained_inactivity_threshold)
+            .with_background_pause_on_increasing_trend(other.background_pause_on_increasing_trend)
+            .with_max_user_scaling(other.max_user_scaling)
+            .with_min_user_reserved(other.min_user_reserved);
+        assert_eq!(set, other);
+    }
+
+    #[test]
     fn configurations_that_contradict_themselves_are_refused() {
         let good = AdaptiveConfig::default();
         assert!(good.check().is_ok());

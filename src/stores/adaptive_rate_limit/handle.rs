@@ -1,19 +1,22 @@
 //! An adaptive limiter of a room.
 
+use super::capacities::{Capacities, CapacityView};
 use super::ops::{self, Adaptive};
 use super::{
     AdaptiveConfig, AdaptiveRateLimitEntry, AdaptiveRateLimitStats, AdaptiveRateLimitStatus,
-    AdaptiveRateLimitStore, Priority,
+    AdaptiveRateLimitStore, AdaptiveRateLimitTx, Priority,
 };
 use crate::Pending;
 use crate::durability::Durability;
-use crate::engine::{Engine, Snapshot, Tx};
+use crate::engine::access::Writer;
+use crate::engine::{Engine, Snapshot};
 use crate::error::Result;
 use crate::stores::page::{Cursor, Page};
 use crate::stores::rate_limit::RateLimitConfig;
 use crate::stores::rate_limit::limiter::Kind;
 use crate::stores::rate_limit::limiter_handle::LimiterHandle;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A named limiter of a room: a [`AdaptiveRateLimitStore`]. A cheap clone.
@@ -21,19 +24,24 @@ use std::time::Duration;
 pub struct AdaptiveRateLimit {
     handle: LimiterHandle,
     adaptive: AdaptiveConfig,
+    capacities: Arc<Capacities>,
 }
 
 impl AdaptiveRateLimit {
-    /// The limiter called `name` of the room that `engine` runs.
+    /// The limiter called `name` of the room that `engine` runs, whose transactions
+    /// `capacities` follow.
     pub(crate) fn new(
         engine: Engine,
+        capacities: &Arc<Capacities>,
         name: &str,
         config: RateLimitConfig,
         adaptive: AdaptiveConfig,
     ) -> Result<Self> {
-        let handle = LimiterHandle::new(engine, Kind::Adaptive, name, config)?;
+        config.check()?;
         adaptive.check()?;
-        Ok(Self { handle, adaptive })
+        let longest = capacities.longest(name, config, &adaptive);
+        let handle = LimiterHandle::new(engine, Kind::Adaptive, name, config, longest);
+        Ok(Self { handle, adaptive, capacities: Arc::clone(capacities) })
     }
 
     /// The same limiter, whose answers wait for this durability. The default is [`Durability::Os`].
@@ -53,45 +61,40 @@ impl AdaptiveRateLimit {
         cursor: Option<&Cursor>,
         limit: usize,
     ) -> Pending<Page<AdaptiveRateLimitEntry>> {
-        self.handle.read(|rows| ops::list(rows, &self.adaptive(), cursor, limit))
+        self.ask(|rows, adaptive| ops::list(rows, adaptive, cursor, limit))
     }
 
     /// Counts every resource of this limiter, by looking at every one of them; other callers do not
     /// wait meanwhile.
     pub fn stats(&self) -> Pending<AdaptiveRateLimitStats> {
-        self.handle.read(|rows| ops::stats(rows, &self.adaptive()))
+        self.ask(|rows, adaptive| ops::stats(rows, adaptive))
     }
 
-    fn adaptive(&self) -> Adaptive<'_> {
-        Adaptive { limiter: self.handle.limiter(), config: &self.adaptive }
+    /// The limiter in `tx`, a transaction of `engine`, with the options of this handle.
+    pub(crate) fn view<'a>(
+        &'a self,
+        engine: &Engine,
+        tx: &'a mut dyn Writer,
+    ) -> AdaptiveRateLimitTx<'a> {
+        let tx = self.handle.handle().within(engine, tx);
+        let limiter = self.handle.limiter();
+        AdaptiveRateLimitTx::of(tx, limiter, self.adaptive, self.capacities.in_transaction())
     }
 
-    /// Answers from a snapshot, after it has stored the capacity of `resource` when that had to be
-    /// computed. Only then does it wait for writers. A room that is read only computes it for the
-    /// answer alone.
-    fn ask<R>(
-        &self,
-        resource: &str,
-        ask: impl FnOnce(&mut Snapshot) -> Result<R>,
-        settle_and_ask: impl FnOnce(&mut Tx<'_>) -> Result<R>,
-    ) -> Pending<R> {
-        let engine = self.handle.engine();
-        let is_settled =
-            engine.read(Durability::Os, |rows| ops::is_settled(rows, &self.adaptive(), resource));
-        match is_settled.wait() {
-            Ok(true) => self.handle.read(ask),
-            Ok(false) => {
-                let operation = |tx: &mut Tx<'_>| {
-                    ops::settle(tx, &self.adaptive(), resource)?;
-                    settle_and_ask(tx)
-                };
-                if engine.is_read_only() {
-                    return engine.dry_run(operation);
-                }
-                self.handle.write(resource, operation)
-            }
-            Err(error) => Pending::ready(Err(error)),
-        }
+    /// The limiter as a transaction sees it.
+    fn in_transaction(&self) -> Adaptive<'_> {
+        self.seen_by(self.capacities.in_transaction())
+    }
+
+    fn seen_by<'a>(&'a self, capacities: CapacityView<'a>) -> Adaptive<'a> {
+        Adaptive { limiter: self.handle.limiter(), config: &self.adaptive, capacities }
+    }
+
+    /// Answers from a snapshot, without waiting for a writer.
+    fn ask<R>(&self, ask: impl FnOnce(&mut Snapshot, &Adaptive<'_>) -> Result<R>) -> Pending<R> {
+        // Before the snapshot is taken.
+        let adaptive = self.seen_by(self.capacities.asked());
+        self.handle.read(|rows| ask(rows, &adaptive))
     }
 }
 
@@ -100,50 +103,41 @@ impl fmt::Debug for AdaptiveRateLimit {
         f.debug_struct("AdaptiveRateLimit")
             .field("handle", &self.handle)
             .field("adaptive", &self.adaptive)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
 impl AdaptiveRateLimitStore for AdaptiveRateLimit {
     fn acquire(&self, resource: &str, priority: Priority) -> Pending<bool> {
-        self.handle.write(resource, |tx| ops::acquire(tx, &self.adaptive(), resource, priority))
+        self.handle
+            .write(resource, |tx| ops::acquire(tx, &self.in_transaction(), resource, priority))
     }
 
     fn can_proceed(&self, resource: &str, priority: Priority) -> Pending<bool> {
-        self.ask(
-            resource,
-            |rows| ops::can_proceed(rows, &self.adaptive(), resource, priority),
-            |tx| ops::can_proceed(tx, &self.adaptive(), resource, priority),
-        )
+        self.ask(|rows, adaptive| ops::can_proceed(rows, adaptive, resource, priority))
     }
 
     fn record(&self, resource: &str, priority: Priority) -> Pending<()> {
-        self.handle.write(resource, |tx| ops::record(tx, &self.adaptive(), resource, priority))
+        self.handle
+            .write(resource, |tx| ops::record(tx, &self.in_transaction(), resource, priority))
     }
 
     fn status(&self, resource: &str) -> Pending<AdaptiveRateLimitStatus> {
-        self.ask(
-            resource,
-            |rows| ops::status(rows, &self.adaptive(), resource),
-            |tx| ops::status(tx, &self.adaptive(), resource),
-        )
+        self.ask(|rows, adaptive| ops::status(rows, adaptive, resource))
     }
 
     fn reset(&self, resource: &str) -> Pending<()> {
-        self.handle.write(resource, |tx| ops::reset(tx, &self.adaptive(), resource))
+        self.handle.write(resource, |tx| ops::reset(tx, &self.in_transaction(), resource))
     }
 
     fn wait_time(&self, resource: &str, priority: Priority) -> Pending<Duration> {
-        self.ask(
-            resource,
-            |rows| ops::wait_time(rows, &self.adaptive(), resource, priority),
-            |tx| ops::wait_time(tx, &self.adaptive(), resource, priority),
-        )
+        self.ask(|rows, adaptive| ops::wait_time(rows, adaptive, resource, priority))
     }
 
     fn set_resource_config(&self, resource: &str, config: RateLimitConfig) -> Pending<()> {
-        self.handle
-            .write(resource, |tx| ops::set_resource_config(tx, &self.adaptive(), resource, config))
+        self.handle.write(resource, |tx| {
+            ops::set_resource_config(tx, &self.in_transaction(), resource, config)
+        })
     }
 
     fn resource_config(&self, resource: &str) -> Pending<RateLimitConfig> {

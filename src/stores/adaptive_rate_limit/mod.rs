@@ -1,5 +1,6 @@
 //! Rate limits that are shared between users and the background, by what users have been doing.
 
+pub(crate) mod capacities;
 pub(crate) mod capacity;
 mod handle;
 pub(crate) mod ops;
@@ -49,10 +50,15 @@ pub enum Priority {
 /// third of the monitoring window as in the third before, and decrease when there were less than
 /// half as many.
 ///
-/// The shares are computed at most once per recalculation interval and resource; a new limit
-/// computes them at once. A priority may go while its own count is below its share, the background
-/// never while it is paused; and both together are never admitted by [`acquire`](Self::acquire)
-/// more often than the limit within a window, also when shares have moved meanwhile.
+/// The shares are computed at most once per recalculation interval and resource, by the first call
+/// that needs them: `record` does not. A new limit and a reset compute them at once. They are kept
+/// in memory, so a call that asks writes nothing, and a room that was opened again computes them
+/// anew. Everything else is counted by every call.
+///
+/// A priority may go while its own count is below its share, the background never while it is
+/// paused; and both together are never admitted by [`acquire`](Self::acquire) more often than the
+/// limit within a window, also when shares have moved meanwhile. Where sustained inactivity leaves
+/// users nothing, a user may go while fewer than L requests of both priorities count.
 ///
 /// Every method has applied its change, in order, when it returns; the [`Pending`] waits for its
 /// durability, and says what a call may wait for. Points in time are milliseconds since the Unix
@@ -78,9 +84,10 @@ pub trait AdaptiveRateLimitStore: Send + Sync {
     /// Forgets the requests of a resource, and that there ever were any. Its configuration stays.
     fn reset(&self, resource: &str) -> Pending<()>;
 
-    /// How long to wait: zero when the priority may go, the window when the limit is 0, for a
-    /// paused background the time until the shares are computed again, else the time until the
-    /// oldest counted request of that priority leaves the window.
+    /// How long to wait: zero when the priority may go; the window when the limit is 0; the time
+    /// until the shares are computed again for a paused background, and for a priority without a
+    /// share; else the time until so many counted requests of that priority have left the window
+    /// that one may go. If no request is made and the shares stay meanwhile, one is admitted then.
     fn wait_time(&self, resource: &str, priority: Priority) -> Pending<Duration>;
 
     /// Gives a resource a configuration of its own, which is kept with the store. The requests in
@@ -125,7 +132,7 @@ pub struct AdaptiveRateLimitStatus {
     pub background_max: u64,
     /// Whether the background has to wait.
     pub background_paused: bool,
-    /// User requests inside the monitoring window, when the shares were computed.
+    /// User requests inside the monitoring window now.
     pub recent_user_activity: u64,
     /// Why the shares are what they are, in words.
     pub reason: String,

@@ -2,34 +2,38 @@
 //!
 //! Invariants, which the operations keep:
 //!
-//! 1. A computed capacity is kept until the recalculation interval has passed or the limit has
-//!    changed, whichever operation computed it. So an operation that only reads stores it too.
-//! 2. Whether and when there ever was a request is in the resource's own row, which outlives the
+//! 1. A computed capacity is kept in memory until the recalculation interval has passed, the limit
+//!    has changed or the resource is reset, whichever operation computed it. `record` computes
+//!    none. Everything else about a resource is counted anew by every operation.
+//! 2. An operation that only asks writes no row.
+//! 3. Whether and when there ever was a request is in the resource's own row, which outlives the
 //!    rows of the requests.
-//! 3. Shares move, and what was admitted under the old ones stays. So that both priorities together
+//! 4. Shares move, and what was admitted under the old ones stays. So that both priorities together
 //!    are never admitted more often than the limit, what `acquire` admitted is counted apart as
 //!    well.
 
-use super::capacity::{AdaptiveConfig, Reason};
-use super::row::{ADMITTED, BACKGROUND, CapacityRow, ResourceRow, USER, recomputed_at_ms};
+use super::capacities::{Capacity, CapacityView};
+use super::capacity::{AdaptiveConfig, Reason, share};
+use super::row::{ADMITTED, BACKGROUND, ResourceRow, USER};
 use super::{
     AdaptiveRateLimitEntry, AdaptiveRateLimitStats, AdaptiveRateLimitStatus, Priority, span_ms,
 };
-use crate::engine::access::{Reader, Writer};
+use crate::engine::access::{Reader, Rewrites, Writer};
 use crate::engine::cursor::RowCursor;
 use crate::error::Result;
 use crate::stores::page::{Cursor, Page, check_limit, page_of};
 use crate::stores::rate_limit::RateLimitConfig;
-use crate::stores::rate_limit::history::{Counted, HistoryId};
+use crate::stores::rate_limit::history::{HistoryId, fewer_after};
 use crate::stores::rate_limit::limiter::{Limiter, text_behind};
 use crate::tables::Table;
 use std::time::Duration;
 
-/// An adaptive limiter of a room.
+/// An adaptive limiter of a room, as one call uses it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Adaptive<'a> {
     pub(crate) limiter: Limiter<'a>,
     pub(crate) config: &'a AdaptiveConfig,
+    pub(crate) capacities: CapacityView<'a>,
 }
 
 /// The row at `key`, empty when there is none or the limiter was cleared after it was written.
@@ -51,53 +55,84 @@ struct AdaptiveUsage {
     key: Vec<u8>,
     config: RateLimitConfig,
     row: ResourceRow,
-    capacity: CapacityRow,
-    /// Whether the capacity is not in the row yet.
-    is_new: bool,
-    user: Counted,
-    background: Counted,
-    admitted: Counted,
+    user: u64,
+    background: u64,
+    admitted: u64,
 }
 
 impl AdaptiveUsage {
     /// Whether no request of anybody counts.
     fn is_idle(&self) -> bool {
-        self.user.count == 0 && self.background.count == 0
+        self.user == 0 && self.background == 0
     }
 
-    fn of(&self, priority: Priority) -> (Counted, u64) {
+    fn of(&self, priority: Priority) -> u64 {
         match priority {
-            Priority::User => (self.user, self.capacity.user_reserved),
-            Priority::Background => (self.background, self.capacity.background_max),
+            Priority::User => self.user,
+            Priority::Background => self.background,
         }
     }
 
-    fn is_paused(&self, priority: Priority) -> bool {
-        priority == Priority::Background && self.capacity.reason == Reason::HighIncreasing
+    /// The histories in which there must be room for a request of `priority`, each with the number
+    /// of requests that may count in it.
+    fn bounds(&self, capacity: &Capacity, priority: Priority) -> [(&'static [u8], u64); 2] {
+        let limit = self.config.limit;
+        let own = match priority {
+            // Else no user could ever return.
+            Priority::User if capacity.reason == Reason::SustainedInactivity => {
+                (&[USER, BACKGROUND][..], limit)
+            }
+            Priority::User => (&[USER][..], capacity.user_reserved),
+            Priority::Background => (&[BACKGROUND][..], capacity.background_max),
+        };
+        [own, (&[ADMITTED], limit)]
     }
 
-    fn may_go(&self, priority: Priority) -> bool {
-        let (counted, share) = self.of(priority);
-        counted.count < share
-            && self.admitted.count < self.config.limit
-            && !self.is_paused(priority)
+    fn counted(&self, lanes: &[u8]) -> u64 {
+        let counts = lanes.iter().map(|lane| match *lane {
+            USER => self.user,
+            BACKGROUND => self.background,
+            _ => self.admitted,
+        });
+        counts.fold(0, u64::saturating_add)
     }
 
-    /// Stores the capacity, if it is new.
-    fn keep(&mut self, tx: &mut dyn Writer, adaptive: &Adaptive<'_>) -> Result<()> {
-        if !self.is_new {
-            return Ok(());
-        }
-        self.row.capacity = Some(self.capacity);
-        self.row.forget(tx, adaptive.keep_ms(self.config))?;
-        self.row.store(tx, &self.key)
+    fn may_go(&self, capacity: &Capacity, priority: Priority) -> bool {
+        !is_paused(capacity, priority)
+            && self
+                .bounds(capacity, priority)
+                .iter()
+                .all(|(lanes, most)| self.counted(lanes) < *most)
     }
 }
 
+fn is_paused(capacity: &Capacity, priority: Priority) -> bool {
+    priority == Priority::Background && capacity.reason == Reason::HighIncreasing
+}
+
 impl Adaptive<'_> {
-    /// How long a request is needed.
-    fn keep_ms(&self, config: RateLimitConfig) -> u64 {
-        config.window_ms().max(span_ms(self.config.monitoring_window))
+    /// The capacity that holds now, computed if none is kept.
+    fn capacity(&self, rows: &mut dyn Reader, seen: &AdaptiveUsage) -> Result<Capacity> {
+        let (now_ms, limit) = (rows.moment().line_ms(), seen.config.limit);
+        let holds = |capacity: &Capacity| {
+            capacity.clears == seen.row.clears
+                && capacity.limit == limit
+                && now_ms < capacity.recomputed_at_ms(self.config)
+        };
+        if let Some(capacity) = self.capacities.get(&seen.key).filter(holds) {
+            return Ok(capacity);
+        }
+        let shares = share(limit, &seen.row.activity(rows, self.config)?, self.config);
+        let capacity = Capacity {
+            clears: seen.row.clears,
+            computed_at_ms: now_ms,
+            limit,
+            user_reserved: shares.user_reserved,
+            background_max: shares.background_max,
+            reason: shares.reason,
+        };
+        self.capacities.keep(&seen.key, capacity);
+        Ok(capacity)
     }
 }
 
@@ -105,17 +140,14 @@ fn look(rows: &mut dyn Reader, adaptive: &Adaptive<'_>, resource: &str) -> Resul
     let key = adaptive.limiter.resource_key(resource)?;
     let config = adaptive.limiter.config_of(rows, &key)?;
     let row = load(rows, &adaptive.limiter, &key)?;
-    let (capacity, is_new) = row.capacity(rows, config.limit, adaptive.config)?;
-    let (now_ms, window_ms) = (rows.now_ms(), config.window_ms());
+    let window_ms = config.window_ms();
     Ok(AdaptiveUsage {
-        user: row.count(rows, USER, now_ms, window_ms)?,
-        background: row.count(rows, BACKGROUND, now_ms, window_ms)?,
-        admitted: row.count(rows, ADMITTED, now_ms, window_ms)?,
+        user: row.count(rows, USER, window_ms)?,
+        background: row.count(rows, BACKGROUND, window_ms)?,
+        admitted: row.count(rows, ADMITTED, window_ms)?,
         key,
         config,
         row,
-        capacity,
-        is_new,
     })
 }
 
@@ -126,10 +158,8 @@ fn add(
     priority: Priority,
     is_admitted: bool,
 ) -> Result<()> {
-    let now_ms = tx.now_ms();
     let row = &mut seen.row;
-    row.capacity = Some(seen.capacity);
-    row.forget(tx, adaptive.keep_ms(seen.config))?;
+    row.forget(tx, adaptive.limiter.keep_ms(seen.config))?;
     if row.id == 0 {
         row.id = Limiter::new_id(tx)?;
     }
@@ -138,31 +168,11 @@ fn add(
         Priority::User => (USER, &mut row.user),
         Priority::Background => (BACKGROUND, &mut row.background),
     };
-    history.record(tx, HistoryId { id, lane }, now_ms)?;
+    history.record(tx, HistoryId { id, lane })?;
     if is_admitted {
-        row.admitted.record(tx, HistoryId { id, lane: ADMITTED }, now_ms)?;
+        row.admitted.record(tx, HistoryId { id, lane: ADMITTED })?;
     }
     row.store(tx, &seen.key)
-}
-
-/// Whether everything that only asks about `resource` can be answered without storing a capacity.
-pub(crate) fn is_settled(
-    rows: &mut dyn Reader,
-    adaptive: &Adaptive<'_>,
-    resource: &str,
-) -> Result<bool> {
-    let key = adaptive.limiter.resource_key(resource)?;
-    let config = adaptive.limiter.config_of(rows, &key)?;
-    let row = load(rows, &adaptive.limiter, &key)?;
-    let now_ms = rows.now_ms();
-    Ok(row.capacity.is_some_and(|capacity| {
-        capacity.limit == config.limit && now_ms < recomputed_at_ms(&capacity, adaptive.config)
-    }))
-}
-
-/// Stores the capacity of `resource` if it has to be computed.
-pub(crate) fn settle(tx: &mut dyn Writer, adaptive: &Adaptive<'_>, resource: &str) -> Result<()> {
-    look(tx, adaptive, resource)?.keep(tx, adaptive)
 }
 
 /// Records a request if its priority may go.
@@ -172,9 +182,9 @@ pub(crate) fn acquire(
     resource: &str,
     priority: Priority,
 ) -> Result<bool> {
-    let mut seen = look(tx, adaptive, resource)?;
-    if !seen.may_go(priority) {
-        seen.keep(tx, adaptive)?;
+    let seen = look(tx, adaptive, resource)?;
+    let capacity = adaptive.capacity(tx, &seen)?;
+    if !seen.may_go(&capacity, priority) {
         return Ok(false);
     }
     add(tx, adaptive, seen, priority, true)?;
@@ -188,7 +198,9 @@ pub(crate) fn can_proceed(
     resource: &str,
     priority: Priority,
 ) -> Result<bool> {
-    Ok(look(rows, adaptive, resource)?.may_go(priority))
+    let seen = look(rows, adaptive, resource)?;
+    let capacity = adaptive.capacity(rows, &seen)?;
+    Ok(seen.may_go(&capacity, priority))
 }
 
 /// Records a request, whether or not its priority may go.
@@ -209,21 +221,23 @@ pub(crate) fn status(
     resource: &str,
 ) -> Result<AdaptiveRateLimitStatus> {
     let seen = look(rows, adaptive, resource)?;
-    let left = |(counted, share): (Counted, u64)| share.saturating_sub(counted.count);
+    let capacity = adaptive.capacity(rows, &seen)?;
+    let monitoring_ms = span_ms(adaptive.config.monitoring_window);
+    let left = |priority, share: u64| share.saturating_sub(seen.of(priority));
     Ok(AdaptiveRateLimitStatus {
-        remaining: left(seen.of(Priority::User))
-            .saturating_add(left(seen.of(Priority::Background))),
-        reset_time: rows.now_ms().saturating_add(seen.config.window_ms()),
+        remaining: left(Priority::User, capacity.user_reserved)
+            .saturating_add(left(Priority::Background, capacity.background_max)),
+        reset_time: rows.wall_ms().saturating_add(seen.config.window_ms()),
         limit: seen.config.limit,
-        user_reserved: seen.capacity.user_reserved,
-        background_max: seen.capacity.background_max,
-        background_paused: seen.is_paused(Priority::Background),
-        recent_user_activity: seen.capacity.recent,
-        reason: seen.capacity.reason.text().into(),
+        user_reserved: capacity.user_reserved,
+        background_max: capacity.background_max,
+        background_paused: is_paused(&capacity, Priority::Background),
+        recent_user_activity: seen.row.count(rows, USER, monitoring_ms)?,
+        reason: capacity.reason.text().into(),
     })
 }
 
-/// How long until a priority may be able to go.
+/// How long until a priority may go, if no request is made and no capacity is computed meanwhile.
 pub(crate) fn wait_time(
     rows: &mut dyn Reader,
     adaptive: &Adaptive<'_>,
@@ -234,26 +248,31 @@ pub(crate) fn wait_time(
     if seen.config.limit == 0 {
         return Ok(seen.config.window);
     }
-    if seen.may_go(priority) {
-        return Ok(Duration::ZERO);
+    let capacity = adaptive.capacity(rows, &seen)?;
+    let now = rows.moment();
+    let bounds = seen.bounds(&capacity, priority);
+    if is_paused(&capacity, priority) || bounds.iter().any(|(_, most)| *most == 0) {
+        // However many leave: only another capacity changes that.
+        let until_ms = capacity.recomputed_at_ms(adaptive.config);
+        return Ok(Duration::from_millis(until_ms.saturating_sub(now.line_ms())));
     }
-    let (counted, share) = seen.of(priority);
-    let oldest_ms = if counted.count < share { seen.admitted.oldest_ms } else { counted.oldest_ms };
-    let until_ms = match oldest_ms {
-        Some(oldest_ms) if !seen.is_paused(priority) => {
-            oldest_ms.saturating_add(seen.config.window_ms().min(seen.row.keep_ms))
+    let window_ms = seen.config.window_ms().min(seen.row.keep_ms);
+    let mut wait_ms = 0;
+    for (lanes, most) in bounds {
+        if seen.counted(lanes) >= most {
+            let last_ms = fewer_after(rows, &seen.row.lanes(lanes), most)?;
+            wait_ms = wait_ms.max(now.left_until(now.deadline_of(last_ms, window_ms)));
         }
-        // Paused, or without a share: the next capacity may change that.
-        _ => recomputed_at_ms(&seen.capacity, adaptive.config),
-    };
-    Ok(Duration::from_millis(until_ms.saturating_sub(rows.now_ms())))
+    }
+    Ok(Duration::from_millis(wait_ms))
 }
 
 /// Forgets the requests of a resource, and that there ever were any.
 pub(crate) fn reset(tx: &mut dyn Writer, adaptive: &Adaptive<'_>, resource: &str) -> Result<()> {
     let key = adaptive.limiter.resource_key(resource)?;
     let mut row = load(tx, &adaptive.limiter, &key)?;
-    if row.id == 0 {
+    adaptive.capacities.forget(&key);
+    if !row.remembers() {
         return Ok(());
     }
     row.reset();
@@ -271,8 +290,8 @@ pub(crate) fn set_resource_config(
     let key = adaptive.limiter.resource_key(resource)?;
     let mut row = load(tx, &adaptive.limiter, &key)?;
     if row.id != 0 {
-        row.forget(tx, adaptive.keep_ms(config))?;
-        row.store(tx, &key)?;
+        row.forget(tx, adaptive.limiter.keep_ms(config))?;
+        row.store(&mut Rewrites(tx), &key)?;
     }
     Limiter::put_config(tx, &key, config)
 }
@@ -295,8 +314,8 @@ pub(crate) fn list(
             if !seen.is_idle() {
                 let entry = AdaptiveRateLimitEntry {
                     resource,
-                    user_requests: seen.user.count,
-                    background_requests: seen.background.count,
+                    user_requests: seen.user,
+                    background_requests: seen.background,
                     config: seen.config,
                 };
                 return Ok(Some((key, entry)));
@@ -317,8 +336,8 @@ pub(crate) fn stats(
     while let Some((key, value)) = resources.next(rows)? {
         let seen = look(rows, adaptive, &text_behind(table, &prefix, &key)?)?;
         stats.bytes += (key.len() + value.len()) as u64;
-        stats.user_requests = stats.user_requests.saturating_add(seen.user.count);
-        stats.background_requests = stats.background_requests.saturating_add(seen.background.count);
+        stats.user_requests = stats.user_requests.saturating_add(seen.user);
+        stats.background_requests = stats.background_requests.saturating_add(seen.background);
         match seen.is_idle() {
             true => stats.idle += 1,
             false => stats.live += 1,
@@ -330,6 +349,7 @@ pub(crate) fn stats(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::time_line::Deadline;
 
     #[test]
     fn a_resource_row_round_trips_in_frozen_bytes() {
@@ -337,21 +357,13 @@ mod tests {
             clears: 1,
             id: 7,
             keep_ms: 300,
-            indexed_at_ms: Some(9),
-            capacity: Some(CapacityRow {
-                computed_at_ms: 2,
-                limit: 100,
-                user_reserved: 30,
-                background_max: 70,
-                recent: 4,
-                reason: Reason::Low,
-            }),
+            indexed_at: Some(Deadline::at(9)),
             ..ResourceRow::default()
         };
         let bytes = row.encode().unwrap();
         let history = [0; 6];
-        let head = [&[1, 7, 251, 44, 1, 1, 9][..], &history, &history, &history].concat();
-        assert_eq!(bytes, [&head[..], &[1, 2, 100, 30, 70, 4, 7]].concat());
+        let head = &[1, 7, 251, 44, 1, 1, 0, 9][..];
+        assert_eq!(bytes, [head, &history, &history, &history].concat());
         assert_eq!(ResourceRow::decode(&bytes).unwrap(), row);
         for cut in 0..bytes.len() {
             assert!(ResourceRow::decode(&bytes[..cut]).is_err());

@@ -1,13 +1,14 @@
 //! The row of a resource, and what follows from it alone.
 
-use super::capacity::{Activity, AdaptiveConfig, Reason, Trend, share};
+use super::capacity::{Activity, AdaptiveConfig, Trend};
 use super::span_ms;
 use crate::codec;
 use crate::engine::access::{Reader, Writer};
+use crate::engine::time_line::{Deadline, Moment};
 use crate::error::Result;
 use crate::stores::expiry;
-use crate::stores::rate_limit::history::{Counted, History, HistoryId};
-use crate::stores::rate_limit::limiter::{Limiter, index_at};
+use crate::stores::rate_limit::history::{History, HistoryId};
+use crate::stores::rate_limit::limiter::index_at;
 use crate::tables::Table;
 
 /// The histories of a resource.
@@ -20,28 +21,16 @@ pub(crate) const ADMITTED: u8 = 2;
 pub(crate) struct ResourceRow {
     /// The limiter's, when this was written.
     pub(crate) clears: u64,
-    /// The number of the resource in the keys of its requests; 0 before it has one.
+    /// The number of the resource in the keys of its requests.
     pub(crate) id: u64,
     /// How long requests are remembered.
     pub(crate) keep_ms: u64,
     /// Where the expiry index has the resource.
-    pub(crate) indexed_at_ms: Option<u64>,
+    pub(crate) indexed_at: Option<Deadline>,
     pub(crate) user: History,
     pub(crate) background: History,
     /// What `acquire` admitted, of both priorities.
     pub(crate) admitted: History,
-    pub(crate) capacity: Option<CapacityRow>,
-}
-
-/// A computed capacity.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::Decode)]
-pub(crate) struct CapacityRow {
-    pub(crate) computed_at_ms: u64,
-    pub(crate) limit: u64,
-    pub(crate) user_reserved: u64,
-    pub(crate) background_max: u64,
-    pub(crate) recent: u64,
-    pub(crate) reason: Reason,
 }
 
 impl ResourceRow {
@@ -57,19 +46,21 @@ impl ResourceRow {
         HistoryId { id: self.id, lane }
     }
 
-    pub(super) fn count(
-        &self,
-        rows: &mut dyn Reader,
-        lane: u8,
-        now_ms: u64,
-        window_ms: u64,
-    ) -> Result<Counted> {
-        let history = match lane {
+    fn lane(&self, lane: u8) -> &History {
+        match lane {
             USER => &self.user,
             BACKGROUND => &self.background,
             _ => &self.admitted,
-        };
-        history.count(rows, self.place(lane), now_ms, window_ms.min(self.keep_ms))
+        }
+    }
+
+    /// The histories of these lanes, and where their rows are.
+    pub(super) fn lanes(&self, lanes: &[u8]) -> Vec<(HistoryId, &History)> {
+        lanes.iter().map(|lane| (self.place(*lane), self.lane(*lane))).collect()
+    }
+
+    pub(super) fn count(&self, rows: &mut dyn Reader, lane: u8, window_ms: u64) -> Result<u64> {
+        self.lane(lane).count(rows, self.place(lane), window_ms.min(self.keep_ms))
     }
 
     /// Forgets everything, as if the row were not there.
@@ -77,7 +68,6 @@ impl ResourceRow {
         for history in [&mut self.user, &mut self.background, &mut self.admitted] {
             history.reset();
         }
-        self.capacity = None;
         self.keep_ms = 0;
     }
 
@@ -91,9 +81,9 @@ impl ResourceRow {
         ]
     }
 
-    /// Whether and when there was a request is remembered, or a capacity.
-    pub(super) fn remembers(&self) -> bool {
-        self.last_ms().is_some() || self.capacity.is_some()
+    /// Whether there was a request since the last reset, which is remembered for good.
+    pub(crate) fn remembers(&self) -> bool {
+        self.last_ms().is_some()
     }
 
     /// The time of the last request of any priority.
@@ -101,18 +91,23 @@ impl ResourceRow {
         self.user.last_ms().max(self.background.last_ms())
     }
 
-    /// When the last request is forgotten; `keep_ms` from `now_ms` on when there is none.
-    pub(super) fn ends_at_ms(&self, now_ms: u64) -> u64 {
-        self.last_ms().unwrap_or(now_ms).saturating_add(self.keep_ms)
+    /// When the last request is forgotten; `keep_ms` from now on when there is none.
+    pub(super) fn ends_at(&self, now: &Moment) -> Deadline {
+        self.last_ms().map_or_else(
+            || now.deadline_in(self.keep_ms),
+            |last_ms| now.deadline_of(last_ms, self.keep_ms),
+        )
     }
 
-    /// Forgets what is out of every window, and remembers from now on for at least `keep_ms`.
+    /// Forgets what is out of every window, and remembers from now on for at least `keep_ms`; for
+    /// `keep_ms` when nothing is left.
     pub(super) fn forget(&mut self, rows: &mut dyn Reader, keep_ms: u64) -> Result<()> {
-        let (now_ms, kept_ms) = (rows.now_ms(), self.keep_ms);
+        let kept_ms = self.keep_ms;
         for (place, history) in self.histories() {
-            history.forget(rows, place, now_ms, kept_ms)?;
+            history.forget(rows, place, kept_ms)?;
         }
-        self.keep_ms = kept_ms.max(keep_ms);
+        let is_empty = self.histories().iter().all(|(_, history)| history.is_empty());
+        self.keep_ms = if is_empty { keep_ms } else { kept_ms.max(keep_ms) };
         Ok(())
     }
 
@@ -122,52 +117,22 @@ impl ResourceRow {
         rows: &mut dyn Reader,
         config: &AdaptiveConfig,
     ) -> Result<Activity> {
-        let now_ms = rows.now_ms();
+        let now = rows.moment();
         let monitoring_ms = span_ms(config.monitoring_window);
         let third_ms = (monitoring_ms / 3).max(1);
-        let recent = self.count(rows, USER, now_ms, third_ms)?.count;
-        let both = self.count(rows, USER, now_ms, third_ms.saturating_mul(2))?.count;
+        let recent = self.count(rows, USER, third_ms)?;
+        let both = self.count(rows, USER, third_ms.saturating_mul(2))?;
         Ok(Activity {
-            recent: self.count(rows, USER, now_ms, monitoring_ms)?.count,
+            recent: self.count(rows, USER, monitoring_ms)?,
             trend: Trend::of(recent, both.saturating_sub(recent)),
             ever: self.user.last_ms().or(self.background.last_ms()).is_some(),
-            last_user_ago_ms: self.user.last_ms().map(|ms| now_ms.saturating_sub(ms)),
+            last_user_ago_ms: self.user.last_ms().map(|ms| now.since(ms)),
         })
-    }
-
-    /// The capacity that holds now, and whether it was computed just now.
-    pub(super) fn capacity(
-        &self,
-        rows: &mut dyn Reader,
-        limit: u64,
-        config: &AdaptiveConfig,
-    ) -> Result<(CapacityRow, bool)> {
-        let now_ms = rows.now_ms();
-        let stands = |capacity: &CapacityRow| {
-            capacity.limit == limit && now_ms < recomputed_at_ms(capacity, config)
-        };
-        if let Some(capacity) = self.capacity.filter(stands) {
-            return Ok((capacity, false));
-        }
-        let activity = self.activity(rows, config)?;
-        let shares = share(limit, &activity, config);
-        let capacity = CapacityRow {
-            computed_at_ms: now_ms,
-            limit,
-            user_reserved: shares.user_reserved,
-            background_max: shares.background_max,
-            recent: activity.recent,
-            reason: shares.reason,
-        };
-        Ok((capacity, true))
     }
 
     /// Stages the row, and its index row where that has to move.
     pub(super) fn store(&mut self, tx: &mut dyn Writer, key: &[u8]) -> Result<()> {
-        if self.id == 0 {
-            self.id = Limiter::new_id(tx)?;
-        }
-        let indexed_at_ms = self.indexed_at_ms;
+        let was_at = self.indexed_at;
         let has_rows = self
             .histories()
             .iter()
@@ -178,16 +143,11 @@ impl ResourceRow {
             tx.put(Table::ADAPTIVE_RATE_LIMIT, key, self.encode()?);
             return Ok(());
         }
-        let index_at_ms = index_at(indexed_at_ms, self.ends_at_ms(tx.now_ms()), self.keep_ms);
-        self.indexed_at_ms = Some(index_at_ms);
+        let index_at = index_at(was_at, self.ends_at(&tx.moment()), self.keep_ms);
+        self.indexed_at = Some(index_at);
         let value = self.encode()?;
         tx.put(Table::ADAPTIVE_RATE_LIMIT, key, value);
-        expiry::move_to(tx, indexed_at_ms, index_at_ms, Table::ADAPTIVE_RATE_LIMIT, key);
+        expiry::move_to(tx, was_at, index_at, Table::ADAPTIVE_RATE_LIMIT, key);
         Ok(())
     }
-}
-
-/// When a capacity may be computed again.
-pub(super) fn recomputed_at_ms(capacity: &CapacityRow, config: &AdaptiveConfig) -> u64 {
-    capacity.computed_at_ms.saturating_add(span_ms(config.recalculation_interval))
 }

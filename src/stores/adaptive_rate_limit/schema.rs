@@ -3,14 +3,16 @@
 use super::row::{ADMITTED, BACKGROUND, ResourceRow, USER};
 use super::sweep;
 use crate::error::Result;
+use crate::stores::dump;
 use crate::stores::lines::EntryLines;
 use crate::stores::owner::StoreKind;
 use crate::stores::rate_limit::history::{History, HistoryId};
 use crate::stores::rate_limit::limiter::Kind;
 use crate::stores::rate_limit::schema::{
-    Clears, check_limiter_key, dump_limiter_key, lacks_requests, limiter_owner, without_requests,
+    Clears, changed_window, check_limiter_key, dump_limiter_key, lacks_requests, limiter_owner,
+    without_requests,
 };
-use crate::stores::rate_limit::window_lines::{self, reason_text};
+use crate::stores::rate_limit::window_lines;
 use crate::stores::schema::EntryState;
 use crate::stores::schema::{
     Constraints, CountEntry, Derived, Ends, EntryCounting, Lines, LossSchema, Numbers, Role,
@@ -49,10 +51,10 @@ const WINDOWS: TableSchema = TableSchema {
     }),
     numbers: Numbers::Given(|value| Ok(ResourceRow::decode(value)?.id)),
     ends: Ends::At {
-        at_ms: |value| Ok(ResourceRow::decode(value)?.indexed_at_ms),
+        at: |value| Ok(ResourceRow::decode(value)?.indexed_at),
         sweep: |tx, due, turn| sweep::sweep(tx, due, turn.budget),
     },
-    change: |row| Some(row.of_entry()),
+    change: |row| changed_window(row, |value| Ok(ResourceRow::decode(value)?.remembers())),
     shown_key: text_key,
     counted: EntryCounting::Entries(counter),
     lines: Lines::Entries(EntryLines {
@@ -76,35 +78,23 @@ fn histories(value: &[u8]) -> Result<Vec<(HistoryId, History)>> {
     Ok(lanes.map(|(lane, history)| (HistoryId { id, lane }, history)).to_vec())
 }
 
+/// A resource without counted requests is live: whether and when there was a request is remembered
+/// for good.
 fn counter() -> CountEntry {
     let mut cleared = Clears::default();
     Box::new(move |rows, row| {
         let resource = ResourceRow::decode(row.value)?;
-        let lanes = [&resource.user, &resource.background, &resource.admitted];
-        let is_kept = lanes
-            .iter()
-            .filter_map(|lane| lane.last_ms())
-            .max()
-            .is_some_and(|last_ms| rows.now_ms() < last_ms.saturating_add(resource.keep_ms));
         let at = (Table::ADAPTIVE_RATE_LIMIT, row.key);
         let is_hidden = cleared.hide(rows, at, resource.clears)?;
-        Ok(EntryState::live_if(is_kept && !is_hidden))
+        Ok(EntryState::live_if(resource.remembers() && !is_hidden))
     })
 }
 
 fn dump_resource(value: &[u8]) -> Result<Value> {
     let row = ResourceRow::decode(value)?;
-    let capacity = row.capacity.map(|capacity| {
-        json!({
-            "computed_at_ms": capacity.computed_at_ms, "limit": capacity.limit,
-            "user_reserved": capacity.user_reserved, "background_max": capacity.background_max,
-            "recent_user_requests": capacity.recent, "reason": reason_text(capacity.reason),
-        })
-    });
     Ok(json!({
         "clears": row.clears, "window": row.id, "keep_ms": row.keep_ms,
-        "indexed_at_ms": row.indexed_at_ms, "user": row.user.to_json(),
+        "indexed_at": row.indexed_at.map(dump::deadline), "user": row.user.to_json(),
         "background": row.background.to_json(), "admitted": row.admitted.to_json(),
-        "capacity": capacity,
     }))
 }

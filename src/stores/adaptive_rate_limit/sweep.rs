@@ -1,8 +1,7 @@
 //! What a sweeper does to adaptive windows.
 //!
-//! Whether and when there ever was a request decides about capacity, and so does a capacity that
-//! was computed: a row that remembers either stays for good, without requests and out of the expiry
-//! index, until its limiter is cleared.
+//! Whether and when there ever was a request decides about capacity: a row that remembers one stays
+//! for good, without requests and out of the expiry index, until its limiter is cleared.
 
 use super::row::ResourceRow;
 use crate::codec::key;
@@ -21,7 +20,7 @@ const TABLE: Table = Table::ADAPTIVE_RATE_LIMIT;
 pub(crate) fn sweep(tx: &mut dyn Writer, due: &Due<'_>, budget: Budget) -> Result<Verdict> {
     let Some(bytes) = tx.get(TABLE, due.key)? else { return Ok(Verdict::Stale) };
     let mut row = ResourceRow::decode(&bytes)?;
-    if row.indexed_at_ms.is_some_and(|indexed_at_ms| indexed_at_ms != due.at_ms) {
+    if row.indexed_at.is_some_and(|indexed_at| indexed_at != due.at) {
         return Ok(Verdict::Stale);
     }
     let clears = clears_around(tx, TABLE, due.key)?;
@@ -29,12 +28,12 @@ pub(crate) fn sweep(tx: &mut dyn Writer, due: &Due<'_>, budget: Budget) -> Resul
         row.clears = clears;
         row.reset();
     }
-    row.forget(tx, 0)?;
+    row.forget(tx, row.keep_ms)?;
     if row.histories().iter().any(|(_, history)| !history.is_empty()) {
-        let until_ms = row.ends_at_ms(tx.now_ms());
-        row.indexed_at_ms = Some(until_ms);
+        let until = row.ends_at(&tx.moment());
+        row.indexed_at = Some(until);
         tx.put(TABLE, due.key, row.encode()?);
-        return Ok(Verdict::Keep { until_ms });
+        return Ok(Verdict::Keep { until });
     }
     let mut left = budget.changes;
     for (place, history) in row.histories() {
@@ -47,10 +46,11 @@ pub(crate) fn sweep(tx: &mut dyn Writer, due: &Due<'_>, budget: Budget) -> Resul
         return Ok(Verdict::Partly);
     }
     if !row.remembers() {
-        tx.delete(TABLE, due.key);
+        // What a reset or a clear has forgotten is gone already.
+        tx.delete_gone(TABLE, due.key);
         return Ok(Verdict::Removed);
     }
-    row.indexed_at_ms = None;
+    row.indexed_at = None;
     tx.put(TABLE, due.key, row.encode()?);
     Ok(Verdict::Emptied)
 }
@@ -76,12 +76,12 @@ pub(crate) fn sweep_cleared(
     let mut forgotten = Vec::new();
     for (key, value) in &found {
         let row = ResourceRow::decode(value)?;
-        if row.clears != clears && row.indexed_at_ms.is_none() {
+        if row.clears != clears && row.indexed_at.is_none() {
             forgotten.push(key);
         }
     }
     for key in &forgotten {
-        tx.delete(TABLE, key);
+        tx.delete_gone(TABLE, key);
     }
     let removed = forgotten.len() as u64;
     let is_over = found.len() < budget.changes;
@@ -95,8 +95,9 @@ pub(crate) fn sweep_cleared(
 mod tests {
     use super::*;
     use crate::stores::StoreKind;
+    use crate::stores::adaptive_rate_limit::capacities::Capacities;
     use crate::stores::adaptive_rate_limit::ops::{
-        Adaptive, acquire, record, reset, set_resource_config, settle, status,
+        Adaptive, acquire, can_proceed, record, reset, set_resource_config, status,
     };
     use crate::stores::adaptive_rate_limit::{AdaptiveConfig, Priority};
     use crate::stores::map_tx::MapTx;
@@ -115,9 +116,11 @@ mod tests {
         }
     }
 
-    fn limiter(config: &AdaptiveConfig) -> Adaptive<'_> {
+    fn limiter<'a>(config: &'a AdaptiveConfig, capacities: &'a Capacities) -> Adaptive<'a> {
         let rate = RateLimitConfig { limit: 1_000, window: Duration::from_secs(1) };
-        Adaptive { limiter: Limiter { kind: Kind::Adaptive, name: "n\0", config: rate }, config }
+        let limiter =
+            Limiter { kind: Kind::Adaptive, name: "n\0", config: rate, longest_ms: 900_000 };
+        Adaptive { limiter, config, capacities: capacities.in_transaction() }
     }
 
     fn is_clean(tx: &MapTx) -> bool {
@@ -126,8 +129,8 @@ mod tests {
 
     #[test]
     fn the_requests_go_and_the_row_stays_out_of_the_index() {
-        let (config, mut tx) = (config(), MapTx::at(0));
-        let adaptive = limiter(&config);
+        let (config, capacities, mut tx) = (config(), Capacities::default(), MapTx::at(0));
+        let adaptive = limiter(&config, &capacities);
         for ms in 0..300 {
             tx.now_ms = ms;
             assert!(acquire(&mut tx, &adaptive, "r", Priority::User).unwrap());
@@ -144,17 +147,18 @@ mod tests {
         assert_eq!((report.removed(StoreKind::ADAPTIVE_RATE_LIMIT), steps), (1, 9));
         assert_eq!((tx.keys(TABLE).len(), tx.keys(Table::RATE_LIMIT_REQUEST).len()), (1, 0));
         assert!(tx.keys(Table::EXPIRY).is_empty());
-        // A capacity that is computed meanwhile files it nowhere.
-        settle(&mut tx, &adaptive, "r").unwrap();
-        assert!(tx.keys(Table::EXPIRY).is_empty());
+        // A question about it writes nothing.
+        let before = tx.writes;
+        assert!(can_proceed(&mut tx, &adaptive, "r", Priority::Background).unwrap());
+        assert_eq!(tx.writes, before);
         record(&mut tx, &adaptive, "r", Priority::User).unwrap();
         assert_eq!(tx.keys(Table::EXPIRY).len(), 1);
     }
 
     #[test]
     fn a_resource_in_use_is_filed_under_its_end() {
-        let (config, mut tx) = (config(), MapTx::at(0));
-        let adaptive = limiter(&config);
+        let (config, capacities, mut tx) = (config(), Capacities::default(), MapTx::at(0));
+        let adaptive = limiter(&config, &capacities);
         record(&mut tx, &adaptive, "r", Priority::User).unwrap();
         tx.now_ms = 200_000;
         record(&mut tx, &adaptive, "r", Priority::Background).unwrap();
@@ -171,8 +175,8 @@ mod tests {
 
     #[test]
     fn after_a_reset_nothing_is_left() {
-        let (config, mut tx) = (config(), MapTx::at(0));
-        let adaptive = limiter(&config);
+        let (config, capacities, mut tx) = (config(), Capacities::default(), MapTx::at(0));
+        let adaptive = limiter(&config, &capacities);
         for ms in 0..50 {
             tx.now_ms = ms;
             record(&mut tx, &adaptive, "r", Priority::User).unwrap();
@@ -184,22 +188,22 @@ mod tests {
 
     #[test]
     fn after_a_clear_nothing_is_left_whether_it_was_filed_or_not() {
-        let (config, mut tx) = (config(), MapTx::at(0));
-        let adaptive = limiter(&config);
+        let (config, capacities, mut tx) = (config(), Capacities::default(), MapTx::at(0));
+        let adaptive = limiter(&config, &capacities);
         let other = Adaptive { limiter: Limiter { name: "n\0\0", ..adaptive.limiter }, ..adaptive };
         for resource in 0..40 {
             record(&mut tx, &adaptive, &format!("r{resource}"), Priority::User).unwrap();
-            settle(&mut tx, &adaptive, &format!("only asked {resource}")).unwrap();
+            status(&mut tx, &adaptive, &format!("only asked {resource}")).unwrap();
         }
         record(&mut tx, &other, "r", Priority::User).unwrap();
         tx.now_ms = LATER_MS;
         assert_eq!(sweep_all(&mut tx).removed(StoreKind::ADAPTIVE_RATE_LIMIT), 41);
         record(&mut tx, &adaptive, "filed", Priority::User).unwrap();
-        assert_eq!(tx.keys(TABLE).len(), 82);
+        assert_eq!(tx.keys(TABLE).len(), 42);
         adaptive.limiter.clear(&mut tx).unwrap();
         record(&mut tx, &adaptive, "new", Priority::User).unwrap();
         let report = sweep_all_within(&mut tx, Budget { changes: 7, ..Budget::SLICE }, |_| {});
-        assert_eq!(report.removed(StoreKind::ADAPTIVE_RATE_LIMIT), 80);
+        assert_eq!(report.removed(StoreKind::ADAPTIVE_RATE_LIMIT), 40);
         assert_eq!(tx.keys(TABLE).len(), 3);
         tx.now_ms += LATER_MS;
         sweep_all(&mut tx);
@@ -218,11 +222,13 @@ mod tests {
     #[test]
     fn a_cleared_resource_remembers_no_longer_for_not_having_been_swept() {
         let config = AdaptiveConfig { monitoring_window: Duration::from_secs(1), ..config() };
-        let adaptive = limiter(&config);
+        let capacities = Capacities::default();
+        let adaptive = limiter(&config, &capacities);
         let long = RateLimitConfig { limit: 1_000, window: Duration::from_secs(3_600) };
         let mut answers = Vec::new();
         for swept in [false, true] {
             let mut tx = MapTx::at(0);
+            reset(&mut tx, &adaptive, "r").unwrap();
             set_resource_config(&mut tx, &adaptive, "r", long).unwrap();
             record(&mut tx, &adaptive, "r", Priority::User).unwrap();
             let short = RateLimitConfig { window: Duration::from_secs(1), ..long };

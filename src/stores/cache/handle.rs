@@ -1,26 +1,30 @@
 //! A cache of a room.
 
+use super::content::EncodedValue;
 use super::ops::{self, Lookup, NewEntry};
 use super::spec::Spec;
 use super::state::CacheStates;
-use super::{CacheEntry, CacheStats, CacheStore, json};
+use super::{CacheEntry, CacheStats, CacheStore, CacheTx, Ttl};
 use crate::Pending;
 use crate::durability::Durability;
 use crate::engine::Engine;
-use crate::error::Result;
-use crate::stores::frame::{FrameStep, in_frames};
+use crate::engine::access::Writer;
+use crate::stores::frame::{FrameStep, in_steps};
 use crate::stores::page::{Cursor, Page};
+use crate::stores::store_handle::StoreHandle;
 use crate::tables::Table;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::collections::VecDeque;
 use std::fmt;
 use std::marker::PhantomData;
 
 /// A named cache of a room: a [`CacheStore`]. A cheap clone.
 ///
 /// Values are kept as JSON, so a program whose `T` has changed reads what still fits it, and misses
-/// the rest. Values that JSON does not distinguish come back as the same value: a float that is not
-/// finite is written as `null`, and so are `None` and `Some(None)`.
+/// the rest. A value that JSON would change is [`Encode`](crate::Error::Encode): a float that is
+/// not finite, `Some(None)` and `Some(())`, which would both come back as `None`, and whatever else
+/// its own type does not read back. [`Bytes`](super::Bytes) are kept as they are.
 ///
 /// # Limits
 /// Without [`with_max_entries`](Self::with_max_entries) and
@@ -44,20 +48,14 @@ use std::marker::PhantomData;
 /// # Ok::<(), cloakroom::Error>(())
 /// ```
 pub struct Cache<T> {
-    engine: Engine,
-    durability: Durability,
+    handle: StoreHandle,
     spec: Spec,
     values: PhantomData<fn() -> T>,
 }
 
 impl<T> Clone for Cache<T> {
     fn clone(&self) -> Self {
-        Self {
-            engine: self.engine.clone(),
-            durability: self.durability,
-            spec: self.spec.clone(),
-            values: PhantomData,
-        }
+        Self { handle: self.handle.clone(), spec: self.spec.clone(), values: PhantomData }
     }
 }
 
@@ -65,26 +63,27 @@ impl<T> Cache<T> {
     /// The cache called `name` of the room that `engine` runs.
     pub(crate) fn new(engine: Engine, caches: &CacheStates, name: &str) -> Self {
         let spec = Spec::new(&engine, caches, name);
-        Self { engine, durability: Durability::Os, spec, values: PhantomData }
+        let handle = StoreHandle::new(engine, Durability::Os);
+        Self { handle, spec, values: PhantomData }
     }
 
     /// The same cache, whose answers wait for this durability. The default is [`Durability::Os`].
     #[must_use]
     pub fn with_durability(self, durability: Durability) -> Self {
-        Self { durability, ..self }
+        Self { handle: self.handle.with_durability(durability), ..self }
     }
 
-    /// The same cache; a value set through this handle is stored if its JSON has at most this many
-    /// bytes. The default is 5 MiB, or what one log segment can hold if that is less. An entry
-    /// whose name, hash and tags leave no space for its value in a segment (they are written
-    /// several times) is treated as too large as well.
+    /// The same cache; a value set through this handle is stored if its JSON (or
+    /// [`Bytes`](super::Bytes)) has at most this many bytes. The default is 5 MiB, or what one log
+    /// segment can hold if that is less. An entry whose name, hash and tags leave no space for its
+    /// value in a segment (they are written several times) is treated as too large as well.
     ///
-    /// # Errors
-    /// [`InvalidConfig`](crate::Error::InvalidConfig) for zero, and for what no log segment of this
-    /// room can hold.
-    pub fn with_max_entry_bytes(mut self, max_entry_bytes: usize) -> Result<Self> {
-        self.spec.set_max_entry_bytes(max_entry_bytes)?;
-        Ok(self)
+    /// Zero, and what no log segment of this room can hold, make every call through the handle
+    /// answer [`InvalidConfig`](crate::Error::InvalidConfig).
+    #[must_use]
+    pub fn with_max_entry_bytes(mut self, max_entry_bytes: u64) -> Self {
+        let checked = self.spec.set_max_entry_bytes(max_entry_bytes);
+        Self { handle: self.handle.with(checked), ..self }
     }
 
     /// The same cache; a set through this handle leaves at most this many live entries. Zero keeps
@@ -110,6 +109,11 @@ impl<T> Cache<T> {
         self
     }
 
+    /// The cache in `tx`, a transaction of `engine`, with the options of this handle.
+    pub(crate) fn view<'a>(&self, engine: &Engine, tx: &'a mut dyn Writer) -> CacheTx<'a, T> {
+        CacheTx::of(self.handle.within(engine, tx), self.spec.clone())
+    }
+
     /// Up to `limit` live entries after `cursor`, or from the first one without a cursor, in byte
     /// order of their hashes.
     ///
@@ -117,20 +121,20 @@ impl<T> Cache<T> {
     /// [`InvalidConfig`](crate::Error::InvalidConfig) for a limit outside 1 to
     /// [`MAX_LIST_LIMIT`](crate::limits::MAX_LIST_LIMIT), or a cursor of another store or cache.
     pub fn list(&self, cursor: Option<&Cursor>, limit: usize) -> Pending<Page<CacheEntry>> {
-        self.engine.read(self.durability, |rows| ops::list(rows, &self.spec, cursor, limit))
+        self.handle.read(|rows| ops::list(rows, &self.spec, cursor, limit))
     }
 
     /// Counts every entry, by reading every one of them: the cost grows with what is stored, and
     /// other callers do not wait meanwhile.
     pub fn stats(&self) -> Pending<CacheStats> {
-        self.engine.read(self.durability, |rows| ops::stats(rows, &self.spec))
+        self.handle.read(|rows| ops::stats(rows, &self.spec))
     }
 }
 
 impl<T> fmt::Debug for Cache<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cache")
-            .field("durability", &self.durability)
+            .field("durability", &self.handle.durability())
             .field("max_entry_bytes", &self.spec.max_entry_bytes)
             .field("max_entries", &self.spec.max_entries)
             .field("max_bytes", &self.spec.max_bytes)
@@ -139,27 +143,39 @@ impl<T> fmt::Debug for Cache<T> {
 }
 
 impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Cache<T> {
-    fn store(&self, hash: &str, value: &T, ttl_seconds: i64, tags: Option<&[&str]>) -> Pending<()> {
+    /// As [`set_with_tags`](CacheStore::set_with_tags), for a time to live in milliseconds, or
+    /// without end.
+    pub fn set_for_with_tags(&self, hash: &str, value: &T, ttl: Ttl, tags: &[&str]) -> Pending<()> {
+        self.store(hash, value, ttl, Some(tags))
+    }
+
+    fn store(&self, hash: &str, value: &T, ttl: Ttl, tags: Option<&[&str]>) -> Pending<()> {
         let spec = &self.spec;
-        let encoded = spec.key(hash).and_then(|key| Ok((key, json::encode(value)?)));
-        let (key, json) = match encoded {
+        let encoded = spec.key(hash).and_then(|key| Ok((key, EncodedValue::of(value)?)));
+        let (key, encoded) = match encoded {
             Ok(encoded) => encoded,
             Err(error) => return Pending::ready(Err(error)),
         };
         if spec.state.will_load(spec.is_limited()) {
             // What cannot be read is reported by the set.
-            drop(self.engine.read(self.durability, |rows| ops::warm(rows, spec)));
+            drop(self.handle.read(|rows| ops::warm(rows, spec)));
         }
-        let new = NewEntry { json: &json, ttl_seconds, tags };
-        self.engine.transact(self.durability, &rows_of(&key), |tx| ops::set(tx, spec, hash, new))
+        let new = NewEntry { content: encoded.content(), ttl, tags };
+        self.handle.transact(&rows_of(&key), |tx| ops::set(tx, spec, hash, new))
     }
 
     fn invalidate(&self, tags: &[&str]) -> Pending<u64> {
-        let (spec, mut removed) = (&self.spec, 0);
-        in_frames(&self.engine, self.durability, |tx, budget| {
-            let done = ops::invalidate(tx, spec, tags, budget)?;
-            removed += done.removed;
-            Ok(FrameStep { answer: removed, is_last: !done.more })
+        let (spec, mut removed, mut found) = (self.spec.clone(), 0, VecDeque::new());
+        let listed = self.handle.read(|rows| {
+            found = ops::tagged_with(rows, &spec, tags)?;
+            Ok(0)
+        });
+        if listed.has_failed() {
+            return listed;
+        }
+        in_steps(&self.handle, move |tx, budget| {
+            removed += ops::invalidate(tx, &spec, &mut found, budget)?;
+            Ok(FrameStep { answer: removed, is_last: found.is_empty() })
         })
     }
 }
@@ -172,7 +188,7 @@ fn rows_of(key: &[u8]) -> [(Table, &[u8]); 2] {
 impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> CacheStore<T> for Cache<T> {
     fn get(&self, hash: &str) -> Pending<Option<T>> {
         let mut undecodable = false;
-        let answer = self.engine.read(self.durability, |rows| {
+        let answer = self.handle.read(|rows| {
             Ok(match ops::look_up(rows, &self.spec, hash)? {
                 Lookup::Value(value) => Some(value),
                 Lookup::Nothing => None,
@@ -184,15 +200,19 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> CacheStore<T> for 
         });
         if undecodable {
             // It is a miss whether or not it can be removed now.
-            drop(self.engine.transact(self.durability, &[], |tx| {
-                ops::delete_undecodable::<T>(tx, &self.spec, hash)
-            }));
+            drop(
+                self.handle.transact(&[], |tx| ops::delete_undecodable::<T>(tx, &self.spec, hash)),
+            );
         }
         answer
     }
 
     fn set(&self, hash: &str, value: &T, ttl_seconds: i64) -> Pending<()> {
-        self.store(hash, value, ttl_seconds, None)
+        self.store(hash, value, Ttl::of_seconds(ttl_seconds), None)
+    }
+
+    fn set_for(&self, hash: &str, value: &T, ttl: Ttl) -> Pending<()> {
+        self.store(hash, value, ttl, None)
     }
 
     fn delete(&self, hash: &str) -> Pending<()> {
@@ -200,31 +220,46 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> CacheStore<T> for 
             Ok(key) => key,
             Err(error) => return Pending::ready(Err(error)),
         };
-        self.engine
-            .transact(self.durability, &rows_of(&key), |tx| ops::delete(tx, &self.spec, hash))
+        self.handle.transact(&rows_of(&key), |tx| ops::delete(tx, &self.spec, hash))
     }
 
-    /// One step, unless the removals do not fit one frame of the log (tens of thousands of entries
-    /// do): then they are made in several, in the order of the hashes, and an error part-way leaves
-    /// the rest in place.
+    /// Removes every entry that was there when the call began, in steps of some hundreds of entries
+    /// in the order of the hashes. Each entry goes whole, with its tags. Between two steps other
+    /// callers go on: they see which entries are gone already, and an entry that they set
+    /// meanwhile stays, or goes if its hash was still to come. An error, or a crash before the
+    /// answer, leaves the rest in place. In `atomically` it is one step.
+    ///
+    /// When the call returns, all steps are done, unless the log is full: a call does not wait for
+    /// space, so a thread does the rest, and only the answer says that nothing is left.
     fn clear(&self, scope: Option<&str>) -> Pending<()> {
-        let (spec, scope) = (&self.spec, scope.unwrap_or_default());
-        let mut after = None;
-        in_frames(&self.engine, self.durability, |tx, budget| {
-            after = ops::clear(tx, spec, scope, after.take(), budget)?;
-            Ok(FrameStep { answer: (), is_last: after.is_none() })
+        let (spec, scope) = (self.spec.clone(), scope.unwrap_or_default().to_owned());
+        let mut found = None;
+        let listed = self.handle.read(|rows| {
+            found = ops::entries_in(rows, &spec, &scope)?;
+            Ok(())
+        });
+        if listed.has_failed() {
+            return listed;
+        }
+        in_steps(&self.handle, move |tx, budget| {
+            let is_last = match &mut found {
+                Some(range) => ops::clear(tx, &spec, &scope, range, budget)?,
+                None => true,
+            };
+            Ok(FrameStep { answer: (), is_last })
         })
     }
 
     fn set_with_tags(&self, hash: &str, value: &T, ttl_seconds: i64, tags: &[&str]) -> Pending<()> {
-        self.store(hash, value, ttl_seconds, Some(tags))
+        self.store(hash, value, Ttl::of_seconds(ttl_seconds), Some(tags))
     }
 
     fn invalidate_by_tag(&self, tag: &str) -> Pending<u64> {
         self.invalidate(&[tag])
     }
 
-    /// One step, or several as with [`clear`](Self::clear).
+    /// In steps, as [`clear`](Self::clear), tag after tag. An entry that has several of the tags
+    /// goes with the first of them, and counts once.
     fn invalidate_by_tags(&self, tags: &[&str]) -> Pending<u64> {
         self.invalidate(tags)
     }

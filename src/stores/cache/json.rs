@@ -1,19 +1,28 @@
 //! The bytes of a cached value: compact JSON, which outlives the version of the program that wrote
 //! it.
 
+use super::strict::{self, StrictJson};
 use crate::error::{Error, Result};
 use crate::limits::MAX_STATE_DEPTH;
 use crate::stores::handoff::json::nesting;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// The JSON of `value`.
-pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>> {
-    let json = serde_json::to_vec(value).map_err(|error| Error::Encode(error.to_string()))?;
+/// The JSON of `value`. It is read back as a value that is equal in kind, or else it is an error.
+pub(crate) fn encode<T: Serialize + DeserializeOwned>(value: &T) -> Result<Vec<u8>> {
+    let StrictJson { json, is_doubtful } =
+        strict::to_json(value).map_err(|error| Error::Encode(error.to_string()))?;
     if nesting(&json) > MAX_STATE_DEPTH {
         return Err(Error::Encode(format!(
             "the value is nested deeper than {MAX_STATE_DEPTH} levels"
         )));
+    }
+    if is_doubtful && decode::<T>(&json).is_none() {
+        return Err(Error::Encode(
+            "its type does not read its JSON back; keys that are no strings, numbers of more than 64 bits and fields \
+             of one name do not go through an enum with a tag or a flattened field"
+                .into(),
+        ));
     }
     Ok(json)
 }

@@ -1,8 +1,10 @@
 //! Cached values, each with its tags.
 
 use crate::engine::access::Reader;
+use crate::engine::time_line::Deadline;
 use crate::error::{Error, Result};
-use crate::stores::cache::row::{CacheRow, NEVER, TagsRow, entry_key, prefix_of};
+use crate::stores::cache::content::ValueContent;
+use crate::stores::cache::row::{CacheRow, TagsRow, entry_key, prefix_of};
 use crate::stores::length::check_len;
 use crate::stores::lines::{
     EmitLine, Entry, Fields, LineReader, LineWriter, Problem, check_json, must_be, name_and_text,
@@ -15,7 +17,7 @@ const ENTRY: &str = "cache";
 
 pub(crate) fn write(
     line: &mut LineWriter,
-    _: &mut dyn Reader,
+    rows: &mut dyn Reader,
     row: StoredRow<'_>,
     emit: &mut EmitLine<'_>,
 ) -> Result<()> {
@@ -36,13 +38,19 @@ pub(crate) fn write(
     line.begin(ENTRY);
     line.text("cache", &cache);
     line.text("hash", &hash);
-    line.number("stored_at_ms", row.stored_at_ms);
+    let now = rows.moment();
+    line.number("stored_at_ms", now.wall_of_event(row.stored_at_ms));
     line.optional_number(
         "expires_at_ms",
-        Some(row.expires_at_ms).filter(|time_ms| *time_ms != NEVER),
+        Some(row.expires_at)
+            .filter(|expires_at| *expires_at != Deadline::NEVER)
+            .map(|expires_at| now.wall_of(expires_at)),
     );
     line.texts("tags", tags.iter().map(String::as_str));
-    line.json("value", "value_base64", row.json);
+    match row.content {
+        ValueContent::Json(json) => line.json("value", "value_base64", json),
+        ValueContent::Bytes(bytes) => line.bytes("bytes_base64", bytes),
+    }
     emit(ENTRY, line)
 }
 
@@ -60,18 +68,26 @@ fn read(fields: &mut Fields<'_>) -> Result<Entry, Problem> {
     if !tags.is_sorted_by(|a, b| a < b) {
         return Err(must_be("tags", "in the order of their bytes, each once"));
     }
-    let expires_at_ms = match fields.optional_number("expires_at_ms")? {
-        Some(NEVER) => return Err(must_be("expires_at_ms", "null for a value that never expires")),
-        Some(expires_at_ms) => expires_at_ms,
-        None => NEVER,
+    let expires_at = match fields.optional_deadline("expires_at_ms")? {
+        Some(Deadline { at_ms: u64::MAX, .. }) => {
+            return Err(must_be("expires_at_ms", "null for a value that never expires"));
+        }
+        Some(expires_at) => expires_at,
+        None => Deadline::NEVER,
     };
-    let json = fields.json("value", "value_base64")?;
-    check_json("value", &json)?;
+    let is_bytes = fields.has("bytes_base64");
+    let stored = match is_bytes {
+        true => fields.bytes("bytes_base64")?,
+        false => fields.json("value", "value_base64")?,
+    };
+    if !is_bytes {
+        check_json("value", &stored)?;
+    }
     let row = CacheRow {
-        expires_at_ms,
-        stored_at_ms: fields.number("stored_at_ms")?,
+        expires_at,
+        stored_at_ms: fields.deadline("stored_at_ms")?.at_ms,
         tagged: !tags.is_empty(),
-        json: &json,
+        content: if is_bytes { ValueContent::Bytes(&stored) } else { ValueContent::Json(&stored) },
     };
     let key = entry_key(&prefix_of(&cache), &hash);
     let entry = Entry::new(Table::CACHE, key.clone(), row.encode().map_err(said)?);

@@ -1,5 +1,7 @@
 //! Caches: values under hashes, for a time, with tags to remove them by.
 
+mod bytes;
+pub(crate) mod content;
 mod handle;
 pub(crate) mod json;
 mod lines;
@@ -9,11 +11,15 @@ pub(crate) mod row;
 pub(crate) mod schema;
 mod spec;
 mod state;
+mod strict;
 pub(crate) mod sweep;
+mod ttl;
 mod tx;
 
+pub use bytes::Bytes;
 pub use handle::Cache;
 pub(crate) use state::CacheStates;
+pub use ttl::Ttl;
 pub use tx::CacheTx;
 
 use crate::Pending;
@@ -40,8 +46,12 @@ pub trait CacheStore<T>: Send + Sync {
     ///
     /// A value that is larger than the store allows is not stored, and the earlier value is
     /// removed; that is no error. [`Encode`](crate::Error::Encode) when the value cannot be
-    /// encoded; the earlier value is untouched.
+    /// encoded, or would be read back as another value or none, such as a float that is not finite;
+    /// the earlier value is untouched.
     fn set(&self, hash: &str, value: &T, ttl_seconds: i64) -> Pending<()>;
+
+    /// As [`set`](Self::set), for a time to live in milliseconds, or without end.
+    fn set_for(&self, hash: &str, value: &T, ttl: Ttl) -> Pending<()>;
 
     /// Removes the entry. `Ok` when there is none.
     fn delete(&self, hash: &str) -> Pending<()>;
@@ -68,9 +78,11 @@ pub trait CacheStore<T>: Send + Sync {
 pub struct CacheEntry {
     /// What it is stored under.
     pub hash: String,
+    /// When it was stored, in milliseconds since the Unix epoch.
+    pub created_at_ms: u64,
     /// When it ends, in milliseconds since the Unix epoch, or `None` when it never does.
     pub expires_at_ms: Option<u64>,
-    /// The size of the encoded value in bytes.
+    /// The size of the stored value in bytes.
     pub bytes: u64,
     /// Its tags, in byte order, each once.
     pub tags: Vec<String>,
@@ -109,6 +121,10 @@ impl<T, S: CacheStore<T> + ?Sized> CacheStore<T> for Arc<S> {
 
     fn set(&self, hash: &str, value: &T, ttl_seconds: i64) -> Pending<()> {
         (**self).set(hash, value, ttl_seconds)
+    }
+
+    fn set_for(&self, hash: &str, value: &T, ttl: Ttl) -> Pending<()> {
+        (**self).set_for(hash, value, ttl)
     }
 
     fn delete(&self, hash: &str) -> Pending<()> {

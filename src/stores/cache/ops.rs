@@ -6,22 +6,22 @@
 //! 2. An entry that expires has one row in the expiry index, at its expiry; one that never does has
 //!    none.
 
-use super::row::{
-    CACHE_ROW_OVERHEAD, CacheRow, NEVER, TagsRow, entry_key, hash_in, tag_key, tag_prefix,
-};
+use super::content::ValueContent;
+use super::row::{CACHE_ROW_OVERHEAD, CacheRow, TagsRow, entry_key, hash_in, tag_key, tag_prefix};
 use super::spec::Spec;
 use super::state::{UseOrder, count, entry_bytes, stamp_of};
-use super::{CacheEntry, CacheStats, json};
+use super::{CacheEntry, CacheStats, Ttl};
 use crate::engine::access::{Reader, Writer};
 use crate::engine::cursor::RowCursor;
+use crate::engine::time_line::Deadline;
 use crate::error::Result;
 use crate::stores::expiry::{self, KEY_OVERHEAD};
-use crate::stores::frame::{FrameBudget, row_cost};
+use crate::stores::frame::{FrameBudget, StepRange, row_cost};
 use crate::stores::length::check_len;
 use crate::stores::page::{Cursor, Page, check_limit, page_of};
 use crate::tables::Table;
 use serde::de::DeserializeOwned;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::Ordering;
 
 /// What is under a hash.
@@ -34,7 +34,7 @@ pub(crate) enum Lookup<T> {
 }
 
 /// Looks a value up, and counts whether it was there. A hit reads one row.
-pub(crate) fn look_up<T: DeserializeOwned>(
+pub(crate) fn look_up<T: DeserializeOwned + 'static>(
     rows: &mut dyn Reader,
     spec: &Spec,
     hash: &str,
@@ -47,18 +47,22 @@ pub(crate) fn look_up<T: DeserializeOwned>(
     Ok(found)
 }
 
-fn peek<T: DeserializeOwned>(rows: &mut dyn Reader, spec: &Spec, hash: &str) -> Result<Lookup<T>> {
+fn peek<T: DeserializeOwned + 'static>(
+    rows: &mut dyn Reader,
+    spec: &Spec,
+    hash: &str,
+) -> Result<Lookup<T>> {
     let key = spec.key(hash)?;
     let Some(bytes) = rows.get(Table::CACHE, &key)? else { return Ok(Lookup::Nothing) };
     let row = CacheRow::decode(&bytes)?;
-    if !row.is_live(rows.now_ms()) {
+    if !row.is_live(&rows.moment()) {
         return Ok(Lookup::Nothing);
     }
-    Ok(json::decode(row.json).map_or(Lookup::Undecodable, Lookup::Value))
+    Ok(row.content.value().map_or(Lookup::Undecodable, Lookup::Value))
 }
 
 /// The value, in a transaction that can remove it at once if it does not decode.
-pub(crate) fn get<T: DeserializeOwned>(
+pub(crate) fn get<T: DeserializeOwned + 'static>(
     tx: &mut dyn Writer,
     spec: &Spec,
     hash: &str,
@@ -72,7 +76,7 @@ pub(crate) fn get<T: DeserializeOwned>(
 }
 
 /// Removes the entry if it still does not decode.
-pub(crate) fn delete_undecodable<T: DeserializeOwned>(
+pub(crate) fn delete_undecodable<T: DeserializeOwned + 'static>(
     tx: &mut dyn Writer,
     spec: &Spec,
     hash: &str,
@@ -85,7 +89,7 @@ pub(crate) fn delete_undecodable<T: DeserializeOwned>(
 
 /// What is known of an entry that is there, live or not.
 struct StoredEntry {
-    expires_at_ms: u64,
+    expires_at: Deadline,
     live: bool,
     tags: Vec<String>,
 }
@@ -100,7 +104,7 @@ fn old(rows: &mut dyn Reader, key: &[u8]) -> Result<Option<StoredEntry>> {
 /// The same, of the row at `key`.
 fn stored_entry_of(rows: &mut dyn Reader, key: &[u8], row: &CacheRow<'_>) -> Result<StoredEntry> {
     let tags = if row.tagged { tags_of(rows, key)? } else { Vec::new() };
-    Ok(StoredEntry { expires_at_ms: row.expires_at_ms, live: row.is_live(rows.now_ms()), tags })
+    Ok(StoredEntry { expires_at: row.expires_at, live: row.is_live(&rows.moment()), tags })
 }
 
 pub(super) fn tags_of(rows: &mut dyn Reader, key: &[u8]) -> Result<Vec<String>> {
@@ -113,7 +117,8 @@ pub(super) fn tags_of(rows: &mut dyn Reader, key: &[u8]) -> Result<Vec<String>> 
 
 /// What the removal of an entry takes in a frame.
 fn removal_cost(spec: &Spec, key: &[u8], hash: &str, old: &StoredEntry) -> usize {
-    let expiry = if old.expires_at_ms == NEVER { 0 } else { row_cost(KEY_OVERHEAD + key.len()) };
+    let expiry =
+        if old.expires_at == Deadline::NEVER { 0 } else { row_cost(KEY_OVERHEAD + key.len()) };
     let tags = if old.tags.is_empty() { 0 } else { row_cost(key.len()) };
     let by_tag = |tag: &String| row_cost(tag_prefix(&spec.prefix, tag).len() + hash.len());
     row_cost(key.len()) + expiry + tags + old.tags.iter().map(by_tag).sum::<usize>()
@@ -133,8 +138,8 @@ fn remove(
     }
     let Some(old) = old else { return };
     tx.delete(Table::CACHE, key);
-    if old.expires_at_ms != NEVER {
-        expiry::delete(tx, old.expires_at_ms, Table::CACHE, key);
+    if old.expires_at != Deadline::NEVER {
+        expiry::delete(tx, old.expires_at, Table::CACHE, key);
     }
     if !old.tags.is_empty() {
         tx.delete(Table::CACHE_TAGS, key);
@@ -156,8 +161,8 @@ pub(crate) fn delete(tx: &mut dyn Writer, spec: &Spec, hash: &str) -> Result<()>
 /// What [`set`] stores.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct NewEntry<'a> {
-    pub(crate) json: &'a [u8],
-    pub(crate) ttl_seconds: i64,
+    pub(crate) content: ValueContent<'a>,
+    pub(crate) ttl: Ttl,
     /// The tags it has from now on; `None` leaves those it has.
     pub(crate) tags: Option<&'a [&'a str]>,
 }
@@ -167,13 +172,8 @@ pub(crate) fn set(tx: &mut dyn Writer, spec: &Spec, hash: &str, new: NewEntry<'_
     let key = spec.key(hash)?;
     let tags: Option<BTreeSet<&str>> = new.tags.map(|tags| tags.iter().copied().collect());
     tags.iter().flatten().try_for_each(|tag| check_len("a tag", tag))?;
-    let now_ms = tx.now_ms();
-    let ttl_ms = u64::try_from(new.ttl_seconds).ok().map(|seconds| seconds.saturating_mul(1_000));
-    let expires_at_ms = match ttl_ms {
-        None => return delete(tx, spec, hash),
-        Some(0) => NEVER,
-        Some(ttl_ms) => now_ms.saturating_add(ttl_ms),
-    };
+    let now = tx.moment();
+    let Some(expires_at) = new.ttl.ends_at(&now) else { return delete(tx, spec, hash) };
     let mut order = spec.state.begin(tx, &spec.prefix, spec.is_limited(), &spec.changed)?;
     let old = old(tx, &key)?;
     let old_tags: BTreeSet<&str> =
@@ -187,16 +187,16 @@ pub(crate) fn set(tx: &mut dyn Writer, spec: &Spec, hash: &str, new: NewEntry<'_
     let retagged = tags != old_tags;
 
     // Keys: the entry, its tags, and its old and new place in the expiry index.
-    let mut cost = row_cost(CACHE_ROW_OVERHEAD + new.json.len() + key.len())
+    let mut cost = row_cost(CACHE_ROW_OVERHEAD + new.content.len() + key.len())
         + 3 * row_cost(KEY_OVERHEAD + key.len());
     if retagged {
         let index_key = |tag: &&str| row_cost(tag_prefix(&spec.prefix, tag).len() + hash.len());
         cost += tags.symmetric_difference(&old_tags).map(index_key).sum::<usize>();
         cost += tags.iter().map(|tag| row_cost(tag.len())).sum::<usize>();
     }
-    let bytes = entry_bytes(hash, new.json);
+    let bytes = entry_bytes(hash, new.content);
     let mut budget = spec.frame_budget();
-    if new.json.len() > spec.max_entry_bytes
+    if new.content.len() > spec.max_entry_bytes
         || !budget.fits(cost)
         || spec.max_bytes.is_some_and(|max_bytes| bytes > max_bytes)
     {
@@ -207,8 +207,8 @@ pub(crate) fn set(tx: &mut dyn Writer, spec: &Spec, hash: &str, new: NewEntry<'_
     }
     budget.take(cost);
 
-    let row =
-        CacheRow { expires_at_ms, stored_at_ms: now_ms, tagged: !tags.is_empty(), json: new.json };
+    let (tagged, content) = (!tags.is_empty(), new.content);
+    let row = CacheRow { expires_at, stored_at_ms: now.line_ms(), tagged, content };
     let value = row.encode()?;
     let tags_value = match retagged && !tags.is_empty() {
         true => {
@@ -220,13 +220,7 @@ pub(crate) fn set(tx: &mut dyn Writer, spec: &Spec, hash: &str, new: NewEntry<'_
         order.stored(hash, stamp_of(hash, &row));
     }
     tx.put(Table::CACHE, &key, value);
-    let indexed_at_ms =
-        old.as_ref().map(|old| old.expires_at_ms).filter(|indexed_at_ms| *indexed_at_ms != NEVER);
-    match (indexed_at_ms, expires_at_ms) {
-        (None, NEVER) => {}
-        (Some(indexed_at_ms), NEVER) => expiry::delete(tx, indexed_at_ms, Table::CACHE, &key),
-        (indexed_at_ms, _) => expiry::move_to(tx, indexed_at_ms, expires_at_ms, Table::CACHE, &key),
-    }
+    index(tx, &key, old.as_ref(), expires_at);
     for gone in old_tags.difference(&tags) {
         tx.delete(Table::CACHE_BY_TAG, &tag_key(&spec.prefix, gone, hash));
     }
@@ -242,6 +236,19 @@ pub(crate) fn set(tx: &mut dyn Writer, spec: &Spec, hash: &str, new: NewEntry<'_
         evict(tx, spec, order, budget)?;
     }
     Ok(())
+}
+
+/// Indexes an entry under its new end.
+fn index(tx: &mut dyn Writer, key: &[u8], old: Option<&StoredEntry>, expires_at: Deadline) {
+    let indexed_at =
+        old.map(|old| old.expires_at).filter(|indexed_at| *indexed_at != Deadline::NEVER);
+    match (indexed_at, expires_at) {
+        (None, Deadline::NEVER) => {}
+        (Some(indexed_at), Deadline::NEVER) => {
+            expiry::delete(tx, indexed_at, Table::CACHE, key);
+        }
+        (indexed_at, _) => expiry::move_to(tx, indexed_at, expires_at, Table::CACHE, key),
+    }
 }
 
 /// Removes the least recently used entries until the limits hold, or the frame is full: then the
@@ -266,68 +273,103 @@ fn evict(
     Ok(())
 }
 
-/// Removes entries whose hash begins with `scope`, behind the key `after`, as many as the budget
-/// allows. Answers behind which one to go on, or `None` when none is left.
+/// The entries whose hash begins with `scope`, for [`clear`].
+pub(crate) fn entries_in(
+    rows: &mut dyn Reader,
+    spec: &Spec,
+    scope: &str,
+) -> Result<Option<StepRange>> {
+    spec.check_name()?;
+    check_len("the scope", scope)?;
+    StepRange::of(rows, Table::CACHE, &entry_key(&spec.prefix, scope))
+}
+
+/// Removes entries of `range` whose hash begins with `scope`, as many as the budget allows. Whether
+/// none is left.
 pub(crate) fn clear(
     tx: &mut dyn Writer,
     spec: &Spec,
     scope: &str,
-    mut after: Option<Vec<u8>>,
+    range: &mut StepRange,
     mut budget: FrameBudget,
-) -> Result<Option<Vec<u8>>> {
+) -> Result<bool> {
     spec.check_name()?;
     check_len("the scope", scope)?;
     let mut order = spec.state.begin(tx, &spec.prefix, spec.is_limited(), &spec.changed)?;
     let first = entry_key(&spec.prefix, scope);
-    let mut entries = RowCursor::prefix(Table::CACHE, &first).after(after.clone());
+    let mut entries = range.cursor(Table::CACHE, &first);
     while let Some((key, bytes)) = entries.next(tx)? {
         let hash = hash_in(Table::CACHE, &spec.prefix, &key)?;
         let old = stored_entry_of(tx, &key, &CacheRow::decode(&bytes)?)?;
         if !budget.take(removal_cost(spec, &key, hash, &old)) {
-            return Ok(after);
+            return Ok(false);
         }
         remove(tx, spec, order.as_deref_mut(), (&key, hash), Some(&old));
-        after = Some(key);
+        range.after = Some(key);
     }
-    Ok(None)
+    Ok(true)
 }
 
-/// What an invalidation did so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Invalidated {
-    /// How many live entries were removed.
-    pub(crate) removed: u64,
-    /// Whether entries are left because the frame is full.
-    pub(crate) more: bool,
+/// A tag, and which of its entries are left to invalidate.
+#[derive(Debug, Clone)]
+pub(crate) struct TagRange {
+    tag: String,
+    range: StepRange,
 }
 
-/// Removes entries that have any of `tags`, as many as the budget allows.
+/// Those of `tags` that have entries, for [`invalidate`].
+pub(crate) fn tagged_with(
+    rows: &mut dyn Reader,
+    spec: &Spec,
+    tags: &[&str],
+) -> Result<VecDeque<TagRange>> {
+    check_tags(spec, tags)?;
+    let mut found = VecDeque::new();
+    for tag in tags {
+        let prefix = tag_prefix(&spec.prefix, tag);
+        if let Some(range) = StepRange::of(rows, Table::CACHE_BY_TAG, &prefix)? {
+            found.push_back(TagRange { tag: (*tag).to_owned(), range });
+        }
+    }
+    Ok(found)
+}
+
+fn check_tags(spec: &Spec, tags: &[&str]) -> Result<()> {
+    spec.check_name()?;
+    tags.iter().try_for_each(|tag| check_len("a tag", tag))
+}
+
+/// Removes entries that have any of the tags, as many as the budget allows, and takes each tag that
+/// is done off the list. Answers how many live entries were removed.
 pub(crate) fn invalidate(
     tx: &mut dyn Writer,
     spec: &Spec,
-    tags: &[&str],
+    tags: &mut VecDeque<TagRange>,
     mut budget: FrameBudget,
-) -> Result<Invalidated> {
-    spec.check_name()?;
-    tags.iter().try_for_each(|tag| check_len("a tag", tag))?;
+) -> Result<u64> {
     let mut order = spec.state.begin(tx, &spec.prefix, spec.is_limited(), &spec.changed)?;
-    let mut done = Invalidated::default();
-    for tag in tags {
+    let mut removed = 0;
+    while let Some(TagRange { tag, range }) = tags.front_mut() {
         let prefix = tag_prefix(&spec.prefix, tag);
-        let mut tagged = RowCursor::prefix(Table::CACHE_BY_TAG, &prefix);
+        let mut tagged = range.cursor(Table::CACHE_BY_TAG, &prefix);
         while let Some((tag_key, _)) = tagged.next(tx)? {
             let hash = hash_in(Table::CACHE_BY_TAG, &prefix, &tag_key)?;
             let key = spec.key(hash)?;
             let old = old(tx, &key)?;
             if !budget.take(old.as_ref().map_or(0, |old| removal_cost(spec, &key, hash, old))) {
-                done.more = true;
-                return Ok(done);
+                return Ok(removed);
             }
             remove(tx, spec, order.as_deref_mut(), (&key, hash), old.as_ref());
-            done.removed += u64::from(old.is_some_and(|old| old.live));
+            removed += u64::from(old.is_some_and(|old| old.live));
+            range.after = Some(tag_key);
+        }
+        tags.pop_front();
+        // Looking for the entries of a tag takes time also when another tag has removed them.
+        if !budget.take(row_cost(prefix.len())) {
+            break;
         }
     }
-    Ok(done)
+    Ok(removed)
 }
 
 /// A page of the live entries behind `cursor`.
@@ -340,18 +382,21 @@ pub(crate) fn list(
     spec.check_name()?;
     check_limit(limit)?;
     let after = Cursor::position(cursor, Table::CACHE, &spec.prefix)?;
-    let now_ms = rows.now_ms();
+    let now = rows.moment();
     let mut entries = RowCursor::prefix(Table::CACHE, &spec.prefix).after(after);
     page_of(Table::CACHE, limit, || {
         while let Some((key, bytes)) = entries.next(rows)? {
             let row = CacheRow::decode(&bytes)?;
-            if !row.is_live(now_ms) {
+            if !row.is_live(&now) {
                 continue;
             }
             let entry = CacheEntry {
                 hash: hash_in(Table::CACHE, &spec.prefix, &key)?.to_owned(),
-                expires_at_ms: Some(row.expires_at_ms).filter(|at_ms| *at_ms != NEVER),
-                bytes: row.json.len() as u64,
+                created_at_ms: row.stored_at_ms,
+                expires_at_ms: Some(row.expires_at)
+                    .filter(|expires_at| *expires_at != Deadline::NEVER)
+                    .map(|expires_at| now.wall_of(expires_at)),
+                bytes: row.content.len() as u64,
                 tags: if row.tagged { tags_of(rows, &key)? } else { Vec::new() },
             };
             return Ok(Some((key, entry)));
@@ -370,7 +415,7 @@ pub(crate) fn warm(rows: &mut dyn Reader, spec: &Spec) -> Result<()> {
 /// Counts every entry.
 pub(crate) fn stats(rows: &mut dyn Reader, spec: &Spec) -> Result<CacheStats> {
     spec.check_name()?;
-    let now_ms = rows.now_ms();
+    let now = rows.moment();
     let counters = &spec.state.counters;
     let mut stats = CacheStats {
         hits: counters.hits.load(Ordering::Relaxed),
@@ -382,8 +427,8 @@ pub(crate) fn stats(rows: &mut dyn Reader, spec: &Spec) -> Result<CacheStats> {
     let mut entries = RowCursor::prefix(Table::CACHE, &spec.prefix);
     while let Some((key, bytes)) = entries.next(rows)? {
         let row = CacheRow::decode(&bytes)?;
-        stats.bytes += entry_bytes(hash_in(Table::CACHE, &spec.prefix, &key)?, row.json);
-        match row.is_live(now_ms) {
+        stats.bytes += entry_bytes(hash_in(Table::CACHE, &spec.prefix, &key)?, row.content);
+        match row.is_live(&now) {
             true => stats.live += 1,
             false => stats.expired += 1,
         }

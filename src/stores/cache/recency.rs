@@ -4,7 +4,7 @@
 //! 1. `by_use` has each entry once, at its tick; `by_expiry` has each entry that expires once.
 //! 2. `bytes` is the sum over all entries.
 
-use super::row::NEVER;
+use crate::engine::time_line::{Deadline, Moment};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -13,17 +13,18 @@ use std::sync::Arc;
 pub(crate) struct Recency {
     entries: HashMap<Arc<str>, RecencyEntry>,
     by_use: BTreeMap<u64, Arc<str>>,
-    by_expiry: BTreeSet<(u64, Arc<str>)>,
+    by_expiry: BTreeSet<(Deadline, Arc<str>)>,
     bytes: u64,
     next_tick: u64,
-    now_ms: u64,
+    /// Which corrections of the time line hold.
+    generation: u64,
 }
 
 /// What an entry's row says of it; that of the next value under the same hash nearly always
 /// differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp {
-    pub(crate) expires_at_ms: u64,
+    pub(crate) expires_at: Deadline,
     pub(crate) stored_at_ms: u64,
     pub(crate) bytes: u64,
 }
@@ -77,8 +78,8 @@ impl Recency {
         self.remove(&hash);
         self.bytes += entry.stamp.bytes;
         self.by_use.insert(entry.tick, Arc::clone(&hash));
-        if entry.stamp.expires_at_ms != NEVER {
-            self.by_expiry.insert((entry.stamp.expires_at_ms, Arc::clone(&hash)));
+        if entry.stamp.expires_at != Deadline::NEVER {
+            self.by_expiry.insert((entry.stamp.expires_at, Arc::clone(&hash)));
         }
         self.entries.insert(hash, entry);
     }
@@ -88,7 +89,7 @@ impl Recency {
         let Some((hash, entry)) = self.entries.remove_entry(hash) else { return };
         self.bytes -= entry.stamp.bytes;
         self.by_use.remove(&entry.tick);
-        self.by_expiry.remove(&(entry.stamp.expires_at_ms, hash));
+        self.by_expiry.remove(&(entry.stamp.expires_at, hash));
     }
 
     /// Notes that an entry is used now.
@@ -100,19 +101,26 @@ impl Recency {
         self.next_tick += 1;
     }
 
-    /// Forgets what has expired at `now_ms`. `false` when the time ran backwards, so that entries
+    /// Forgets what has expired `now`. `false` when the time line was corrected, so that entries
     /// which were forgotten may be live again.
     #[must_use]
-    pub(crate) fn advance(&mut self, now_ms: u64) -> bool {
-        while let Some((expires_at_ms, hash)) = self.by_expiry.first().cloned() {
-            if expires_at_ms > now_ms {
-                break;
+    pub(crate) fn advance(&mut self, now: &Moment) -> bool {
+        let mut from = Deadline { epoch: 0, at_ms: 0 };
+        // Each epoch has an order of its own.
+        let first = |by_expiry: &BTreeSet<(Deadline, Arc<str>)>, from| {
+            by_expiry.range((from, Arc::from(""))..).next().cloned()
+        };
+        while let Some((deadline, hash)) = first(&self.by_expiry, from) {
+            if now.has_passed(deadline) {
+                self.remove(&hash);
+                continue;
             }
-            self.remove(&hash);
+            let Some(epoch) = deadline.epoch.checked_add(1) else { break };
+            from = Deadline { epoch, at_ms: 0 };
         }
-        let forward = now_ms >= self.now_ms;
-        self.now_ms = now_ms;
-        forward
+        let is_same = now.generation() == self.generation;
+        self.generation = now.generation();
+        is_same
     }
 }
 
@@ -128,8 +136,14 @@ impl Recency {
 mod tests {
     use super::*;
 
+    const NEVER: u64 = u64::MAX;
+
     fn stamp(expires_at_ms: u64, bytes: u64) -> Stamp {
-        Stamp { expires_at_ms, stored_at_ms: 1, bytes }
+        let expires_at = match expires_at_ms {
+            NEVER => Deadline::NEVER,
+            _ => Deadline::at(expires_at_ms),
+        };
+        Stamp { expires_at, stored_at_ms: 1, bytes }
     }
 
     fn abc() -> Recency {
@@ -155,11 +169,10 @@ mod tests {
     #[test]
     fn expired_entries_are_forgotten() {
         let mut recency = abc();
-        assert!(recency.advance(9));
+        assert!(recency.advance(&Moment::manual(9)));
         assert_eq!(recency.len(), 3);
-        assert!(recency.advance(20));
+        assert!(recency.advance(&Moment::manual(20)));
         assert_eq!((recency.in_order(), recency.bytes()), (vec!["b"], 5));
-        assert!(!recency.advance(19));
     }
 
     #[test]
@@ -175,7 +188,7 @@ mod tests {
         recency.insert("a".into(), stamp(30, 7));
         recency.restore("a".into(), a);
         assert_eq!((recency.in_order(), recency.bytes()), (vec!["a", "b", "c"], 15));
-        assert!(recency.advance(10));
+        assert!(recency.advance(&Moment::manual(10)));
         assert_eq!(recency.in_order(), ["b", "c"], "it has its old expiry");
     }
 }

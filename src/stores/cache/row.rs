@@ -1,29 +1,41 @@
 //! The rows and keys of caches. The name of the cache is the first part of every key.
 
+use super::content::ValueContent;
 use crate::codec::{self, key};
+use crate::engine::time_line::{Deadline, Moment};
 use crate::error::{Error, Result};
 use crate::tables::Table;
 
-/// What a row adds to the JSON of its value: two integers of at most nine bytes, the flag, and the
-/// length.
-pub(crate) const CACHE_ROW_OVERHEAD: usize = 28;
-
-/// The time at which nothing ever expires.
-pub(crate) const NEVER: u64 = u64::MAX;
+/// What a row adds to its value: three integers of at most nine bytes, the flags, and the length.
+pub(crate) const CACHE_ROW_OVERHEAD: usize = 37;
 
 /// A row of [`Table::CACHE`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::BorrowDecode)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CacheRow<'a> {
-    /// In milliseconds since the Unix epoch, or [`NEVER`].
-    pub(crate) expires_at_ms: u64,
+    /// [`Deadline::NEVER`] for what does not expire.
+    pub(crate) expires_at: Deadline,
     /// In milliseconds since the Unix epoch: the order of use that is known when the room was just
     /// opened.
     pub(crate) stored_at_ms: u64,
     /// Whether there is a row of [`Table::CACHE_TAGS`], so that most entries are removed without
     /// looking.
     pub(crate) tagged: bool,
-    pub(crate) json: &'a [u8],
+    pub(crate) content: ValueContent<'a>,
 }
+
+/// The bytes of a [`CacheRow`].
+#[derive(bincode::Encode, bincode::BorrowDecode)]
+struct CacheRowBytes<'a> {
+    expires_at: Deadline,
+    stored_at_ms: u64,
+    flags: u8,
+    stored: &'a [u8],
+}
+
+/// The flag of an entry that has tags.
+const TAGGED: u8 = 1;
+/// The flag of a value that is bytes, and no JSON.
+const IS_BYTES: u8 = 2;
 
 /// A row of [`Table::CACHE_TAGS`]: at least one tag, in byte order, each once.
 #[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
@@ -33,15 +45,35 @@ pub(crate) struct TagsRow {
 
 impl<'a> CacheRow<'a> {
     pub(crate) fn encode(&self) -> Result<Vec<u8>> {
-        codec::encode(self)
+        let is_bytes = match self.content {
+            ValueContent::Json(_) => 0,
+            ValueContent::Bytes(_) => IS_BYTES,
+        };
+        codec::encode(&CacheRowBytes {
+            expires_at: self.expires_at,
+            stored_at_ms: self.stored_at_ms,
+            flags: is_bytes | if self.tagged { TAGGED } else { 0 },
+            stored: self.content.stored(),
+        })
     }
 
     pub(crate) fn decode(bytes: &'a [u8]) -> Result<Self> {
-        codec::decode_row(Table::CACHE.name(), bytes)
+        let table = Table::CACHE.name();
+        let row: CacheRowBytes<'a> = codec::decode_row(table, bytes)?;
+        let CacheRowBytes { expires_at, stored_at_ms, flags, stored } = row;
+        if flags & !(TAGGED | IS_BYTES) != 0 {
+            let location = format!("a row of table {table}");
+            return Err(Error::corrupted(location, format!("unknown flags: {flags:#x}")));
+        }
+        let content = match flags & IS_BYTES {
+            0 => ValueContent::Json(stored),
+            _ => ValueContent::Bytes(stored),
+        };
+        Ok(Self { expires_at, stored_at_ms, tagged: flags & TAGGED != 0, content })
     }
 
-    pub(crate) fn is_live(&self, now_ms: u64) -> bool {
-        self.expires_at_ms == NEVER || now_ms < self.expires_at_ms
+    pub(crate) fn is_live(&self, now: &Moment) -> bool {
+        !now.has_passed(self.expires_at)
     }
 }
 
@@ -132,14 +164,24 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const ROW: CacheRow<'_> =
-        CacheRow { expires_at_ms: 300, stored_at_ms: 7, tagged: true, json: b"{}" };
+    const ROW: CacheRow<'_> = CacheRow {
+        expires_at: Deadline::at(300),
+        stored_at_ms: 7,
+        tagged: true,
+        content: ValueContent::Json(b"{}"),
+    };
 
     #[test]
     fn rows_round_trip_in_frozen_bytes() {
         let bytes = ROW.encode().unwrap();
-        assert_eq!(bytes, b"\xfb\x2c\x01\x07\x01\x02{}");
+        assert_eq!(bytes, b"\0\xfb\x2c\x01\x07\x01\x02{}");
         assert_eq!(CacheRow::decode(&bytes).unwrap(), ROW);
+        let raw = CacheRow { tagged: false, content: ValueContent::Bytes(b"{}"), ..ROW };
+        let bytes = raw.encode().unwrap();
+        assert_eq!(bytes, b"\0\xfb\x2c\x01\x07\x02\x02{}");
+        assert_eq!(CacheRow::decode(&bytes).unwrap(), raw);
+        let unknown = CacheRow::decode(b"\0\xfb\x2c\x01\x07\x04\x02{}");
+        assert!(matches!(unknown, Err(Error::Corrupted { .. })), "{unknown:?}");
         let tags = TagsRow { tags: vec!["a".into(), "bc".into()] };
         let bytes = tags.encode().unwrap();
         assert_eq!(bytes, b"\x02\x01a\x02bc");
@@ -173,16 +215,19 @@ mod tests {
 
     #[test]
     fn a_row_adds_no_more_than_its_overhead() {
-        let json = vec![b' '; 1 << 20];
-        let row =
-            CacheRow { expires_at_ms: NEVER, stored_at_ms: u64::MAX, tagged: true, json: &json };
-        assert!(row.encode().unwrap().len() <= json.len() + CACHE_ROW_OVERHEAD);
+        const LATEST: Deadline = Deadline { epoch: u32::MAX, at_ms: u64::MAX };
+        let stored = vec![b' '; 1 << 20];
+        for content in [ValueContent::Json(&stored), ValueContent::Bytes(&stored)] {
+            let row =
+                CacheRow { expires_at: LATEST, stored_at_ms: u64::MAX, tagged: true, content };
+            assert!(row.encode().unwrap().len() <= stored.len() + CACHE_ROW_OVERHEAD);
+        }
     }
 
     #[test]
     fn never_is_later_than_any_time() {
-        assert!(CacheRow { expires_at_ms: NEVER, ..ROW }.is_live(u64::MAX));
-        assert!(ROW.is_live(299) && !ROW.is_live(300));
+        assert!(CacheRow { expires_at: Deadline::NEVER, ..ROW }.is_live(&Moment::manual(u64::MAX)));
+        assert!(ROW.is_live(&Moment::manual(299)) && !ROW.is_live(&Moment::manual(300)));
     }
 
     proptest! {

@@ -1,11 +1,13 @@
 //! The tables of caches.
 
-use super::row::{CacheRow, NEVER, TagsRow, entry_key, split_key, split_tag_key, tag_keys};
+use super::content::ValueContent;
+use super::row::{CacheRow, TagsRow, entry_key, split_key, split_tag_key, tag_keys};
 use super::{lines, sweep};
 use crate::codec::key;
 use crate::engine::access::Reader;
+use crate::engine::time_line::Deadline;
 use crate::error::Result;
-use crate::stores::lines::{EntryLines, stored_json};
+use crate::stores::lines::{EntryLines, stored_json, to_base64};
 use crate::stores::owner::{Owner, StoreKind};
 use crate::stores::row_check::RowCheck;
 use crate::stores::schema::EntryState;
@@ -46,20 +48,26 @@ const VALUES: TableSchema = TableSchema {
     owner: |key| Owner::named(StoreKind::CACHE, key),
     check: |row| {
         check_key(row)?;
-        row.json(CacheRow::decode(row.value)?.json)
+        match CacheRow::decode(row.value)?.content {
+            ValueContent::Json(json) => row.json(json),
+            ValueContent::Bytes(_) => Ok(()),
+        }
     },
     derived: Derived::None,
     constraints: Constraints::Beside(lacks_tags),
     numbers: Numbers::None,
     ends: Ends::At {
-        at_ms: |value| Ok(Some(CacheRow::decode(value)?.expires_at_ms).filter(|at| *at != NEVER)),
+        at: |value| {
+            let expires_at = CacheRow::decode(value)?.expires_at;
+            Ok(Some(expires_at).filter(|at| *at != Deadline::NEVER))
+        },
         sweep: |tx, due, turn| sweep::sweep(tx, due, turn.budget),
     },
     change: |row| Some(row.of_entry()),
     shown_key: text_key,
     counted: EntryCounting::Entries(|| {
         Box::new(|rows, row| {
-            Ok(EntryState::live_if(CacheRow::decode(row.value)?.is_live(rows.now_ms())))
+            Ok(EntryState::live_if(CacheRow::decode(row.value)?.is_live(&rows.moment())))
         })
     }),
     lines: Lines::Entries(EntryLines {
@@ -186,9 +194,13 @@ fn imported(states: &StoreStates, mut key: &[u8]) {
 
 fn dump_cached(value: &[u8]) -> Result<Value> {
     let row = CacheRow::decode(value)?;
-    let expires_at_ms = Some(row.expires_at_ms).filter(|time_ms| *time_ms != NEVER);
+    let expires_at = Some(row.expires_at).filter(|at| *at != Deadline::NEVER);
+    let value = match row.content {
+        ValueContent::Json(json) => stored_json(json),
+        ValueContent::Bytes(bytes) => json!({ "bytes_base64": to_base64(bytes) }),
+    };
     Ok(json!({
-        "expires_at_ms": expires_at_ms, "stored_at_ms": row.stored_at_ms, "is_tagged": row.tagged,
-        "value": stored_json(row.json),
+        "expires_at": expires_at.map(dump::deadline), "stored_at_ms": row.stored_at_ms,
+        "is_tagged": row.tagged, "value": value,
     }))
 }

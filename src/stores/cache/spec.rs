@@ -4,7 +4,7 @@ use super::row::{CACHE_ROW_OVERHEAD, entry_key, prefix_of};
 use super::state::{CacheState, CacheStates, ChangedCaches};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::limits::{DEFAULT_MAX_ENTRY_BYTES, MAX_KEY_LEN};
+use crate::limits::{DEFAULT_MAX_ENTRY_BYTES, MAX_KEY_LEN, in_memory};
 use crate::stores::frame::FrameBudget;
 use crate::stores::length::check_len;
 use std::sync::Arc;
@@ -44,22 +44,22 @@ impl Spec {
             changed,
             max_row_bytes,
             max_frame_bytes,
-            max_entry_bytes: DEFAULT_MAX_ENTRY_BYTES.min(ceiling(max_row_bytes)),
+            max_entry_bytes: in_memory(DEFAULT_MAX_ENTRY_BYTES).min(ceiling(max_row_bytes)),
             max_entries: None,
             max_bytes: None,
         }
     }
 
     /// Refuses a maximum of zero, and one that no log segment can hold.
-    pub(crate) fn set_max_entry_bytes(&mut self, max_entry_bytes: usize) -> Result<()> {
-        let ceiling = ceiling(self.max_row_bytes);
+    pub(crate) fn set_max_entry_bytes(&mut self, max_entry_bytes: u64) -> Result<()> {
+        let ceiling = ceiling(self.max_row_bytes) as u64;
         if !(1..=ceiling).contains(&max_entry_bytes) {
             return Err(Error::InvalidConfig(format!(
                 "max_entry_bytes is {max_entry_bytes}; it must be 1 to {ceiling}, which is what a segment of this \
                  room's log can hold (open the room with a greater log_capacity for more)"
             )));
         }
-        self.max_entry_bytes = max_entry_bytes;
+        self.max_entry_bytes = in_memory(max_entry_bytes);
         Ok(())
     }
 
@@ -105,11 +105,14 @@ mod tests {
 
     #[test]
     fn the_default_maximum_shrinks_to_a_segment_and_an_explicit_one_must_fit() {
-        assert_eq!(spec(100 << 20).max_entry_bytes, DEFAULT_MAX_ENTRY_BYTES);
+        assert_eq!(spec(100 << 20).max_entry_bytes as u64, DEFAULT_MAX_ENTRY_BYTES);
         let ceiling = 1_000 - CACHE_ROW_OVERHEAD;
         let mut small = spec(1_000);
         assert_eq!(small.max_entry_bytes, ceiling);
-        for (maximum, fits) in [(0, false), (1, true), (ceiling, true), (ceiling + 1, false)] {
+        let most = ceiling as u64;
+        for (maximum, fits) in
+            [(0, false), (1, true), (most, true), (most + 1, false), (u64::MAX, false)]
+        {
             let answer = small.set_max_entry_bytes(maximum);
             assert_eq!(answer.is_ok(), fits, "{maximum}");
             assert!(fits || matches!(answer, Err(Error::InvalidConfig(_))));

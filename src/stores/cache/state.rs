@@ -12,6 +12,7 @@
 //! 3. A cache whose order or counts a transaction has changed is listed in [`ChangedCaches`] until
 //!    the transaction ends.
 
+use super::content::ValueContent;
 use super::recency::{Recency, RecencyEntry, Stamp};
 use super::row::{CacheRow, hash_in};
 use crate::engine::access::Reader;
@@ -19,8 +20,8 @@ use crate::engine::cursor::RowCursor;
 use crate::engine::{HeldInterest, Interest};
 use crate::error::Result;
 use crate::stores::named::Named;
+use crate::sync::plain::{Mutex, MutexGuard};
 use crate::tables::Table;
-use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -118,7 +119,7 @@ impl CacheState {
             return Ok(None);
         }
         let mut order = self.enlist(changed);
-        if !order.recency.as_mut().is_some_and(|recency| recency.advance(rows.now_ms())) {
+        if !order.recency.as_mut().is_some_and(|recency| recency.advance(&rows.moment())) {
             order.forget();
             order.recency = Some(load(rows, prefix)?);
             order.loaded = true;
@@ -330,26 +331,26 @@ impl CacheStates {
 /// What the order of use keeps of a row.
 pub(super) fn stamp_of(hash: &str, row: &CacheRow<'_>) -> Stamp {
     Stamp {
-        expires_at_ms: row.expires_at_ms,
+        expires_at: row.expires_at,
         stored_at_ms: row.stored_at_ms,
-        bytes: entry_bytes(hash, row.json),
+        bytes: entry_bytes(hash, row.content),
     }
 }
 
 /// What an entry counts for in `max_bytes`.
-pub(super) fn entry_bytes(hash: &str, json: &[u8]) -> u64 {
-    (hash.len() + json.len()) as u64
+pub(super) fn entry_bytes(hash: &str, content: ValueContent<'_>) -> u64 {
+    (hash.len() + content.len()) as u64
 }
 
 /// Reads the whole cache. The entry that was stored first counts as used first.
 fn load(rows: &mut dyn Reader, prefix: &[u8]) -> Result<Recency> {
-    let now_ms = rows.now_ms();
+    let now = rows.moment();
     let mut found: Vec<(Arc<str>, Stamp)> = Vec::new();
     let mut entries = RowCursor::prefix(Table::CACHE, prefix);
     while let Some((key, bytes)) = entries.next(rows)? {
         let hash = hash_in(Table::CACHE, prefix, &key)?;
         let row = CacheRow::decode(&bytes)?;
-        if row.is_live(now_ms) {
+        if row.is_live(&now) {
             found.push((hash.into(), stamp_of(hash, &row)));
         }
     }
@@ -358,6 +359,6 @@ fn load(rows: &mut dyn Reader, prefix: &[u8]) -> Result<Recency> {
     for (hash, stamp) in found {
         recency.insert(hash, stamp);
     }
-    let _ = recency.advance(now_ms);
+    let _ = recency.advance(&now);
     Ok(recency)
 }

@@ -4,10 +4,11 @@
 //! looks at it.
 
 use super::ops::tags_of;
-use super::row::{CacheRow, NEVER, TagsRow, hash_in, tag_key};
+use super::row::{CacheRow, TagsRow, hash_in, tag_key};
 
 use crate::codec::key;
 use crate::engine::access::Writer;
+use crate::engine::time_line::Deadline;
 use crate::error::{Error, Result};
 use crate::stores::frame::row_cost;
 use crate::stores::sweep::{Budget, Due, Verdict};
@@ -18,11 +19,11 @@ use crate::tables::Table;
 pub(crate) fn sweep(tx: &mut dyn Writer, due: &Due<'_>, budget: Budget) -> Result<Verdict> {
     let Some(bytes) = tx.get(Table::CACHE, due.key)? else { return Ok(Verdict::Stale) };
     let row = CacheRow::decode(&bytes)?;
-    if row.expires_at_ms == NEVER {
+    if row.expires_at == Deadline::NEVER {
         return Ok(Verdict::Stale);
     }
-    if row.is_live(tx.now_ms()) {
-        return Ok(Verdict::Keep { until_ms: row.expires_at_ms });
+    if !tx.moment().has_surely_passed(row.expires_at) {
+        return Ok(Verdict::Keep { until: row.expires_at });
     }
     let mut tags = if row.tagged { tags_of(tx, due.key)? } else { Vec::new() };
     let prefix = name_in(due.key)?;
@@ -51,7 +52,7 @@ pub(crate) fn sweep(tx: &mut dyn Writer, due: &Due<'_>, budget: Budget) -> Resul
         tx.delete(Table::CACHE_TAGS, due.key);
     }
     tx.delete(Table::CACHE, due.key);
-    due.unindex(tx, row.expires_at_ms);
+    due.unindex(tx, row.expires_at);
     Ok(Verdict::Removed)
 }
 
@@ -67,6 +68,8 @@ fn name_in(entry_key: &[u8]) -> Result<&[u8]> {
 mod tests {
     use super::*;
     use crate::stores::StoreKind;
+    use crate::stores::cache::Ttl;
+    use crate::stores::cache::content::ValueContent;
     use crate::stores::cache::ops::{NewEntry, set};
     use crate::stores::cache::spec::Spec;
     use crate::stores::map_tx::MapTx;
@@ -74,7 +77,11 @@ mod tests {
 
     fn put(tx: &mut MapTx, name: &str, hash: &str, ttl_seconds: i64, tags: &[&str]) {
         let spec = Spec::of_state(name, Default::default(), 1 << 20, 1 << 20);
-        let new = NewEntry { json: b"1", ttl_seconds, tags: Some(tags) };
+        let new = NewEntry {
+            content: ValueContent::Json(b"1"),
+            ttl: Ttl::of_seconds(ttl_seconds),
+            tags: Some(tags),
+        };
         set(tx, &spec, hash, new).unwrap();
     }
 
@@ -124,9 +131,14 @@ mod tests {
     #[test]
     fn a_key_without_a_name_is_damage() {
         let mut tx = MapTx::at(10);
-        let row = CacheRow { expires_at_ms: 1, stored_at_ms: 0, tagged: false, json: b"1" };
+        let row = CacheRow {
+            expires_at: Deadline::at(1),
+            stored_at_ms: 0,
+            tagged: false,
+            content: ValueContent::Json(b"1"),
+        };
         tx.put(Table::CACHE, b"name", row.encode().unwrap());
-        let due = Due { at_ms: 1, table: Table::CACHE, key: b"name" };
+        let due = Due { at: Deadline::at(1), table: Table::CACHE, key: b"name" };
         assert!(matches!(sweep(&mut tx, &due, Budget::SLICE), Err(Error::Corrupted { .. })));
         assert_eq!(tx.writes, 1);
     }

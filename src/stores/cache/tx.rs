@@ -1,13 +1,15 @@
 //! A cache as a transaction sees it.
 
-use super::json;
+use super::Ttl;
+use super::content::EncodedValue;
 use super::ops::{self, NewEntry};
 use super::spec::Spec;
 use super::state::CacheStates;
 use crate::engine::Engine;
 use crate::engine::access::Writer;
 use crate::error::Result;
-use crate::stores::frame::FrameBudget;
+use crate::stores::frame::{FrameBudget, StepRange};
+use crate::stores::store_tx::StoreTx;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt;
@@ -20,7 +22,7 @@ use std::marker::PhantomData;
 /// An operation that answers an error has changed nothing, unless a damaged row stopped it
 /// part-way; the transaction can go on.
 pub struct CacheTx<'a, T> {
-    tx: &'a mut dyn Writer,
+    tx: StoreTx<'a>,
     spec: Spec,
     values: PhantomData<fn() -> T>,
 }
@@ -33,13 +35,19 @@ impl<'a, T> CacheTx<'a, T> {
         caches: &CacheStates,
         name: &str,
     ) -> Self {
-        Self { tx, spec: Spec::new(engine, caches, name), values: PhantomData }
+        Self::of(StoreTx::new(tx), Spec::new(engine, caches, name))
+    }
+
+    /// The cache of `spec` in `tx`.
+    pub(super) fn of(tx: StoreTx<'a>, spec: Spec) -> Self {
+        Self { tx, spec, values: PhantomData }
     }
 
     /// See [`Cache::with_max_entry_bytes`](super::Cache::with_max_entry_bytes).
-    pub fn with_max_entry_bytes(mut self, max_entry_bytes: usize) -> Result<Self> {
-        self.spec.set_max_entry_bytes(max_entry_bytes)?;
-        Ok(self)
+    #[must_use]
+    pub fn with_max_entry_bytes(mut self, max_entry_bytes: u64) -> Self {
+        let checked = self.spec.set_max_entry_bytes(max_entry_bytes);
+        Self { tx: self.tx.with(checked), ..self }
     }
 
     /// See [`Cache::with_max_entries`](super::Cache::with_max_entries).
@@ -57,20 +65,36 @@ impl<'a, T> CacheTx<'a, T> {
     }
 }
 
-impl<T: Serialize + DeserializeOwned> CacheTx<'_, T> {
+impl<T: Serialize + DeserializeOwned + 'static> CacheTx<'_, T> {
     /// See [`CacheStore::get`](super::CacheStore::get).
     pub fn get(&mut self, hash: &str) -> Result<Option<T>> {
-        ops::get(self.tx, &self.spec, hash)
+        ops::get(self.tx.get()?, &self.spec, hash)
     }
 
     /// See [`CacheStore::set`](super::CacheStore::set).
     pub fn set(&mut self, hash: &str, value: &T, ttl_seconds: i64) -> Result<()> {
-        self.store(hash, value, ttl_seconds, None)
+        self.store(hash, value, Ttl::of_seconds(ttl_seconds), None)
+    }
+
+    /// See [`CacheStore::set_for`](super::CacheStore::set_for).
+    pub fn set_for(&mut self, hash: &str, value: &T, ttl: Ttl) -> Result<()> {
+        self.store(hash, value, ttl, None)
+    }
+
+    /// See [`Cache::set_for_with_tags`](super::Cache::set_for_with_tags).
+    pub fn set_for_with_tags(
+        &mut self,
+        hash: &str,
+        value: &T,
+        ttl: Ttl,
+        tags: &[&str],
+    ) -> Result<()> {
+        self.store(hash, value, ttl, Some(tags))
     }
 
     /// See [`CacheStore::delete`](super::CacheStore::delete).
     pub fn delete(&mut self, hash: &str) -> Result<()> {
-        ops::delete(self.tx, &self.spec, hash)
+        ops::delete(self.tx.get()?, &self.spec, hash)
     }
 
     /// See [`CacheStore::clear`](super::CacheStore::clear). It is always one step: when there is
@@ -78,7 +102,8 @@ impl<T: Serialize + DeserializeOwned> CacheTx<'_, T> {
     /// [`TooLarge`](crate::Error::TooLarge) and leaves nothing.
     pub fn clear(&mut self, scope: Option<&str>) -> Result<()> {
         let scope = scope.unwrap_or_default();
-        ops::clear(self.tx, &self.spec, scope, None, FrameBudget::UNBOUNDED).map(|_| ())
+        let mut all = StepRange::default();
+        ops::clear(self.tx.get()?, &self.spec, scope, &mut all, FrameBudget::UNBOUNDED).map(drop)
     }
 
     /// See [`CacheStore::set_with_tags`](super::CacheStore::set_with_tags).
@@ -89,7 +114,7 @@ impl<T: Serialize + DeserializeOwned> CacheTx<'_, T> {
         ttl_seconds: i64,
         tags: &[&str],
     ) -> Result<()> {
-        self.store(hash, value, ttl_seconds, Some(tags))
+        self.store(hash, value, Ttl::of_seconds(ttl_seconds), Some(tags))
     }
 
     /// See [`CacheStore::invalidate_by_tag`](super::CacheStore::invalidate_by_tag).
@@ -100,18 +125,14 @@ impl<T: Serialize + DeserializeOwned> CacheTx<'_, T> {
     /// See [`CacheStore::invalidate_by_tags`](super::CacheStore::invalidate_by_tags). One step, as
     /// [`clear`](Self::clear).
     pub fn invalidate_by_tags(&mut self, tags: &[&str]) -> Result<u64> {
-        ops::invalidate(self.tx, &self.spec, tags, FrameBudget::UNBOUNDED).map(|done| done.removed)
+        let mut tags = ops::tagged_with(self.tx.get()?, &self.spec, tags)?;
+        ops::invalidate(self.tx.get()?, &self.spec, &mut tags, FrameBudget::UNBOUNDED)
     }
 
-    fn store(
-        &mut self,
-        hash: &str,
-        value: &T,
-        ttl_seconds: i64,
-        tags: Option<&[&str]>,
-    ) -> Result<()> {
-        let json = json::encode(value)?;
-        ops::set(self.tx, &self.spec, hash, NewEntry { json: &json, ttl_seconds, tags })
+    fn store(&mut self, hash: &str, value: &T, ttl: Ttl, tags: Option<&[&str]>) -> Result<()> {
+        let encoded = EncodedValue::of(value)?;
+        let new = NewEntry { content: encoded.content(), ttl, tags };
+        ops::set(self.tx.get()?, &self.spec, hash, new)
     }
 }
 

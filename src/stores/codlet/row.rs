@@ -1,6 +1,7 @@
 //! The rows that the adapter for the crate `codlet` writes.
 
 use crate::codec;
+use crate::engine::time_line::Deadline;
 use crate::error::Result;
 use crate::tables::Table;
 
@@ -34,8 +35,8 @@ impl RecordKind {
 pub(crate) struct Record {
     /// The key of the row that leads from the lookup key to this one.
     pub(crate) lookup_key: Vec<u8>,
-    /// Until when the record is kept, in milliseconds since the Unix epoch.
-    pub(crate) keep_until_ms: u64,
+    /// Until when the record is kept.
+    pub(crate) keep_until: Deadline,
     /// What the kind keeps, encoded: a [`CodeRow`] or a [`SessionRow`].
     pub(crate) content: Vec<u8>,
 }
@@ -95,13 +96,15 @@ impl SessionRow {
 pub(crate) struct FailuresRow {
     /// The window that the last failure was recorded with.
     pub(crate) window_ms: u64,
+    /// The epoch of the time line at the last of them.
+    pub(crate) epoch: u32,
     pub(crate) runs: Vec<Run>,
 }
 
 /// Failures that share a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub(crate) struct Run {
-    /// The last failure of the run, in milliseconds since the Unix epoch.
+    /// The last failure of the run, in milliseconds of the time line.
     pub(crate) at_ms: u64,
     pub(crate) count: u32,
 }
@@ -112,7 +115,8 @@ impl FailuresRow {
     }
 
     /// When nothing in it counts any more, which is where the expiry index has it.
-    pub(crate) fn ends_ms(&self) -> u64 {
-        self.runs.last().map_or(0, |run| run.at_ms.saturating_add(self.window_ms))
+    pub(crate) fn ends_at(&self) -> Deadline {
+        let last_ms = self.runs.last().map_or(0, |run| run.at_ms.saturating_add(self.window_ms));
+        Deadline { epoch: self.epoch, at_ms: last_ms }
     }
 }

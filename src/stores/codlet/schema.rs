@@ -70,7 +70,7 @@ const CODES: TableSchema = TableSchema {
     constraints: Constraints::None,
     numbers: Numbers::None,
     ends: Ends::At {
-        at_ms: |value| Ok(Some(Record::decode(Table::CODLET_CODE, value)?.keep_until_ms)),
+        at: |value| Ok(Some(Record::decode(Table::CODLET_CODE, value)?.keep_until)),
         sweep: |tx, due, _| sweep_record(tx, RecordKind::Code, due),
     },
     change: |row| Some(row.of_entry()),
@@ -127,7 +127,7 @@ const SESSIONS: TableSchema = TableSchema {
     constraints: Constraints::None,
     numbers: Numbers::None,
     ends: Ends::At {
-        at_ms: |value| Ok(Some(Record::decode(Table::CODLET_SESSION, value)?.keep_until_ms)),
+        at: |value| Ok(Some(Record::decode(Table::CODLET_SESSION, value)?.keep_until)),
         sweep: |tx, due, _| sweep_record(tx, RecordKind::Session, due),
     },
     change: |row| Some(row.of_entry()),
@@ -181,15 +181,15 @@ const FAILURES: TableSchema = TableSchema {
     constraints: Constraints::None,
     numbers: Numbers::None,
     ends: Ends::At {
-        at_ms: |value| Ok(Some(FailuresRow::decode(value)?.ends_ms())),
+        at: |value| Ok(Some(FailuresRow::decode(value)?.ends_at())),
         sweep: |tx, due, _| Ok(Verdict::removed_if(sweep::sweep_failures(tx, due.key)?)),
     },
     change: |row| Some(row.of_entry()),
     shown_key: text_key,
     counted: EntryCounting::Entries(|| {
         Box::new(|rows, row| {
-            let ends_ms = FailuresRow::decode(row.value)?.ends_ms();
-            Ok(EntryState::live_if(rows.now_ms() < ends_ms))
+            let ends_at = FailuresRow::decode(row.value)?.ends_at();
+            Ok(EntryState::live_if(!rows.moment().has_passed(ends_at)))
         })
     }),
     lines: Lines::Entries(EntryLines {
@@ -202,7 +202,7 @@ const FAILURES: TableSchema = TableSchema {
     dump_value: |_, value| {
         let row = FailuresRow::decode(value)?;
         let runs: Vec<_> = row.runs.iter().map(|run| json!([run.at_ms, run.count])).collect();
-        Ok(json!({ "window_ms": row.window_ms, "runs": runs }))
+        Ok(json!({ "window_ms": row.window_ms, "epoch": row.epoch, "runs": runs }))
     },
     loss: LossSchema { meaning: "such failures are forgotten", unsure: None, left_out: None },
 };
@@ -246,15 +246,15 @@ fn sweep_record(tx: &mut dyn Writer, kind: RecordKind, due: &Due<'_>) -> Result<
 }
 
 fn kept(rows: &mut dyn Reader, table: Table, value: &[u8]) -> Result<EntryState> {
-    let keep_until_ms = Record::decode(table, value)?.keep_until_ms;
-    Ok(EntryState::live_if(rows.now_ms() < keep_until_ms))
+    let keep_until = Record::decode(table, value)?.keep_until;
+    Ok(EntryState::live_if(!rows.moment().has_passed(keep_until)))
 }
 
 fn dump_code(record: &Record) -> Result<Value> {
     let row = CodeRow::decode(record)?;
     Ok(json!({
         "lookup_key": decode_key(&record.lookup_key)?.as_str(),
-        "keep_until_ms": record.keep_until_ms, "key_version": row.key_version,
+        "keep_until": dump::deadline(record.keep_until), "key_version": row.key_version,
         "purpose": row.purpose, "scope": row.scope, "grant": row.grant,
         "created_at": row.created_at, "expires_at": row.expires_at,
         "used": row.used.map(|used| json!({ "at": used.at, "by": used.by })),
@@ -266,7 +266,7 @@ fn dump_session(record: &Record) -> Result<Value> {
     let row = SessionRow::decode(record)?;
     Ok(json!({
         "lookup_key": decode_key(&record.lookup_key)?.as_str(),
-        "keep_until_ms": record.keep_until_ms, "key_version": row.key_version,
+        "keep_until": dump::deadline(record.keep_until), "key_version": row.key_version,
         "subject": row.subject, "created_at": row.created_at, "expires_at": row.expires_at,
         "last_seen_at": row.last_seen_at, "revoked_at": row.revoked_at,
     }))

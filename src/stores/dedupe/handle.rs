@@ -2,23 +2,25 @@
 
 use super::ops::{self, Terms};
 use super::row::{JOB_ROW_OVERHEAD, Progress, key_of, prefix_of};
-use super::{DedupeEntry, DedupeStats, DedupeStore, JobId, Registration};
+use super::{DedupeEntry, DedupeStats, DedupeStore, Job, JobGuard, JobId, Registration};
 use crate::Pending;
 use crate::codec::key::prefix_end;
 use crate::durability::Durability;
 use crate::engine::Engine;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::limits::DEFAULT_JOB_TIMEOUT;
-use crate::stores::frame::{FrameStep, in_frames};
+use crate::stores::cache::content::EncodedValue;
+use crate::stores::frame::{FrameStep, StepRange, in_steps};
 use crate::stores::page::{Cursor, Page};
+use crate::stores::store_handle::StoreHandle;
 use crate::tables::Table;
+use crate::unique;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
-use ulid::Ulid;
 
 /// The jobs of one named store of a room: a [`DedupeStore`]. A cheap clone.
 ///
@@ -39,17 +41,16 @@ use ulid::Ulid;
 /// # Ok::<(), cloakroom::Error>(())
 /// ```
 pub struct Dedupe<T> {
-    engine: Engine,
+    handle: StoreHandle,
     name: Arc<str>,
-    durability: Durability,
     terms: Terms,
     values: PhantomData<fn(T) -> T>,
 }
 
 impl<T> Clone for Dedupe<T> {
     fn clone(&self) -> Self {
-        let (engine, name) = (self.engine.clone(), Arc::clone(&self.name));
-        Self { engine, name, durability: self.durability, terms: self.terms, values: PhantomData }
+        let (handle, name) = (self.handle.clone(), Arc::clone(&self.name));
+        Self { handle, name, terms: self.terms, values: PhantomData }
     }
 }
 
@@ -57,14 +58,15 @@ impl<T> Dedupe<T> {
     /// The store called `name` in the room that `engine` runs.
     pub(crate) fn new(engine: Engine, name: &str) -> Self {
         let terms = default_terms(&engine);
-        Self { engine, name: name.into(), durability: Durability::Os, terms, values: PhantomData }
+        let handle = StoreHandle::new(engine, Durability::Os);
+        Self { handle, name: name.into(), terms, values: PhantomData }
     }
 
     /// The same store, whose answers wait for this durability. The default is [`Durability::Os`]:
     /// jobs in flight die with their process anyway.
     #[must_use]
     pub fn with_durability(self, durability: Durability) -> Self {
-        Self { durability, ..self }
+        Self { handle: self.handle.with_durability(durability), ..self }
     }
 
     /// The same store. A job registered through this handle times out after this long, and one
@@ -86,22 +88,36 @@ impl<T> Dedupe<T> {
     /// [`MAX_KEY_LEN`](crate::limits::MAX_KEY_LEN).
     pub fn list(&self, cursor: Option<&Cursor>, limit: usize) -> Pending<Page<DedupeEntry>> {
         let opening_id = self.terms.opening_id;
-        self.engine
-            .read(self.durability, |rows| ops::list(rows, &self.name, opening_id, cursor, limit))
+        self.handle.read(|rows| ops::list(rows, &self.name, opening_id, cursor, limit))
     }
 
     /// Counts every job, by reading every one of them: the cost grows with what is stored, and
     /// other callers do not wait meanwhile.
     pub fn stats(&self) -> Pending<DedupeStats> {
-        self.engine.read(self.durability, |rows| {
+        self.handle.read(|rows| {
             let prefix = prefix_of(&self.name)?;
-            let waiters =
-                self.engine.waiters(Table::DEDUPE_JOB, &prefix, prefix_end(&prefix).as_deref());
+            let waiters = self.handle.engine().waiters(
+                Table::DEDUPE_JOB,
+                &prefix,
+                prefix_end(&prefix).as_deref(),
+            );
             Ok(DedupeStats {
                 waiters: waiters as u64,
                 ..ops::stats(rows, &self.name, self.terms.opening_id)?
             })
         })
+    }
+
+    pub(super) fn handle(&self) -> &StoreHandle {
+        &self.handle
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn terms(&self) -> Terms {
+        self.terms
     }
 
     /// Ends a job, and answers what `answer` makes of whether it did.
@@ -116,7 +132,7 @@ impl<T> Dedupe<T> {
             Ok(checked) => checked,
             Err(error) => return Pending::ready(Err(error)),
         };
-        self.engine.transact(self.durability, &[(Table::DEDUPE_JOB, &key)], |tx| {
+        self.handle.transact(&[(Table::DEDUPE_JOB, &key)], |tx| {
             ops::end(tx, &key, self.terms, job_id, progress).map(answer)
         })
     }
@@ -136,7 +152,7 @@ impl<T> fmt::Debug for Dedupe<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Dedupe")
             .field("name", &self.name)
-            .field("durability", &self.durability)
+            .field("durability", &self.handle.durability())
             .field("job_timeout_ms", &self.terms.timeout_ms)
             .finish_non_exhaustive()
     }
@@ -152,27 +168,66 @@ macro_rules! key_or_answer {
     };
 }
 
+impl<T: Serialize + DeserializeOwned + Send + 'static> Dedupe<T> {
+    /// What a caller with this registration has become.
+    pub(super) fn job_of(&self, hash: &str, registration: Registration) -> Job<T> {
+        let Registration { job_id, is_owner } = registration;
+        if !is_owner {
+            return Job::Joiner(self.wait_for(hash));
+        }
+        let (completing, failing) = (self.clone(), self.clone());
+        let (hash, of_failing) = (Arc::<str>::from(hash), Arc::<str>::from(hash));
+        Job::Owner(JobGuard::new(
+            job_id,
+            move |value| completing.complete_owned(&hash, &job_id, value),
+            move |error| failing.fail_owned(&of_failing, &job_id, error),
+        ))
+    }
+}
+
 impl<T: Serialize + DeserializeOwned + Send + 'static> DedupeStore<T> for Dedupe<T> {
     fn register(&self, hash: &str) -> Pending<JobId> {
         let key = key_or_answer!(self, hash);
-        let random = Ulid::generate().random();
-        self.engine.transact(self.durability, &[(Table::DEDUPE_JOB, &key)], |tx| {
+        let random = unique::ulid().random();
+        self.handle.transact(&[(Table::DEDUPE_JOB, &key)], |tx| {
             Ok(ops::register_or_join(tx, &key, self.terms, random)?.job_id)
         })
     }
 
     fn register_or_join(&self, hash: &str) -> Pending<Registration> {
         let key = key_or_answer!(self, hash);
-        let random = Ulid::generate().random();
-        self.engine.transact(self.durability, &[(Table::DEDUPE_JOB, &key)], |tx| {
+        let random = unique::ulid().random();
+        self.handle.transact(&[(Table::DEDUPE_JOB, &key)], |tx| {
             ops::register_or_join(tx, &key, self.terms, random)
+        })
+    }
+
+    fn own_or_join(&self, hash: &str) -> Pending<Job<T>> {
+        let key = key_or_answer!(self, hash);
+        let random = unique::ulid().random();
+        let mut registered = None;
+        let registration = self.handle.transact(&[(Table::DEDUPE_JOB, &key)], |tx| {
+            registered = Some(ops::register_or_join(tx, &key, self.terms, random)?);
+            Ok::<_, Error>(())
+        });
+        // After a call that failed there is nothing to guard.
+        let registered = registered.filter(|_| !registration.has_failed());
+        // Whichever it is, it is made now: a caller that drops the answer has been an owner.
+        let job = registered.map(|registered| self.job_of(hash, registered));
+        registration.then(|registered| {
+            registered?;
+            job.ok_or(Error::Unanswered)
         })
     }
 
     fn wait_for(&self, hash: &str) -> Pending<Option<T>> {
         let key = key_or_answer!(self, hash);
-        self.engine.await_row(
-            self.durability,
+        let engine = match self.handle.checked() {
+            Ok(engine) => engine,
+            Err(refused) => return Pending::ready(Err(refused)),
+        };
+        engine.await_row(
+            self.handle.durability(),
             Table::DEDUPE_JOB,
             &key,
             |rows| ops::look(rows, &key, self.terms.opening_id),
@@ -181,8 +236,8 @@ impl<T: Serialize + DeserializeOwned + Send + 'static> DedupeStore<T> for Dedupe
     }
 
     fn complete(&self, hash: &str, value: &T) -> Pending<()> {
-        let json = ops::encode_value(value, max_value_bytes(&self.engine));
-        self.end(hash, None, as_completed(&json), drop)
+        let encoded = ops::encode_value(value, max_value_bytes(self.handle.engine()));
+        self.end(hash, None, as_completed(&encoded), drop)
     }
 
     fn fail(&self, hash: &str, error: &str) -> Pending<()> {
@@ -191,22 +246,37 @@ impl<T: Serialize + DeserializeOwned + Send + 'static> DedupeStore<T> for Dedupe
 
     fn is_in_progress(&self, hash: &str) -> Pending<bool> {
         let key = key_or_answer!(self, hash);
-        self.engine
-            .read(self.durability, |rows| ops::is_in_progress(rows, &key, self.terms.opening_id))
+        self.handle.read(|rows| ops::is_in_progress(rows, &key, self.terms.opening_id))
     }
 
+    /// Removes every job that was there when the call began, in steps of some hundreds of jobs in
+    /// the order of the hashes. Between two steps other callers go on: they see which jobs are gone
+    /// already, and one that they register meanwhile stays, or goes if its hash was still to come.
+    /// An error, or a crash before the answer, leaves the rest in place. In `atomically` it is one
+    /// step. When the call returns, all steps are done, unless the log is full: then a thread does
+    /// the rest, and only the answer says that nothing is left.
     fn clear(&self, scope: Option<&str>) -> Pending<()> {
         let prefix = key_or_answer!(self, scope.unwrap_or_default());
-        let mut after = None;
-        in_frames(&self.engine, self.durability, |tx, budget| {
-            after = ops::clear(tx, &prefix, after.take(), budget)?;
-            Ok(FrameStep { answer: (), is_last: after.is_none() })
+        let mut found = None;
+        let listed = self.handle.read(|rows| {
+            found = StepRange::of(rows, Table::DEDUPE_JOB, &prefix)?;
+            Ok(())
+        });
+        if listed.has_failed() {
+            return listed;
+        }
+        in_steps(&self.handle, move |tx, budget| {
+            let is_last = match &mut found {
+                Some(range) => ops::clear(tx, &prefix, range, budget)?,
+                None => true,
+            };
+            Ok(FrameStep { answer: (), is_last })
         })
     }
 
     fn complete_owned(&self, hash: &str, job_id: &JobId, value: &T) -> Pending<bool> {
-        let json = ops::encode_value(value, max_value_bytes(&self.engine));
-        self.end(hash, Some(job_id), as_completed(&json), |ended| ended)
+        let encoded = ops::encode_value(value, max_value_bytes(self.handle.engine()));
+        self.end(hash, Some(job_id), as_completed(&encoded), |ended| ended)
     }
 
     fn fail_owned(&self, hash: &str, job_id: &JobId, error: &str) -> Pending<bool> {
@@ -214,9 +284,9 @@ impl<T: Serialize + DeserializeOwned + Send + 'static> DedupeStore<T> for Dedupe
     }
 }
 
-fn as_completed(json: &Result<Vec<u8>>) -> Result<Progress<'_>> {
-    match json {
-        Ok(json) => Ok(Progress::Completed(json)),
+fn as_completed<'a>(encoded: &'a Result<EncodedValue<'_>>) -> Result<Progress<'a>> {
+    match encoded {
+        Ok(encoded) => Ok(encoded.content().into()),
         Err(error) => Err(error.clone()),
     }
 }

@@ -15,7 +15,7 @@ const ENTRY: &str = "dedupe_job";
 
 pub(crate) fn write(
     line: &mut LineWriter,
-    _: &mut dyn Reader,
+    rows: &mut dyn Reader,
     row: StoredRow<'_>,
     emit: &mut EmitLine<'_>,
 ) -> Result<()> {
@@ -27,12 +27,17 @@ pub(crate) fn write(
     line.text("hash", &hash);
     line.text("job_id", &ulid_text(row.job));
     line.text("opening_id", &opening_text(row.opening_id));
-    line.optional_number("ends_at_ms", row.ends_at_ms);
+    let now = rows.moment();
+    line.optional_number("ends_at_ms", row.ends_at.map(|ends_at| now.wall_of(ends_at)));
     match row.progress {
         Progress::Pending => line.text("status", "pending"),
         Progress::Completed(json) => {
             line.text("status", "completed");
             line.json("value", "value_base64", json);
+        }
+        Progress::CompletedBytes(bytes) => {
+            line.text("status", "completed");
+            line.bytes("bytes_base64", bytes);
         }
         Progress::Failed(error) => {
             line.text("status", "failed");
@@ -52,10 +57,14 @@ fn read(fields: &mut Fields<'_>) -> Result<Entry, Problem> {
     let key = key_of(&store, &hash).map_err(said)?;
     let job = ulid_of("job_id", &fields.text("job_id")?)?;
     let opening_id = opening_of(&fields.text("opening_id")?)?;
-    let ends_at_ms = fields.optional_number("ends_at_ms")?;
-    let (json, error);
+    let ends_at = fields.optional_deadline("ends_at_ms")?;
+    let (json, bytes, error);
     let progress = match fields.text("status")?.as_str() {
         "pending" => Progress::Pending,
+        "completed" if fields.has("bytes_base64") => {
+            bytes = fields.bytes("bytes_base64")?;
+            Progress::CompletedBytes(&bytes)
+        }
         "completed" => {
             json = fields.json("value", "value_base64")?;
             check_json("value", &json)?;
@@ -68,7 +77,7 @@ fn read(fields: &mut Fields<'_>) -> Result<Entry, Problem> {
         }
         _ => return Err(must_be("status", "\"pending\", \"completed\" or \"failed\"")),
     };
-    let row = JobRow { job, opening_id, ends_at_ms, progress };
+    let row = JobRow { job, opening_id, ends_at, progress };
     Ok(Entry::new(Table::DEDUPE_JOB, key, row.encode().map_err(said)?))
 }
 

@@ -1,6 +1,7 @@
 //! Deduplication: of many callers that want the same thing, one fetches it and the others wait for
 //! it.
 
+mod guard;
 mod handle;
 mod job;
 mod lines;
@@ -10,11 +11,14 @@ pub(crate) mod schema;
 pub(crate) mod sweep;
 mod tx;
 
+pub use guard::{Job, JobGuard};
 pub use handle::Dedupe;
 pub use job::{JobId, JobIdParseError};
 pub use tx::DedupeTx;
 
 use crate::Pending;
+use crate::stores::hidden::Hidden;
+use std::fmt;
 use std::sync::Arc;
 
 /// A store of jobs in flight, each under the hash of what it is to fetch.
@@ -48,6 +52,12 @@ pub trait DedupeStore<T>: Send + Sync {
     /// number of concurrent callers exactly one is the owner; the others get the same job id.
     fn register_or_join(&self, hash: &str) -> Pending<Registration>;
 
+    /// As [`register_or_join`](Self::register_or_join), and answers what the caller needs next: a
+    /// guard that ends the job, also when it is dropped, or the wait for the owner's value.
+    ///
+    /// Dropping the [`Pending`] of an owner drops its guard.
+    fn own_or_join(&self, hash: &str) -> Pending<Job<T>>;
+
     /// The value of the job under `hash`, once it has one: at once when the job is completed,
     /// otherwise when its owner completes it.
     ///
@@ -59,8 +69,9 @@ pub trait DedupeStore<T>: Send + Sync {
     /// Ends the pending job under `hash` with `value`, and wakes the callers that wait for it.
     /// Changes nothing when there is none.
     ///
-    /// [`Encode`](crate::Error::Encode) when the value has no JSON or one that is nested deeper
-    /// than [`MAX_STATE_DEPTH`](crate::limits::MAX_STATE_DEPTH), and
+    /// [`Encode`](crate::Error::Encode) when the value has no JSON, or one that is nested deeper
+    /// than [`MAX_STATE_DEPTH`](crate::limits::MAX_STATE_DEPTH) or would be read back as another
+    /// value or none, such as a float that is not finite; and
     /// [`TooLarge`](crate::Error::TooLarge) when a segment of the log cannot hold it; then the job
     /// is still pending.
     fn complete(&self, hash: &str, value: &T) -> Pending<()>;
@@ -112,14 +123,14 @@ impl Registration {
 }
 
 /// How far a job has come.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum JobState {
     /// Its owner works on it.
     Pending,
     /// It left a value.
     Completed {
-        /// The size of its JSON in bytes.
+        /// The size of the stored value in bytes.
         bytes: u64,
     },
     /// It failed.
@@ -127,6 +138,21 @@ pub enum JobState {
         /// What its owner said, or why it counts as failed.
         error: String,
     },
+}
+
+/// Keeps what an owner said to itself.
+impl fmt::Debug for JobState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            JobState::Pending => f.write_str("Pending"),
+            JobState::Completed { bytes } => {
+                f.debug_struct("Completed").field("bytes", bytes).finish()
+            }
+            JobState::Failed { error } => {
+                f.debug_struct("Failed").field("error", &Hidden::bytes(error)).finish()
+            }
+        }
+    }
 }
 
 /// A job in a listing.
@@ -139,6 +165,8 @@ pub struct DedupeEntry {
     pub job_id: JobId,
     /// How far it has come.
     pub state: JobState,
+    /// When it was registered, in milliseconds since the Unix epoch.
+    pub created_at_ms: u64,
     /// When a pending job times out and another one is forgotten, in milliseconds since the Unix
     /// epoch; `None` for never.
     pub ends_at_ms: Option<u64>,
@@ -171,6 +199,10 @@ impl<T, S: DedupeStore<T> + ?Sized> DedupeStore<T> for Arc<S> {
 
     fn register_or_join(&self, hash: &str) -> Pending<Registration> {
         (**self).register_or_join(hash)
+    }
+
+    fn own_or_join(&self, hash: &str) -> Pending<Job<T>> {
+        (**self).own_or_join(hash)
     }
 
     fn wait_for(&self, hash: &str) -> Pending<Option<T>> {

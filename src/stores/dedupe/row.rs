@@ -1,13 +1,15 @@
 //! The rows of jobs. Their key is the name of the store and the hash.
 
 use crate::codec::{self, key};
+use crate::engine::time_line::{Deadline, Moment};
 use crate::error::Result;
+use crate::stores::cache::content::ValueContent;
 use crate::stores::length::check_len;
 use crate::tables::Table;
 
 /// What a row adds to the JSON of a value: the job (16 bytes), an option and two tags (3), and
-/// three integers of at most nine bytes each.
-pub(crate) const JOB_ROW_OVERHEAD: usize = 46;
+/// four integers of at most nine bytes each.
+pub(crate) const JOB_ROW_OVERHEAD: usize = 55;
 
 /// A row of [`Table::DEDUPE_JOB`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::BorrowDecode)]
@@ -16,9 +18,8 @@ pub(crate) struct JobRow<'a> {
     pub(crate) job: [u8; 16],
     /// Which opening of the file registered it.
     pub(crate) opening_id: u64,
-    /// When a pending job times out, or an ended one is forgotten, in milliseconds since the Unix
-    /// epoch. `None`: never.
-    pub(crate) ends_at_ms: Option<u64>,
+    /// When a pending job times out, or an ended one is forgotten. `None`: never.
+    pub(crate) ends_at: Option<Deadline>,
     pub(crate) progress: Progress<'a>,
 }
 
@@ -30,6 +31,17 @@ pub(crate) enum Progress<'a> {
     Completed(&'a [u8]),
     /// What its owner said.
     Failed(&'a str),
+    /// Its value, which is bytes.
+    CompletedBytes(&'a [u8]),
+}
+
+impl<'a> From<ValueContent<'a>> for Progress<'a> {
+    fn from(value: ValueContent<'a>) -> Self {
+        match value {
+            ValueContent::Json(json) => Self::Completed(json),
+            ValueContent::Bytes(bytes) => Self::CompletedBytes(bytes),
+        }
+    }
 }
 
 impl<'a> JobRow<'a> {
@@ -42,16 +54,16 @@ impl<'a> JobRow<'a> {
     }
 
     /// Whether the row counts: it has not ended.
-    pub(crate) fn is_live(&self, now_ms: u64) -> bool {
-        self.ends_at_ms.is_none_or(|ends_at_ms| now_ms < ends_at_ms)
+    pub(crate) fn is_live(&self, now: &Moment) -> bool {
+        self.ends_at.is_none_or(|ends_at| !now.has_passed(ends_at))
     }
 
     /// Whether the job is being worked on: its owner belongs to this opening of the file, and it
     /// has neither ended nor timed out.
-    pub(crate) fn is_pending(&self, now_ms: u64, opening_id: u64) -> bool {
+    pub(crate) fn is_pending(&self, now: &Moment, opening_id: u64) -> bool {
         matches!(self.progress, Progress::Pending)
             && self.opening_id == opening_id
-            && self.is_live(now_ms)
+            && self.is_live(now)
     }
 }
 
@@ -77,8 +89,12 @@ mod tests {
     use crate::error::Error;
     use crate::limits::MAX_KEY_LEN;
 
-    const ROW: JobRow<'_> =
-        JobRow { job: [7; 16], opening_id: 300, ends_at_ms: Some(2), progress: Progress::Pending };
+    const ROW: JobRow<'_> = JobRow {
+        job: [7; 16],
+        opening_id: 300,
+        ends_at: Some(Deadline::at(2)),
+        progress: Progress::Pending,
+    };
 
     fn encoded(progress: Progress<'_>) -> Vec<u8> {
         JobRow { progress, ..ROW }.encode().unwrap()
@@ -86,11 +102,12 @@ mod tests {
 
     #[test]
     fn the_bytes_are_frozen() {
-        let head = [&[7; 16][..], &[251, 44, 1, 1, 2]].concat();
+        let head = [&[7; 16][..], &[251, 44, 1, 1, 0, 2]].concat();
         assert_eq!(encoded(Progress::Pending), [&head[..], &[0]].concat());
         assert_eq!(encoded(Progress::Completed(b"[]")), [&head[..], &[1, 2, b'[', b']']].concat());
         assert_eq!(encoded(Progress::Failed("e")), [&head[..], &[2, 1, b'e']].concat());
-        let never = JobRow { ends_at_ms: None, ..ROW };
+        assert_eq!(encoded(Progress::CompletedBytes(b"\0")), [&head[..], &[3, 1, 0]].concat());
+        let never = JobRow { ends_at: None, ..ROW };
         assert_eq!(never.encode().unwrap(), [&[7; 16][..], &[251, 44, 1, 0, 0]].concat());
         assert_eq!(key_of("a\0", "h\0").unwrap(), b"a\0\xff\0\0h\0");
         assert_eq!(Table::DEDUPE_JOB.number(), 10);
@@ -98,7 +115,12 @@ mod tests {
 
     #[test]
     fn rows_round_trip_and_damaged_ones_are_errors() {
-        for progress in [Progress::Pending, Progress::Completed(b"1"), Progress::Failed("")] {
+        for progress in [
+            Progress::Pending,
+            Progress::Completed(b"1"),
+            Progress::Failed(""),
+            Progress::CompletedBytes(b"\xff"),
+        ] {
             let bytes = encoded(progress);
             assert_eq!(JobRow::decode(&bytes).unwrap(), JobRow { progress, ..ROW });
             for cut in 0..bytes.len() {
@@ -115,7 +137,7 @@ mod tests {
         let greatest = JobRow {
             job: [255; 16],
             opening_id: u64::MAX,
-            ends_at_ms: Some(u64::MAX),
+            ends_at: Some(Deadline { epoch: u32::MAX, at_ms: u64::MAX }),
             progress: Progress::Completed(&[]),
         };
         assert!(greatest.encode().unwrap().len() + 8 <= JOB_ROW_OVERHEAD);
@@ -123,11 +145,12 @@ mod tests {
 
     #[test]
     fn a_job_is_pending_in_its_own_opening_until_its_time_has_come() {
-        assert!(ROW.is_pending(1, 300));
-        assert!(!ROW.is_pending(2, 300));
-        assert!(!ROW.is_pending(1, 301));
-        assert!(!JobRow { progress: Progress::Failed(""), ..ROW }.is_pending(1, 300));
-        assert!(JobRow { ends_at_ms: None, ..ROW }.is_pending(u64::MAX, 300));
+        let at = Moment::manual;
+        assert!(ROW.is_pending(&at(1), 300));
+        assert!(!ROW.is_pending(&at(2), 300));
+        assert!(!ROW.is_pending(&at(1), 301));
+        assert!(!JobRow { progress: Progress::Failed(""), ..ROW }.is_pending(&at(1), 300));
+        assert!(JobRow { ends_at: None, ..ROW }.is_pending(&at(u64::MAX), 300));
     }
 
     #[test]

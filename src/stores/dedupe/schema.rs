@@ -5,7 +5,7 @@ use super::{lines, sweep};
 use crate::error::Result;
 use crate::stores::cache::row::split_key;
 use crate::stores::dump;
-use crate::stores::lines::{EntryLines, stored_json, ulid_text};
+use crate::stores::lines::{EntryLines, stored_json, to_base64, ulid_text};
 use crate::stores::owner::{Owner, StoreKind};
 use crate::stores::row_check::RowCheck;
 use crate::stores::schema::EntryState;
@@ -38,7 +38,7 @@ const JOBS: TableSchema = TableSchema {
     constraints: Constraints::None,
     numbers: Numbers::None,
     ends: Ends::At {
-        at_ms: |job| Ok(JobRow::decode(job)?.ends_at_ms),
+        at: |job| Ok(JobRow::decode(job)?.ends_at),
         sweep: |tx, due, _| sweep::sweep(tx, due),
     },
     change: |row| Some(row.of_entry()),
@@ -60,14 +60,14 @@ fn check(row: &RowCheck<'_>) -> Result<()> {
     match JobRow::decode(row.value)?.progress {
         Progress::Completed(json) => row.json(json),
         Progress::Failed(error) => row.short(error),
-        Progress::Pending => Ok(()),
+        Progress::Pending | Progress::CompletedBytes(_) => Ok(()),
     }
 }
 
 fn counter() -> CountEntry {
     Box::new(|rows, row| {
         let job = JobRow::decode(row.value)?;
-        Ok(match (job.is_live(rows.now_ms()), job.progress) {
+        Ok(match (job.is_live(&rows.moment()), job.progress) {
             (true, Progress::Pending) => EntryState::Taken,
             (live, _) => EntryState::live_if(live),
         })
@@ -79,10 +79,13 @@ fn dump_job(value: &[u8]) -> Result<Value> {
     let (status, value, error) = match row.progress {
         Progress::Pending => ("pending", Value::Null, None),
         Progress::Completed(json) => ("completed", stored_json(json), None),
+        Progress::CompletedBytes(bytes) => {
+            ("completed", json!({ "bytes_base64": to_base64(bytes) }), None)
+        }
         Progress::Failed(error) => ("failed", Value::Null, Some(error)),
     };
     Ok(json!({
         "job_id": ulid_text(row.job), "opening_id": lines::opening_text(row.opening_id),
-        "ends_at_ms": row.ends_at_ms, "status": status, "value": value, "error": error,
+        "ends_at": row.ends_at.map(dump::deadline), "status": status, "value": value, "error": error,
     }))
 }

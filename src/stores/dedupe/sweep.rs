@@ -15,12 +15,12 @@ use crate::tables::Table;
 pub(crate) fn sweep(tx: &mut dyn Writer, due: &Due<'_>) -> Result<Verdict> {
     let Some(bytes) = tx.get(Table::DEDUPE_JOB, due.key)? else { return Ok(Verdict::Stale) };
     let row = JobRow::decode(&bytes)?;
-    let Some(ends_at_ms) = row.ends_at_ms else { return Ok(Verdict::Stale) };
-    if row.is_live(tx.now_ms()) {
-        return Ok(Verdict::Keep { until_ms: ends_at_ms });
+    let Some(ends_at) = row.ends_at else { return Ok(Verdict::Stale) };
+    if !tx.moment().has_surely_passed(ends_at) {
+        return Ok(Verdict::Keep { until: ends_at });
     }
     tx.delete(Table::DEDUPE_JOB, due.key);
-    due.unindex(tx, ends_at_ms);
+    due.unindex(tx, ends_at);
     Ok(Verdict::Removed)
 }
 

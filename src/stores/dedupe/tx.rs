@@ -1,19 +1,20 @@
 //! The jobs of one named store as a transaction sees them.
 
-use super::handle::{default_terms, max_value_bytes};
-use super::ops::{self, Terms};
+use super::handle::max_value_bytes;
+use super::ops;
 use super::row::{Progress, key_of};
-use super::{JobId, Registration};
+use super::{Dedupe, DedupeStore, Job, JobId, Registration};
+use crate::Pending;
 use crate::engine::access::Writer;
 use crate::engine::{Engine, Found};
 use crate::error::Result;
-use crate::stores::frame::FrameBudget;
+use crate::stores::frame::{FrameBudget, StepRange};
+use crate::stores::store_tx::StoreTx;
+use crate::unique;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt;
-use std::marker::PhantomData;
 use std::time::Duration;
-use ulid::Ulid;
 
 /// The jobs of one named store inside a transaction: the operations of
 /// [`DedupeStore`](super::DedupeStore), answering at once and seeing what the transaction has done
@@ -22,28 +23,44 @@ use ulid::Ulid;
 ///
 /// An operation that answers an error has changed nothing; the transaction can go on.
 pub struct DedupeTx<'a, T> {
-    tx: &'a mut dyn Writer,
-    name: &'a str,
-    terms: Terms,
+    tx: StoreTx<'a>,
+    /// The store, with the options of the view.
+    store: Dedupe<T>,
     max_value_bytes: usize,
-    values: PhantomData<fn(T) -> T>,
 }
 
-impl<'a, T: Serialize + DeserializeOwned> DedupeTx<'a, T> {
+impl<T> Dedupe<T> {
+    /// The jobs in `tx`, a transaction of `engine`, with the options of this handle.
+    pub(crate) fn view<'a>(&self, engine: &Engine, tx: &'a mut dyn Writer) -> DedupeTx<'a, T> {
+        DedupeTx::of(self.handle().within(engine, tx), self.clone(), max_value_bytes(engine))
+    }
+}
+
+impl<'a, T> DedupeTx<'a, T> {
     /// The store called `name` in `tx`, a transaction of `engine`.
-    pub(crate) fn new(tx: &'a mut dyn Writer, engine: &Engine, name: &'a str) -> Self {
-        let (terms, max_value_bytes) = (default_terms(engine), max_value_bytes(engine));
-        Self { tx, name, terms, max_value_bytes, values: PhantomData }
+    pub(crate) fn new(tx: &'a mut dyn Writer, engine: &Engine, name: &str) -> Self {
+        let store = Dedupe::new(engine.clone(), name);
+        Self::of(StoreTx::new(tx), store, max_value_bytes(engine))
+    }
+
+    /// The view of `store` in `tx`.
+    fn of(tx: StoreTx<'a>, store: Dedupe<T>, max_value_bytes: usize) -> Self {
+        Self { tx, store, max_value_bytes }
     }
 
     /// The same view, with another job timeout. See
     /// [`Dedupe::with_job_timeout`](super::Dedupe::with_job_timeout).
     #[must_use]
     pub fn with_job_timeout(self, job_timeout: Duration) -> Self {
-        let terms = Terms { timeout_ms: ops::timeout_ms(job_timeout), ..self.terms };
-        Self { terms, ..self }
+        Self { store: self.store.with_job_timeout(job_timeout), ..self }
     }
 
+    fn key(&self, hash: &str) -> Result<Vec<u8>> {
+        key_of(self.store.name(), hash)
+    }
+}
+
+impl<T: Serialize + DeserializeOwned + Send + 'static> DedupeTx<'_, T> {
     /// See [`DedupeStore::register`](super::DedupeStore::register).
     pub fn register(&mut self, hash: &str) -> Result<JobId> {
         Ok(self.register_or_join(hash)?.job_id)
@@ -51,15 +68,29 @@ impl<'a, T: Serialize + DeserializeOwned> DedupeTx<'a, T> {
 
     /// See [`DedupeStore::register_or_join`](super::DedupeStore::register_or_join).
     pub fn register_or_join(&mut self, hash: &str) -> Result<Registration> {
-        let key = key_of(self.name, hash)?;
-        ops::register_or_join(self.tx, &key, self.terms, Ulid::generate().random())
+        let key = self.key(hash)?;
+        ops::register_or_join(self.tx.get()?, &key, self.store.terms(), unique::ulid().random())
+    }
+
+    /// See [`DedupeStore::own_or_join`](super::DedupeStore::own_or_join). The guard of an owner
+    /// outlives the transaction: the job is pending when that was kept, and never was otherwise.
+    /// The wait of a joiner begins when it is first waited for or polled, which has to be after the
+    /// transaction.
+    pub fn own_or_join(&mut self, hash: &str) -> Result<Job<T>> {
+        let registration = self.register_or_join(hash)?;
+        if registration.is_owner {
+            return Ok(self.store.job_of(hash, registration));
+        }
+        // A transaction cannot wait for a job: the wait begins when it is first looked at.
+        let (store, hash) = (self.store.clone(), hash.to_owned());
+        Ok(Job::Joiner(Pending::deferred(move || store.wait_for(&hash))))
     }
 
     /// What [`DedupeStore::wait_for`](super::DedupeStore::wait_for) would answer at once: a
     /// transaction does not wait, so the answer is `None` for a pending job too.
     pub fn wait_for(&mut self, hash: &str) -> Result<Option<T>> {
-        let key = key_of(self.name, hash)?;
-        match ops::look(self.tx, &key, self.terms.opening_id)? {
+        let key = self.key(hash)?;
+        match ops::look(self.tx.get()?, &key, self.store.terms().opening_id)? {
             Found::Now(value) => Ok(value),
             Found::Later(..) => Ok(None),
         }
@@ -77,16 +108,17 @@ impl<'a, T: Serialize + DeserializeOwned> DedupeTx<'a, T> {
 
     /// See [`DedupeStore::is_in_progress`](super::DedupeStore::is_in_progress).
     pub fn is_in_progress(&mut self, hash: &str) -> Result<bool> {
-        let key = key_of(self.name, hash)?;
-        ops::is_in_progress(self.tx, &key, self.terms.opening_id)
+        let key = self.key(hash)?;
+        ops::is_in_progress(self.tx.get()?, &key, self.store.terms().opening_id)
     }
 
     /// See [`DedupeStore::clear`](super::DedupeStore::clear), but all at once: the transaction is
     /// [`TooLarge`](crate::Error::TooLarge) when there are more jobs than one frame of the log can
     /// name.
     pub fn clear(&mut self, scope: Option<&str>) -> Result<()> {
-        let prefix = key_of(self.name, scope.unwrap_or_default())?;
-        ops::clear(self.tx, &prefix, None, FrameBudget::UNBOUNDED).map(drop)
+        let prefix = self.key(scope.unwrap_or_default())?;
+        let mut all = StepRange::default();
+        ops::clear(self.tx.get()?, &prefix, &mut all, FrameBudget::UNBOUNDED).map(drop)
     }
 
     /// See [`DedupeStore::complete_owned`](super::DedupeStore::complete_owned).
@@ -100,18 +132,18 @@ impl<'a, T: Serialize + DeserializeOwned> DedupeTx<'a, T> {
     }
 
     fn end_with(&mut self, hash: &str, job_id: Option<&JobId>, value: &T) -> Result<bool> {
-        let json = ops::encode_value(value, self.max_value_bytes)?;
-        self.end(hash, job_id, Progress::Completed(&json))
+        let encoded = ops::encode_value(value, self.max_value_bytes)?;
+        self.end(hash, job_id, encoded.content().into())
     }
 
     fn end(&mut self, hash: &str, job_id: Option<&JobId>, progress: Progress<'_>) -> Result<bool> {
-        let key = key_of(self.name, hash)?;
-        ops::end(self.tx, &key, self.terms, job_id, progress)
+        let key = self.key(hash)?;
+        ops::end(self.tx.get()?, &key, self.store.terms(), job_id, progress)
     }
 }
 
 impl<T> fmt::Debug for DedupeTx<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DedupeTx").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("DedupeTx").field("name", &self.store.name()).finish_non_exhaustive()
     }
 }

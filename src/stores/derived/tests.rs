@@ -4,11 +4,14 @@
 
 use super::*;
 use crate::engine::access::Reader;
+use crate::engine::time_line::{Deadline, TIME_LINE};
 use crate::error::Error;
+use crate::stores::adaptive_rate_limit::capacities::Capacities;
 use crate::stores::adaptive_rate_limit::{AdaptiveConfig, AdaptiveRateLimitTx, Priority};
 use crate::stores::form_token::{FormTokenRecord, FormTokensTx, LookupKey, TokenSubject};
 use crate::stores::handoff::{HandoffTx, JsonObject};
 use crate::stores::map_tx::MapTx;
+use crate::stores::rate_limit::longest_window::LongestWindows;
 use crate::stores::rate_limit::{RateLimitConfig, RateLimitTx};
 use crate::stores::registry::catalogue;
 use crate::stores::state::{EventId, Identity, StateRecord, StateTx};
@@ -132,8 +135,8 @@ fn a_consumed_token_may_be_filed_under_the_end_of_its_grace_and_no_other() {
     let key = &tx.keys(Table::FORM_TOKEN)[0];
     let token = tx.get(Table::FORM_TOKEN, key).unwrap().unwrap();
     assert_eq!(
-        registry::of(Table::FORM_TOKEN).unwrap().may_be_indexed_at_ms(&token, None).unwrap(),
-        [10_000]
+        registry::of(Table::FORM_TOKEN).unwrap().may_be_indexed_at(&token, None).unwrap(),
+        [Deadline::at(10_000)]
     );
     let mut tokens = FormTokensTx::new(&mut tx).with_replay_grace(Duration::from_secs(5));
     tokens
@@ -143,12 +146,12 @@ fn a_consumed_token_may_be_filed_under_the_end_of_its_grace_and_no_other() {
     assert_eq!(
         registry::of(Table::FORM_TOKEN)
             .unwrap()
-            .may_be_indexed_at_ms(&token, used.as_deref())
+            .may_be_indexed_at(&token, used.as_deref())
             .unwrap(),
-        [10_000, 15_000]
+        [10_000, 15_000].map(Deadline::at)
     );
     assert!(matches!(
-        registry::of(Table::FORM_TOKEN).unwrap().may_be_indexed_at_ms(&token, Some(&[9])),
+        registry::of(Table::FORM_TOKEN).unwrap().may_be_indexed_at(&token, Some(&[9])),
         Err(Error::Corrupted { .. })
     ));
 }
@@ -187,7 +190,13 @@ fn limit(random: &mut fastrand::Rng) -> RateLimitConfig {
 fn rate_limits_have_the_rows_that_are_derived() {
     histories(|tx, random| {
         let (resource, until) = (name(random), tx.now_ms + random.u64(0..4_000));
-        let mut limiter = RateLimitTx::new(tx, name(random), RateLimitConfig::default()).unwrap();
+        let mut limiter = RateLimitTx::new(
+            tx,
+            &LongestWindows::default(),
+            name(random),
+            RateLimitConfig::default(),
+        )
+        .unwrap();
         match random.u8(0..8) {
             0..=2 => drop(limiter.acquire(resource).unwrap()),
             3 => limiter.record(resource).unwrap(),
@@ -204,7 +213,9 @@ fn adaptive_rate_limits_have_the_rows_that_are_derived() {
     histories(|tx, random| {
         let (resource, until) = (name(random), tx.now_ms + random.u64(0..4_000));
         let (limit, config) = (RateLimitConfig::default(), AdaptiveConfig::default());
-        let mut limiter = AdaptiveRateLimitTx::new(tx, name(random), limit, config).unwrap();
+        let capacities = Capacities::default();
+        let mut limiter =
+            AdaptiveRateLimitTx::new(tx, &capacities, name(random), limit, config).unwrap();
         let priority = *random.choice(&[Priority::User, Priority::Background]).unwrap();
         match random.u8(0..8) {
             0..=2 => drop(limiter.acquire(resource, priority).unwrap()),
@@ -250,6 +261,7 @@ fn a_row_that_does_not_decode_is_damage_and_derived_rows_have_none() {
                 Table::RATE_LIMIT_REQUEST,
                 Table::RATE_LIMIT_STORE,
                 Table::RATE_LIMIT_CONFIG,
+                TIME_LINE,
             ]
             .contains(&table);
         assert_eq!(answer.is_ok(), has_none, "{}", table.name());

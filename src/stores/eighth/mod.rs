@@ -6,6 +6,7 @@ mod tests;
 
 use crate::codec::{self, key};
 use crate::engine::access::Writer;
+use crate::engine::time_line::Deadline;
 use crate::error::Result;
 use crate::stores::expiry;
 use crate::tables::Table;
@@ -13,7 +14,7 @@ use crate::tables::Table;
 /// A note, by its id.
 #[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub(crate) struct NoteRow {
-    ends_at_ms: u64,
+    ends_at: Deadline,
     title: String,
 }
 
@@ -37,7 +38,7 @@ fn put(tx: &mut dyn Writer, id: &str, note: &NoteRow) -> Result<()> {
     remove(tx, id.as_bytes())?;
     tx.put(Table::NOTE, id.as_bytes(), value);
     tx.put(Table::NOTE_BY_TITLE, &title_key(&note.title, id.as_bytes()), Vec::new());
-    expiry::put(tx, note.ends_at_ms, Table::NOTE, id.as_bytes());
+    expiry::put(tx, note.ends_at, Table::NOTE, id.as_bytes());
     Ok(())
 }
 
@@ -47,6 +48,6 @@ fn remove(tx: &mut dyn Writer, id: &[u8]) -> Result<()> {
     let note = NoteRow::decode(&note)?;
     tx.delete(Table::NOTE, id);
     tx.delete(Table::NOTE_BY_TITLE, &title_key(&note.title, id));
-    expiry::delete(tx, note.ends_at_ms, Table::NOTE, id);
+    expiry::delete(tx, note.ends_at, Table::NOTE, id);
     Ok(())
 }

@@ -54,15 +54,15 @@ const NOTES: TableSchema = TableSchema {
     constraints: Constraints::None,
     numbers: Numbers::None,
     ends: Ends::At {
-        at_ms: |value| Ok(Some(NoteRow::decode(value)?.ends_at_ms)),
+        at: |value| Ok(Some(NoteRow::decode(value)?.ends_at)),
         sweep: |tx, due, _| sweep(tx, due),
     },
     change: |row| Some(row.of_entry()),
     shown_key: text_key,
     counted: EntryCounting::Entries(|| {
         Box::new(|rows, row| {
-            let ends_at_ms = NoteRow::decode(row.value)?.ends_at_ms;
-            Ok(EntryState::live_if(rows.now_ms() < ends_at_ms))
+            let ends_at = NoteRow::decode(row.value)?.ends_at;
+            Ok(EntryState::live_if(!rows.moment().has_passed(ends_at)))
         })
     }),
     lines: Lines::Entries(EntryLines {
@@ -73,7 +73,7 @@ const NOTES: TableSchema = TableSchema {
     dump_key: |key| Ok(json!({ "id": dump::text(key)? })),
     dump_value: |_, value| {
         let note = NoteRow::decode(value)?;
-        Ok(json!({ "ends_at_ms": note.ends_at_ms, "title": note.title }))
+        Ok(json!({ "ends_at": dump::deadline(note.ends_at), "title": note.title }))
     },
     loss: LossSchema { meaning: "such notes are gone", unsure: None, left_out: None },
 };
@@ -109,9 +109,9 @@ fn without_note(rows: &mut dyn Reader, key: &[u8]) -> Result<Option<String>> {
 
 fn sweep(tx: &mut dyn Writer, due: &Due<'_>) -> Result<Verdict> {
     let Some(note) = tx.get(Table::NOTE, due.key)? else { return Ok(Verdict::Stale) };
-    let ends_at_ms = NoteRow::decode(&note)?.ends_at_ms;
-    if tx.now_ms() < ends_at_ms {
-        return Ok(Verdict::Keep { until_ms: ends_at_ms });
+    let ends_at = NoteRow::decode(&note)?.ends_at;
+    if !tx.moment().has_surely_passed(ends_at) {
+        return Ok(Verdict::Keep { until: ends_at });
     }
     remove(tx, due.key)?;
     Ok(Verdict::Removed)
@@ -119,20 +119,20 @@ fn sweep(tx: &mut dyn Writer, due: &Due<'_>) -> Result<Verdict> {
 
 fn write(
     line: &mut LineWriter,
-    _: &mut dyn Reader,
+    rows: &mut dyn Reader,
     row: StoredRow<'_>,
     emit: &mut EmitLine<'_>,
 ) -> Result<()> {
     let note = NoteRow::decode(row.value)?;
     line.begin("note");
     line.text("id", text_of(Table::NOTE, row.key)?);
-    line.number("ends_at_ms", note.ends_at_ms);
+    line.number("ends_at_ms", rows.moment().wall_of(note.ends_at));
     line.text("title", &note.title);
     emit("note", line)
 }
 
 fn read(fields: &mut Fields<'_>) -> Result<Entry, Problem> {
     let id = fields.text("id")?;
-    let note = NoteRow { ends_at_ms: fields.number("ends_at_ms")?, title: fields.text("title")? };
+    let note = NoteRow { ends_at: fields.deadline("ends_at_ms")?, title: fields.text("title")? };
     Ok(Entry::new(Table::NOTE, id.into_bytes(), codec::encode(&note).map_err(said)?))
 }

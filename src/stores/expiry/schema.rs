@@ -2,6 +2,7 @@
 
 use super::decode::decode_key;
 use crate::engine::access::Reader;
+use crate::engine::time_line::Deadline;
 use crate::error::Result;
 use crate::stores::dump::{self, no_key};
 use crate::stores::owner::Owner;
@@ -14,7 +15,7 @@ use crate::tables::{Table, TableDef};
 use serde_json::{Value, json};
 
 impl Table {
-    /// What expires when, over all stores: (time in ms, table number, primary key) with empty
+    /// What expires when, over all stores: (deadline, table number, primary key) with empty
     /// values.
     pub(crate) const EXPIRY: Table =
         Table::new(&TableDef { number: 5, name: "expiry", is_waited_for: false });
@@ -27,7 +28,7 @@ const INDEX: TableSchema = TableSchema {
     role: Role::Derived,
     owner,
     check: |row| {
-        decode_key(row.key).ok_or_else(|| row.bad_key("not a time, a table and a key"))?;
+        decode_key(row.key).ok_or_else(|| row.bad_key("not a deadline, a table and a key"))?;
         row.empty()
     },
     derived: Derived::None,
@@ -45,7 +46,7 @@ const INDEX: TableSchema = TableSchema {
 };
 
 /// What an index row leads to, if it is one. Nothing is indexed about the index itself.
-fn entry(key: &[u8]) -> Option<(u64, Table, &[u8])> {
+fn entry(key: &[u8]) -> Option<(Deadline, Table, &[u8])> {
     decode_key(key).filter(|(_, table, _)| *table != Table::EXPIRY)
 }
 
@@ -55,7 +56,7 @@ fn owner(key: &[u8]) -> Option<Owner<'_>> {
 }
 
 fn misplaced(rows: &mut dyn Reader, key: &[u8]) -> Result<Option<String>> {
-    let Some((time_ms, primary, primary_key)) = decode_key(key) else { return Ok(None) };
+    let Some((at, primary, primary_key)) = decode_key(key) else { return Ok(None) };
     let Some(row) = rows.get(primary, primary_key)? else {
         return Ok(Some(format!("is left of a row of table {} that is not there", primary.name())));
     };
@@ -63,14 +64,14 @@ fn misplaced(rows: &mut dyn Reader, key: &[u8]) -> Result<Option<String>> {
     if matches!(schema.ends, Ends::Hinted { .. }) {
         return Ok(None);
     }
-    let times_ms = schema.index_times(rows, primary_key, &row)?;
+    let times = schema.index_times(rows, primary_key, &row)?;
     let other = format!("is at another time than the row of table {} ends", primary.name());
-    Ok((!times_ms.contains(&time_ms)).then_some(other))
+    Ok((!times.contains(&at)).then_some(other))
 }
 
 fn dump_key(key: &[u8]) -> Result<Value> {
     // A damaged key must not lead to the index over and over.
-    let (time_ms, table, primary) = entry(key).ok_or_else(|| no_key("no time, table and key"))?;
+    let (at, table, primary) = entry(key).ok_or_else(|| no_key("no deadline, table and key"))?;
     let shown = (registry::of(table)?.dump_key)(primary)?;
-    Ok(json!({ "time_ms": time_ms, "table": table.name(), "key": shown }))
+    Ok(json!({ "epoch": at.epoch, "time_ms": at.at_ms, "table": table.name(), "key": shown }))
 }

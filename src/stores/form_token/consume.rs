@@ -2,6 +2,8 @@
 
 use super::ops::Binding;
 use super::{LookupKey, TokenConsumeOutcome, TokenSubject};
+use crate::stores::hidden::Hidden;
+use std::fmt;
 use std::slice;
 
 /// What a caller presents to consume a token: its lookup key and everything that the token must be
@@ -28,7 +30,7 @@ use std::slice;
 /// # Ok::<(), cloakroom::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy)]
-#[must_use = "nothing is consumed until this is passed to `consume`"]
+#[must_use = "nothing happens until this is passed to `consume` or `peek`"]
 pub struct TokenConsume<'a> {
     pub(super) candidates: &'a [LookupKey],
     pub(super) binding: Binding<'a>,
@@ -75,7 +77,7 @@ impl<'a> TokenConsume<'a> {
 /// What a consume says, with what belongs to it.
 ///
 /// A caller must handle all three outcomes, and there will be no other, so a `match` needs no `_`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub enum TokenOutcome {
     /// This caller, and no other ever, may carry out what the token was for.
     Proceed,
@@ -88,6 +90,20 @@ pub enum TokenOutcome {
     /// There is no such token, or it has ended, or it is bound to something else. The answer does
     /// not say which.
     Invalid,
+}
+
+/// Keeps the result to itself.
+impl fmt::Debug for TokenOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TokenOutcome::Proceed => f.write_str("Proceed"),
+            TokenOutcome::Replay { result } => {
+                let result = result.as_ref().map(Hidden::bytes);
+                f.debug_struct("Replay").field("result", &result).finish()
+            }
+            TokenOutcome::Invalid => f.write_str("Invalid"),
+        }
+    }
 }
 
 impl From<(TokenConsumeOutcome, Option<String>)> for TokenOutcome {
@@ -129,6 +145,8 @@ mod tests {
         tokens.set_token_result_any(&keys, "receipt-7").wait().unwrap();
         let result = Some("receipt-7".to_owned());
         let in_transaction = room.atomically(|tx| tx.form_tokens().consume(bound));
+        let shown = format!("{:?}", TokenOutcome::Replay { result: result.clone() });
+        assert!(shown.starts_with("Replay") && !shown.contains("receipt"), "{shown}");
         assert_eq!(in_transaction.wait().unwrap(), TokenOutcome::Replay { result });
     }
 }

@@ -86,7 +86,8 @@ fn read(fields: &mut Fields<'_>) -> Result<Entry, Problem> {
         expires_at: fields.number("expires_at")?,
     };
     let key = TokenKey::encode(&record.lookup_key).map_err(said)?.as_bytes().to_vec();
-    let value = TokenRow::of(&record).and_then(|row| row.encode()).map_err(said)?;
+    let value =
+        TokenRow::of(&record, fields.moment()).and_then(|row| row.encode()).map_err(said)?;
     let entry = Entry::new(Table::FORM_TOKEN, key.clone(), value);
     let Some(mut used) = fields.optional_object("use")? else { return Ok(entry) };
     let result_ref = used.optional_text("result_ref")?;

@@ -55,6 +55,22 @@ pub trait FormTokenStore: Send + Sync {
         now: u64,
     ) -> Pending<(TokenConsumeOutcome, Option<String>)>;
 
+    /// What a consume with the same arguments would answer, and changes nothing: for the page that
+    /// asks for a confirmation, and for whatever follows a link before its reader does, such as a
+    /// mail scanner.
+    ///
+    /// `Proceed` promises nothing: another caller may consume the token before this one does. On a
+    /// room's handle, [`FormTokens::peek`] is the same operation with one argument and one answer,
+    /// also for several candidates.
+    fn peek_form_token(
+        &self,
+        lookup_key: &LookupKey,
+        subject: &TokenSubject,
+        purpose: &str,
+        bound_resource: Option<&str>,
+        now: u64,
+    ) -> Pending<(TokenConsumeOutcome, Option<String>)>;
+
     /// Consumes the first of `candidates` that exists: the lookup keys of one token under several
     /// versions of the hashing key, the current one first. An expired token does not exist. Without
     /// a candidate the outcome is `Invalid`.
@@ -97,6 +113,17 @@ impl<S: FormTokenStore + ?Sized> FormTokenStore for Arc<S> {
         now: u64,
     ) -> Pending<(TokenConsumeOutcome, Option<String>)> {
         (**self).consume_form_token(lookup_key, subject, purpose, bound_resource, now)
+    }
+
+    fn peek_form_token(
+        &self,
+        lookup_key: &LookupKey,
+        subject: &TokenSubject,
+        purpose: &str,
+        bound_resource: Option<&str>,
+        now: u64,
+    ) -> Pending<(TokenConsumeOutcome, Option<String>)> {
+        (**self).peek_form_token(lookup_key, subject, purpose, bound_resource, now)
     }
 
     fn consume_form_token_any(

@@ -50,32 +50,79 @@ pub(super) fn decode_use(bytes: Option<&Value>) -> Result<Option<UseRow<'_>>> {
 /// Stores a token, unless one lives under its lookup key. What is left of an ended one is replaced.
 pub(crate) fn insert(tx: &mut dyn Writer, record: &FormTokenRecord) -> Result<()> {
     let key = TokenKey::encode(&record.lookup_key)?;
-    let new = TokenRow::of(record)?;
+    let now = tx.moment();
+    let new = TokenRow::of(record, &now)?;
     let value = new.encode()?;
 
-    let mut indexed_at_ms = None;
+    let mut indexed_at = None;
     if let Some((old, consumed)) = load(tx, key.as_bytes())? {
         let old = TokenRow::decode(&old)?;
         let consumed = decode_use(consumed.as_ref())?;
-        if old.phase(consumed.as_ref(), tx.now_ms().into()) != Phase::Absent {
+        if old.phase(consumed.as_ref(), now.wall_ms().into()) != Phase::Absent {
             return Err(Error::AlreadyExists);
         }
-        indexed_at_ms = Some(old.expiry_ms());
+        indexed_at = Some(old.ends_at);
         if let Some(consumed) = consumed {
             tx.delete(Table::FORM_TOKEN_USE, key.as_bytes());
             // A sweep within the grace period has indexed it there.
-            let rescheduled_at_ms = old.grace_ends_ms(&consumed);
-            if rescheduled_at_ms != old.expiry_ms() {
-                expiry::delete(tx, rescheduled_at_ms, Table::FORM_TOKEN, key.as_bytes());
+            let rescheduled_at = old.grace_ends_at(&consumed);
+            if rescheduled_at != old.ends_at {
+                expiry::delete(tx, rescheduled_at, Table::FORM_TOKEN, key.as_bytes());
             }
             // A sweep may have removed the index row at the expiry, so the new row gets a new one.
-            expiry::delete(tx, old.expiry_ms(), Table::FORM_TOKEN, key.as_bytes());
-            indexed_at_ms = None;
+            expiry::delete(tx, old.ends_at, Table::FORM_TOKEN, key.as_bytes());
+            indexed_at = None;
         }
     }
     tx.put(Table::FORM_TOKEN, key.as_bytes(), value);
-    expiry::move_to(tx, indexed_at_ms, new.expiry_ms(), Table::FORM_TOKEN, key.as_bytes());
+    expiry::move_to(tx, indexed_at, new.ends_at, Table::FORM_TOKEN, key.as_bytes());
     Ok(())
+}
+
+/// What a consume answers, and what it changes.
+struct ConsumeDecision<'a> {
+    outcome: TokenConsumeOutcome,
+    /// What a replay answers.
+    result_ref: Option<String>,
+    /// The token to consume, if the outcome is `Proceed`.
+    consumes: Option<&'a TokenKey>,
+}
+
+impl<'a> ConsumeDecision<'a> {
+    /// Decides about the first of `candidates` that exists at `now`, in seconds since the Unix
+    /// epoch by the caller's clock. Changes nothing.
+    fn make(
+        rows: &mut dyn Reader,
+        candidates: &'a [TokenKey],
+        binding: Binding<'_>,
+        now: u64,
+    ) -> Result<Self> {
+        row::check_binding(binding.subject.into(), binding.purpose, binding.bound_resource)?;
+        let now_ms = u128::from(now) * 1_000;
+        for key in candidates {
+            let Some((token, consumed)) = load(rows, key.as_bytes())? else { continue };
+            let token = TokenRow::decode(&token)?;
+            let consumed = decode_use(consumed.as_ref())?;
+            let phase = token.phase(consumed.as_ref(), now_ms);
+            if phase == Phase::Absent {
+                continue;
+            }
+            let binding_ok = binding.is_of(&token);
+            let consumes = (phase == Phase::Unconsumed && binding_ok).then_some(key);
+            let already_consumed = phase == Phase::Consumed;
+            let changed = usize::from(consumes.is_some());
+            let outcome = classify_token_consume(changed, true, already_consumed, binding_ok);
+            let result_ref = match outcome {
+                TokenConsumeOutcome::Replay => {
+                    consumed.and_then(|used| used.result_ref).map(Into::into)
+                }
+                _ => None,
+            };
+            return Ok(Self { outcome, result_ref, consumes });
+        }
+        let outcome = classify_token_consume(0, false, false, false);
+        Ok(Self { outcome, result_ref: None, consumes: None })
+    }
 }
 
 /// Consumes the first of `candidates` that exists at `now`, in seconds since the Unix epoch by the
@@ -87,36 +134,24 @@ pub(crate) fn consume(
     now: u64,
     grace_ms: u64,
 ) -> Result<(TokenConsumeOutcome, Option<String>)> {
-    row::check_binding(binding.subject.into(), binding.purpose, binding.bound_resource)?;
-    let now_ms = u128::from(now) * 1_000;
-    for key in candidates {
-        let Some((token, consumed)) = load(tx, key.as_bytes())? else { continue };
-        let token = TokenRow::decode(&token)?;
-        let consumed = decode_use(consumed.as_ref())?;
-        let phase = token.phase(consumed.as_ref(), now_ms);
-        if phase == Phase::Absent {
-            continue;
-        }
-        let binding_ok = binding.is_of(&token);
-        let mut changed = 0;
-        if phase == Phase::Unconsumed && binding_ok {
-            let used = UseRow { consumed_at: now, grace_ms, result_ref: None };
-            tx.put(Table::FORM_TOKEN_USE, key.as_bytes(), used.encode()?);
-            changed = 1;
-        }
-        let outcome = classify_token_consume(changed, true, phase == Phase::Consumed, binding_ok);
-        observe::consumed(label(outcome));
-        let result_ref = match outcome {
-            TokenConsumeOutcome::Replay => {
-                consumed.and_then(|used| used.result_ref).map(Into::into)
-            }
-            _ => None,
-        };
-        return Ok((outcome, result_ref));
+    let decision = ConsumeDecision::make(tx, candidates, binding, now)?;
+    if let Some(key) = decision.consumes {
+        let used = UseRow { consumed_at: now, grace_ms, result_ref: None };
+        tx.put(Table::FORM_TOKEN_USE, key.as_bytes(), used.encode()?);
     }
-    let outcome = classify_token_consume(0, false, false, false);
-    observe::consumed(label(outcome));
-    Ok((outcome, None))
+    observe::consumed(label(decision.outcome));
+    Ok((decision.outcome, decision.result_ref))
+}
+
+/// What [`consume`] would answer.
+pub(crate) fn peek(
+    rows: &mut dyn Reader,
+    candidates: &[TokenKey],
+    binding: Binding<'_>,
+    now: u64,
+) -> Result<(TokenConsumeOutcome, Option<String>)> {
+    let decision = ConsumeDecision::make(rows, candidates, binding, now)?;
+    Ok((decision.outcome, decision.result_ref))
 }
 
 /// What an outcome is called where outcomes are counted.
@@ -139,7 +174,8 @@ pub(crate) fn set_result(
     for key in candidates {
         let Some((token, Some(consumed))) = load(tx, key.as_bytes())? else { continue };
         let consumed = UseRow::decode(&consumed)?;
-        if TokenRow::decode(&token)?.phase(Some(&consumed), tx.now_ms().into()) != Phase::Consumed {
+        if TokenRow::decode(&token)?.phase(Some(&consumed), tx.wall_ms().into()) != Phase::Consumed
+        {
             continue;
         }
         let value = UseRow { result_ref: Some(result_ref), ..consumed }.encode()?;
@@ -157,7 +193,7 @@ pub(crate) fn list(
 ) -> Result<Page<FormTokenEntry>> {
     check_limit(limit)?;
     let after = Cursor::position(cursor, Table::FORM_TOKEN, &[])?;
-    let now_ms = u128::from(rows.now_ms());
+    let now_ms = u128::from(rows.wall_ms());
     let mut tokens = RowJoin::all(Table::FORM_TOKEN, Table::FORM_TOKEN_USE, after);
     page_of(Table::FORM_TOKEN, limit, || {
         while let Some(((key, token), used)) = tokens.next(rows)? {
@@ -179,7 +215,7 @@ pub(crate) fn list(
 
 /// Counts every token.
 pub(crate) fn stats(rows: &mut dyn Reader) -> Result<FormTokenStats> {
-    let now_ms = u128::from(rows.now_ms());
+    let now_ms = u128::from(rows.wall_ms());
     let mut stats = FormTokenStats::default();
     let mut tokens = RowJoin::all(Table::FORM_TOKEN, Table::FORM_TOKEN_USE, None);
     while let Some(((key, token), used)) = tokens.next(rows)? {

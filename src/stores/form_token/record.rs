@@ -1,5 +1,6 @@
 //! What a form token is, and what a consume answers.
 
+use crate::stores::hidden::Hidden;
 use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
@@ -214,13 +215,23 @@ pub struct FormTokenEntry {
 }
 
 /// What happened to a consumed token.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TokenUse {
     /// When it was consumed, by the clock of the caller that did, in seconds since the Unix epoch.
     pub consumed_at: u64,
     /// What a replay answers, if a result was stored.
     pub result_ref: Option<String>,
+}
+
+/// Keeps the result to itself.
+impl fmt::Debug for TokenUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenUse")
+            .field("consumed_at", &self.consumed_at)
+            .field("result_ref", &self.result_ref.as_ref().map(Hidden::bytes))
+            .finish()
+    }
 }
 
 /// What a store of form tokens holds.
@@ -242,6 +253,13 @@ pub struct FormTokenStats {
 mod tests {
     use super::*;
     use TokenConsumeOutcome::{Invalid, Proceed, Replay};
+
+    #[test]
+    fn a_lookup_key_is_its_text() {
+        let key = LookupKey::from("3fa9c1d27b");
+        assert_eq!((key.as_str(), key.as_ref()), ("3fa9c1d27b", "3fa9c1d27b"));
+        assert_eq!(key.to_string(), "3fa9c1d27b");
+    }
 
     #[test]
     fn exactly_one_changed_row_proceeds_and_a_bound_consumed_row_replays() {

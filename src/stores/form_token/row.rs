@@ -7,6 +7,7 @@
 
 use super::record::{FormTokenRecord, LookupKey, TokenSubject};
 use crate::codec;
+use crate::engine::time_line::{Deadline, Moment};
 use crate::error::{Error, Result};
 use crate::stores::length::check_len;
 use crate::stores::page::decode_hex;
@@ -90,7 +91,7 @@ impl From<SubjectRow<'_>> for TokenSubject {
     }
 }
 
-/// A row of [`Table::FORM_TOKEN`]. Never changed once it is there.
+/// A row of [`Table::FORM_TOKEN`]. Only its end on the time line changes once it is there.
 #[derive(Debug, PartialEq, Eq, bincode::Encode, bincode::BorrowDecode)]
 pub(crate) struct TokenRow<'a> {
     pub(crate) key_version: &'a str,
@@ -101,6 +102,8 @@ pub(crate) struct TokenRow<'a> {
     pub(crate) issued_at: u64,
     /// In seconds since the Unix epoch.
     pub(crate) expires_at: u64,
+    /// The same on the time line, by the trusted wall clock. No answer looks at it.
+    pub(crate) ends_at: Deadline,
 }
 
 /// A row of [`Table::FORM_TOKEN_USE`]: the use of a consumed token. There is none without the
@@ -128,7 +131,7 @@ pub(crate) enum Phase {
 
 impl<'a> TokenRow<'a> {
     /// The row of `record`, unless one of its strings is too long.
-    pub(crate) fn of(record: &'a FormTokenRecord) -> Result<Self> {
+    pub(crate) fn of(record: &'a FormTokenRecord, now: &Moment) -> Result<Self> {
         let row = Self {
             key_version: &record.key_version,
             subject: (&record.subject).into(),
@@ -136,6 +139,7 @@ impl<'a> TokenRow<'a> {
             bound_resource: record.bound_resource.as_deref(),
             issued_at: record.issued_at,
             expires_at: record.expires_at,
+            ends_at: ends_at(record.expires_at, now),
         };
         check_len("the key version", row.key_version)?;
         check_binding(row.subject, row.purpose, row.bound_resource)?;
@@ -163,14 +167,9 @@ impl<'a> TokenRow<'a> {
         }
     }
 
-    /// Where the expiry index has the token, in milliseconds.
-    pub(crate) fn expiry_ms(&self) -> u64 {
-        self.expires_at.saturating_mul(1_000)
-    }
-
-    /// Where a sweep indexes the token when it was consumed, in milliseconds.
-    pub(crate) fn grace_ends_ms(&self, consumed: &UseRow<'_>) -> u64 {
-        self.expiry_ms().saturating_add(consumed.grace_ms)
+    /// Where a sweep indexes the token when it was consumed.
+    pub(crate) fn grace_ends_at(&self, consumed: &UseRow<'_>) -> Deadline {
+        self.ends_at.later(consumed.grace_ms)
     }
 
     /// What the token is at `now_ms`. Compared in 128 bits, so that no time a caller can write
@@ -195,6 +194,11 @@ impl<'a> UseRow<'a> {
     pub(crate) fn decode(bytes: &'a [u8]) -> Result<Self> {
         codec::decode_row(Table::FORM_TOKEN_USE.name(), bytes)
     }
+}
+
+/// Where the time line has an expiry, in seconds since the Unix epoch.
+pub(crate) fn ends_at(expires_at: u64, now: &Moment) -> Deadline {
+    now.deadline_at_trusted_wall(expires_at.saturating_mul(1_000))
 }
 
 /// Refuses a binding with a string that is too long.
@@ -251,13 +255,14 @@ mod tests {
             bound_resource: Some("cart"),
             issued_at: 7,
             expires_at: 300,
+            ends_at: Deadline { epoch: 2, at_ms: 9 },
         }
     }
 
     #[test]
     fn a_token_row_round_trips_in_frozen_bytes() {
         let bytes = token_row().encode().unwrap();
-        assert_eq!(bytes, b"\x02v1\x02\x01f\x03pay\x01\x04cart\x07\xfb\x2c\x01");
+        assert_eq!(bytes, b"\x02v1\x02\x01f\x03pay\x01\x04cart\x07\xfb\x2c\x01\x02\x09");
         assert_eq!(TokenRow::decode(&bytes).unwrap(), token_row());
     }
 
@@ -287,7 +292,6 @@ mod tests {
     #[test]
     fn the_greatest_times_neither_overflow_nor_round() {
         let row = TokenRow { expires_at: u64::MAX, ..token_row() };
-        assert_eq!(row.expiry_ms(), u64::MAX);
         let last_ms = u128::from(u64::MAX) * 1_000;
         assert_eq!(row.phase(None, last_ms - 1), Phase::Unconsumed);
         assert_eq!(row.phase(None, last_ms), Phase::Absent);

@@ -47,10 +47,10 @@ const TOKENS: TableSchema = TableSchema {
     constraints: Constraints::None,
     numbers: Numbers::None,
     ends: Ends::AtOrLater {
-        at_ms: |token| Ok(Some(TokenRow::decode(token)?.expiry_ms())),
+        at: |token| Ok(Some(TokenRow::decode(token)?.ends_at)),
         // As soon as a sweeper has found it, a token that was consumed stands under the end of its
         // grace.
-        later_ms: |token, used| Ok(TokenRow::decode(token)?.grace_ends_ms(&UseRow::decode(used)?)),
+        later: |token, used| Ok(TokenRow::decode(token)?.grace_ends_at(&UseRow::decode(used)?)),
         sweep: |tx, due, _| sweep::sweep(tx, due),
     },
     change: |row| Some(row.of_entry()),
@@ -128,7 +128,7 @@ fn shown_key(key: &[u8]) -> (String, Option<Identity>) {
 fn counter() -> CountEntry {
     Box::new(|rows, row| {
         let used = row.satellite.map(UseRow::decode).transpose()?;
-        let phase = TokenRow::decode(row.value)?.phase(used.as_ref(), rows.now_ms().into());
+        let phase = TokenRow::decode(row.value)?.phase(used.as_ref(), rows.wall_ms().into());
         Ok(match phase {
             Phase::Unconsumed => EntryState::Live,
             Phase::Consumed => EntryState::Taken,

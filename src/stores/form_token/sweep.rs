@@ -1,40 +1,53 @@
 //! What a sweeper does to form tokens.
 
 use super::ops::{decode_use, load};
-use super::row::{Phase, TokenRow};
+use super::row::{Phase, TokenRow, ends_at};
 use crate::engine::access::Writer;
 use crate::error::Result;
+use crate::stores::expiry;
 use crate::stores::sweep::{Due, Verdict};
 use crate::tables::Table;
 
-/// Removes the token that is due, with its use, when it is absent. One that is consumed stays until
-/// its grace ends.
+/// Removes the token that is due, with its use, when it is absent by the wall clock and by the
+/// trusted one. One that is consumed stays until its grace ends.
 pub(crate) fn sweep(tx: &mut dyn Writer, due: &Due<'_>) -> Result<Verdict> {
     let Some((token, used)) = load(tx, due.key)? else { return Ok(Verdict::Stale) };
     let token = TokenRow::decode(&token)?;
     let used = decode_use(used.as_ref())?;
-    let grace_ends_ms = used.as_ref().map(|used| token.grace_ends_ms(used));
-    match token.phase(used.as_ref(), tx.now_ms().into()) {
-        Phase::Unconsumed => return Ok(Verdict::Keep { until_ms: token.expiry_ms() }),
-        Phase::Consumed => {
-            return Ok(Verdict::Keep {
-                until_ms: grace_ends_ms.unwrap_or_else(|| token.expiry_ms()),
-            });
-        }
-        Phase::Absent => {}
+    let grace_ends_at = used.as_ref().map(|used| token.grace_ends_at(used));
+    let now_ms = tx.moment().sure_wall_ms();
+    if token.phase(used.as_ref(), now_ms.into()) != Phase::Absent {
+        return Ok(Verdict::Keep { until: grace_ends_at.unwrap_or(token.ends_at) });
     }
     tx.delete(Table::FORM_TOKEN, due.key);
     if used.is_some() {
         tx.delete(Table::FORM_TOKEN_USE, due.key);
     }
-    if grace_ends_ms != Some(due.at_ms) {
+    if grace_ends_at != Some(due.at) {
         // The index has it at its expiry, or its time is not known.
-        due.unindex(tx, token.expiry_ms());
-        if let Some(grace_ends_ms) = grace_ends_ms.filter(|_| token.expiry_ms() != due.at_ms) {
-            due.unindex(tx, grace_ends_ms);
+        due.unindex(tx, token.ends_at);
+        if let Some(grace_ends_at) = grace_ends_at.filter(|_| token.ends_at != due.at) {
+            due.unindex(tx, grace_ends_at);
         }
     }
     Ok(Verdict::Removed)
+}
+
+/// Indexes the token under its end as the trusted wall clock has it now.
+pub(crate) fn follow_wall(tx: &mut dyn Writer, key: &[u8]) -> Result<()> {
+    let Some((token, used)) = load(tx, key)? else { return Ok(()) };
+    let mut row = TokenRow::decode(&token)?;
+    let ends_at = ends_at(row.expires_at, &tx.moment());
+    if ends_at != row.ends_at {
+        expiry::delete(tx, row.ends_at, Table::FORM_TOKEN, key);
+        if let Some(used) = decode_use(used.as_ref())? {
+            expiry::delete(tx, row.grace_ends_at(&used), Table::FORM_TOKEN, key);
+        }
+        row.ends_at = ends_at;
+        tx.put(Table::FORM_TOKEN, key, row.encode()?);
+        expiry::put(tx, ends_at, Table::FORM_TOKEN, key);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

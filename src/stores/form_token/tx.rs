@@ -8,6 +8,7 @@ use super::{
 use crate::engine::access::Writer;
 use crate::error::Result;
 use crate::limits::DEFAULT_REPLAY_GRACE;
+use crate::stores::store_tx::StoreTx;
 use std::fmt;
 use std::slice;
 use std::time::Duration;
@@ -18,14 +19,19 @@ use std::time::Duration;
 ///
 /// An operation that answers an error has changed nothing; the transaction can go on.
 pub struct FormTokensTx<'a> {
-    tx: &'a mut dyn Writer,
+    tx: StoreTx<'a>,
     replay_grace: Duration,
 }
 
 impl<'a> FormTokensTx<'a> {
     /// The form tokens in `tx`.
     pub(crate) fn new(tx: &'a mut dyn Writer) -> Self {
-        Self { tx, replay_grace: DEFAULT_REPLAY_GRACE }
+        Self::of(StoreTx::new(tx), DEFAULT_REPLAY_GRACE)
+    }
+
+    /// The form tokens in `tx`, with the options of a handle.
+    pub(super) fn of(tx: StoreTx<'a>, replay_grace: Duration) -> Self {
+        Self { tx, replay_grace }
     }
 
     /// The same view; tokens consumed through it answer `Replay` until this long after their
@@ -37,7 +43,7 @@ impl<'a> FormTokensTx<'a> {
 
     /// See [`FormTokenStore::insert_form_token`](super::FormTokenStore::insert_form_token).
     pub fn insert_form_token(&mut self, record: FormTokenRecord) -> Result<()> {
-        ops::insert(self.tx, &record)
+        ops::insert(self.tx.get()?, &record)
     }
 
     /// See [`FormTokens::consume`](super::FormTokens::consume).
@@ -67,7 +73,33 @@ impl<'a> FormTokensTx<'a> {
     ) -> Result<R> {
         let keys = consume.candidates.iter().map(TokenKey::encode).collect::<Result<Vec<_>>>()?;
         let grace_ms = super::grace_ms(self.replay_grace);
-        ops::consume(self.tx, &keys, consume.binding, consume.now, grace_ms).map(R::from)
+        ops::consume(self.tx.get()?, &keys, consume.binding, consume.now, grace_ms).map(R::from)
+    }
+
+    /// See [`FormTokens::peek`](super::FormTokens::peek).
+    pub fn peek(&mut self, consume: TokenConsume<'_>) -> Result<TokenOutcome> {
+        self.peek_as(consume)
+    }
+
+    fn peek_as<R: From<(TokenConsumeOutcome, Option<String>)>>(
+        &mut self,
+        consume: TokenConsume<'_>,
+    ) -> Result<R> {
+        let keys = consume.candidates.iter().map(TokenKey::encode).collect::<Result<Vec<_>>>()?;
+        ops::peek(self.tx.get()?, &keys, consume.binding, consume.now).map(R::from)
+    }
+
+    /// See [`FormTokenStore::peek_form_token`](super::FormTokenStore::peek_form_token).
+    pub fn peek_form_token(
+        &mut self,
+        lookup_key: &LookupKey,
+        subject: &TokenSubject,
+        purpose: &str,
+        bound_resource: Option<&str>,
+        now: u64,
+    ) -> Result<(TokenConsumeOutcome, Option<String>)> {
+        let consume = TokenConsume::new(lookup_key, subject, purpose, now);
+        self.peek_as(consume.with_bound_resource(bound_resource))
     }
 
     /// See [`FormTokenStore::consume_form_token`](super::FormTokenStore::consume_form_token).
@@ -114,7 +146,7 @@ impl<'a> FormTokensTx<'a> {
         result_ref: &str,
     ) -> Result<()> {
         let keys = candidates.iter().map(TokenKey::encode).collect::<Result<Vec<_>>>()?;
-        ops::set_result(self.tx, &keys, result_ref)
+        ops::set_result(self.tx.get()?, &keys, result_ref)
     }
 }
 

@@ -2,13 +2,15 @@
 
 use super::JsonObject;
 use crate::error::{Error, Result};
+use crate::stores::hidden::Hidden;
+use crate::stores::span::span_ms;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 use ulid::Ulid;
 
 /// A state that was claimed, and the id that ends the claim.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Claim {
     /// The state.
     pub state: JsonObject,
@@ -17,11 +19,45 @@ pub struct Claim {
     pub id: ClaimId,
 }
 
+/// Keeps the state to itself.
+impl fmt::Debug for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Claim").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
 impl Claim {
     /// The claim `id` on `state`, as a driver answers it.
     #[must_use]
     pub fn new(state: JsonObject, id: ClaimId) -> Self {
         Self { state, id }
+    }
+}
+
+/// A state that was claimed as raw JSON, and the id that ends the claim.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RawClaim {
+    /// The JSON of the state, as it was set.
+    pub state: String,
+    /// Names the claim, as [`Claim::id`] does.
+    pub id: ClaimId,
+}
+
+/// Keeps the state to itself.
+impl fmt::Debug for RawClaim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RawClaim")
+            .field("state", &Hidden::bytes(&self.state))
+            .field("id", &self.id)
+            .finish()
+    }
+}
+
+impl RawClaim {
+    /// The claim `id` on `state`, as a driver answers it.
+    #[must_use]
+    pub fn new(state: impl Into<String>, id: ClaimId) -> Self {
+        Self { state: state.into(), id }
     }
 }
 
@@ -34,10 +70,18 @@ impl Claim {
 /// assert_eq!(claim.state_id(), "order.17");
 /// assert_eq!(claim.to_string(), text);
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct ClaimId {
     ulid: Ulid,
     state_id: String,
+}
+
+/// Keeps the id of the state to itself: a caller who has it can take the state. What
+/// [`Display`](fmt::Display) prints is whole.
+impl fmt::Debug for ClaimId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ClaimId").field(&Hidden::bytes(&self.state_id)).finish()
+    }
 }
 
 /// Why a string is no [`ClaimId`].
@@ -99,7 +143,7 @@ pub(crate) fn lease_ms(lease: Duration) -> Result<u64> {
             "a lease of zero would end before anybody could use it".into(),
         ));
     }
-    Ok(u64::try_from(lease.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX))
+    Ok(span_ms(lease))
 }
 
 #[cfg(test)]

@@ -1,20 +1,28 @@
-//! The bytes of a state: compact JSON.
+//! The bytes of a state: JSON, compact unless the caller has written it.
 
-use super::JsonObject;
+mod any_value;
+
 use crate::error::{Error, Result};
 use crate::limits::MAX_STATE_DEPTH;
 use crate::tables::Table;
+use any_value::AnyObject;
 use serde::Deserialize;
 use serde_json::Value;
+
+/// A state: any JSON object. It comes back equal, its numbers bit for bit.
+pub type JsonObject = serde_json::Map<String, Value>;
 
 /// The JSON of `state`.
 pub(crate) fn encode(state: &JsonObject) -> Result<Vec<u8>> {
     if state.values().any(|value| is_deeper_than(value, MAX_STATE_DEPTH - 1)) {
-        return Err(Error::Encode(format!(
-            "the state is nested deeper than {MAX_STATE_DEPTH} levels"
-        )));
+        return Err(too_deep());
     }
     serde_json::to_vec(state).map_err(|error| Error::Encode(error.to_string()))
+}
+
+/// The JSON of `state` as text.
+pub(crate) fn encode_text(state: &JsonObject) -> Result<String> {
+    String::from_utf8(encode(state)?).map_err(|error| Error::Encode(error.to_string()))
 }
 
 /// The state that [`encode`] wrote.
@@ -35,6 +43,28 @@ pub(crate) fn decode(json: &[u8]) -> Result<JsonObject> {
             .and_then(|state| deserializer.end().map(|()| state))
             .map_err(|error| damaged(&error.to_string()))
     })
+}
+
+/// Refuses what is not the JSON of one state. It is read by the parser that [`decode`] uses, so
+/// that what passes is decoded later, but nothing is built.
+pub(crate) fn check(json: &str) -> Result<()> {
+    if nesting(json.as_bytes()) > MAX_STATE_DEPTH {
+        return Err(too_deep());
+    }
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    deserializer.disable_recursion_limit();
+    AnyObject::deserialize(&mut deserializer)
+        .and_then(|_| deserializer.end())
+        .map_err(|error| Error::Encode(format!("the state is no JSON object: {error}")))
+}
+
+/// The JSON of a row as text.
+pub(crate) fn text(json: &[u8]) -> Result<String> {
+    std::str::from_utf8(json).map(str::to_owned).map_err(|_| damaged("bytes that are not UTF-8"))
+}
+
+fn too_deep() -> Error {
+    Error::Encode(format!("the state is nested deeper than {MAX_STATE_DEPTH} levels"))
 }
 
 fn damaged(detail: &str) -> Error {
@@ -90,6 +120,38 @@ mod tests {
             _ => json!([inner]),
         });
         object(json!({ "in": inner }))
+    }
+
+    #[test]
+    fn raw_json_is_refused_exactly_when_it_is_not_decoded() {
+        for (json, is_state) in [
+            ("{}", true),
+            (" {\"a\": [1, 2.50, -0], \"a\": null}\n", true),
+            (r#"{"\u00e9": "\ud83d\ude00", "n": 123456789012345678901234567890}"#, true),
+            ("", false),
+            ("[]", false),
+            ("null", false),
+            ("\"{}\"", false),
+            ("{", false),
+            ("{}{}", false),
+            ("{} x", false),
+            ("{\"a\": 01}", false),
+            ("{\"a\": 1e400}", false),
+            ("{\"a\": NaN}", false),
+            ("{\"a\": \"\\ud800\"}", false),
+            ("{\"a\": \"\u{1}\"}", false),
+            ("{a: 1}", false),
+            ("{\"a\": 1,}", false),
+        ] {
+            assert_eq!(decode(json.as_bytes()).is_ok(), is_state, "decode {json}");
+            assert_eq!(check(json).is_ok(), is_state, "check {json}");
+            assert!(is_state || matches!(check(json), Err(Error::Encode(_))), "{json}");
+        }
+        let nested = |levels: usize| format!("{}1{}", "{\"a\":".repeat(levels), "}".repeat(levels));
+        assert!(check(&nested(MAX_STATE_DEPTH)).is_ok());
+        assert!(decode(nested(MAX_STATE_DEPTH).as_bytes()).is_ok());
+        assert!(matches!(check(&nested(MAX_STATE_DEPTH + 1)), Err(Error::Encode(_))));
+        assert!(matches!(check(&nested(1_000_000)), Err(Error::Encode(_))));
     }
 
     #[test]

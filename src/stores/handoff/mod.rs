@@ -10,16 +10,16 @@ pub(crate) mod schema;
 pub(crate) mod sweep;
 mod tx;
 
-pub use claim::{Claim, ClaimId, ClaimIdParseError};
+pub use claim::{Claim, ClaimId, ClaimIdParseError, RawClaim};
 pub use handle::Handoff;
+pub use json::JsonObject;
 pub use tx::HandoffTx;
 
 use crate::Pending;
+use crate::stores::hidden::Hidden;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// A state: any JSON object. It comes back equal, its numbers bit for bit.
-pub type JsonObject = serde_json::Map<String, serde_json::Value>;
 
 /// A store of claim checks.
 ///
@@ -42,6 +42,44 @@ pub trait HandoffStateStore: Send + Sync {
     /// [`MAX_STATE_DEPTH`](crate::limits::MAX_STATE_DEPTH); the
     /// earlier state is untouched.
     fn set(&self, state_id: &str, state: &JsonObject, ttl_seconds: u64) -> Pending<()>;
+
+    /// As [`set`](Self::set), for a time to live that is rounded up to milliseconds.
+    fn set_for(&self, state_id: &str, state: &JsonObject, ttl: Duration) -> Pending<()>;
+
+    /// As [`set_for`](Self::set_for), of a state that is JSON already. It is not parsed into a
+    /// value, and kept byte for byte.
+    ///
+    /// [`Encode`](crate::Error::Encode) when it is not exactly one JSON object that
+    /// [`get`](Self::get) could read; the earlier state is untouched. A driver that does not say
+    /// otherwise parses it, and keeps what it means.
+    fn set_raw(&self, state_id: &str, json: &str, ttl: Duration) -> Pending<()> {
+        match json::check(json).and_then(|()| json::decode(json.as_bytes())) {
+            Ok(state) => self.set_for(state_id, &state, ttl),
+            Err(error) => Pending::ready(Err(error)),
+        }
+    }
+
+    /// As [`get`](Self::get), without parsing the state: the JSON as it was set with
+    /// [`set_raw`](Self::set_raw), or that of the state.
+    fn get_raw(&self, state_id: &str) -> Pending<Option<String>> {
+        self.get(state_id).then(|state| state?.as_ref().map(json::encode_text).transpose())
+    }
+
+    /// As [`get_and_delete`](Self::get_and_delete), without parsing the state.
+    fn get_and_delete_raw(&self, state_id: &str) -> Pending<Option<String>> {
+        self.get_and_delete(state_id)
+            .then(|state| state?.as_ref().map(json::encode_text).transpose())
+    }
+
+    /// As [`claim`](Self::claim), without parsing the state.
+    fn claim_raw(&self, state_id: &str, lease: Duration) -> Pending<Option<RawClaim>> {
+        self.claim(state_id, lease).then(|claim| {
+            let raw = |claim: Claim| {
+                Ok(RawClaim { state: json::encode_text(&claim.state)?, id: claim.id })
+            };
+            claim?.map(raw).transpose()
+        })
+    }
 
     /// Reads the state and leaves it. `None` when it is absent, expired or claimed.
     fn get(&self, state_id: &str) -> Pending<Option<JsonObject>>;
@@ -67,10 +105,17 @@ pub trait HandoffStateStore: Send + Sync {
     /// Ends a claim by showing the state again. `true` exactly when [`ack`](Self::ack) would answer
     /// `true`.
     fn release(&self, claim: &ClaimId) -> Pending<bool>;
+
+    /// Gives a claim a new lease, from now on, which may also be shorter. `true` exactly when
+    /// [`ack`](Self::ack) would answer `true`; otherwise nothing changes, and a claim that has
+    /// ended does not come back.
+    ///
+    /// A lease of zero is [`InvalidConfig`](crate::Error::InvalidConfig), and the claim goes on.
+    fn extend(&self, claim: &ClaimId, lease: Duration) -> Pending<bool>;
 }
 
 /// A state in a listing: its particulars without its content.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HandoffEntry {
     /// The id it is stored under.
@@ -82,6 +127,18 @@ pub struct HandoffEntry {
     /// When the claim on it ends, in milliseconds since the Unix epoch, or `None` when it is not
     /// claimed.
     pub claimed_until_ms: Option<u64>,
+}
+
+/// Keeps the id to itself: a caller who has it can take the state.
+impl fmt::Debug for HandoffEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HandoffEntry")
+            .field("state_id", &Hidden::bytes(&self.state_id))
+            .field("expires_at_ms", &self.expires_at_ms)
+            .field("bytes", &self.bytes)
+            .field("claimed_until_ms", &self.claimed_until_ms)
+            .finish()
+    }
 }
 
 /// What a store of claim checks holds.
@@ -103,6 +160,26 @@ pub struct HandoffStats {
 impl<S: HandoffStateStore + ?Sized> HandoffStateStore for Arc<S> {
     fn set(&self, state_id: &str, state: &JsonObject, ttl_seconds: u64) -> Pending<()> {
         (**self).set(state_id, state, ttl_seconds)
+    }
+
+    fn set_for(&self, state_id: &str, state: &JsonObject, ttl: Duration) -> Pending<()> {
+        (**self).set_for(state_id, state, ttl)
+    }
+
+    fn set_raw(&self, state_id: &str, json: &str, ttl: Duration) -> Pending<()> {
+        (**self).set_raw(state_id, json, ttl)
+    }
+
+    fn get_raw(&self, state_id: &str) -> Pending<Option<String>> {
+        (**self).get_raw(state_id)
+    }
+
+    fn get_and_delete_raw(&self, state_id: &str) -> Pending<Option<String>> {
+        (**self).get_and_delete_raw(state_id)
+    }
+
+    fn claim_raw(&self, state_id: &str, lease: Duration) -> Pending<Option<RawClaim>> {
+        (**self).claim_raw(state_id, lease)
     }
 
     fn get(&self, state_id: &str) -> Pending<Option<JsonObject>> {
@@ -127,5 +204,9 @@ impl<S: HandoffStateStore + ?Sized> HandoffStateStore for Arc<S> {
 
     fn release(&self, claim: &ClaimId) -> Pending<bool> {
         (**self).release(claim)
+    }
+
+    fn extend(&self, claim: &ClaimId, lease: Duration) -> Pending<bool> {
+        (**self).extend(claim, lease)
     }
 }

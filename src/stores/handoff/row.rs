@@ -3,18 +3,18 @@
 use super::JsonObject;
 use super::json;
 use crate::codec;
+use crate::engine::time_line::{Deadline, Moment};
 use crate::error::Result;
 use crate::stores::length::check_len;
 use crate::tables::Table;
 
-/// What a row adds to the JSON of its state: two integers of at most nine bytes each.
-pub(crate) const STATE_ROW_OVERHEAD: usize = 18;
+/// What a row adds to the JSON of its state: three integers of at most nine bytes each.
+pub(crate) const STATE_ROW_OVERHEAD: usize = 27;
 
 /// A row of [`Table::HANDOFF`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::BorrowDecode)]
 pub(crate) struct HandoffRow<'a> {
-    /// In milliseconds since the Unix epoch.
-    pub(crate) expires_at_ms: u64,
+    pub(crate) expires_at: Deadline,
     pub(crate) json: &'a [u8],
 }
 
@@ -23,8 +23,7 @@ pub(crate) struct HandoffRow<'a> {
 pub(crate) struct ClaimRow {
     /// The ULID of the claim, in the byte order of ULIDs.
     pub(crate) ulid: [u8; 16],
-    /// In milliseconds since the Unix epoch.
-    pub(crate) lease_until_ms: u64,
+    pub(crate) lease_until: Deadline,
 }
 
 impl<'a> HandoffRow<'a> {
@@ -36,8 +35,8 @@ impl<'a> HandoffRow<'a> {
         codec::decode_row(Table::HANDOFF.name(), bytes)
     }
 
-    pub(crate) fn is_live(&self, now_ms: u64) -> bool {
-        now_ms < self.expires_at_ms
+    pub(crate) fn is_live(&self, now: &Moment) -> bool {
+        !now.has_passed(self.expires_at)
     }
 
     pub(crate) fn state(&self) -> Result<JsonObject> {
@@ -54,8 +53,8 @@ impl ClaimRow {
         codec::decode_row(Table::HANDOFF_CLAIM.name(), bytes)
     }
 
-    pub(crate) fn is_live(&self, now_ms: u64) -> bool {
-        now_ms < self.lease_until_ms
+    pub(crate) fn is_live(&self, now: &Moment) -> bool {
+        !now.has_passed(self.lease_until)
     }
 }
 
@@ -71,20 +70,21 @@ mod tests {
     use crate::error::Error;
     use proptest::prelude::*;
 
-    const STATE: HandoffRow<'_> = HandoffRow { expires_at_ms: 300, json: b"{}" };
-    const CLAIM: ClaimRow = ClaimRow { ulid: *b"0123456789abcdef", lease_until_ms: 70_000 };
+    const STATE: HandoffRow<'_> = HandoffRow { expires_at: Deadline::at(300), json: b"{}" };
+    const CLAIM: ClaimRow =
+        ClaimRow { ulid: *b"0123456789abcdef", lease_until: Deadline::at(70_000) };
 
     #[test]
     fn a_state_row_round_trips_in_frozen_bytes() {
         let bytes = STATE.encode().unwrap();
-        assert_eq!(bytes, b"\xfb\x2c\x01\x02{}");
+        assert_eq!(bytes, b"\0\xfb\x2c\x01\x02{}");
         assert_eq!(HandoffRow::decode(&bytes).unwrap(), STATE);
     }
 
     #[test]
     fn a_claim_row_round_trips_in_frozen_bytes() {
         let bytes = CLAIM.encode().unwrap();
-        assert_eq!(bytes, b"0123456789abcdef\xfc\x70\x11\x01\x00");
+        assert_eq!(bytes, b"0123456789abcdef\0\xfc\x70\x11\x01\x00");
         assert_eq!(ClaimRow::decode(&bytes).unwrap(), CLAIM);
     }
 
@@ -107,7 +107,8 @@ mod tests {
     #[test]
     fn a_row_adds_no_more_than_its_overhead() {
         let json = vec![b' '; 1 << 20];
-        let row = HandoffRow { expires_at_ms: u64::MAX, json: &json };
+        let row =
+            HandoffRow { expires_at: Deadline { epoch: u32::MAX, at_ms: u64::MAX }, json: &json };
         assert!(row.encode().unwrap().len() <= json.len() + STATE_ROW_OVERHEAD);
     }
 

@@ -45,7 +45,7 @@ const STATES: TableSchema = TableSchema {
     constraints: Constraints::None,
     numbers: Numbers::None,
     ends: Ends::At {
-        at_ms: |state| Ok(Some(HandoffRow::decode(state)?.expires_at_ms)),
+        at: |state| Ok(Some(HandoffRow::decode(state)?.expires_at)),
         sweep: |tx, due, _| sweep::sweep(tx, due),
     },
     change: |row| Some(row.of_entry()),
@@ -59,7 +59,7 @@ const STATES: TableSchema = TableSchema {
     dump_key,
     dump_value: |_, value| {
         let row = HandoffRow::decode(value)?;
-        Ok(json!({ "expires_at_ms": row.expires_at_ms, "state": stored_json(row.json) }))
+        Ok(json!({ "expires_at": dump::deadline(row.expires_at), "state": stored_json(row.json) }))
     },
     loss: LossSchema { meaning: "such states are gone", unsure: None, left_out: None },
 };
@@ -83,7 +83,7 @@ const CLAIMS: TableSchema = TableSchema {
     dump_key,
     dump_value: |_, value| {
         let row = ClaimRow::decode(value)?;
-        Ok(json!({ "ulid": ulid_text(row.ulid), "lease_until_ms": row.lease_until_ms }))
+        Ok(json!({ "ulid": ulid_text(row.ulid), "lease_until": dump::deadline(row.lease_until) }))
     },
     loss: LossSchema {
         meaning: "such claims have ended, and their states can be claimed again",
@@ -102,10 +102,10 @@ fn changed_claim(row: &ChangedRow<'_>) -> Option<ChangeKind> {
 
 fn counter() -> CountEntry {
     Box::new(|rows, row| {
-        let now_ms = rows.now_ms();
+        let now = rows.moment();
         let claim = row.satellite.map(ClaimRow::decode).transpose()?;
-        Ok(match HandoffRow::decode(row.value)?.is_live(now_ms) {
-            true if claim.is_some_and(|claim| claim.is_live(now_ms)) => EntryState::Taken,
+        Ok(match HandoffRow::decode(row.value)?.is_live(&now) {
+            true if claim.is_some_and(|claim| claim.is_live(&now)) => EntryState::Taken,
             live => EntryState::live_if(live),
         })
     })

@@ -4,6 +4,7 @@
 //! with a field less or more is refused, because it would be read as something that it is not.
 
 use super::encoding::{embeddable, from_base64, to_base64};
+use crate::engine::time_line::{Deadline, Moment};
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::fmt;
@@ -136,15 +137,17 @@ impl LineWriter {
 #[derive(Debug)]
 pub(crate) struct Fields<'a> {
     fields: Vec<(String, &'a RawValue)>,
+    /// The time of the room that takes them.
+    moment: &'a Moment,
 }
 
 impl<'a> Fields<'a> {
-    /// The fields of the object that `text` is.
-    pub(crate) fn parse(text: &'a str) -> Result<Self, Problem> {
+    /// The fields of the object that `text` is, for a room whose time is `moment`.
+    pub(crate) fn parse(text: &'a str, moment: &'a Moment) -> Result<Self, Problem> {
         let mut deserializer = serde_json::Deserializer::from_str(text);
         let fields = deserializer.deserialize_map(FieldsVisitor);
         fields
-            .and_then(|fields| deserializer.end().map(|()| Self { fields }))
+            .and_then(|fields| deserializer.end().map(|()| Self { fields, moment }))
             .map_err(|error| format!("not a JSON object: {}", without_place(&error)))
     }
 
@@ -189,6 +192,21 @@ impl<'a> Fields<'a> {
         self.read(name, "a whole number from 0 to 18446744073709551615, or null")
     }
 
+    /// A point in time, as when the line of this room comes to it.
+    pub(crate) fn deadline(&mut self, name: &str) -> Result<Deadline, Problem> {
+        Ok(self.moment.deadline_at_wall(self.number(name)?))
+    }
+
+    pub(crate) fn optional_deadline(&mut self, name: &str) -> Result<Option<Deadline>, Problem> {
+        let at_ms = self.optional_number(name)?;
+        Ok(at_ms.map(|at_ms| self.moment.deadline_at_wall(at_ms)))
+    }
+
+    /// The time of the room that takes the fields.
+    pub(crate) fn moment(&self) -> &'a Moment {
+        self.moment
+    }
+
     pub(crate) fn signed(&mut self, name: &str) -> Result<i64, Problem> {
         self.read(name, "a whole number from -9223372036854775808 to 9223372036854775807")
     }
@@ -207,8 +225,8 @@ impl<'a> Fields<'a> {
         if raw.get() == "null" {
             return Ok(None);
         }
-        let fields =
-            Fields::parse(raw.get()).map_err(|problem| format!("field \"{name}\": {problem}"))?;
+        let fields = Fields::parse(raw.get(), self.moment)
+            .map_err(|problem| format!("field \"{name}\": {problem}"))?;
         Ok(Some(fields))
     }
 
@@ -287,6 +305,8 @@ const MAX_FIELDS: usize = 32;
 mod tests {
     use super::*;
 
+    static MOMENT: Moment = Moment::manual(0);
+
     fn problem<T: fmt::Debug>(result: Result<T, Problem>) -> Problem {
         result.unwrap_err()
     }
@@ -317,7 +337,7 @@ mod tests {
              \"pairs\":[[1,2],[3,18446744073709551615]],\"bytes\":\"AP8=\",\"json\":[1.0,  2],\
              \"other_base64\":\"ew==\",\"object\":{\"n\":1},\"no object\":null}\n"
         );
-        let mut fields = Fields::parse(&text).unwrap();
+        let mut fields = Fields::parse(&text, &MOMENT).unwrap();
         assert_eq!(fields.text("entry").unwrap(), "a \"kind\"");
         assert_eq!(fields.text("text").unwrap(), "\u{1}é\"\\\n");
         assert_eq!(fields.optional_text("no text").unwrap(), None);
@@ -338,9 +358,11 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_a_field_is_said() {
-        let mut fields =
-            Fields::parse(r#"{"a":1.5,"b":-1,"c":"x","d":"A","e_base64":"e30=","f":3,"g":[1]}"#)
-                .unwrap();
+        let mut fields = Fields::parse(
+            r#"{"a":1.5,"b":-1,"c":"x","d":"A","e_base64":"e30=","f":3,"g":[1]}"#,
+            &MOMENT,
+        )
+        .unwrap();
         assert_eq!(problem(fields.number("z")), "field \"z\" is missing");
         assert!(
             problem(fields.number("a")).starts_with("field \"a\" must be a whole number from 0")
@@ -371,12 +393,12 @@ mod tests {
             ("{\"a\":1,\"a\":2}", "not a JSON object: field \"a\" appears twice at column 10"),
             ("{\"a\"", "not a JSON object: EOF while parsing an object at column 4"),
         ] {
-            let said = problem(Fields::parse(text));
+            let said = problem(Fields::parse(text, &MOMENT));
             assert!(said.starts_with(expected.trim_end_matches(" at column 0")), "{text}: {said}");
         }
         let many: Vec<_> = (0..=MAX_FIELDS).map(|number| format!("\"{number}\":0")).collect();
         assert!(
-            problem(Fields::parse(&format!("{{{}}}", many.join(","))))
+            problem(Fields::parse(&format!("{{{}}}", many.join(",")), &MOMENT))
                 .contains("more than 32 fields")
         );
     }

@@ -1,11 +1,11 @@
 //! A format version that never was, to test migrating with.
 //!
-//! Version 0 is version 1 with three differences:
+//! Version 1 is version 2 with three differences:
 //!
-//! | table | version 0 |
+//! | table | version 1 |
 //! |---|---|
-//! | `expiry` | keys begin with the table number, and the time follows |
-//! | `handoff` | the JSON comes first, and eight bytes with the end of its life (ms, big-endian) follow |
+//! | `expiry` | keys begin with the table number, and the end follows |
+//! | `handoff` | the JSON comes first, and twelve bytes with the end of its life (epoch, ms, big-endian) follow |
 //! | `state_tenant_kind` | has no rows; they follow from those of `state_kind` |
 
 use crate::codec;
@@ -17,22 +17,24 @@ use crate::stores::registry::catalogue;
 use crate::tables::Table;
 use std::path::Path;
 
-/// From version 0 to version 1.
-pub(crate) const FROM_0: Migration = Migration { from: 0, row: to_version_1 };
+/// From version 1 to version 2.
+pub(crate) const FROM_1: Migration = Migration { from: 1, row: to_version_2 };
 
 fn damaged(table: Table) -> Error {
-    Error::corrupted(format!("a row of table {}", table.name()), "it is not one of version 0")
+    Error::corrupted(format!("a row of table {}", table.name()), "it is not one of version 1")
 }
 
-fn to_version_1(table: Table, key: &[u8], value: &[u8], emit: &mut Emit<'_>) -> Result<()> {
+fn to_version_2(table: Table, key: &[u8], value: &[u8], emit: &mut Emit<'_>) -> Result<()> {
     if table == Table::EXPIRY {
         let (number, rest) = key.split_first().ok_or_else(|| damaged(table))?;
-        let (time, primary) = rest.split_first_chunk::<8>().ok_or_else(|| damaged(table))?;
-        return emit(table, &[time, std::slice::from_ref(number), primary].concat(), value);
+        let (end, primary) = rest.split_first_chunk::<12>().ok_or_else(|| damaged(table))?;
+        return emit(table, &[end, std::slice::from_ref(number), primary].concat(), value);
     }
     if table == Table::HANDOFF {
-        let (json, end) = value.split_last_chunk::<8>().ok_or_else(|| damaged(table))?;
-        return emit(table, key, &codec::encode(&(u64::from_be_bytes(*end), json))?);
+        let (rest, time) = value.split_last_chunk::<8>().ok_or_else(|| damaged(table))?;
+        let (json, epoch) = rest.split_last_chunk::<4>().ok_or_else(|| damaged(table))?;
+        let end = (u32::from_be_bytes(*epoch), u64::from_be_bytes(*time));
+        return emit(table, key, &codec::encode(&(end, json))?);
     }
     emit(table, key, value)?;
     if table == Table::STATE_KIND {
@@ -44,15 +46,15 @@ fn to_version_1(table: Table, key: &[u8], value: &[u8], emit: &mut Emit<'_>) -> 
     Ok(())
 }
 
-fn to_version_0(table: Table, key: &[u8], value: &[u8], emit: &mut Emit<'_>) -> Result<()> {
+fn to_version_1(table: Table, key: &[u8], value: &[u8], emit: &mut Emit<'_>) -> Result<()> {
     if table == Table::EXPIRY {
-        let (time, rest) = key.split_first_chunk::<8>().ok_or_else(|| damaged(table))?;
+        let (end, rest) = key.split_first_chunk::<12>().ok_or_else(|| damaged(table))?;
         let (number, primary) = rest.split_first().ok_or_else(|| damaged(table))?;
-        return emit(table, &[std::slice::from_ref(number), time, primary].concat(), value);
+        return emit(table, &[std::slice::from_ref(number), end, primary].concat(), value);
     }
     if table == Table::HANDOFF {
-        let (end, json): (u64, &[u8]) = codec::decode_row(table.name(), value)?;
-        return emit(table, key, &[json, &end.to_be_bytes()].concat());
+        let ((epoch, time), json): ((u32, u64), &[u8]) = codec::decode_row(table.name(), value)?;
+        return emit(table, key, &[json, &epoch.to_be_bytes(), &time.to_be_bytes()].concat());
     }
     if table == Table::STATE_TENANT_KIND {
         return Ok(());
@@ -69,11 +71,11 @@ fn two_first(first: &[u8], second: &[u8], rest: &[u8]) -> Vec<u8> {
     key
 }
 
-/// Writes the room at `from`, which no one has open, as a file of version 0 to `to`, half of it
+/// Writes the room at `from`, which no one has open, as a file of version 1 to `to`, half of it
 /// still in the log.
 ///
 /// # Errors
 /// Those of opening the one and creating the other.
-pub fn write_version_0(from: &Path, to: &Path) -> Result<()> {
-    write_older(from, to, catalogue(), Migration { from: 0, row: to_version_0 })
+pub fn write_version_1(from: &Path, to: &Path) -> Result<()> {
+    write_older(from, to, catalogue(), Migration { from: 1, row: to_version_1 })
 }

@@ -3,10 +3,12 @@
 use super::config::RateLimitConfig;
 use super::limiter::{Kind, Limiter};
 use super::limiter_handle::LimiterHandle;
-use super::{RateLimitEntry, RateLimitStats, RateLimitStatus, RateLimitStore, ops};
+use super::longest_window::LongestWindows;
+use super::{RateLimitEntry, RateLimitStats, RateLimitStatus, RateLimitStore, RateLimitTx, ops};
 use crate::Pending;
 use crate::durability::Durability;
 use crate::engine::Engine;
+use crate::engine::access::Writer;
 use crate::error::Result;
 use crate::stores::page::{Cursor, Page};
 use std::fmt;
@@ -20,8 +22,15 @@ pub struct RateLimit {
 
 impl RateLimit {
     /// The limiter called `name` of the room that `engine` runs.
-    pub(crate) fn new(engine: Engine, name: &str, config: RateLimitConfig) -> Result<Self> {
-        Ok(Self { handle: LimiterHandle::new(engine, Kind::Plain, name, config)? })
+    pub(crate) fn new(
+        engine: Engine,
+        longest: &LongestWindows,
+        name: &str,
+        config: RateLimitConfig,
+    ) -> Result<Self> {
+        config.check()?;
+        let longest = longest.used(name, config.window_ms());
+        Ok(Self { handle: LimiterHandle::new(engine, Kind::Plain, name, config, longest) })
     }
 
     /// The same limiter, whose answers wait for this durability. The default is [`Durability::Os`].
@@ -44,6 +53,11 @@ impl RateLimit {
     /// wait meanwhile.
     pub fn stats(&self) -> Pending<RateLimitStats> {
         self.handle.read(|rows| ops::stats(rows, &self.limiter()))
+    }
+
+    /// The limiter in `tx`, a transaction of `engine`, with the options of this handle.
+    pub(crate) fn view<'a>(&'a self, engine: &Engine, tx: &'a mut dyn Writer) -> RateLimitTx<'a> {
+        RateLimitTx::of(self.handle.handle().within(engine, tx), self.limiter())
     }
 
     fn limiter(&self) -> Limiter<'_> {

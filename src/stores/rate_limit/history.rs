@@ -8,9 +8,8 @@
 //!
 //! Invariants:
 //!
-//! 1. Times never fall: a request that is made while the clock is behind the last one counts as
-//!    made with the last one. So the rows of a history are in the order of their numbers, and a
-//!    window never opens twice.
+//! 1. Times are those of the room's time line, which never falls. So the rows of a history are in
+//!    the order of their numbers, and a window never opens twice.
 //! 2. What counts is in the current epoch, at or behind `first`. Everything before is garbage, and
 //!    a record removes more of it than it can add.
 //! 3. Rows before `swept_to` are gone. Removal begins there, so that it does not read the
@@ -61,13 +60,33 @@ struct Mark {
     number: u64,
 }
 
-/// The requests of a window.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Counted {
-    /// How many there are.
-    pub(crate) count: u64,
-    /// When the oldest of them was made.
-    pub(crate) oldest_ms: Option<u64>,
+/// The earliest time after which fewer than `limit` requests were made, over all `histories`
+/// together. `limit` is not zero. It takes so many seeks as the time of the first request has
+/// binary digits, at the most, however many requests there are.
+pub(crate) fn fewer_after(
+    rows: &mut dyn Reader,
+    histories: &[(HistoryId, &History)],
+    limit: u64,
+) -> Result<u64> {
+    let counted = || histories.iter().filter(|(_, history)| history.first.is_some());
+    let first_ms = counted().filter_map(|(_, history)| history.first).map(|first| first.ms).min();
+    let Some(first_ms) = first_ms else { return Ok(0) };
+    // After `high` there are fewer, as there are none. At every time before `low` there are not.
+    let (mut low, mut high) =
+        (first_ms, counted().map(|(_, history)| history.last_ms).max().unwrap_or(first_ms));
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let mut count = 0_u64;
+        for (place, history) in histories {
+            count = count.saturating_add(history.count_after(rows, *place, middle)?);
+        }
+        if count < limit {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    Ok(low)
 }
 
 fn row_key(place: HistoryId, epoch: u64, ms: u64) -> Vec<u8> {
@@ -145,40 +164,39 @@ impl History {
         };
     }
 
-    /// The requests with a time after `now_ms - window_ms`.
+    /// How many requests were made less than `window_ms` ago.
     pub(crate) fn count(
         &self,
         rows: &mut dyn Reader,
         place: HistoryId,
-        now_ms: u64,
         window_ms: u64,
-    ) -> Result<Counted> {
-        let first = self.first_within(rows, place, now_ms, window_ms)?;
-        Ok(first.map_or_else(Counted::default, |first| Counted {
-            count: self.next.saturating_sub(first.number),
-            oldest_ms: Some(first.ms),
-        }))
+    ) -> Result<u64> {
+        let gone_ms = rows.moment().ago(window_ms);
+        let first = self.first_within(rows, place, gone_ms)?;
+        Ok(first.map_or(0, |first| self.next.saturating_sub(first.number)))
     }
 
-    /// Forgets the requests that are not within `keep_ms`.
+    /// How many requests have a time after `gone_ms`.
+    fn count_after(&self, rows: &mut dyn Reader, place: HistoryId, gone_ms: u64) -> Result<u64> {
+        let first = self.first_after(rows, place, gone_ms)?;
+        Ok(first.map_or(0, |first| self.next.saturating_sub(first.number)))
+    }
+
+    /// Forgets the requests that were made `keep_ms` ago or earlier, beyond doubt.
     pub(crate) fn forget(
         &mut self,
         rows: &mut dyn Reader,
         place: HistoryId,
-        now_ms: u64,
         keep_ms: u64,
     ) -> Result<()> {
-        self.first = self.first_within(rows, place, now_ms, keep_ms)?;
+        let gone_ms = rows.moment().surely_ago(keep_ms);
+        self.first = self.first_within(rows, place, gone_ms)?;
         Ok(())
     }
 
     /// Adds a request, and removes some of what was forgotten.
-    pub(crate) fn record(
-        &mut self,
-        tx: &mut dyn Writer,
-        place: HistoryId,
-        now_ms: u64,
-    ) -> Result<()> {
+    pub(crate) fn record(&mut self, tx: &mut dyn Writer, place: HistoryId) -> Result<()> {
+        let now_ms = tx.moment().line_ms();
         let value = codec::encode(&self.next)?;
         self.remove_garbage(tx, place, REMOVED_PER_RECORD)?;
         // A row before `swept_to` would never be removed.
@@ -242,13 +260,22 @@ impl History {
         &self,
         rows: &mut dyn Reader,
         place: HistoryId,
-        now_ms: u64,
-        window_ms: u64,
+        gone_ms: Option<u64>,
+    ) -> Result<Option<Mark>> {
+        match gone_ms {
+            Some(gone_ms) => self.first_after(rows, place, gone_ms),
+            None => Ok(self.first),
+        }
+    }
+
+    /// The first request with a time after `gone_ms`.
+    fn first_after(
+        &self,
+        rows: &mut dyn Reader,
+        place: HistoryId,
+        gone_ms: u64,
     ) -> Result<Option<Mark>> {
         let Some(first) = self.first else { return Ok(None) };
-        let Some(gone_ms) = now_ms.max(self.last_ms).checked_sub(window_ms) else {
-            return Ok(Some(first));
-        };
         if gone_ms < first.ms {
             return Ok(Some(first));
         }

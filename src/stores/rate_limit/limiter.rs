@@ -4,6 +4,7 @@
 use super::config::RateLimitConfig;
 use crate::codec::{self, key};
 use crate::engine::access::{Reader, Writer};
+use crate::engine::time_line::Deadline;
 use crate::error::{Error, Result};
 use crate::stores::expiry;
 use crate::stores::length::check_len;
@@ -38,6 +39,8 @@ pub(crate) struct Limiter<'a> {
     pub(crate) name: &'a str,
     /// Of the resources that have no configuration of their own.
     pub(crate) config: RateLimitConfig,
+    /// The longest window that a handle of it uses.
+    pub(crate) longest_ms: u64,
 }
 
 /// A row of [`Table::RATE_LIMIT_STORE`]: how often the limiter was cleared. What was written before
@@ -62,9 +65,17 @@ pub(crate) struct CooldownRow {
     pub(crate) clears: u64,
     /// In milliseconds since the Unix epoch.
     pub(crate) until_ms: u64,
+    /// The same on the time line, by the trusted wall clock.
+    pub(crate) ends_at: Deadline,
 }
 
 impl Limiter<'_> {
+    /// How long the requests of a resource with this configuration are kept: as long as any window
+    /// that a handle of the limiter uses.
+    pub(crate) fn keep_ms(&self, config: RateLimitConfig) -> u64 {
+        config.window_ms().max(self.longest_ms)
+    }
+
     /// The key of the limiter itself.
     pub(crate) fn store_key(&self) -> Result<Vec<u8>> {
         check_len("the name of the limiter", self.name)?;
@@ -168,8 +179,8 @@ impl Limiter<'_> {
         tx.put(Table::RATE_LIMIT_STORE, &key, value);
         if self.kind == Kind::Adaptive {
             // Resources without requests have no index row of their own.
-            let now_ms = tx.now_ms();
-            expiry::put(tx, now_ms, Table::RATE_LIMIT_STORE, &key);
+            let now = tx.moment().deadline_in(0);
+            expiry::put(tx, now, Table::RATE_LIMIT_STORE, &key);
         }
         Ok(())
     }
@@ -188,14 +199,16 @@ impl Limiter<'_> {
         origin: &str,
         until_ms: u64,
     ) -> Result<()> {
-        if until_ms <= tx.now_ms() {
+        let now = tx.moment();
+        if until_ms <= now.wall_ms() {
             return self.clear_cooldown(tx, origin);
         }
         let key = self.origin_key(origin)?;
-        let indexed_at_ms = self.load_cooldown(tx, &key)?.map(|row| row.until_ms);
-        let value = codec::encode(&CooldownRow { clears: self.clears(tx)?, until_ms })?;
+        let indexed_at = self.load_cooldown(tx, &key)?.map(|row| row.ends_at);
+        let ends_at = now.deadline_at_trusted_wall(until_ms);
+        let value = codec::encode(&CooldownRow { clears: self.clears(tx)?, until_ms, ends_at })?;
         tx.put(Table::RATE_LIMIT_COOLDOWN, &key, value);
-        expiry::move_to(tx, indexed_at_ms, until_ms, Table::RATE_LIMIT_COOLDOWN, &key);
+        expiry::move_to(tx, indexed_at, ends_at, Table::RATE_LIMIT_COOLDOWN, &key);
         Ok(())
     }
 
@@ -203,7 +216,7 @@ impl Limiter<'_> {
     pub(crate) fn cooldown(&self, rows: &mut dyn Reader, origin: &str) -> Result<Option<u64>> {
         let key = self.origin_key(origin)?;
         let Some(row) = self.load_cooldown(rows, &key)? else { return Ok(None) };
-        let is_live = rows.now_ms() < row.until_ms && row.clears == self.clears(rows)?;
+        let is_live = rows.wall_ms() < row.until_ms && row.clears == self.clears(rows)?;
         Ok(is_live.then_some(row.until_ms))
     }
 
@@ -212,7 +225,7 @@ impl Limiter<'_> {
         let key = self.origin_key(origin)?;
         if let Some(row) = self.load_cooldown(tx, &key)? {
             tx.delete(Table::RATE_LIMIT_COOLDOWN, &key);
-            expiry::delete(tx, row.until_ms, Table::RATE_LIMIT_COOLDOWN, &key);
+            expiry::delete(tx, row.ends_at, Table::RATE_LIMIT_COOLDOWN, &key);
         }
         Ok(())
     }
@@ -252,19 +265,20 @@ pub(crate) fn text_behind(table: Table, prefix: &[u8], key: &[u8]) -> Result<Str
         })
 }
 
-/// Where the expiry index should have a row that ends at `ends_at_ms`, and is under `indexed_at_ms`
-/// now.
+/// Where the expiry index should have a row that ends at `ends_at`, and is under `indexed_at` now.
 ///
 /// A window's end moves with every request. The index row follows only when it is behind by more
 /// than a quarter of what is kept, so that most requests leave it alone; a sweeper that comes early
 /// finds the window live and reschedules it.
-pub(crate) fn index_at(indexed_at_ms: Option<u64>, ends_at_ms: u64, keep_ms: u64) -> u64 {
-    match indexed_at_ms {
-        Some(indexed_at_ms)
-            if indexed_at_ms <= ends_at_ms && ends_at_ms - indexed_at_ms <= keep_ms / 4 =>
+pub(crate) fn index_at(indexed_at: Option<Deadline>, ends_at: Deadline, keep_ms: u64) -> Deadline {
+    match indexed_at {
+        Some(indexed_at)
+            if indexed_at.epoch == ends_at.epoch
+                && indexed_at.at_ms <= ends_at.at_ms
+                && ends_at.at_ms - indexed_at.at_ms <= keep_ms / 4 =>
         {
-            indexed_at_ms
+            indexed_at
         }
-        _ => ends_at_ms,
+        _ => ends_at,
     }
 }

@@ -2,10 +2,12 @@
 
 use super::config::RateLimitConfig;
 use super::limiter::{Kind, Limiter};
+use super::longest_window::LongestWindow;
 use crate::Pending;
 use crate::durability::Durability;
 use crate::engine::{Engine, Snapshot, Tx};
 use crate::error::Result;
+use crate::stores::store_handle::StoreHandle;
 use crate::tables::Table;
 use std::fmt;
 use std::sync::Arc;
@@ -13,40 +15,42 @@ use std::sync::Arc;
 /// A limiter of a room, of either kind, with the durability of its answers. A cheap clone.
 #[derive(Clone)]
 pub(crate) struct LimiterHandle {
-    engine: Engine,
-    durability: Durability,
+    handle: StoreHandle,
     kind: Kind,
     name: Arc<str>,
     config: RateLimitConfig,
+    longest: Arc<LongestWindow>,
 }
 
 impl LimiterHandle {
-    /// The limiter called `name` of the room that `engine` runs.
+    /// The limiter called `name` of the room that `engine` runs, whose handles share `longest`.
     pub(crate) fn new(
         engine: Engine,
         kind: Kind,
         name: &str,
         config: RateLimitConfig,
-    ) -> Result<Self> {
-        config.check()?;
-        Ok(Self { engine, durability: Durability::Os, kind, name: name.into(), config })
+        longest: Arc<LongestWindow>,
+    ) -> Self {
+        let (handle, name) = (StoreHandle::new(engine, Durability::Os), name.into());
+        Self { handle, kind, name, config, longest }
     }
 
     pub(crate) fn with_durability(self, durability: Durability) -> Self {
-        Self { durability, ..self }
+        Self { handle: self.handle.with_durability(durability), ..self }
     }
 
-    pub(crate) fn engine(&self) -> &Engine {
-        &self.engine
+    pub(crate) fn handle(&self) -> &StoreHandle {
+        &self.handle
     }
 
     pub(crate) fn limiter(&self) -> Limiter<'_> {
-        Limiter { kind: self.kind, name: &self.name, config: self.config }
+        let longest_ms = self.longest.ms();
+        Limiter { kind: self.kind, name: &self.name, config: self.config, longest_ms }
     }
 
     /// Runs an operation that only reads.
     pub(crate) fn read<R>(&self, operation: impl FnOnce(&mut Snapshot) -> Result<R>) -> Pending<R> {
-        self.engine.read(self.durability, operation)
+        self.handle.read(operation)
     }
 
     /// Runs an operation that writes the window of `resource`.
@@ -63,7 +67,7 @@ impl LimiterHandle {
                     (Table::RATE_LIMIT_CONFIG, key.as_slice()),
                     (Table::RATE_LIMIT_STORE, store_key.as_slice()),
                 ];
-                self.engine.transact(self.durability, &wanted, operation)
+                self.handle.transact(&wanted, operation)
             }
             (Err(error), _) | (_, Err(error)) => Pending::ready(Err(error)),
         }
@@ -91,7 +95,7 @@ impl LimiterHandle {
 
     /// Forgets everything in the limiter but the configurations.
     pub(crate) fn clear(&self) -> Pending<()> {
-        self.engine.transact(self.durability, &[], |tx| self.limiter().clear(tx))
+        self.handle.transact(&[], |tx| self.limiter().clear(tx))
     }
 
     fn write_cooldown(
@@ -102,7 +106,7 @@ impl LimiterHandle {
         match self.limiter().origin_key(origin) {
             Ok(key) => {
                 let wanted = [(Table::RATE_LIMIT_COOLDOWN, key.as_slice())];
-                self.engine.transact(self.durability, &wanted, operation)
+                self.handle.transact(&wanted, operation)
             }
             Err(error) => Pending::ready(Err(error)),
         }
@@ -114,7 +118,7 @@ impl fmt::Debug for LimiterHandle {
         f.debug_struct("LimiterHandle")
             .field("kind", &self.kind)
             .field("name", &self.name)
-            .field("durability", &self.durability)
+            .field("durability", &self.handle.durability())
             .field("config", &self.config)
             .finish_non_exhaustive()
     }

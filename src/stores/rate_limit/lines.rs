@@ -36,7 +36,8 @@ impl LimiterKey {
 
     pub(crate) fn limiter(&self) -> Limiter<'_> {
         // What a limiter is by default does not matter to its keys.
-        Limiter { kind: self.kind, name: &self.limiter, config: RateLimitConfig::default() }
+        let config = RateLimitConfig::default();
+        Limiter { kind: self.kind, name: &self.limiter, config, longest_ms: 0 }
     }
 
     /// The key of a resource or origin, unless a part is too long.
@@ -134,7 +135,12 @@ pub(crate) fn cooldown_reader() -> Box<dyn LineReader> {
 
 fn read_cooldown(fields: &mut Fields<'_>) -> Result<Entry, Problem> {
     let place = read_place(fields, "origin")?;
-    let row = CooldownRow { clears: 0, until_ms: fields.number("until_ms")? };
+    let until_ms = fields.number("until_ms")?;
+    let row = CooldownRow {
+        clears: 0,
+        until_ms,
+        ends_at: fields.moment().deadline_at_trusted_wall(until_ms),
+    };
     let value = codec::encode(&row).map_err(said)?;
     Ok(Entry::new(Table::RATE_LIMIT_COOLDOWN, place.encode().map_err(said)?, value))
 }

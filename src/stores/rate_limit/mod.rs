@@ -6,6 +6,7 @@ pub(crate) mod history;
 pub(crate) mod limiter;
 pub(crate) mod limiter_handle;
 mod lines;
+pub(crate) mod longest_window;
 pub(crate) mod ops;
 pub(crate) mod schema;
 pub(crate) mod sweep;
@@ -25,8 +26,9 @@ use std::time::Duration;
 ///
 /// A request counts while its time is after `now - window`: an exact sliding window. Times are
 /// those of the store's clock; while that is behind the last request of a resource, time stands
-/// still for the resource. A request is kept for the longest window that was configured since its
-/// resource last had no request; a longer window that is configured later does not count it again.
+/// still for the resource. A request is kept for the longest window that a handle of the limiter
+/// uses when it is recorded, or that its resource was configured with since it last had no request.
+/// A longer window that comes later does not count again what is kept no longer.
 ///
 /// Every method has applied its change, in order, when it returns; the [`Pending`] waits for its
 /// durability, and says what a call may wait for. Points in time are milliseconds since the Unix
@@ -54,7 +56,8 @@ pub trait RateLimitStore: Send + Sync {
     fn reset(&self, resource: &str) -> Pending<()>;
 
     /// How long to wait: zero when a request may go, the window when the limit is 0, else the time
-    /// until the oldest counted request leaves the window.
+    /// until so many counted requests have left the window that one may go. If no request is made
+    /// meanwhile, one is admitted then.
     fn wait_time(&self, resource: &str) -> Pending<Duration>;
 
     /// Gives a resource a configuration of its own, which is kept with the store. The requests in

@@ -8,12 +8,13 @@
 //! 2. A window has at most one row in the expiry index: the one that its own row names.
 
 use super::config::RateLimitConfig;
-use super::history::{Counted, History, HistoryId};
+use super::history::{History, HistoryId, fewer_after};
 use super::limiter::{Limiter, index_at, text_behind};
 use super::{RateLimitEntry, RateLimitStats, RateLimitStatus};
 use crate::codec;
-use crate::engine::access::{Reader, Writer};
+use crate::engine::access::{Reader, Rewrites, Writer};
 use crate::engine::cursor::RowCursor;
+use crate::engine::time_line::{Deadline, Moment};
 use crate::error::Result;
 use crate::stores::expiry;
 use crate::stores::page::{Cursor, Page, check_limit, page_of};
@@ -33,7 +34,7 @@ pub(crate) struct WindowRow {
     /// How long requests are remembered.
     pub(crate) keep_ms: u64,
     /// Where the expiry index has the window.
-    pub(crate) indexed_at_ms: Option<u64>,
+    pub(crate) indexed_at: Option<Deadline>,
     pub(crate) history: History,
 }
 
@@ -50,38 +51,35 @@ impl WindowRow {
         HistoryId { id: self.id, lane: LANE }
     }
 
-    /// The requests that count for a limit over `window_ms`.
-    fn count(&self, rows: &mut dyn Reader, window_ms: u64) -> Result<Counted> {
-        let now_ms = rows.now_ms();
-        self.history.count(rows, self.place(), now_ms, window_ms.min(self.keep_ms))
+    /// How many requests count for a limit over `window_ms`.
+    fn count(&self, rows: &mut dyn Reader, window_ms: u64) -> Result<u64> {
+        self.history.count(rows, self.place(), window_ms.min(self.keep_ms))
     }
 
-    /// Forgets what is out of the window, and remembers from now on for at least `window_ms`. A
-    /// window without requests remembers for `window_ms`, as one does whose row the sweeper has
-    /// removed.
-    fn forget(&mut self, rows: &mut dyn Reader, window_ms: u64) -> Result<()> {
+    /// Forgets what is kept no longer, and keeps from now on for at least `keep_ms`. A window
+    /// without requests keeps for `keep_ms`, as one does whose row the sweeper has removed.
+    fn forget(&mut self, rows: &mut dyn Reader, keep_ms: u64) -> Result<()> {
         let place = self.place();
-        let now_ms = rows.now_ms();
-        self.history.forget(rows, place, now_ms, self.keep_ms)?;
-        self.keep_ms =
-            if self.history.is_empty() { window_ms } else { self.keep_ms.max(window_ms) };
+        self.history.forget(rows, place, self.keep_ms)?;
+        self.keep_ms = if self.history.is_empty() { keep_ms } else { self.keep_ms.max(keep_ms) };
         Ok(())
     }
 
-    /// When the last request is forgotten; at `now_ms` when there is none.
-    pub(super) fn ends_at_ms(&self, now_ms: u64) -> u64 {
-        self.history.last_ms().map_or(now_ms, |ms| ms.saturating_add(self.keep_ms))
+    /// When the last request is forgotten; now when there is none.
+    pub(super) fn ends_at(&self, now: &Moment) -> Deadline {
+        self.history
+            .last_ms()
+            .map_or_else(|| now.deadline_in(0), |ms| now.deadline_of(ms, self.keep_ms))
     }
 
     /// Stages the row, and its index row where that has to move.
     fn store(&mut self, tx: &mut dyn Writer, key: &[u8]) -> Result<()> {
-        let indexed_at_ms = self.indexed_at_ms;
-        let ends_at_ms = self.ends_at_ms(tx.now_ms());
-        let index_at_ms = index_at(indexed_at_ms, ends_at_ms, self.keep_ms);
-        self.indexed_at_ms = Some(index_at_ms);
+        let was_at = self.indexed_at;
+        let index_at = index_at(was_at, self.ends_at(&tx.moment()), self.keep_ms);
+        self.indexed_at = Some(index_at);
         let value = self.encode()?;
         tx.put(Table::RATE_LIMIT, key, value);
-        expiry::move_to(tx, indexed_at_ms, index_at_ms, Table::RATE_LIMIT, key);
+        expiry::move_to(tx, was_at, index_at, Table::RATE_LIMIT, key);
         Ok(())
     }
 }
@@ -103,7 +101,7 @@ struct PlainUsage {
     key: Vec<u8>,
     config: RateLimitConfig,
     window: Option<WindowRow>,
-    counted: Counted,
+    counted: u64,
 }
 
 fn look(rows: &mut dyn Reader, limiter: &Limiter<'_>, resource: &str) -> Result<PlainUsage> {
@@ -112,33 +110,33 @@ fn look(rows: &mut dyn Reader, limiter: &Limiter<'_>, resource: &str) -> Result<
     let window = load(rows, limiter, &key)?;
     let counted = match &window {
         Some(window) => window.count(rows, config.window_ms())?,
-        None => Counted::default(),
+        None => 0,
     };
     Ok(PlainUsage { key, config, window, counted })
 }
 
 fn add(tx: &mut dyn Writer, limiter: &Limiter<'_>, seen: PlainUsage) -> Result<()> {
-    let window_ms = seen.config.window_ms();
+    let keep_ms = limiter.keep_ms(seen.config);
     let mut window = match seen.window {
         Some(window) => window,
         None => WindowRow {
             clears: limiter.clears(tx)?,
             id: Limiter::new_id(tx)?,
-            keep_ms: window_ms,
-            indexed_at_ms: None,
+            keep_ms,
+            indexed_at: None,
             history: History::default(),
         },
     };
-    window.forget(tx, window_ms)?;
-    let (place, now_ms) = (window.place(), tx.now_ms());
-    window.history.record(tx, place, now_ms)?;
+    window.forget(tx, keep_ms)?;
+    let place = window.place();
+    window.history.record(tx, place)?;
     window.store(tx, &seen.key)
 }
 
 /// Records a request if the limit allows it.
 pub(crate) fn acquire(tx: &mut dyn Writer, limiter: &Limiter<'_>, resource: &str) -> Result<bool> {
     let seen = look(tx, limiter, resource)?;
-    if seen.counted.count >= seen.config.limit {
+    if seen.counted >= seen.config.limit {
         return Ok(false);
     }
     add(tx, limiter, seen)?;
@@ -152,7 +150,7 @@ pub(crate) fn can_proceed(
     resource: &str,
 ) -> Result<bool> {
     let seen = look(rows, limiter, resource)?;
-    Ok(seen.counted.count < seen.config.limit)
+    Ok(seen.counted < seen.config.limit)
 }
 
 /// Records a request, whether or not the limit allows it.
@@ -169,13 +167,13 @@ pub(crate) fn status(
 ) -> Result<RateLimitStatus> {
     let seen = look(rows, limiter, resource)?;
     Ok(RateLimitStatus {
-        remaining: seen.config.limit.saturating_sub(seen.counted.count),
-        reset_time: rows.now_ms().saturating_add(seen.config.window_ms()),
+        remaining: seen.config.limit.saturating_sub(seen.counted),
+        reset_time: rows.wall_ms().saturating_add(seen.config.window_ms()),
         limit: seen.config.limit,
     })
 }
 
-/// How long until the limit may allow a request.
+/// How long until the limit allows a request, if none is made meanwhile.
 pub(crate) fn wait_time(
     rows: &mut dyn Reader,
     limiter: &Limiter<'_>,
@@ -185,20 +183,24 @@ pub(crate) fn wait_time(
     if seen.config.limit == 0 {
         return Ok(seen.config.window);
     }
-    let (Some(oldest_ms), Some(window)) = (seen.counted.oldest_ms, seen.window) else {
+    let Some(window) = seen.window.filter(|_| seen.counted >= seen.config.limit) else {
         return Ok(Duration::ZERO);
     };
-    if seen.counted.count < seen.config.limit {
-        return Ok(Duration::ZERO);
-    }
-    let leaves_at_ms = oldest_ms.saturating_add(seen.config.window_ms().min(window.keep_ms));
-    Ok(Duration::from_millis(leaves_at_ms.saturating_sub(rows.now_ms())))
+    let last_ms = fewer_after(rows, &[(window.place(), &window.history)], seen.config.limit)?;
+    let now = rows.moment();
+    let leaves_at = now.deadline_of(last_ms, seen.config.window_ms().min(window.keep_ms));
+    Ok(Duration::from_millis(now.left_until(leaves_at)))
 }
 
 /// Forgets the requests of a resource.
 pub(crate) fn reset(tx: &mut dyn Writer, limiter: &Limiter<'_>, resource: &str) -> Result<()> {
     let key = limiter.resource_key(resource)?;
     if let Some(mut window) = load(tx, limiter, &key)? {
+        window.forget(tx, window.keep_ms)?;
+        if window.history.is_empty() {
+            // It is to every call as one that is not there.
+            return Ok(());
+        }
         window.history.reset();
         window.store(tx, &key)?;
     }
@@ -215,8 +217,8 @@ pub(crate) fn set_resource_config(
     config.check()?;
     let key = limiter.resource_key(resource)?;
     if let Some(mut window) = load(tx, limiter, &key)? {
-        window.forget(tx, config.window_ms())?;
-        window.store(tx, &key)?;
+        window.forget(tx, limiter.keep_ms(config))?;
+        window.store(&mut Rewrites(tx), &key)?;
     }
     Limiter::put_config(tx, &key, config)
 }
@@ -236,8 +238,8 @@ pub(crate) fn list(
         while let Some((key, _)) = windows.next(rows)? {
             let resource = text_behind(table, &prefix, &key)?;
             let seen = look(rows, limiter, &resource)?;
-            if seen.counted.count > 0 {
-                let (requests, config) = (seen.counted.count, seen.config);
+            if seen.counted > 0 {
+                let (requests, config) = (seen.counted, seen.config);
                 return Ok(Some((key, RateLimitEntry { resource, requests, config })));
             }
         }
@@ -253,11 +255,11 @@ pub(crate) fn stats(rows: &mut dyn Reader, limiter: &Limiter<'_>) -> Result<Rate
     while let Some((key, value)) = windows.next(rows)? {
         let seen = look(rows, limiter, &text_behind(table, &prefix, &key)?)?;
         stats.bytes += (key.len() + value.len()) as u64;
-        if seen.counted.count == 0 {
+        if seen.counted == 0 {
             stats.expired += 1;
         } else {
             stats.live += 1;
-            stats.requests = stats.requests.saturating_add(seen.counted.count);
+            stats.requests = stats.requests.saturating_add(seen.counted);
         }
     }
     Ok(stats)

@@ -20,7 +20,7 @@ use crate::stores::schema::{
     Broken, Constraints, CountEntry, Derived, Ends, EntryCounting, Lines, LossSchema, Numbers,
     Overwrite, ReportBroken, Role, StoreSchema, TableSchema, lost, text_key,
 };
-use crate::stores::watch::ChangeKind;
+use crate::stores::watch::{ChangeKind, ChangedRow};
 use crate::tables::{Table, TableDef};
 use serde_json::{Value, json};
 use std::borrow::Cow;
@@ -73,10 +73,12 @@ const WINDOWS: TableSchema = TableSchema {
     }),
     numbers: Numbers::Given(|value| Ok(WindowRow::decode(value)?.id)),
     ends: Ends::At {
-        at_ms: |value| Ok(WindowRow::decode(value)?.indexed_at_ms),
+        at: |value| Ok(WindowRow::decode(value)?.indexed_at),
         sweep: |tx, due, turn| sweep::sweep_window(tx, due, turn.budget),
     },
-    change: |row| Some(row.of_entry()),
+    change: |row| {
+        changed_window(row, |value| Ok(WindowRow::decode(value)?.history.last_ms().is_some()))
+    },
     shown_key: text_key,
     counted: EntryCounting::Entries(counter),
     lines: Lines::Entries(EntryLines {
@@ -196,7 +198,7 @@ const COOLDOWNS: TableSchema = TableSchema {
     constraints: Constraints::None,
     numbers: Numbers::None,
     ends: Ends::At {
-        at_ms: |value| Ok(Some(decode_cooldown(value)?.until_ms)),
+        at: |value| Ok(Some(decode_cooldown(value)?.ends_at)),
         sweep: |tx, due, _| sweep::sweep_cooldown(tx, due),
     },
     change: |row| Some(row.value.map_or(ChangeKind::Resumed, |_| ChangeKind::Paused)),
@@ -210,10 +212,24 @@ const COOLDOWNS: TableSchema = TableSchema {
     dump_key: |key| dump_limiter_key(Table::RATE_LIMIT_COOLDOWN, key, "origin"),
     dump_value: |_, value| {
         let row = decode_cooldown(value)?;
-        Ok(json!({ "clears": row.clears, "until_ms": row.until_ms }))
+        Ok(json!({
+            "clears": row.clears, "until_ms": row.until_ms,
+            "ends_at": dump::deadline(row.ends_at),
+        }))
     },
     loss: LossSchema { meaning: "such cooldowns have ended", unsure: None, left_out: None },
 };
+
+/// What a changed window means: one that remembers no request was reset.
+pub(crate) fn changed_window(
+    row: &ChangedRow<'_>,
+    remembers: impl FnOnce(&[u8]) -> Result<bool>,
+) -> Option<ChangeKind> {
+    match row.value.map(|value| remembers(value)) {
+        Some(Ok(false)) => Some(ChangeKind::Removed),
+        _ => Some(row.of_entry()),
+    }
+}
 
 /// The kind of limiter that a key begins with, and the rest.
 fn limiter(key: &[u8]) -> Option<(StoreKind, &[u8])> {
@@ -357,7 +373,7 @@ fn counter() -> CountEntry {
         let is_kept = window
             .history
             .last_ms()
-            .is_some_and(|last_ms| rows.now_ms() < last_ms.saturating_add(window.keep_ms));
+            .is_some_and(|last_ms| rows.moment().since(last_ms) < window.keep_ms);
         let is_hidden = cleared.hide(rows, (Table::RATE_LIMIT, row.key), window.clears)?;
         Ok(EntryState::live_if(is_kept && !is_hidden))
     })
@@ -380,7 +396,7 @@ fn dump_window(value: &[u8]) -> Result<Value> {
     let row = WindowRow::decode(value)?;
     Ok(json!({
         "clears": row.clears, "window": row.id, "keep_ms": row.keep_ms,
-        "indexed_at_ms": row.indexed_at_ms, "history": row.history.to_json(),
+        "indexed_at": row.indexed_at.map(dump::deadline), "history": row.history.to_json(),
     }))
 }
 

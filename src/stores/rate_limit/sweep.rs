@@ -8,6 +8,7 @@ use super::ops::WindowRow;
 use crate::codec;
 use crate::engine::access::Writer;
 use crate::error::Result;
+use crate::stores::expiry;
 use crate::stores::sweep::{Budget, Due, Verdict};
 use crate::tables::Table;
 
@@ -16,7 +17,7 @@ use crate::tables::Table;
 pub(crate) fn sweep_window(tx: &mut dyn Writer, due: &Due<'_>, budget: Budget) -> Result<Verdict> {
     let Some(bytes) = tx.get(Table::RATE_LIMIT, due.key)? else { return Ok(Verdict::Stale) };
     let mut row = WindowRow::decode(&bytes)?;
-    if row.indexed_at_ms.is_some_and(|indexed_at_ms| indexed_at_ms != due.at_ms) {
+    if row.indexed_at.is_some_and(|indexed_at| indexed_at != due.at) {
         return Ok(Verdict::Stale);
     }
     let clears = clears_around(tx, due.table, due.key)?;
@@ -24,20 +25,24 @@ pub(crate) fn sweep_window(tx: &mut dyn Writer, due: &Due<'_>, budget: Budget) -
         row.clears = clears;
         row.history.reset();
     }
-    let (place, now_ms) = (row.place(), tx.now_ms());
-    row.history.forget(tx, place, now_ms, row.keep_ms)?;
+    let place = row.place();
+    row.history.forget(tx, place, row.keep_ms)?;
     if !row.history.is_empty() {
-        let until_ms = row.ends_at_ms(now_ms);
-        row.indexed_at_ms = Some(until_ms);
+        let until = row.ends_at(&tx.moment());
+        row.indexed_at = Some(until);
         tx.put(Table::RATE_LIMIT, due.key, row.encode()?);
-        return Ok(Verdict::Keep { until_ms });
+        return Ok(Verdict::Keep { until });
     }
     row.history.remove_garbage(tx, place, budget.changes)?;
     if row.history.has_garbage() {
         tx.put(Table::RATE_LIMIT, due.key, row.encode()?);
         return Ok(Verdict::Partly);
     }
-    tx.delete(Table::RATE_LIMIT, due.key);
+    // What a reset or a clear has forgotten is gone already.
+    match row.history.last_ms() {
+        Some(_) => tx.delete(Table::RATE_LIMIT, due.key),
+        None => tx.delete_gone(Table::RATE_LIMIT, due.key),
+    }
     Ok(Verdict::Removed)
 }
 
@@ -46,17 +51,37 @@ pub(crate) fn sweep_cooldown(tx: &mut dyn Writer, due: &Due<'_>) -> Result<Verdi
     let table = Table::RATE_LIMIT_COOLDOWN;
     let Some(bytes) = tx.get(table, due.key)? else { return Ok(Verdict::Stale) };
     let row: CooldownRow = codec::decode_row(table.name(), &bytes)?;
-    if tx.now_ms() < row.until_ms && row.clears == clears_around(tx, table, due.key)? {
-        return Ok(Verdict::Keep { until_ms: row.until_ms });
+    let is_over = row.until_ms <= tx.moment().sure_wall_ms();
+    let is_cleared = row.clears != clears_around(tx, table, due.key)?;
+    if !is_over && !is_cleared {
+        return Ok(Verdict::Keep { until: row.ends_at });
     }
-    tx.delete(table, due.key);
-    due.unindex(tx, row.until_ms);
+    match is_cleared {
+        true => tx.delete_gone(table, due.key),
+        false => tx.delete(table, due.key),
+    }
+    due.unindex(tx, row.ends_at);
     Ok(Verdict::Removed)
+}
+
+/// Indexes the cooldown under its end as the trusted wall clock has it now.
+pub(crate) fn follow_wall(tx: &mut dyn Writer, key: &[u8]) -> Result<()> {
+    let table = Table::RATE_LIMIT_COOLDOWN;
+    let Some(bytes) = tx.get(table, key)? else { return Ok(()) };
+    let mut row: CooldownRow = codec::decode_row(table.name(), &bytes)?;
+    let ends_at = tx.moment().deadline_at_trusted_wall(row.until_ms);
+    if ends_at != row.ends_at {
+        expiry::move_to(tx, Some(row.ends_at), ends_at, table, key);
+        row.ends_at = ends_at;
+        tx.put(table, key, codec::encode(&row)?);
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::time_line::Deadline;
     use crate::stores::StoreKind;
     use crate::stores::expiry;
     use crate::stores::map_tx::MapTx;
@@ -70,6 +95,7 @@ mod tests {
         kind: Kind::Plain,
         name: "a\0b",
         config: RateLimitConfig { limit: 1_000, window: Duration::from_millis(1_000) },
+        longest_ms: 1_000,
     };
 
     /// What is left when every window is gone: the counters of the limiter.
@@ -91,7 +117,7 @@ mod tests {
         let resource_key = LIMITER.resource_key("r").unwrap();
         assert_eq!(
             tx.keys(Table::EXPIRY),
-            [expiry::encode_key(1_200, Table::RATE_LIMIT, &resource_key)]
+            [expiry::encode_key(Deadline::at(1_200), Table::RATE_LIMIT, &resource_key)]
         );
         tx.now_ms = 1_200;
         assert_eq!(sweep_all(&mut tx).removed(StoreKind::RATE_LIMIT), 1);
@@ -202,7 +228,7 @@ mod tests {
         record(&mut tx, &LIMITER, "r").unwrap();
         let resource_key = LIMITER.resource_key("r").unwrap();
         let before = tx.snapshot();
-        expiry::put(&mut tx, 7, Table::RATE_LIMIT, &resource_key);
+        expiry::put(&mut tx, Deadline::at(7), Table::RATE_LIMIT, &resource_key);
         tx.now_ms = 8;
         assert_eq!(sweep_all(&mut tx).total(), 0);
         assert_eq!(tx.snapshot(), before);

@@ -8,10 +8,7 @@ use super::lines::LimiterKey;
 use crate::codec;
 use crate::engine::access::Reader;
 use crate::error::Result;
-use crate::stores::adaptive_rate_limit::capacity::Reason;
-use crate::stores::adaptive_rate_limit::row::{
-    ADMITTED, BACKGROUND, CapacityRow, ResourceRow, USER,
-};
+use crate::stores::adaptive_rate_limit::row::{ADMITTED, BACKGROUND, ResourceRow, USER};
 use crate::stores::lines::{
     EmitLine, Entry, Fields, LineReader, LineWriter, Problem, must_be, said,
 };
@@ -36,22 +33,6 @@ const LANES: [(u8, &str, &str); 3] = [
     (ADMITTED, "admitted", "admitted_idle_since_ms"),
 ];
 
-const REASONS: [(Reason, &str); 8] = [
-    (Reason::High, "high"),
-    (Reason::HighIncreasing, "high_increasing"),
-    (Reason::Moderate, "moderate"),
-    (Reason::NothingRecorded, "nothing_recorded"),
-    (Reason::NoUserEver, "no_user_ever"),
-    (Reason::SustainedInactivity, "sustained_inactivity"),
-    (Reason::NoRecentUser, "no_recent_user"),
-    (Reason::Low, "low"),
-];
-
-/// The name of a reason in lines.
-pub(crate) fn reason_text(reason: Reason) -> &'static str {
-    REASONS.iter().find(|(other, _)| *other == reason).map_or("", |(_, text)| text)
-}
-
 /// Writes the lines of a plain window.
 pub(crate) fn write_plain(
     line: &mut LineWriter,
@@ -68,8 +49,10 @@ pub(crate) fn write_plain(
     }
     let history = row.history;
     line.begin(PLAIN);
-    write_window(line, &place, row.keep_ms, row.indexed_at_ms);
-    line.optional_number("idle_since_ms", history.idle_since_ms());
+    let now = rows.moment();
+    let wall = |event_ms| now.wall_of_event(event_ms);
+    write_window(line, &place, row.keep_ms, row.indexed_at.map(|at| now.wall_of(at)));
+    line.optional_number("idle_since_ms", history.idle_since_ms().map(wall));
     emit(PLAIN, line)?;
     write_requests(
         line,
@@ -94,22 +77,11 @@ pub(crate) fn write_adaptive(
         return Ok(());
     }
     line.begin(ADAPTIVE);
-    write_window(line, &place, row.keep_ms, row.indexed_at_ms);
+    let now = rows.moment();
+    let wall = |event_ms| now.wall_of_event(event_ms);
+    write_window(line, &place, row.keep_ms, row.indexed_at.map(|at| now.wall_of(at)));
     for (lane, _, idle_since) in LANES {
-        line.optional_number(idle_since, lane_of(&row, lane).idle_since_ms());
-    }
-    match &row.capacity {
-        Some(capacity) => {
-            line.open("capacity");
-            line.number("computed_at_ms", capacity.computed_at_ms);
-            line.number("limit", capacity.limit);
-            line.number("user_reserved", capacity.user_reserved);
-            line.number("background_max", capacity.background_max);
-            line.number("recent_user_requests", capacity.recent);
-            line.text("reason", reason_text(capacity.reason));
-            line.close();
-        }
-        None => line.null("capacity"),
+        line.optional_number(idle_since, lane_of(&row, lane).idle_since_ms().map(wall));
     }
     emit(ADAPTIVE, line)?;
     for (lane, ..) in LANES {
@@ -169,7 +141,9 @@ fn write_requests(
             let lane = LANES.iter().find(|(lane, ..)| *lane == at.lane);
             line.text("lane", lane.map_or("", |(_, name, _)| name));
         }
-        line.pairs("requests", page.iter().map(|requests| (requests.at_ms, requests.count)));
+        let now = rows.moment();
+        let wall = |at_ms| now.wall_of_event(at_ms);
+        line.pairs("requests", page.iter().map(|requests| (wall(requests.at_ms), requests.count)));
         emit(kind, line)?;
         if page.len() < PAIRS_PER_LINE {
             return Ok(());
@@ -252,33 +226,24 @@ impl Windows {
     fn read_plain(&mut self, fields: &mut Fields<'_>) -> Result<Entry, Problem> {
         let place = read_place(fields, Kind::Plain)?;
         let keep_ms = fields.number("keep_ms")?;
-        let indexed_at_ms = fields.optional_number("indexed_at_ms")?;
-        let history = History::idle(fields.optional_number("idle_since_ms")?);
+        let indexed_at = fields.optional_deadline("indexed_at_ms")?;
+        let history = History::idle(optional_event(fields, "idle_since_ms")?);
         self.begin(place, |id| {
-            OpenRow::Plain(WindowRow { clears: 0, id, keep_ms, indexed_at_ms, history })
+            OpenRow::Plain(WindowRow { clears: 0, id, keep_ms, indexed_at, history })
         })
     }
 
     fn read_adaptive(&mut self, fields: &mut Fields<'_>) -> Result<Entry, Problem> {
         let place = read_place(fields, Kind::Adaptive)?;
         let keep_ms = fields.number("keep_ms")?;
-        let indexed_at_ms = fields.optional_number("indexed_at_ms")?;
-        let mut lane = |name: &str| fields.optional_number(name).map(History::idle);
+        let indexed_at = fields.optional_deadline("indexed_at_ms")?;
+        let mut lane = |name: &str| optional_event(fields, name).map(History::idle);
         let user = lane("user_idle_since_ms")?;
         let background = lane("background_idle_since_ms")?;
         let admitted = lane("admitted_idle_since_ms")?;
-        let capacity = fields.optional_object("capacity")?.map(read_capacity).transpose()?;
         self.begin(place, |id| {
-            let row = ResourceRow {
-                clears: 0,
-                id,
-                keep_ms,
-                indexed_at_ms,
-                user,
-                background,
-                admitted,
-                capacity,
-            };
+            let row =
+                ResourceRow { clears: 0, id, keep_ms, indexed_at, user, background, admitted };
             OpenRow::Adaptive(Box::new(row))
         })
     }
@@ -311,7 +276,8 @@ impl Windows {
         };
         let at = history::HistoryId { id, lane };
         let mut added = Vec::with_capacity(requests.len());
-        for (at_ms, count) in requests {
+        for (wall_ms, count) in requests {
+            let at_ms = fields.moment().event_at_wall(wall_ms);
             let row = history.append(at, Requests { at_ms, count });
             let (key, value) = row.map_err(|what| format!("field \"requests\": {what}"))?;
             added.push((Table::RATE_LIMIT_REQUEST, key, value));
@@ -327,21 +293,7 @@ fn read_place(fields: &mut Fields<'_>, kind: Kind) -> Result<LimiterKey, Problem
     Ok(LimiterKey { kind, limiter: fields.text("limiter")?, of: fields.text("resource")? })
 }
 
-fn read_capacity(mut fields: Fields<'_>) -> Result<CapacityRow, Problem> {
-    let reason = fields.text("reason")?;
-    let reason = REASONS.iter().find(|(_, text)| *text == reason);
-    let capacity = CapacityRow {
-        computed_at_ms: fields.number("computed_at_ms")?,
-        limit: fields.number("limit")?,
-        user_reserved: fields.number("user_reserved")?,
-        background_max: fields.number("background_max")?,
-        recent: fields.number("recent_user_requests")?,
-        reason: reason.ok_or_else(|| must_be("reason", "one of those in docs/export.md"))?.0,
-    };
-    fields.finish()?;
-    // The shares of a limit, of which nothing is left over.
-    if capacity.limit.checked_sub(capacity.user_reserved) != Some(capacity.background_max) {
-        return Err(must_be("background_max", "what \"user_reserved\" leaves of \"limit\""));
-    }
-    Ok(capacity)
+/// A point in time that may not be there, as an event on the line of this room.
+fn optional_event(fields: &mut Fields<'_>, name: &str) -> Result<Option<u64>, Problem> {
+    Ok(fields.optional_deadline(name)?.map(|at| at.at_ms))
 }

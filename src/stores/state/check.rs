@@ -3,9 +3,9 @@
 use super::StateError;
 use super::record::{
     EventId, Identity, ListScope, SlotExpectation, StateRecord, invalid, validate_event_id,
-    validate_identity, validate_kind_prefix, validate_record, validate_slot,
+    validate_identity, validate_kind_prefix, validate_list_kind, validate_record, validate_slot,
 };
-use crate::limits::{MAX_IDENTITY_LIST_LIMIT, MAX_SCAN_LIMIT};
+use crate::limits::{MAX_BOUNDED_LIST_LIMIT, MAX_IDENTITY_LIST_LIMIT, MAX_SCAN_LIMIT};
 use crate::stores::length::check_len;
 use std::collections::HashSet;
 
@@ -51,7 +51,8 @@ pub(crate) fn conditional(
     Ok(())
 }
 
-fn validate_expectation(expectation: &SlotExpectation) -> Result<(), StateError> {
+/// What a slot is expected to hold.
+pub(crate) fn validate_expectation(expectation: &SlotExpectation) -> Result<(), StateError> {
     validate_slot(&expectation.identity, &expectation.kind)?;
     expectation.expected.as_ref().map_or(Ok(()), validate_event_id)
 }
@@ -77,6 +78,21 @@ pub(crate) fn list_for_identity(
             Err(invalid(format!("a limit of {limit}; it must be 1 to {MAX_IDENTITY_LIST_LIMIT}")))
         }
     }
+}
+
+/// The arguments of `list_kind_bounded`.
+pub(crate) fn list_bounded(
+    scope: ListScope,
+    kind_prefix: &str,
+    limit: usize,
+) -> Result<(), StateError> {
+    validate_list_kind(scope, kind_prefix)?;
+    if !(1..=MAX_BOUNDED_LIST_LIMIT).contains(&limit) {
+        return Err(invalid(format!(
+            "a limit of {limit}; it must be 1 to {MAX_BOUNDED_LIST_LIMIT}"
+        )));
+    }
+    Ok(())
 }
 
 /// The arguments of `scan_kind_for_tenant` without the cursor.

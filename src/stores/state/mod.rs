@@ -2,6 +2,7 @@
 
 pub(crate) mod check;
 mod handle;
+mod late;
 mod lines;
 mod ops;
 mod record;
@@ -44,6 +45,12 @@ pub trait StateStore: Send + Sync {
     /// An event is saved once: the same record again (its time does not count) answers `Ok` and
     /// writes nothing; the same event id with other bytes, another version or another slot is
     /// [`IdempotencyConflict`](StateError::IdempotencyConflict).
+    ///
+    /// That holds while the event is the current one of its slot. An event that is delivered again
+    /// after a newer one took its slot, or after the slot was deleted, is new, and overwrites. Two
+    /// things prevent that: [`save_if`](Self::save_if), which says what the slot must hold, and
+    /// [`State::with_late_window`], which remembers replaced events for a while; within it such a
+    /// save is `Ok` and writes nothing.
     fn save(&self, record: StateRecord) -> Pending<(), StateError>;
 
     /// The state in a slot. [`NotFound`](StateError::NotFound) when there is none.
@@ -65,6 +72,18 @@ pub trait StateStore: Send + Sync {
         &self,
         scope: ListScope,
         kind_prefix: &str,
+    ) -> Pending<Vec<StateRecord>, StateError>;
+
+    /// The first states (up to `limit`, 1 to
+    /// [`MAX_BOUNDED_LIST_LIMIT`](crate::limits::MAX_BOUNDED_LIST_LIMIT)) that
+    /// [`list_kind`](Self::list_kind) would answer, in its order. A caller that asks for one more
+    /// than it wants learns whether there are more.
+    /// [`InvalidRecord`](StateError::InvalidRecord) for another limit.
+    fn list_kind_bounded(
+        &self,
+        scope: ListScope,
+        kind_prefix: &str,
+        limit: usize,
     ) -> Pending<Vec<StateRecord>, StateError>;
 
     /// Makes every earlier call durable, and closes this store and its clones. Closing twice is
@@ -192,6 +211,15 @@ impl<S: StateStore + ?Sized> StateStore for Arc<S> {
         kind_prefix: &str,
     ) -> Pending<Vec<StateRecord>, StateError> {
         (**self).list_kind(scope, kind_prefix)
+    }
+
+    fn list_kind_bounded(
+        &self,
+        scope: ListScope,
+        kind_prefix: &str,
+        limit: usize,
+    ) -> Pending<Vec<StateRecord>, StateError> {
+        (**self).list_kind_bounded(scope, kind_prefix, limit)
     }
 
     fn close(&self) -> Pending<(), StateError> {

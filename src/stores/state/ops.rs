@@ -8,15 +8,15 @@
 
 use super::StateError;
 use super::check;
+use super::late::{self, LateWindowMs};
 use super::record::{
     EventId, Identity, SlotExpectation, StateRecord, validate_event_id, validate_record,
     validate_session, validate_slot,
 };
 use super::row::{self, StateRow, StateSlot};
 use crate::engine::access::{Reader, Value, Writer};
-use crate::engine::cursor::RowCursor;
 use crate::error::Error;
-use crate::stores::frame::{FrameBudget, row_cost};
+use crate::stores::frame::{FrameBudget, StepRange, row_cost};
 use crate::tables::Table;
 
 /// The state in the slot under `key`, which an index row says is there.
@@ -33,9 +33,14 @@ pub(super) fn indexed(
 }
 
 /// Whether the event of `record` has been saved, as exactly this record.
-fn is_saved(rows: &mut dyn Reader, key: &[u8], record: &StateRecord) -> Result<bool, StateError> {
+fn is_saved(
+    rows: &mut dyn Reader,
+    late: LateWindowMs,
+    key: &[u8],
+    record: &StateRecord,
+) -> Result<bool, StateError> {
     let Some(holder) = rows.get(Table::STATE_EVENT, record.id.as_str().as_bytes())? else {
-        return Ok(false);
+        return late::is_late(rows, late, key, record);
     };
     let state = indexed(rows, Table::STATE_EVENT, &holder)?;
     let state = StateRow::decode(&state)?;
@@ -44,16 +49,25 @@ fn is_saved(rows: &mut dyn Reader, key: &[u8], record: &StateRecord) -> Result<b
 }
 
 /// Stages a record whose event is new.
-fn put(tx: &mut dyn Writer, key: &[u8], record: &StateRecord) -> Result<(), StateError> {
+fn put(
+    tx: &mut dyn Writer,
+    late: LateWindowMs,
+    key: &[u8],
+    record: &StateRecord,
+) -> Result<(), StateError> {
     let row = StateRow {
         event_id: record.id.as_str(),
         version: record.version,
-        updated_at_ms: record.updated_at.unwrap_or_else(|| tx.now_ms()),
+        updated_at_ms: record.updated_at.unwrap_or_else(|| tx.wall_ms()),
         bytes: &record.bytes,
     };
     let value = row.encode()?;
     match tx.get(Table::STATE, key)? {
-        Some(old) => tx.delete(Table::STATE_EVENT, StateRow::decode(&old)?.event_id.as_bytes()),
+        Some(old) => {
+            let old = StateRow::decode(&old)?;
+            late::remember(tx, late, key, &old)?;
+            tx.delete(Table::STATE_EVENT, old.event_id.as_bytes());
+        }
         None => {
             tx.put(Table::STATE_KIND, &row::kind_key(&record.identity, &record.kind), Vec::new());
             tx.put(
@@ -107,11 +121,15 @@ impl RowsOfState {
 }
 
 /// Saves a record.
-pub(crate) fn save(tx: &mut dyn Writer, record: &StateRecord) -> Result<(), StateError> {
+pub(crate) fn save(
+    tx: &mut dyn Writer,
+    late: LateWindowMs,
+    record: &StateRecord,
+) -> Result<(), StateError> {
     validate_record(record)?;
     let key = row::slot_key(&record.identity, &record.kind);
-    if !is_saved(tx, &key, record)? {
-        put(tx, &key, record)?;
+    if !is_saved(tx, late, &key, record)? {
+        put(tx, late, &key, record)?;
     }
     Ok(())
 }
@@ -128,6 +146,7 @@ fn holds(rows: &mut dyn Reader, expectation: &SlotExpectation) -> Result<bool, S
 /// before the batch, so that the order of the writes does not matter.
 pub(crate) fn save_batch_if(
     tx: &mut dyn Writer,
+    late: LateWindowMs,
     expectations: &[SlotExpectation],
     writes: &[StateRecord],
 ) -> Result<(), StateError> {
@@ -140,13 +159,13 @@ pub(crate) fn save_batch_if(
     let mut new = Vec::new();
     for write in writes {
         let key = row::slot_key(&write.identity, &write.kind);
-        if !is_saved(tx, &key, write)? {
+        if !is_saved(tx, late, &key, write)? {
             // Damage is met before the first row is staged.
             tx.get(Table::STATE, &key)?.as_deref().map(StateRow::decode).transpose()?;
             new.push((key, write));
         }
     }
-    new.iter().try_for_each(|(key, write)| put(tx, key, write))
+    new.iter().try_for_each(|(key, write)| put(tx, late, key, write))
 }
 
 /// The state in a slot.
@@ -177,14 +196,16 @@ pub(crate) fn load_by_event_id(
 /// Removes the state in a slot, if there is one.
 pub(crate) fn delete(
     tx: &mut dyn Writer,
+    late: LateWindowMs,
     identity: &Identity,
     kind: &str,
 ) -> Result<(), StateError> {
     validate_slot(identity, kind)?;
     let key = row::slot_key(identity, kind);
     if let Some(state) = tx.get(Table::STATE, &key)? {
-        let event_id = StateRow::decode(&state)?.event_id;
-        RowsOfState::new(key, identity, kind, event_id).remove(tx);
+        let old = StateRow::decode(&state)?;
+        late::remember(tx, late, &key, &old)?;
+        RowsOfState::new(key, identity, kind, old.event_id).remove(tx);
     }
     Ok(())
 }
@@ -192,42 +213,66 @@ pub(crate) fn delete(
 /// Removes the state in a slot if it is the expected one.
 pub(crate) fn delete_if(
     tx: &mut dyn Writer,
+    late: LateWindowMs,
     expectation: &SlotExpectation,
 ) -> Result<bool, StateError> {
     check::conditional_delete(expectation)?;
     let held = holds(tx, expectation)?;
     if held {
-        delete(tx, &expectation.identity, &expectation.kind)?;
+        delete(tx, late, &expectation.identity, &expectation.kind)?;
     }
     Ok(held)
 }
 
-/// Removes the states of a session behind the key `after`, as many as the budget allows. Answers
-/// how many they were, and behind which one to go on, or `None` when none is left. An error changes
-/// nothing.
-pub(crate) fn delete_scope(
-    tx: &mut dyn Writer,
+/// Refuses to go on unless the slot holds what is expected.
+pub(crate) fn fence(
+    rows: &mut dyn Reader,
+    expectation: &SlotExpectation,
+) -> Result<(), StateError> {
+    check::validate_expectation(expectation)?;
+    if holds(rows, expectation)? { Ok(()) } else { Err(StateError::ConditionFailed) }
+}
+
+/// The states of a session, for [`delete_scope`].
+pub(crate) fn states_in(
+    rows: &mut dyn Reader,
     (tenant, user, session): (&str, &str, &str),
-    after: Option<Vec<u8>>,
-    mut budget: FrameBudget,
-) -> Result<(u64, Option<Vec<u8>>), StateError> {
+) -> Result<Option<StepRange>, StateError> {
     validate_session(tenant, user, session)?;
     let prefix = row::session_prefix(tenant, user, session);
-    let mut states = RowCursor::prefix(Table::STATE, &prefix).after(after);
-    let (mut found, mut is_all): (Vec<RowsOfState>, _) = (Vec::new(), true);
+    Ok(StepRange::of(rows, Table::STATE, &prefix)?)
+}
+
+/// Removes the states of `range` in a session, as many as the budget allows. Answers how many they
+/// were, and whether none is left. An error changes nothing.
+pub(crate) fn delete_scope(
+    tx: &mut dyn Writer,
+    late: LateWindowMs,
+    (tenant, user, session): (&str, &str, &str),
+    range: &mut StepRange,
+    mut budget: FrameBudget,
+) -> Result<(u64, bool), StateError> {
+    validate_session(tenant, user, session)?;
+    let prefix = row::session_prefix(tenant, user, session);
+    let mut states = range.cursor(Table::STATE, &prefix);
+    let (mut found, mut is_all): (Vec<(RowsOfState, Value)>, _) = (Vec::new(), true);
     while let Some((key, state)) = states.next(tx)? {
         let event_id = StateRow::decode(&state)?.event_id;
         let StateSlot { identity, kind } = row::decode_slot_key(&key)?;
         let rows = RowsOfState::new(key, &identity, &kind, event_id);
-        if !budget.take(rows.removal_cost()) {
+        if !budget.take(rows.removal_cost() + late::cost(late, &rows.slot, &rows.event)) {
             is_all = false;
             break;
         }
-        found.push(rows);
+        found.push((rows, state));
     }
-    found.iter().for_each(|rows| rows.remove(tx));
+    for (rows, state) in &found {
+        late::remember(tx, late, &rows.slot, &StateRow::decode(state)?)?;
+        rows.remove(tx);
+    }
     let removed = found.len() as u64;
-    Ok((removed, found.pop().map(|rows| rows.slot).filter(|_| !is_all)))
+    range.after = found.pop().map(|(rows, _)| rows.slot).or(range.after.take());
+    Ok((removed, is_all))
 }
 
 #[cfg(test)]

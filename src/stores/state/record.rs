@@ -1,13 +1,13 @@
 //! What a store of agent state keeps, and what may be asked of it.
 
 use super::StateError;
+use crate::stores::hidden::Hidden;
 use crate::stores::length::check_len;
-use parking_lot::Mutex;
+use crate::sync::plain::Mutex;
+use crate::unique::RisingUlids;
 use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::LazyLock;
-use ulid::Generator;
 
 /// Names one event: what wrote a state. Usually a ULID, but any non-empty string will do.
 ///
@@ -20,20 +20,16 @@ use ulid::Generator;
 pub struct EventId(String);
 
 impl EventId {
-    /// Mints a ULID. Within a process each is greater than the one before, also as a string.
+    /// Mints a ULID. Within a process each is greater than the one before, also as a string. A
+    /// forked child mints none that its parent mints.
     #[must_use]
     #[expect(
         clippy::new_without_default,
         reason = "a default that is another one each time would surprise"
     )]
     pub fn new() -> Self {
-        static GENERATOR: LazyLock<Mutex<Generator>> =
-            LazyLock::new(|| Mutex::new(Generator::new()));
-        let mut generator = GENERATOR.lock();
-        // After 2^80 ids in one millisecond it goes on in the next one.
-        let ulid =
-            generator.generate().unwrap_or_else(|overflow| overflow.commit_overflow_increment());
-        Self(ulid.to_string())
+        static IDS: Mutex<RisingUlids> = Mutex::new(RisingUlids::new());
+        Self(IDS.lock().next().to_string())
     }
 
     /// The id as it was given.
@@ -102,7 +98,7 @@ impl Identity {
 }
 
 /// One state. There is one per slot, which is an identity and a kind.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct StateRecord {
     /// The event that wrote it.
     pub id: EventId,
@@ -117,6 +113,20 @@ pub struct StateRecord {
     /// When it was saved, in milliseconds since the Unix epoch. The store sets it when it is
     /// absent, so a record that was loaded always has it.
     pub updated_at: Option<u64>,
+}
+
+/// Shows everything but the content.
+impl fmt::Debug for StateRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StateRecord")
+            .field("id", &self.id)
+            .field("identity", &self.identity)
+            .field("kind", &self.kind)
+            .field("version", &self.version)
+            .field("bytes", &Hidden::bytes(&self.bytes))
+            .field("updated_at", &self.updated_at)
+            .finish()
+    }
 }
 
 impl StateRecord {

@@ -23,8 +23,27 @@ pub(crate) fn list_kind(
     kind_prefix: &str,
 ) -> Result<Vec<StateRecord>, StateError> {
     validate_list_kind(scope, kind_prefix)?;
+    first_of_kinds(rows, kind_prefix, usize::MAX)
+}
+
+/// As [`list_kind`], the first `limit`.
+pub(crate) fn list_kind_bounded(
+    rows: &mut dyn Reader,
+    scope: ListScope,
+    kind_prefix: &str,
+    limit: usize,
+) -> Result<Vec<StateRecord>, StateError> {
+    check::list_bounded(scope, kind_prefix, limit)?;
+    first_of_kinds(rows, kind_prefix, limit)
+}
+
+fn first_of_kinds(
+    rows: &mut dyn Reader,
+    kind_prefix: &str,
+    limit: usize,
+) -> Result<Vec<StateRecord>, StateError> {
     let prefix = row::kinds_prefix(kind_prefix);
-    let mut slots = RowCursor::prefix(Table::STATE_KIND, &prefix);
+    let mut slots = RowCursor::prefix(Table::STATE_KIND, &prefix).up_to(limit);
     let mut items = Vec::new();
     while let Some((key, _)) = slots.next(rows)? {
         let slot = row::decode_kind_key(&key)?;

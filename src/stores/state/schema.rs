@@ -1,5 +1,6 @@
 //! The tables of agent states.
 
+use super::late::{self, LateRow};
 use super::lines;
 use super::row::{
     StateRow, StateSlot, decode_kind_key, decode_slot_key, decode_tenant_kind_key, kind_key,
@@ -36,6 +37,10 @@ impl Table {
     /// Which slots there are, by (tenant, kind, user, session, run).
     pub(crate) const STATE_TENANT_KIND: Table =
         Table::new(&TableDef { number: 23, name: "state_tenant_kind", is_waited_for: false });
+
+    /// Events that were replaced, for a while, by event id.
+    pub(crate) const STATE_LATE: Table =
+        Table::new(&TableDef { number: 24, name: "state_late", is_waited_for: false });
 }
 
 impl StoreKind {
@@ -45,7 +50,7 @@ impl StoreKind {
 
 pub(crate) const STORE: StoreSchema = StoreSchema {
     kinds: &[StoreKind::STATE],
-    tables: &[&STATES, &EVENTS, &BY_KIND, &BY_TENANT_AND_KIND],
+    tables: &[&STATES, &EVENTS, &BY_KIND, &BY_TENANT_AND_KIND, &LATE],
 };
 
 const STATES: TableSchema = TableSchema {
@@ -144,6 +149,45 @@ const BY_TENANT_AND_KIND: TableSchema = TableSchema {
     dump_key: |key| Ok(dump_slot(&decode_tenant_kind_key(key)?)),
     dump_value: |_, value| dump::no_value(Table::STATE_TENANT_KIND, value),
     loss: LossSchema { meaning: "it is derived anew", unsure: None, left_out: None },
+};
+
+const LATE: TableSchema = TableSchema {
+    table: Table::STATE_LATE,
+    role: Role::Primary,
+    owner: |key| Owner::unnamed(StoreKind::STATE, key),
+    check: |row| {
+        row.text(row.key)?;
+        check_slot(row, &decode_slot_key(LateRow::decode(row.value)?.slot)?)
+    },
+    derived: Derived::None,
+    constraints: Constraints::None,
+    numbers: Numbers::None,
+    ends: Ends::At {
+        at: |value| Ok(Some(LateRow::decode(value)?.ends_at)),
+        sweep: |tx, due, _| late::sweep(tx, due),
+    },
+    change: |_| None,
+    shown_key: text_key,
+    counted: EntryCounting::RowsOnly,
+    lines: Lines::Entries(EntryLines {
+        write: lines::write_late,
+        reader: Some(lines::late_reader),
+        imported: None,
+    }),
+    dump_key: |key| Ok(json!({ "event_id": dump::text(key)? })),
+    dump_value: |_, value| {
+        let row = LateRow::decode(value)?;
+        Ok(json!({
+            "slot": dump_slot(&decode_slot_key(row.slot)?), "version": row.version,
+            "bytes_len": row.bytes_len, "bytes_crc32": row.bytes_crc,
+            "ends_at": dump::deadline(row.ends_at),
+        }))
+    },
+    loss: LossSchema {
+        meaning: "such events count as new when they are delivered late",
+        unsure: None,
+        left_out: None,
+    },
 };
 
 fn check_slot(row: &RowCheck<'_>, slot: &StateSlot) -> Result<()> {

@@ -4,7 +4,9 @@
 use super::SweepReport;
 use super::progress::SweepPosition;
 use super::verdict::{Budget, Due, SweepTurn, Verdict};
-use crate::engine::access::Writer;
+#[cfg(test)]
+use crate::engine::access::Reader;
+use crate::engine::access::{Rewrites, Writer};
 use crate::error::{Error, Result};
 use crate::stores::expiry;
 use crate::stores::registry;
@@ -29,6 +31,8 @@ pub(super) fn sweep_rows(
     mut place: SweepPosition,
     budget: Budget,
 ) -> Result<(SweepPosition, SweepReport)> {
+    // No caller puts anything in a sweep.
+    let tx = &mut Rewrites(tx);
     let mut report = SweepReport::default();
     for key in keys {
         match sweep_row(tx, key, place.walked.take(), budget, &mut report) {
@@ -56,11 +60,11 @@ fn sweep_row(
         // It was refreshed or removed since the index was read.
         return Ok(RowStep::Done);
     }
-    let Some((at_ms, table, key)) = expiry::decode::decode_key(index_key) else {
+    let Some((at, table, key)) = expiry::decode::decode_key(index_key) else {
         report.stepped_over += 1;
         return Ok(RowStep::Done);
     };
-    let due = Due { at_ms, table, key };
+    let due = Due { at, table, key };
     let schema = registry::of(table)?;
     let sweep = match schema.ends {
         Ends::At { sweep, .. } | Ends::AtOrLater { sweep, .. } | Ends::Hinted { sweep, .. } => {
@@ -75,9 +79,9 @@ fn sweep_row(
     let removed = match sweep(tx, &due, turn)? {
         Verdict::Partly => return Ok(RowStep::More { walked: None }),
         // It would be met again at once. There is no later time than the last one.
-        Verdict::Keep { until_ms } if until_ms <= at_ms => return Ok(RowStep::Done),
-        Verdict::Keep { until_ms } => {
-            expiry::put(tx, until_ms, table, key);
+        Verdict::Keep { until } if until <= at => return Ok(RowStep::Done),
+        Verdict::Keep { until } => {
+            expiry::put(tx, until, table, key);
             report.rescheduled += 1;
             0
         }
@@ -114,17 +118,13 @@ pub(crate) fn sweep_all_within(
     budget: Budget,
     mut look: impl FnMut(&mut crate::stores::map_tx::MapTx),
 ) -> SweepReport {
-    use crate::engine::cursor::RowCursor;
-    let (mut place, mut report) = (SweepPosition::at(0), SweepReport::default());
-    let horizon = tx.now_ms.checked_add(1).map(expiry::first_key);
-    loop {
-        let to = horizon.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(end.as_slice()));
-        let from = place.from.as_ref().map(Vec::as_slice);
-        let first = RowCursor::range(Table::EXPIRY, from, to).up_to(1).next(tx).unwrap();
-        let Some((key, _)) = first else { return report };
+    let (mut place, mut report) = (SweepPosition::beginning(), SweepReport::default());
+    let now = tx.moment();
+    while let Some(key) = super::due::due_keys(tx, &now, &mut place, 1).unwrap().keys.pop() {
         let (next, swept) = sweep_rows(tx, &[key], place, budget).unwrap();
         place = next;
         report.add(&swept);
         look(tx);
     }
+    report
 }

@@ -20,6 +20,8 @@
 //! the rows before it have left tombstones that every scan from the beginning would meet again.
 
 mod decide;
+mod due;
+mod pace;
 mod progress;
 mod report;
 mod sweeper;
@@ -27,10 +29,13 @@ mod verdict;
 
 #[cfg(test)]
 pub(crate) use decide::{sweep_all, sweep_all_within};
+pub(crate) use due::backlog;
 pub(crate) use progress::Sweeper;
 pub use report::SweepReport;
-pub(crate) use sweeper::{backlog, sweep_job};
+pub(crate) use sweeper::sweep_job;
 pub(crate) use verdict::{Budget, Due, SweepTurn, Verdict};
 
+#[cfg(test)]
+mod load_tests;
 #[cfg(test)]
 mod tests;

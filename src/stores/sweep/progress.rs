@@ -1,8 +1,10 @@
 //! How far the sweeper has come, and what it did.
 
 use super::SweepReport;
+use super::pace::Pacer;
+use crate::engine::time_line::{Deadline, Moment};
 use crate::stores::expiry;
-use parking_lot::Mutex;
+use crate::sync::plain::Mutex;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -19,9 +21,14 @@ pub(super) struct SweepPosition {
 }
 
 impl SweepPosition {
+    /// Before the first index row.
+    pub(super) fn beginning() -> Self {
+        Self { from: Bound::Unbounded, walked: None }
+    }
+
     /// The first index row of a time.
-    pub(super) fn at(time_ms: u64) -> Self {
-        Self { from: Bound::Included(expiry::first_key(time_ms).to_vec()), walked: None }
+    pub(super) fn at(at: Deadline) -> Self {
+        Self { from: Bound::Included(expiry::first_key(at).to_vec()), walked: None }
     }
 
     /// Behind an index row.
@@ -69,14 +76,18 @@ pub(crate) struct SweepCounts {
 /// How far the thread has come.
 #[derive(Debug, Default)]
 pub(super) struct Round {
-    pub(super) under_way: Option<(SweepPosition, u64)>,
+    pub(super) under_way: Option<(SweepPosition, Moment)>,
+    pub(super) pacer: Pacer,
     /// When the last one began that began at the beginning.
     last_whole: Option<Instant>,
-    /// Everything before this time has been looked at since then.
-    pub(super) looked_at_to_ms: u64,
+    /// Everything before this time of the epoch has been looked at since then.
+    pub(super) looked_at_to: Option<Deadline>,
     /// Index rows removed since the B-tree has been at this position.
     pub(super) tombstones: u64,
     checkpoint_lsn: u64,
+    /// By which wall clock the index has what ends by the wall clock, or will when the rows that
+    /// are due are swept.
+    pub(super) indexed_by: Option<u32>,
 }
 
 impl Sweeper {
@@ -116,9 +127,9 @@ impl Round {
         }
         let is_fresh = self.last_whole.is_some_and(|last| last.elapsed() < every);
         if is_fresh && self.tombstones >= MANY_TOMBSTONES {
-            return SweepPosition::at(self.looked_at_to_ms);
+            return self.looked_at_to.map_or_else(SweepPosition::beginning, SweepPosition::at);
         }
         self.last_whole = Some(Instant::now());
-        SweepPosition::at(0)
+        SweepPosition::beginning()
     }
 }

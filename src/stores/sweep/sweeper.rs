@@ -2,15 +2,16 @@
 
 use super::SweepReport;
 use super::decide::sweep_rows;
-use super::progress::{SweepPosition, Sweeper};
+use super::due::{DueKeys, due_from, due_keys, next_due};
+use super::pace::{BacklogCount, MOST_ROWS, Pace, Pacer};
+use super::progress::{Round, SweepPosition, Sweeper};
 use super::verdict::Budget;
-use crate::engine::cursor::RowCursor;
-use crate::engine::{Cost, DryRun, MaintenanceHandle, MaintenanceJob, Tick};
+use crate::engine::time_line::{Moment, indexed_wall};
+use crate::engine::{Cost, DryRun, LogShare, MaintenanceHandle, MaintenanceJob, Tick};
 use crate::error::{Error, Result};
 use crate::observe;
-use crate::stores::expiry::decode::decode_key;
-use crate::stores::{StoreStates, expiry};
-use crate::tables::Table;
+use crate::stores::StoreStates;
+use crate::stores::time_line::sweep::begin_walk;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,6 +27,12 @@ const SLICE_READ_BYTES: usize = 1 << 20;
 /// What a slice is going to do.
 struct SlicePlan {
     keys: Vec<Vec<u8>>,
+    /// Where they begin.
+    from: SweepPosition,
+    /// What their entries take, as far as it was read.
+    read_bytes: usize,
+    /// What is staged takes in a frame at the most.
+    frame_bytes: usize,
     /// Whether these are the last index rows that are due.
     is_last: bool,
 }
@@ -35,9 +42,15 @@ impl Sweeper {
     pub(crate) fn sweep(&self, maintenance: &MaintenanceHandle<'_>) -> Result<SweepReport> {
         // Another sweep waits, and then finds little to do.
         let mut round = self.round.lock();
-        let horizon_ms = maintenance.now_ms();
-        let (mut place, mut report) = (SweepPosition::at(0), SweepReport::default());
-        while self.slice(maintenance, horizon_ms, &mut place, &mut report)? {}
+        let walks = round.follow_wall(maintenance)?;
+        let mut report = SweepReport::default();
+        // What a walk indexes anew may stand before the row that led to the walk.
+        for _ in 0..=u8::from(walks) {
+            let now = maintenance.moment();
+            let mut place = SweepPosition::beginning();
+            let pacer = &mut round.pacer;
+            while self.slice(maintenance, &now, (&mut place, pacer), &mut report)? {}
+        }
         round.tombstones += report.total() + report.rescheduled;
         self.counters.rounds.fetch_add(1, Ordering::Relaxed);
         Ok(report)
@@ -46,41 +59,71 @@ impl Sweeper {
     /// One slice of a round. What a round has met is not met again before the next one.
     fn step(&self, maintenance: &MaintenanceHandle<'_>, every: Duration) -> Result<Tick> {
         let mut round = self.round.lock();
-        let (mut place, horizon_ms) = match round.under_way.take() {
+        let (mut place, began) = match round.under_way.take() {
             Some(under_way) => under_way,
-            None => (round.begin(maintenance.checkpoint_lsn(), every), maintenance.now_ms()),
+            None => {
+                round.follow_wall(maintenance)?;
+                (round.begin(maintenance.checkpoint_lsn(), every), maintenance.moment())
+            }
         };
         let mut report = SweepReport::default();
-        let more = self.slice(maintenance, horizon_ms, &mut place, &mut report)?;
+        let pacer = &mut round.pacer;
+        let more = self.slice(maintenance, &began, (&mut place, pacer), &mut report)?;
         round.tombstones += report.total() + report.rescheduled;
         if more {
-            round.under_way = Some((place, horizon_ms));
-            return Ok(Tick::Again);
+            round.under_way = Some((place, began));
+            return Ok(if round.pacer.is_behind() { Tick::Behind } else { Tick::Again });
         }
-        round.looked_at_to_ms = horizon_ms.saturating_add(1);
+        round.looked_at_to = Some(began.deadline_in(1));
         self.counters.rounds.fetch_add(1, Ordering::Relaxed);
-        Ok(Tick::IdleUntil(first_due_from(maintenance, horizon_ms.saturating_add(1))?))
+        if round.pacer.is_behind() {
+            // More has become due since this round began.
+            return Ok(Tick::Behind);
+        }
+        let now = maintenance.moment();
+        Ok(Tick::IdleFor(maintenance.read(|rows| next_due(rows, &began, &now))?))
     }
 
-    /// One transaction. Answers whether there may be more to do up to `horizon_ms`.
+    /// One transaction. Answers whether there may be more of what was due `now`.
     fn slice(
         &self,
         maintenance: &MaintenanceHandle<'_>,
-        horizon_ms: u64,
-        place: &mut SweepPosition,
+        now: &Moment,
+        (place, pacer): (&mut SweepPosition, &mut Pacer),
         report: &mut SweepReport,
     ) -> Result<bool> {
-        let budget = Budget::of_frame(maintenance.max_frame_bytes());
-        let mut most_rows = SLICE_ROWS;
+        let (mut most_rows, mut has_headroom, mut waited) = (usize::MAX, true, false);
         loop {
-            let (SlicePlan { mut keys, is_last }, prefetched) =
-                maintenance.dry_run(|rows| plan(rows, horizon_ms, place, budget, most_rows))?;
-            if keys.is_empty() {
-                return Ok(false);
+            let count = || {
+                let rows = due_from(maintenance, place, MOST_ROWS)?;
+                Ok::<_, Error>(BacklogCount { rows, log_bytes: maintenance.log_bytes() })
+            };
+            let pace = pacer.decide(has_headroom, waited, count)?;
+            if pace == Pace::Headroom && !has_headroom {
+                maintenance.wait_for_headroom()?;
+                (has_headroom, waited) = (true, true);
+                continue;
             }
+            let budget = Budget::of_frame(maintenance.max_frame_bytes(), pace.slice_size());
+            let rows_of_slice = most_rows.min(SLICE_ROWS * pace.slice_size());
             let started = Instant::now();
-            let done = maintenance.transact(&prefetched, |tx| {
-                let (next, swept) = sweep_rows(tx, &keys, place.clone(), budget)?;
+            let turn = (pace == Pace::First).then(|| maintenance.take_turn()).transpose()?;
+            let (SlicePlan { mut keys, from, read_bytes, frame_bytes, is_last }, prefetched) =
+                maintenance.dry_run(|rows| plan(rows, now, place, budget, rows_of_slice))?;
+            if keys.is_empty() {
+                *place = from;
+                if is_last {
+                    pacer.nothing_is_due();
+                }
+                return Ok(!is_last);
+            }
+            let turn = turn.map_or_else(|| maintenance.take_turn(), Ok)?;
+            let share = match pace {
+                Pace::Headroom => LogShare::Headroom,
+                Pace::InTurn | Pace::First => LogShare::LikeCallers,
+            };
+            let done = maintenance.transact(turn, share, &prefetched, |tx| {
+                let (next, swept) = sweep_rows(tx, &keys, from.clone(), budget)?;
                 Ok((next, swept, tx.staged_rows()))
             });
             match done {
@@ -94,10 +137,13 @@ impl Sweeper {
                     );
                     report.add(&swept);
                     *place = next;
+                    pacer.slice_done(keys.len(), read_bytes, frame_bytes);
                     // An entry that goes in parts is there still.
                     return Ok(!is_last || !matches!(place.from, Bound::Excluded(_)));
                 }
-                Ok(None) => maintenance.wait_for_headroom()?,
+                Ok(None) => has_headroom = false,
+                // Neither is there space in the queue. It waits without the lock.
+                Err(Error::LogFull { .. }) => maintenance.wait_for_headroom()?,
                 Err(Error::TooLarge { .. }) if keys.len() > 1 => most_rows = 1,
                 Err(Error::TooLarge { .. }) => {
                     report.stepped_over += 1;
@@ -110,23 +156,52 @@ impl Sweeper {
     }
 }
 
+impl Round {
+    /// Before a round: has it lead to what ends by the wall clock if another one is trusted than
+    /// that by which the index has it. Answers whether it will.
+    fn follow_wall(&mut self, maintenance: &MaintenanceHandle<'_>) -> Result<bool> {
+        let number = maintenance.moment().wall_number();
+        if self.indexed_by == Some(number) {
+            return Ok(false);
+        }
+        let walks = maintenance.read(|rows| indexed_wall(rows))? != number;
+        if walks {
+            let ((), prefetched) = maintenance.dry_run(|rows| {
+                begin_walk(rows);
+                Ok(())
+            })?;
+            loop {
+                let turn = maintenance.take_turn()?;
+                let begun = maintenance.transact(turn, LogShare::LikeCallers, &prefetched, |tx| {
+                    begin_walk(tx);
+                    Ok(())
+                });
+                match begun {
+                    Ok(_) => break,
+                    Err(Error::LogFull { .. }) => maintenance.wait_for_headroom()?,
+                    Err(error) => return Err(error),
+                }
+            }
+            // It may be behind where the rounds of the thread begin.
+            self.looked_at_to = None;
+        }
+        self.indexed_by = Some(number);
+        Ok(walks)
+    }
+}
+
 /// Runs what is due from `place` on dry, and takes as much of it as a slice may do, at least one
 /// index row.
 fn plan(
     rows: &mut DryRun,
-    horizon_ms: u64,
+    now: &Moment,
     place: &SweepPosition,
     budget: Budget,
     most_rows: usize,
 ) -> Result<SlicePlan> {
-    let end = horizon_ms.checked_add(1).map(expiry::first_key);
-    let to = end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(end.as_slice()));
-    let from = place.from.as_ref().map(Vec::as_slice);
-    let found = RowCursor::range(Table::EXPIRY, from, to).up_to(most_rows).collect(rows)?;
-    let mut is_last = found.len() < most_rows;
-    let mut keys: Vec<_> = found.into_iter().map(|(key, _)| key).collect();
-    let before = rows.cost();
     let mut place = place.clone();
+    let DueKeys { mut keys, mut is_last } = due_keys(rows, now, &mut place, most_rows)?;
+    let (from, before) = (place.clone(), rows.cost());
     for taken in 0..keys.len() {
         let Some(key) = keys.get(taken..=taken) else { break };
         let (next, _) = sweep_rows(rows, key, place, budget)?;
@@ -140,36 +215,15 @@ fn plan(
         }
         place = next;
     }
-    Ok(SlicePlan { keys, is_last })
+    let read_bytes = rows.cost().read_bytes - before.read_bytes;
+    let frame_bytes = rows.cost().frame_bytes - before.frame_bytes;
+    Ok(SlicePlan { keys, from, read_bytes, frame_bytes, is_last })
 }
 
 fn exceeds(cost: Cost, before: Cost, budget: Budget) -> bool {
     cost.changes - before.changes > budget.changes
         || cost.frame_bytes - before.frame_bytes > budget.frame_bytes
         || cost.read_bytes - before.read_bytes > SLICE_READ_BYTES
-}
-
-/// When the first row is due that is due at `from_ms` or later.
-fn first_due_from(maintenance: &MaintenanceHandle<'_>, from_ms: u64) -> Result<Option<u64>> {
-    let from = expiry::first_key(from_ms);
-    let mut due =
-        RowCursor::range(Table::EXPIRY, Bound::Included(&from), Bound::Unbounded).up_to(1);
-    let first = maintenance.read(|rows| due.next(rows))?;
-    Ok(first.and_then(|(key, _)| decode_key(&key).map(|(at_ms, ..)| at_ms)))
-}
-
-/// How many index rows are due now, counted up to `most`.
-pub(crate) fn backlog(maintenance: &MaintenanceHandle<'_>, most: u64) -> Result<u64> {
-    let end = maintenance.now_ms().checked_add(1).map(expiry::first_key);
-    let to = end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(end.as_slice()));
-    let mut due = RowCursor::range(Table::EXPIRY, Bound::Unbounded, to);
-    maintenance.read(|rows| {
-        let mut count = 0;
-        while count < most && due.next(rows)?.is_some() {
-            count += 1;
-        }
-        Ok(count)
-    })
 }
 
 /// What the maintenance thread does for the sweeper of `states`: it looks at least `every` so

@@ -1,6 +1,7 @@
 //! What a store is told of an entry that is due, and what it answers.
 
 use crate::engine::access::Writer;
+use crate::engine::time_line::Deadline;
 use crate::stores::expiry;
 use crate::tables::Table;
 
@@ -17,16 +18,20 @@ impl Budget {
     /// About a millisecond of work.
     pub(crate) const SLICE: Self = Self { changes: 256, frame_bytes: 64 << 10 };
 
-    /// The same in a log whose frames hold no more than so many bytes.
-    pub(super) fn of_frame(max_frame_bytes: usize) -> Self {
-        Self { frame_bytes: Self::SLICE.frame_bytes.min(max_frame_bytes / 4), ..Self::SLICE }
+    /// The same so many times, in a log whose frames hold no more than so many bytes.
+    pub(super) fn of_frame(max_frame_bytes: usize, times: usize) -> Self {
+        let Self { changes, frame_bytes } = Self::SLICE;
+        Self {
+            changes: changes * times,
+            frame_bytes: (frame_bytes * times).min(max_frame_bytes / 4),
+        }
     }
 }
 
 /// What a row of the expiry index says.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Due<'a> {
-    pub(crate) at_ms: u64,
+    pub(crate) at: Deadline,
     /// Where the primary row is, if there still is one.
     pub(crate) table: Table,
     pub(crate) key: &'a [u8],
@@ -35,9 +40,9 @@ pub(crate) struct Due<'a> {
 impl Due<'_> {
     /// Takes the entry from where the index has it, unless that is this very row, which goes
     /// anyway.
-    pub(crate) fn unindex(&self, tx: &mut dyn Writer, at_ms: u64) {
-        if at_ms != self.at_ms {
-            expiry::delete(tx, at_ms, self.table, self.key);
+    pub(crate) fn unindex(&self, tx: &mut dyn Writer, at: Deadline) {
+        if at != self.at {
+            expiry::delete(tx, at, self.table, self.key);
         }
     }
 }
@@ -53,10 +58,7 @@ pub(crate) enum Verdict {
     /// is removed too.
     Emptied,
     /// The entry is still live, and is indexed under this time instead.
-    Keep {
-        /// In milliseconds since the Unix epoch.
-        until_ms: u64,
-    },
+    Keep { until: Deadline },
     /// Some of its rows were removed. The index row stays, and leads to the rest.
     Partly,
     /// It led to other entries, of which some were removed.

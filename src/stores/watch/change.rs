@@ -1,13 +1,17 @@
 //! A change as a watcher sees it, and how it is told from the rows that a transaction changed.
 
 use crate::engine::CommittedRows;
+use crate::stores::hidden::Hidden;
 use crate::stores::owner::StoreKind;
 use crate::stores::state::Identity;
 use crate::tables::{Table, Value};
+use std::fmt;
 
 /// Something that a transaction did to one entry of a store. It says that it happened and to what,
-/// and carries no content. To read it, ask the store, which may have changed since.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// and carries no content. To read it, ask the store, which may have changed since. What only
+/// changes how an entry is kept is not a change: a question, a window that the sweeper indexes
+/// under a later end, an entry that is swept in parts, a checkpoint, a compaction.
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Change {
     /// The position of the transaction. Changes of one transaction have the same, and those of a
@@ -29,6 +33,30 @@ pub struct Change {
     pub identity: Option<Identity>,
     /// What happened.
     pub kind: ChangeKind,
+}
+
+/// Keeps the key to itself where a caller who has it can use or take what it leads to.
+impl fmt::Debug for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_open = [
+            StoreKind::CACHE,
+            StoreKind::DEDUPE,
+            StoreKind::RATE_LIMIT,
+            StoreKind::ADAPTIVE_RATE_LIMIT,
+            StoreKind::STATE,
+        ];
+        let hidden = Hidden::bytes(&self.key);
+        let key: &dyn fmt::Debug = if is_open.contains(&self.store) { &self.key } else { &hidden };
+        f.debug_struct("Change")
+            .field("lsn", &self.lsn)
+            .field("last_of_transaction", &self.last_of_transaction)
+            .field("store", &self.store)
+            .field("name", &self.name)
+            .field("key", key)
+            .field("identity", &self.identity)
+            .field("kind", &self.kind)
+            .finish()
+    }
 }
 
 /// What happened to an entry.
@@ -53,13 +81,14 @@ pub enum ChangeKind {
     Paused,
     /// The cooldown of an origin was taken back, or swept.
     Resumed,
-    /// It was removed by a call: taken, deleted, evicted, invalidated. Also when it was made in
-    /// the same transaction.
+    /// It was removed by a call: taken, deleted, evicted, invalidated, the window of a resource
+    /// reset. Also when it was made in the same transaction.
     Removed,
     /// It was removed when its time had passed already, by the sweeper or by a call that found it.
     /// That an entry becomes absent by the passing of time alone is not a change.
     Expired,
-    /// All windows and cooldowns of a limiter were forgotten at once.
+    /// All windows and cooldowns of a limiter were forgotten at once. No further change tells when
+    /// the sweeper takes them.
     Cleared,
 }
 

@@ -9,11 +9,13 @@ pub use change::{Change, ChangeKind};
 pub use filter::WatchFilter;
 
 use crate::engine::{Engine, Feed, NoMore, Selected, Subscription};
-use crate::error::Result;
+use crate::error::{Result, after_failure};
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
@@ -67,15 +69,34 @@ pub enum WatchError {
     },
     /// The log failed. Everything that was durable has been shown; what was not may or may not
     /// survive, and there will be nothing more.
-    #[error("poisoned: the log failed ({source}); reopen the file to recover")]
+    #[error("poisoned: the log failed ({source}); {}", after_failure(source))]
     Poisoned {
         /// The failure that poisoned the room.
         source: Arc<io::Error>,
     },
+    /// The file was removed or replaced while the room was open
+    /// ([`Error::Unlinked`](crate::Error::Unlinked)), so nothing more becomes durable.
+    #[error(
+        "{}: unlinked: this file was removed or replaced while it was open; back the room up to keep what it holds, \
+         close it, and open the path again",
+        path.display()
+    )]
+    Unlinked {
+        /// The path that no longer leads to the file.
+        path: PathBuf,
+    },
+    /// The room was opened by another process, of which this one is a fork
+    /// ([`Error::Forked`](crate::Error::Forked)).
+    #[error("forked: this room was opened by another process, of which this one is a fork")]
+    Forked,
     /// The room was closed, and everything that came before has been shown.
     #[error("closed: the room was closed")]
     Closed,
 }
+
+// A panic elsewhere takes nothing from the queue.
+impl UnwindSafe for Watch {}
+impl RefUnwindSafe for Watch {}
 
 impl From<NoMore> for WatchError {
     fn from(none: NoMore) -> Self {
@@ -84,6 +105,8 @@ impl From<NoMore> for WatchError {
                 WatchError::Overtaken { missed_from_lsn, resumes_at_lsn }
             }
             NoMore::Poisoned(source) => WatchError::Poisoned { source },
+            NoMore::Unlinked(path) => WatchError::Unlinked { path },
+            NoMore::Forked => WatchError::Forked,
             NoMore::Closed => WatchError::Closed,
         }
     }

@@ -20,6 +20,9 @@ impl WatchFilter {
         };
         let mut changes: Vec<Change> = Vec::new();
         for (table, key, value) in rows.iter() {
+            if rows.is_unseen(table, key) {
+                continue;
+            }
             let Ok(schema) = registry::of(table) else { continue };
             let row = ChangedRow { rows, table, key, value, has_ended: &has_ended };
             let Some(kind) = (schema.change)(&row) else { continue };
@@ -59,7 +62,7 @@ fn ended_rows(rows: CommittedRows<'_>) -> HashSet<(Table, Vec<u8>)> {
     rows.iter()
         .filter(|(table, _, value)| *table == Table::EXPIRY && value.is_none())
         .filter_map(|(_, key, _)| decode_key(key))
-        .filter(|(time_ms, _, _)| *time_ms <= rows.now_ms)
+        .filter(|(at, _, _)| rows.moment.has_passed(*at))
         .map(|(_, table, primary)| (table, primary.to_vec()))
         .collect()
 }

@@ -7,6 +7,7 @@ use crate::stores::lines::to_hex;
 use crate::stores::registry;
 use crate::tables::Table;
 use serde_json::{Value, json};
+use std::fmt;
 
 /// A table of a room, and how much is in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub struct TableInfo {
 }
 
 /// A row of a table, decoded.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub struct DumpRow {
     /// The parts of the key, by name.
@@ -35,6 +36,13 @@ pub struct DumpRow {
     /// What is wrong with the row, when its key or value does not decode. What does not is an
     /// object with one field, `hex`.
     pub note: Option<String>,
+}
+
+/// Keeps key and value to itself.
+impl fmt::Debug for DumpRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DumpRow").field("note", &self.note).finish_non_exhaustive()
+    }
 }
 
 impl DumpRow {
@@ -113,7 +121,7 @@ fn shown_row(table: Table, key: &[u8], value: &[u8]) -> (Value, Value, Option<St
     let mut note = None;
     let mut or_hex = |decoded: Result<Value>, bytes: &[u8]| {
         decoded.unwrap_or_else(|error| {
-            note.get_or_insert(error.to_string());
+            note.get_or_insert(error.cause());
             json!({ "hex": to_hex(bytes) })
         })
     };
@@ -127,7 +135,9 @@ fn shown_row(table: Table, key: &[u8], value: &[u8]) -> (Value, Value, Option<St
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stores::cache::row::{CacheRow, NEVER};
+    use crate::engine::time_line::Deadline;
+    use crate::stores::cache::content::ValueContent;
+    use crate::stores::cache::row::CacheRow;
     use crate::stores::registry::catalogue;
     use proptest::prelude::*;
     use serde_json::json;
@@ -153,11 +163,16 @@ mod tests {
 
     #[test]
     fn stored_text_that_is_no_json_is_shown_as_hex() {
-        let row = CacheRow { expires_at_ms: NEVER, stored_at_ms: 5, tagged: false, json: b"[" };
+        let row = CacheRow {
+            expires_at: Deadline::NEVER,
+            stored_at_ms: 5,
+            tagged: false,
+            content: ValueContent::Json(b"["),
+        };
         let row = DumpRow::decode(Table::CACHE, b"primes\0\0third", &row.encode().unwrap());
         assert_eq!(row.key, json!({ "cache": "primes", "hash": "third" }));
         assert_eq!(row.value["value"], json!({ "not_json_hex": "5b" }));
-        assert_eq!((row.value["expires_at_ms"].clone(), row.note), (Value::Null, None));
+        assert_eq!((row.value["expires_at"].clone(), row.note), (Value::Null, None));
     }
 
     #[test]

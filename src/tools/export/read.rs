@@ -4,6 +4,7 @@ use super::{END, FORMAT, HEADER, ImportReport, bad_line};
 use crate::durability::Durability;
 use crate::engine::access::{Reader, Writer};
 use crate::engine::cursor::RowCursor;
+use crate::engine::time_line::{Moment, TIME_LINE};
 use crate::engine::{Engine, Tx};
 use crate::error::{Error, Result};
 use crate::limits::MAX_KEY_LEN;
@@ -39,6 +40,8 @@ struct Ready {
 struct Import<'a> {
     engine: &'a Engine,
     states: &'a StoreStates,
+    /// The time of the room when the import began.
+    moment: Moment,
     progress: &'a mut dyn FnMut(&ImportReport),
     /// What is in the room.
     report: ImportReport,
@@ -91,6 +94,7 @@ impl<'a> Import<'a> {
     fn new(
         engine: &'a Engine,
         states: &'a StoreStates,
+        moment: Moment,
         progress: &'a mut dyn FnMut(&ImportReport),
     ) -> Self {
         Self {
@@ -99,6 +103,7 @@ impl<'a> Import<'a> {
             progress,
             report: ImportReport::default(),
             readers: readers(),
+            moment,
             batch: Vec::new(),
             batch_bytes: 0,
         }
@@ -150,7 +155,7 @@ impl<'a> Import<'a> {
 
     /// Reads one line behind `entries` others.
     fn line(&mut self, text: &str, entries: u64) -> Result<Line, Problem> {
-        let mut fields = Fields::parse(text)?;
+        let mut fields = Fields::parse(text, &self.moment)?;
         if fields.has(END) {
             let said = fields.number(END)?;
             fields.finish()?;
@@ -239,7 +244,8 @@ fn readers() -> Vec<Box<dyn LineReader>> {
 fn check_header(text: &str) -> Result<(), Problem> {
     let no_header =
         || format!("not the first line of an export, which is {{\"{HEADER}\":{FORMAT}}}");
-    let mut fields = Fields::parse(text).map_err(|_| no_header())?;
+    let moment = Moment::manual(0);
+    let mut fields = Fields::parse(text, &moment).map_err(|_| no_header())?;
     let format = fields.number(HEADER).map_err(|_| no_header())?;
     if format > FORMAT {
         return Err(format!(
@@ -254,7 +260,8 @@ fn check_header(text: &str) -> Result<(), Problem> {
 
 /// Refuses a room with any row.
 fn check_empty(rows: &mut dyn Reader) -> Result<()> {
-    for &table in catalogue().all() {
+    // A room has a time line of its own as soon as it was opened.
+    for &table in catalogue().all().iter().filter(|table| **table != TIME_LINE) {
         if RowCursor::all(table).up_to(1).next(rows)?.is_some() {
             return Err(Error::NotEmpty { table: table.name() });
         }
@@ -311,5 +318,6 @@ pub(crate) fn import_all(
     from: &mut dyn BufRead,
     progress: &mut dyn FnMut(&ImportReport),
 ) -> Result<ImportReport> {
-    Import::new(engine, states, progress).run(from)
+    let moment = engine.read(Durability::Os, |rows| Ok::<_, Error>(rows.moment())).wait()?;
+    Import::new(engine, states, moment, progress).run(from)
 }

@@ -78,7 +78,9 @@ fn entries(rows: &mut dyn Reader, out: &mut ExportOutput<'_>) -> Result<()> {
 mod tests {
     use super::*;
     use crate::engine::access::Writer;
-    use crate::stores::cache::row::{CacheRow, NEVER};
+    use crate::engine::time_line::Deadline;
+    use crate::stores::cache::content::ValueContent;
+    use crate::stores::cache::row::CacheRow;
     use crate::stores::dedupe::row::{JobRow, Progress};
     use crate::stores::handoff::row::HandoffRow;
     use crate::stores::map_tx::MapTx;
@@ -95,12 +97,17 @@ mod tests {
         for (json, is_fine) in
             [(&b"{\n}"[..], true), (b"{", false), (b"", false), (&[b'['; 600], false)]
         {
-            let state = HandoffRow { expires_at_ms: 1, json }.encode().unwrap();
-            let cached = CacheRow { expires_at_ms: NEVER, stored_at_ms: 1, tagged: false, json };
+            let state = HandoffRow { expires_at: Deadline::at(1), json }.encode().unwrap();
+            let cached = CacheRow {
+                expires_at: Deadline::NEVER,
+                stored_at_ms: 1,
+                tagged: false,
+                content: ValueContent::Json(json),
+            };
             let job = JobRow {
                 job: [1; 16],
                 opening_id: 1,
-                ends_at_ms: None,
+                ends_at: None,
                 progress: Progress::Completed(json),
             };
             let rows = [
@@ -109,7 +116,7 @@ mod tests {
                 (Table::DEDUPE_JOB, job.encode().unwrap()),
                 (
                     Table::CODLET_FAILURES,
-                    vec![1, u8::from(is_fine), 5, 1][..2 + 2 * usize::from(is_fine)].to_vec(),
+                    vec![1, 0, u8::from(is_fine), 5, 1][..3 + 2 * usize::from(is_fine)].to_vec(),
                 ),
             ];
             for (table, value) in rows {
@@ -129,7 +136,12 @@ mod tests {
 
     #[test]
     fn a_tagged_value_without_its_tags_is_damage() {
-        let cached = CacheRow { expires_at_ms: NEVER, stored_at_ms: 1, tagged: true, json: b"1" };
+        let cached = CacheRow {
+            expires_at: Deadline::NEVER,
+            stored_at_ms: 1,
+            tagged: true,
+            content: ValueContent::Json(b"1"),
+        };
         let error = exported(Table::CACHE, b"name\0\0hash", cached.encode().unwrap()).unwrap_err();
         assert!(matches!(error, Error::Corrupted { .. }), "{error}");
     }

@@ -5,7 +5,7 @@ use super::report::SalvageReport;
 use super::sectors::read_what_is_there;
 use crate::btree::pages::header_at;
 use crate::error::{Error, Result};
-use crate::limits::{BLOCK_SIZE, MAX_LOG_CAPACITY, MIN_LOG_CAPACITY};
+use crate::limits::{BLOCK_SIZE, MAX_LOG_CAPACITY};
 use crate::log::SEGMENTS;
 use crate::log::segment::SegmentHeader;
 use crate::storage::{Storage, Superblock};
@@ -40,13 +40,14 @@ pub(super) fn find(
     if let Some(intact) =
         Superblock::read_copies(storage).into_iter().find_map(std::result::Result::ok)
     {
-        report.lose("superblock", refused.to_string());
+        report.lose("superblock", refused.cause());
         return Ok(intact);
     }
     match recognize(storage)? {
         Some(superblock) => {
             report.note(format!(
-                "the superblock is lost ({refused}); where the parts of the file lie was told from the parts"
+                "the superblock is lost ({}); where the parts of the file lie was told from the parts",
+                refused.cause()
             ));
             Ok(superblock)
         }
@@ -90,7 +91,7 @@ fn look_at(block: &[u8], at: u64, evidence: &mut Evidence) {
         evidence.file_id.get_or_insert(file_id);
         let start = at.checked_sub(header.slot_offset() as u64);
         if header.index == 1
-            && let Some(start) = start.filter(|start| is_segment_size(*start))
+            && let Some(start) = start.filter(|start| Superblock::is_segment_size(*start))
         {
             evidence.segment_size.get_or_insert(start);
         }
@@ -99,13 +100,8 @@ fn look_at(block: &[u8], at: u64, evidence: &mut Evidence) {
         // the second follows it.
         let start = at - at % (SEGMENTS as u64 * BLOCK);
         let segment_size = start / SEGMENTS as u64;
-        if is_segment_size(segment_size) {
+        if Superblock::is_segment_size(segment_size) {
             evidence.segment_size.get_or_insert(segment_size);
         }
     }
-}
-
-fn is_segment_size(bytes: u64) -> bool {
-    let log = bytes * SEGMENTS as u64;
-    bytes.is_multiple_of(BLOCK) && (MIN_LOG_CAPACITY..=MAX_LOG_CAPACITY + 2 * BLOCK).contains(&log)
 }

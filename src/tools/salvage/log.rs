@@ -12,7 +12,7 @@ use crate::log::batch::decode_batch;
 use crate::log::frame::{FRAME_ALIGN, FRAME_HEADER_LEN, parse};
 use crate::log::plan::plan;
 use crate::log::scan::scan_segment;
-use crate::log::segment::{DATA_START, SegmentHeader};
+use crate::log::segment::{MARK_START, SegmentHeader};
 use crate::log::{LogLayout, SEGMENTS};
 use crate::storage::Storage;
 use crate::stores::registry::catalogue;
@@ -161,7 +161,7 @@ fn newest_generation(
 fn intact(segment: &[u8], index: usize) -> Vec<FoundFrames> {
     let mut found = Vec::new();
     let mut crc_bytes_left = segment.len().saturating_mul(CRC_FACTOR);
-    let mut offset = DATA_START;
+    let mut offset = MARK_START;
     while let Some(rest) = segment.get(offset..).filter(|rest| rest.len() >= FRAME_HEADER_LEN) {
         let length = rest.first_chunk().map_or(0, |length| u32::from_le_bytes(*length));
         let covered =

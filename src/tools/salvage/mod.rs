@@ -28,6 +28,7 @@ use crate::btree::pages::{Depth, KeyRange, TableRoot, Tables, Tree, Visit};
 use crate::clock::ManualClock;
 use crate::durability::Durability;
 use crate::engine::new_file::NewFile;
+use crate::engine::time_line::DEFAULT_LEAP_HOLD;
 use crate::engine::{CommitHook, Engine, EngineOptions, Geometry, Threads};
 #[cfg(doc)]
 use crate::error::Error;
@@ -40,7 +41,6 @@ use crate::stores::schema::TableSchema;
 use crate::tables::Table;
 use crate::tools::verify::{location, verify_storage};
 use log::LogRows;
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use unsure::{Unsure, lose_range};
@@ -51,6 +51,10 @@ const CACHE_SIZE: usize = 8 << 20;
 /// Copies what is intact in the file `from`, which must not be open for writing, into a new file
 /// `to`, which must not exist. Nothing is written to `from`. The report says what is lost, as far
 /// as that can be known.
+///
+/// The new file gets the owner, the group and the permissions of the damaged one. Where the system
+/// does not allow that (usually only the superuser may give files away), it belongs to the caller
+/// alone, and a note in the report says so.
 ///
 /// Space for twice the rows is needed beside `to` for as long as it lasts.
 ///
@@ -76,16 +80,28 @@ const CACHE_SIZE: usize = 8 << 20;
 pub fn salvage(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<SalvageReport> {
     let (from, to) = (from.as_ref(), to.as_ref());
     check_vacant(to)?;
-    let storage: Arc<dyn Storage> = Arc::new(FileStorage::open_read_only(from)?);
-    salvage_storage(&storage, from, to)
+    let source = FileStorage::open_read_only(from)?;
+    let storage: Arc<dyn Storage> = Arc::new(source.clone());
+    salvage_as(&storage, from, to, Some(&source))
 }
 
 /// Copies what is intact in a storage, which is not written to, into a new file `to`. `from` names
-/// it in errors.
+/// it in errors. For tests.
+#[cfg(any(test, feature = "testing"))]
 pub(crate) fn salvage_storage(
     storage: &Arc<dyn Storage>,
     from: &Path,
     to: &Path,
+) -> Result<SalvageReport> {
+    salvage_as(storage, from, to, None)
+}
+
+/// The same, with a new file that is whose `source` is.
+fn salvage_as(
+    storage: &Arc<dyn Storage>,
+    from: &Path,
+    to: &Path,
+    source: Option<&FileStorage>,
 ) -> Result<SalvageReport> {
     let mut report = SalvageReport::default();
     let superblock = geometry::find(storage.as_ref(), from, &mut report)?;
@@ -130,6 +146,12 @@ pub(crate) fn salvage_storage(
         report.lose(format!("the new file, {}", finding.location), finding.problem);
     }
     report.bytes = whole.len()?;
+    if let Some(Err(error)) = source.map(|source| whole.take_access_of(source)) {
+        report.note(format!(
+            "{}: {error}, with `chown` and `chmod`, before the file is used",
+            to.display()
+        ));
+    }
     whole.publish(Replace::Nothing)?;
     Ok(report)
 }
@@ -141,9 +163,12 @@ fn open(storage: Arc<dyn Storage>, path: &Path) -> Result<Engine> {
         log_capacity: 0,
         cache_size: CACHE_SIZE,
         clock: Arc::new(ManualClock::new(0)),
+        leap_hold: DEFAULT_LEAP_HOLD,
+        newest_epoch: |_| Ok(None),
         threads: Threads::None,
         maintenance: None,
         read_only: true,
+        log_stall: crate::limits::DEFAULT_LOG_STALL,
         migrations: &[],
         hook: CommitHook::default(),
     };
@@ -156,9 +181,9 @@ fn note_damaged_blocks(
     report: &mut SalvageReport,
 ) -> Result<()> {
     let offset = superblock.btree_offset;
-    let mut damaged = BTreeSet::new();
+    let mut damaged = Vec::new();
     check_window(storage, offset, &mut |fault| match fault.kind {
-        FaultKind::Block(block) => drop(damaged.insert(block)),
+        FaultKind::Block(_) => damaged.push(fault),
         FaultKind::HeaderCopy => {
             report.note(format!("file offset {}: {}", fault.offset, fault.detail))
         }
@@ -167,8 +192,7 @@ fn note_damaged_blocks(
         }
         FaultKind::Harmless => {}
     })?;
-    let all = damaged.clone();
-    for block in in_use(storage, offset, damaged).unwrap_or(all) {
+    for block in in_use(storage, offset, &damaged) {
         report.damaged(block);
     }
     Ok(())
@@ -209,7 +233,7 @@ fn gather(
     let pages = tree.pages();
     let roots = pages.tables(Tables::User, &mut |visit| {
         if let Visit::Lost { error, .. } = visit {
-            report.lose("B-tree, the list of its tables", error.to_string());
+            report.lose("B-tree, the list of its tables", error.cause());
         }
         Ok(())
     })?;
@@ -251,7 +275,7 @@ fn gather_table(
                 }
             }
             Visit::Lost { error, keys, .. } => {
-                report.lose(range(table, &keys), format!("rows behind damage ({error})"));
+                report.lose(range(table, &keys), format!("rows behind damage ({})", error.cause()));
                 lose_range(schema, keys, unsure);
             }
         }

@@ -6,6 +6,7 @@ use crate::btree::pages::KeyRange;
 use crate::engine::access::{Reader, Row};
 use crate::engine::cursor::RowCursor;
 use crate::engine::new_file::NewFile;
+use crate::engine::time_line::Deadline;
 use crate::error::Result;
 use crate::stores::registry;
 use crate::stores::schema::{Ends, Numbers, Role, TableSchema, lost};
@@ -81,7 +82,11 @@ impl Rebuild<'_> {
         if let Ends::Hinted { sweep_after_salvage, .. } = schema.ends
             && sweep_after_salvage(key)
         {
-            self.write(Table::EXPIRY, &expiry::encode_key(0, table, key), &[])?;
+            self.write(
+                Table::EXPIRY,
+                &expiry::encode_key(Deadline { epoch: 0, at_ms: 0 }, table, key),
+                &[],
+            )?;
         }
         let mut derived = Vec::new();
         derived::rows(table, key, value, &mut |table, key, value| {
@@ -132,7 +137,7 @@ fn reject(
     value: &[u8],
 ) -> Result<Option<String>> {
     if let Err(error) = validation::row(schema.table, key, value) {
-        return Ok(Some(format!("a row that no store writes ({error})")));
+        return Ok(Some(format!("a row that no store writes ({})", error.cause())));
     }
     if let Role::Satellite { of, called } = schema.role
         && !validation::is_kept(rows, of, key)?

@@ -8,9 +8,10 @@ use crate::log::LogLayout;
 use crate::log::batch::decode_batch;
 use crate::log::frame::{FRAME_HEADER_LEN, FrameFault, parse};
 use crate::log::plan::plan;
-use crate::log::scan::{SegmentScan, scan_segment};
-use crate::log::segment::{HEADER_LEN, SegmentHeader};
+use crate::log::scan::{SegmentScan, mark_in, scan_segment};
+use crate::log::segment::{DATA_START, HEADER_LEN, MARK_START, SegmentHeader};
 use crate::stores::registry::catalogue;
+use std::ops::Range;
 
 const SALVAGE: &str =
     "restore a backup, or let `cloakroom salvage` copy what is intact into a new file";
@@ -35,8 +36,10 @@ pub(super) fn verify(
             continue;
         };
         let found = scan_segment(segment, header);
+        check_mark(segment, &place, report);
         check_frames(segment, &found, &place, report);
-        unused.push(place.at + found.valid_end() as u64..place.at + segment.len() as u64);
+        unused.push(place.file_range(MARK_START + FRAME_HEADER_LEN..DATA_START));
+        unused.push(place.file_range(found.end..segment.len()));
         *scan = Some(found);
     }
     if scans.iter().any(Option::is_none) {
@@ -74,6 +77,24 @@ impl FramePlace {
             self.at + offset as u64
         )
     }
+
+    /// Where a range of the segment is in the file.
+    fn file_range(&self, of_segment: Range<usize>) -> Range<u64> {
+        self.at + of_segment.start as u64..self.at + of_segment.end as u64
+    }
+}
+
+/// A mark is in the segment whole, or none is: it is smaller than a sector. A damaged one makes no
+/// difference, because no frame depends on it.
+fn check_mark(segment: &[u8], place: &FramePlace, report: &mut VerifyReport) {
+    let bytes = segment.get(MARK_START..MARK_START + FRAME_HEADER_LEN).unwrap_or_default();
+    if mark_in(segment).is_none() && bytes.iter().any(|&byte| byte != 0) {
+        report.note(format!(
+            "{}: the mark is not intact, so only later frames can tell damage to the last ones from a crash; it is \
+             written again when the log next falls idle",
+            place.name(MARK_START)
+        ));
+    }
 }
 
 fn check_slots(segment: &[u8], layout: &LogLayout, place: &FramePlace, report: &mut VerifyReport) {
@@ -109,14 +130,14 @@ fn check_frames(segment: &[u8], scan: &SegmentScan, place: &FramePlace, report: 
             report.find(place.name(frame.offset), problem, SALVAGE);
         }
     }
-    for frame in scan.valid() {
+    for frame in &scan.frames {
         let padding = segment.get(frame.payload_range().end..frame.end()).unwrap_or_default();
         if padding.iter().any(|&byte| byte != 0) {
             let at = place.name(frame.payload_range().end);
             report.note(format!("{at}: bytes are set behind a frame, where nothing is read"));
         }
     }
-    let (valid_end, rest) = (scan.valid_end(), segment.get(scan.valid_end()..).unwrap_or_default());
+    let (valid_end, rest) = (scan.end, segment.get(scan.end..).unwrap_or_default());
     if is_unfinished(rest, scan) {
         report.note(format!(
             "{}: the log ends in a frame that was not finished, as a crash leaves it; it was never acknowledged",

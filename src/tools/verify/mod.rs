@@ -20,15 +20,18 @@ mod rows;
 pub use report::{Finding, VerifyReport};
 pub(crate) use rows::location;
 
+use crate::btree::Btree;
 use crate::btree::check::{Checked, FaultKind, WindowFault, check_tree, check_window, in_use};
 use crate::btree::pages::Tree;
 use crate::clock::ManualClock;
 use crate::durability::Durability;
+use crate::engine::time_line::DEFAULT_LEAP_HOLD;
 use crate::engine::{CommitHook, Engine, EngineOptions, Threads};
 use crate::error::{Error, Result};
-use crate::limits::{DEFAULT_CACHE_SIZE, DEFAULT_LOG_CAPACITY};
+use crate::limits::{DEFAULT_CACHE_SIZE, DEFAULT_LOG_CAPACITY, in_memory};
 use crate::log::{LogLayout, SEGMENTS};
 use crate::storage::{FileStorage, Storage, Superblock};
+use crate::stores::expiry;
 use crate::stores::registry::catalogue;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -43,9 +46,6 @@ const REWRITES: &str =
 /// How often the log of an open room is looked at again when something seems to be wrong with it:
 /// segments may change places while they are read.
 const LOG_ATTEMPTS: usize = 3;
-
-/// The most damaged blocks for which it is found out whether anything needs them.
-const MAX_BLOCKS_TRACED: usize = 1 << 20;
 
 /// Checks the file at `path`, which must not be open for writing. Nothing is written to it.
 ///
@@ -115,8 +115,10 @@ fn check_log(
     let mut segments = Vec::with_capacity(SEGMENTS);
     for index in 0..SEGMENTS {
         let at = layout.segment_offset(index);
-        match storage.view(at, len) {
-            Ok(segment) => segments.push(segment.to_vec()),
+        // Read and not mapped: a map of a file that somebody cuts short would end the process.
+        let mut segment = vec![0; len];
+        match storage.read_at(at, &mut segment) {
+            Ok(()) => segments.push(segment),
             Err(error) => {
                 let location = format!("log segment {index} (file offset {at})");
                 report.find(location, format!("it cannot be read: {error}"), SALVAGE);
@@ -138,34 +140,15 @@ fn check_base(
         check_window(storage, offset, &mut |fault| faults.push(fault))?;
     report.blocks = blocks;
     report.unused.extend(unused);
-    let needed = trace(&faults, |blocks| in_use(storage, offset, blocks))?;
+    let needed = in_use(storage, offset, &faults);
     report_faults(faults, &needed, report);
     if report.is_ok() {
         // It stops at the first damage, so it has nothing to add when there is some.
-        if let Err(error) = check_tree(Arc::clone(storage), offset, DEFAULT_CACHE_SIZE) {
+        if let Err(error) = check_tree(Arc::clone(storage), offset, in_memory(DEFAULT_CACHE_SIZE)) {
             rows::find_damage(report, error)?;
         }
     }
     Ok(())
-}
-
-/// Which of the damaged blocks are needed, as `in_use` says; all of them when there are too many to
-/// ask.
-fn trace(
-    faults: &[WindowFault],
-    in_use: impl FnOnce(BTreeSet<u64>) -> Result<BTreeSet<u64>>,
-) -> Result<BTreeSet<u64>> {
-    let damaged = faults.iter().filter_map(|fault| match fault.kind {
-        FaultKind::Block(block) => Some(block),
-        _ => None,
-    });
-    let damaged: BTreeSet<u64> = damaged.collect();
-    if damaged.is_empty() || damaged.len() > MAX_BLOCKS_TRACED {
-        return Ok(damaged);
-    }
-    let all = damaged.clone();
-    // A tree that cannot be walked leaves every block suspect.
-    Ok(in_use(damaged).unwrap_or(all))
 }
 
 fn report_faults(faults: Vec<WindowFault>, needed: &BTreeSet<u64>, report: &mut VerifyReport) {
@@ -192,12 +175,15 @@ fn check_rows(storage: &Arc<dyn Storage>, path: &Path, report: &mut VerifyReport
     let options = EngineOptions {
         tables: catalogue(),
         log_capacity: DEFAULT_LOG_CAPACITY,
-        cache_size: DEFAULT_CACHE_SIZE,
+        cache_size: in_memory(DEFAULT_CACHE_SIZE),
         // The time makes no difference: what has ended is checked like everything else.
         clock: Arc::new(ManualClock::new(0)),
+        leap_hold: DEFAULT_LEAP_HOLD,
+        newest_epoch: expiry::newest_epoch,
         threads: Threads::None,
         maintenance: None,
         read_only: true,
+        log_stall: crate::limits::DEFAULT_LOG_STALL,
         migrations: &[],
         hook: CommitHook::default(),
     };
@@ -222,7 +208,7 @@ pub(crate) fn verify_open(engine: &Engine) -> Result<VerifyReport> {
     loop {
         attempt += 1;
         let mut of_log = VerifyReport::default();
-        let segments = open.read_log().map_err(|error| Error::io("reading the log", error))?;
+        let segments = open.read_log().map_err(|error| Error::reading("the log", error))?;
         // What the B-tree reached is asked afterwards, so that it is not behind what the log says
         // of it.
         log::verify(&segments, &open.log_layout(), Some(open.btree_lsn()), &mut of_log)?;
@@ -237,12 +223,107 @@ pub(crate) fn verify_open(engine: &Engine) -> Result<VerifyReport> {
             break;
         }
     }
-    let mut faults = Vec::new();
-    report.blocks = open.btree().check_blocks(&mut |fault| faults.push(fault));
-    let needed = trace(&faults, |blocks| open.btree().in_use(blocks))?;
-    report_faults(faults, &needed, &mut report);
+    check_open_btree(open.btree(), &mut report, || {});
     report.note(
         "redb's own check needs the file for itself: close the room and verify the file, or verify a backup",
     );
     Ok(report)
+}
+
+/// Checks the blocks of a B-tree into which checkpoints go on. `meanwhile` runs between the two
+/// looks at damaged blocks, for tests.
+fn check_open_btree(btree: &Btree, report: &mut VerifyReport, meanwhile: impl FnOnce()) {
+    let mut faults = Vec::new();
+    report.blocks = btree.check_blocks(&mut |fault| faults.push(fault));
+    meanwhile();
+    let needed = btree.recheck(&mut faults);
+    report_faults(faults, &needed, report);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::access::Writer;
+    use crate::limits::{BLOCK_SIZE, MIN_LOG_CAPACITY};
+    use crate::storage::sim::SimStorage;
+    use crate::tables::Table;
+
+    fn engine_on(storage: &SimStorage) -> Engine {
+        let options = EngineOptions {
+            tables: catalogue(),
+            log_stall: crate::limits::DEFAULT_LOG_STALL,
+            log_capacity: MIN_LOG_CAPACITY,
+            cache_size: 8 << 20,
+            clock: Arc::new(ManualClock::new(0)),
+            leap_hold: DEFAULT_LEAP_HOLD,
+            newest_epoch: expiry::newest_epoch,
+            threads: Threads::None,
+            maintenance: None,
+            read_only: false,
+            migrations: &[],
+            hook: CommitHook::default(),
+        };
+        Engine::create_on(Arc::new(storage.clone()), options).unwrap()
+    }
+
+    /// Rows over many pages, each with `content`, in the B-tree.
+    fn checkpoint_rows(engine: &Engine, content: u8) {
+        for number in 0..60_u32 {
+            let put = engine.transact(Durability::Sync, &[], |tx| {
+                tx.put(Table::STATE, &number.to_be_bytes(), vec![content; 3_000]);
+                Ok::<_, Error>(())
+            });
+            put.wait().unwrap();
+        }
+        engine.checkpoint().unwrap();
+    }
+
+    /// Damages every block that the newest commit does not need. Returns how many.
+    fn damage_free_blocks(engine: &Engine, storage: &SimStorage) -> usize {
+        let open = engine.hold_open().unwrap();
+        let superblock = Superblock::read(storage, Path::new("test")).unwrap();
+        let from = usize::try_from(superblock.btree_offset).unwrap() + 3 * BLOCK_SIZE;
+        let len = usize::try_from(storage.len().unwrap()).unwrap();
+        let flip = |at: u64| storage.flip_bit(at, 3);
+        (from..len).step_by(BLOCK_SIZE).for_each(|at| flip(at as u64));
+        let mut faults = Vec::new();
+        open.btree().check_blocks(&mut |fault| faults.push(fault));
+        (from..len).step_by(BLOCK_SIZE).for_each(|at| flip(at as u64));
+        let sound: Arc<dyn Storage> = Arc::new(storage.clone());
+        let needed = in_use(&sound, superblock.btree_offset, &faults);
+        faults.retain(
+            |fault| matches!(fault.kind, FaultKind::Block(block) if !needed.contains(&block)),
+        );
+        faults.iter().for_each(|fault| flip(fault.offset));
+        faults.len()
+    }
+
+    #[test]
+    fn blocks_that_a_checkpoint_writes_during_a_verification_are_looked_at_again() {
+        let storage = SimStorage::new(1);
+        let engine = engine_on(&storage);
+        for content in 1..4 {
+            checkpoint_rows(&engine, content);
+        }
+        assert!(damage_free_blocks(&engine, &storage) > 20);
+        let open = engine.hold_open().unwrap();
+        let mut quiet = VerifyReport::default();
+        check_open_btree(open.btree(), &mut quiet, || {});
+        assert!(quiet.is_ok() && !quiet.notes.is_empty(), "{quiet}");
+        // The next commits take the free blocks, and write them.
+        let mut report = VerifyReport::default();
+        check_open_btree(open.btree(), &mut report, || {
+            (4..8).for_each(|content| checkpoint_rows(&engine, content));
+        });
+        assert!(report.is_ok(), "{report}");
+        assert!(report.notes.len() < quiet.notes.len(), "no damaged block was written");
+        // What is damaged and needed is told all the same.
+        let superblock = Superblock::read(&storage, Path::new("test")).unwrap();
+        (superblock.btree_offset + 3 * 4_096..storage.len().unwrap())
+            .step_by(4_096)
+            .for_each(|at| storage.flip_bit(at, 3));
+        let mut report = VerifyReport::default();
+        check_open_btree(open.btree(), &mut report, || {});
+        assert!(!report.is_ok());
+    }
 }

@@ -4,6 +4,7 @@ use super::report::VerifyReport;
 use crate::engine::access::{Reader, Row};
 use crate::engine::cursor::RowCursor;
 use crate::error::{Error, Result};
+use crate::storage::UnreadableBlock;
 use crate::stores::registry;
 use crate::stores::schema::{Broken, Numbers, Role, TableSchema};
 use crate::stores::{constraints, validation};
@@ -39,6 +40,10 @@ pub(super) fn find_damage(report: &mut VerifyReport, error: Error) -> Result<()>
     match error {
         Error::Corrupted { location, detail } => {
             report.find(location, detail, SALVAGE);
+            Ok(())
+        }
+        Error::Io { context, source } if UnreadableBlock::of(&source).is_some() => {
+            report.find(context, source.to_string(), SALVAGE);
             Ok(())
         }
         other => Err(other),

@@ -4,7 +4,7 @@ use super::calls::{Issued, Outcome, issue};
 use super::model::{Answer, Binding, Blob, Model, Op, View};
 use super::reading::{Unread, read};
 use cloakroom::handoff::{ClaimId, HandoffStateStore};
-use cloakroom::testing::SimStorage;
+use cloakroom::testing::{SimStorage, with_least_log_space};
 use cloakroom::{Cloakroom, Durability, Error, ManualClock};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -101,13 +101,16 @@ pub fn open(
     shape: Shape,
     clock: &Arc<ManualClock>,
 ) -> cloakroom::Result<Cloakroom> {
-    Cloakroom::builder()
+    let builder = Cloakroom::builder()
         .without_threads()
         .log_capacity(shape.log_capacity)
         .cache_size(1 << 20)
-        .clock(clock.clone())
-        .open_on(Arc::new(storage.clone()))
+        .clock(clock.clone());
+    with_least_log_space(LEAST_SPACE, || builder.open_on(Arc::new(storage.clone())))
 }
+
+/// What a segment of the log begins with: the whole of the smallest, and a quarter of the largest.
+const LEAST_SPACE: u64 = 32 << 10;
 
 pub fn new_clock() -> Arc<ManualClock> {
     Arc::new(ManualClock::new(BEGINNING_MS))

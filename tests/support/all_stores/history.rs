@@ -277,7 +277,12 @@ impl History {
     fn handoff_op(&mut self) -> Op {
         let id = self.rng.u8(0..STATES);
         let claim = (!self.claims.is_empty()).then(|| self.rng.usize(0..self.claims.len()));
-        match (self.rng.u32(0..10), claim.map(|claim| self.claims[claim].clone())) {
+        match (self.rng.u32(0..12), claim.map(|claim| self.claims[claim].clone())) {
+            (10, Some(claim)) => Op::Extend { claim, lease_ms: self.rng.u64(1..20_000) },
+            (11, _) => {
+                let json = format!("{{ \"raw\": {} }}", serde_json::json!(self.value()));
+                Op::SetRaw { id, json, ttl_ms: self.rng.u64(0..60_000) }
+            }
             (0..2, Some(claim)) => Op::Ack(claim),
             (2, Some(claim)) => Op::Release(claim),
             (0..5, _) => {

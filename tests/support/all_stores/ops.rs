@@ -10,6 +10,7 @@ use cloakroom::handoff::{Claim, ClaimId, HandoffStateStore, JsonObject};
 use cloakroom::rate_limit::{RateLimit, RateLimitConfig, RateLimitStore};
 use cloakroom::state::{Identity, SlotExpectation, StateError, StateRecord, StateStore};
 use cloakroom::{Cloakroom, Durability, Error, Pending, Transaction};
+use std::pin::Pin;
 use std::time::Duration;
 
 pub const TOKENS: u8 = 5;
@@ -37,6 +38,8 @@ pub enum Op {
     Claim { id: u8, lease_ms: u64 },
     Ack(ClaimId),
     Release(ClaimId),
+    Extend { claim: ClaimId, lease_ms: u64 },
+    SetRaw { id: u8, json: String, ttl_ms: u64 },
     CacheSet { cache: usize, hash: u8, value: String, ttl_seconds: i64 },
     CacheTagged { cache: usize, hash: u8, value: String, ttl_seconds: i64, tags: Vec<u8> },
     CacheGet { cache: usize, hash: u8 },
@@ -190,6 +193,13 @@ macro_rules! perform {
             }
             Op::Ack(claim) => $done($handoff.ack(&claim), |_| Kept::Nothing),
             Op::Release(claim) => $done($handoff.release(&claim), |_| Kept::Nothing),
+            Op::Extend { claim, lease_ms } => {
+                let lease = Duration::from_millis(lease_ms);
+                $done($handoff.extend(&claim, lease), |_| Kept::Nothing)
+            }
+            Op::SetRaw { id, json, ttl_ms } => {
+                $done($handoff.set_raw(&name(id), &json, Duration::from_millis(ttl_ms)), nothing)
+            }
             Op::CacheSet { cache, hash, value, ttl_seconds } => {
                 $done($cache($from, cache).set(&name(hash), &value, ttl_seconds), nothing)
             }
@@ -276,6 +286,24 @@ fn token(key: u8, serial: u64, expires_at: u64) -> FormTokenRecord {
     }
 }
 
+/// Makes a call through the handle of its store.
+macro_rules! through_handles {
+    ($room:ident, $op:ident, $durability:ident, $later:ident) => {
+        perform!(
+            $op,
+            $later,
+            $room.form_tokens().with_durability($durability),
+            $room.handoff().with_durability($durability),
+            handle_of,
+            ($room, $durability),
+            jobs($room, $durability),
+            rates($room, $durability),
+            adaptive($room, $durability),
+            $room.state().with_durability($durability)
+        )
+    };
+}
+
 /// Makes a call through a handle.
 pub fn issue(room: &Cloakroom, op: &Op, durability: Durability) -> Wait {
     fn later<T: 'static, E: Into<Failure> + 'static>(
@@ -284,24 +312,27 @@ pub fn issue(room: &Cloakroom, op: &Op, durability: Durability) -> Wait {
     ) -> Wait {
         Box::new(move || pending.wait().map(kept).map_err(Into::into))
     }
-    perform!(
-        op,
-        later,
-        room.form_tokens().with_durability(durability),
-        room.handoff().with_durability(durability),
-        handle_of,
-        (room, durability),
-        jobs(room, durability),
-        rates(room, durability),
-        adaptive(room, durability),
-        room.state().with_durability(durability)
-    )
+    through_handles!(room, op, durability, later)
+}
+
+/// An answer that a task waits for.
+pub type Task = Pin<Box<dyn Future<Output = Result<Kept, Failure>>>>;
+
+/// Makes a call through a handle, for a task.
+pub fn issue_task(room: &Cloakroom, op: &Op, durability: Durability) -> Task {
+    fn later<T: 'static, E: Into<Failure> + 'static>(
+        pending: Pending<T, E>,
+        kept: impl FnOnce(T) -> Kept + 'static,
+    ) -> Task {
+        Box::pin(async { pending.await.map(kept).map_err(Into::into) })
+    }
+    through_handles!(room, op, durability, later)
 }
 
 /// Makes several calls together, or none when one is refused.
 pub fn issue_batch(room: &Cloakroom, ops: &[Op], fails: bool) -> Wait {
     let pending = room.atomically(|tx| {
-        ops.iter().try_for_each(|op| in_transaction(tx, op).map(drop))?;
+        ops.iter().try_for_each(|op| in_transaction(room, tx, op).map(drop))?;
         if fails { Err(Failure::RolledBack) } else { Ok(()) }
     });
     Box::new(move || pending.wait().map(|()| Kept::Nothing))
@@ -311,28 +342,32 @@ fn handle_of((room, durability): (&Cloakroom, Durability), cache: usize) -> Cach
     caches(room, cache, durability)
 }
 
-fn view_of<'a>(tx: &'a mut Transaction<'_>, cache: usize) -> cache::Tx<'a, String> {
-    let view = tx.cache(CACHES[cache]);
-    if cache == 1 { view.with_max_entries(MAX_ENTRIES) } else { view }
+fn view_of<'a>(
+    (room, tx): (&Cloakroom, &'a mut Transaction<'_>),
+    cache: usize,
+) -> cache::Tx<'a, String> {
+    caches(room, cache, Durability::Os).within(tx)
 }
 
-fn in_transaction(tx: &mut Transaction<'_>, op: &Op) -> Result<Kept, Failure> {
+/// The handles' options follow into the transaction.
+fn in_transaction(room: &Cloakroom, tx: &mut Transaction<'_>, op: &Op) -> Result<Kept, Failure> {
     fn now<T, E: Into<Failure>>(
         answer: Result<T, E>,
         kept: impl FnOnce(T) -> Kept,
     ) -> Result<Kept, Failure> {
         answer.map(kept).map_err(Into::into)
     }
+    let os = Durability::Os;
     perform!(
         op,
         now,
-        tx.form_tokens(),
-        tx.handoff(),
+        room.form_tokens().with_durability(os).within(tx),
+        room.handoff().with_durability(os).within(tx),
         view_of,
-        tx,
-        tx.dedupe::<String>("jobs").with_job_timeout(JOB_TIMEOUT),
-        tx.rate_limit("rates", rate())?,
-        tx.adaptive_rate_limit("adaptive", rate(), sharing())?,
-        tx.state()
+        (room, &mut *tx),
+        jobs(room, os).within(tx),
+        rates(room, os).within(tx),
+        adaptive(room, os).within(tx),
+        room.state().with_durability(os).within(tx)
     )
 }

@@ -56,7 +56,7 @@ pub struct ConsumeBenchOptions {
     log_capacity: u64,
     /// Bytes of page cache.
     #[arg(long, default_value_t = DEFAULT_CACHE_SIZE, value_name = "BYTES")]
-    cache_size: usize,
+    cache_size: u64,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

@@ -2,6 +2,8 @@
 
 pub mod backlog;
 pub mod backup;
+pub mod bulk;
+pub mod churn;
 pub mod consume;
 mod disk;
 mod report;

@@ -6,6 +6,7 @@ use crate::durability::Durability;
 use crate::engine::access::{RowPage, Writer};
 use crate::engine::kernel::prefetch::{DryRun, Prefetched};
 use crate::engine::kernel::snapshot::Snapshot;
+use crate::engine::kernel::time_line::Moment;
 use crate::engine::kernel::view::View;
 use crate::engine::{CommitHook, Engine, EngineOptions, Threads, Tx};
 use crate::error::Error;
@@ -44,9 +45,12 @@ impl Layered {
                 log_capacity: 1 << 20,
                 cache_size: 1 << 20,
                 clock: Arc::new(SystemClock::new()),
+                leap_hold: crate::engine::time_line::DEFAULT_LEAP_HOLD,
+                newest_epoch: |_| Ok(None),
                 threads: Threads::None,
                 maintenance: None,
                 read_only: false,
+                log_stall: crate::limits::DEFAULT_LOG_STALL,
                 migrations: &[],
                 hook: CommitHook::default(),
             },
@@ -67,7 +71,7 @@ impl Layered {
         staged.wait().unwrap();
         engine.checkpoint().unwrap();
         let btree = engine.kernel().btree().view();
-        let (has_frozen, mut touched) = (random.bool(), BTreeMap::new());
+        let (has_frozen, has_full, mut touched) = (random.bool(), random.bool(), BTreeMap::new());
         let mut memtable = |from_lsn: u64| {
             let table = Memtable::for_keys(64);
             table.insert(Table::CACHE, Box::default(), from_lsn, Some(Vec::new().into()));
@@ -90,8 +94,10 @@ impl Layered {
             table
         };
         let frozen = has_frozen.then(|| Arc::new(memtable(100)));
+        let full_from: &[u64] = if has_full { &[300, 500] } else { &[] };
+        let full = full_from.iter().map(|from_lsn| Arc::new(memtable(*from_lsn))).collect();
         let active = Arc::new(memtable(LSN - 100));
-        Self { view: Arc::new(View { active, frozen, btree }), model, touched }
+        Self { view: Arc::new(View { active, full, frozen, btree }), model, touched }
     }
 }
 
@@ -147,13 +153,17 @@ fn it_agrees_with_a_map_over_every_layer_whatever_the_bounds_and_the_pages() {
         let random = &mut fastrand::Rng::with_seed(seed);
         let Layered { view, model, touched } = Layered::new(random);
         for _ in 0..40 {
-            let mut rows = Snapshot::new(Arc::clone(&view), LSN, 0);
+            let mut rows = Snapshot::new(Arc::clone(&view), LSN, Moment::manual(0));
             compare(random, &mut rows, &model);
-            compare(random, &mut DryRun::new(Snapshot::new(Arc::clone(&view), LSN, 0)), &model);
+            compare(
+                random,
+                &mut DryRun::new(Snapshot::new(Arc::clone(&view), LSN, Moment::manual(0))),
+                &model,
+            );
         }
         for _ in 0..40 {
             let (from, to) = (random_bound(random), random_bound(random));
-            let mut rows = Snapshot::new(Arc::clone(&view), LSN, 0);
+            let mut rows = Snapshot::new(Arc::clone(&view), LSN, Moment::manual(0));
             let bounds = (from.as_ref().map(Vec::as_slice), to.as_ref().map(Vec::as_slice));
             RowCursor::range(TABLE, bounds.0, bounds.1).collect(&mut rows).unwrap();
             let touched = touched.iter().filter(|(key, _)| is_inside(key, (&from, &to)));
@@ -169,9 +179,9 @@ fn a_transaction_sees_what_it_has_staged_also_between_two_rows() {
         let random = &mut fastrand::Rng::with_seed(seed);
         let Layered { view, .. } = Layered::new(random);
         let prefetched = Prefetched::load(&view, &[]);
-        let mut tx = Tx::new(Arc::clone(&view), &prefetched, 0);
+        let mut tx = Tx::new(Arc::clone(&view), &prefetched, Moment::manual(0));
         // A transaction sees every version.
-        let mut newest = Snapshot::new(Arc::clone(&view), u64::MAX, 0);
+        let mut newest = Snapshot::new(Arc::clone(&view), u64::MAX, Moment::manual(0));
         let mut model: Model =
             RowCursor::all(TABLE).collect(&mut newest).unwrap().into_iter().collect();
         let mut map = MapTx::at(0);
@@ -213,8 +223,8 @@ fn a_transaction_sees_what_it_has_staged_also_between_two_rows() {
 struct Paged(MapTx, Vec<usize>);
 
 impl Reader for Paged {
-    fn now_ms(&self) -> u64 {
-        self.0.now_ms()
+    fn moment(&self) -> Moment {
+        self.0.moment()
     }
 
     fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<Value>> {
@@ -270,7 +280,7 @@ fn a_page_ends_at_its_bytes_in_memory_and_in_the_b_tree() {
     for key in 0..100 {
         view.active.insert(TABLE, Box::new([7, key]), 950, Some(vec![0; 300 << 10].into()));
     }
-    let mut rows = Snapshot::new(view, LSN, 0);
+    let mut rows = Snapshot::new(view, LSN, Moment::manual(0));
     let all = RowRange { table: TABLE, from: Bound::Excluded(&[6, 255]), to: Bound::Unbounded };
     // 3 rows of 300 KiB, and the one that passes the megabyte.
     assert_eq!(rows.page(all, PageSize::of_rows(usize::MAX)).unwrap().rows.len(), 4);

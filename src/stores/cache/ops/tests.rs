@@ -1,5 +1,6 @@
 use super::*;
 use crate::engine::access::{PageSize, RowPage, RowRange};
+use crate::engine::time_line::Deadline;
 use crate::stores::map_tx::MapTx;
 
 const NOW: u64 = 10_000;
@@ -16,7 +17,17 @@ fn put(
     ttl_seconds: i64,
     tags: Option<&[&str]>,
 ) {
-    set(tx, spec, hash, NewEntry { json: json.as_bytes(), ttl_seconds, tags }).unwrap();
+    set(
+        tx,
+        spec,
+        hash,
+        NewEntry {
+            content: ValueContent::Json(json.as_bytes()),
+            ttl: Ttl::of_seconds(ttl_seconds),
+            tags,
+        },
+    )
+    .unwrap();
     spec.changed.end(true);
 }
 
@@ -50,16 +61,24 @@ fn every_row_of_an_entry_goes_with_it() {
     }
 }
 
+fn clear_all(tx: &mut MapTx, spec: &Spec) -> bool {
+    clear(tx, spec, "h", &mut StepRange::default(), FrameBudget::UNBOUNDED).unwrap()
+}
+
+fn invalidate_all(tx: &mut MapTx, spec: &Spec, tags: &[&str]) -> u64 {
+    let mut tags = tagged_with(tx, spec, tags).unwrap();
+    let removed = invalidate(tx, spec, &mut tags, FrameBudget::UNBOUNDED).unwrap();
+    assert!(tags.is_empty());
+    removed
+}
+
 #[test]
 fn clearing_invalidating_eviction_and_damage_leave_no_rows() {
     type End = fn(&mut MapTx, &Spec);
     let ends: [End; 5] = [
-        |tx, spec| assert_eq!(clear(tx, spec, "h", None, FrameBudget::UNBOUNDED).unwrap(), None),
+        |tx, spec| assert!(clear_all(tx, spec)),
         |tx, spec| {
-            assert_eq!(
-                invalidate(tx, spec, &["b", "a"], FrameBudget::UNBOUNDED).unwrap().removed,
-                1
-            )
+            assert_eq!(invalidate_all(tx, spec, &["b", "a"]), 1);
         },
         |tx, spec| {
             let mut none = spec.clone();
@@ -85,7 +104,7 @@ fn an_expired_entry_leaves_no_tags_to_the_next() {
     assert_eq!(value(&mut tx, &spec, "h"), None);
     put(&mut tx, &spec, "h", "2", 5, None);
     assert_eq!(rows(&tx), [1, 0, 0, 1]);
-    assert_eq!(invalidate(&mut tx, &spec, &["a"], FrameBudget::UNBOUNDED).unwrap().removed, 0);
+    assert_eq!(invalidate_all(&mut tx, &spec, &["a"]), 0);
     assert_eq!(value(&mut tx, &spec, "h"), Some(2));
 }
 
@@ -123,15 +142,21 @@ fn a_transaction_that_was_lost_evicts_nothing() {
     let mut lost = MapTx::at(NOW);
     for (key, bytes) in [("a", "1"), ("b", "1")] {
         let row = CacheRow {
-            expires_at_ms: NEVER,
+            expires_at: Deadline::NEVER,
             stored_at_ms: NOW,
             tagged: false,
-            json: bytes.as_bytes(),
+            content: ValueContent::Json(bytes.as_bytes()),
         };
         lost.put(Table::CACHE, &spec.key(key).unwrap(), row.encode().unwrap());
     }
     for hash in ["x", "y", "z"] {
-        set(&mut lost, &spec, hash, NewEntry { json: b"1", ttl_seconds: 0, tags: None }).unwrap();
+        set(
+            &mut lost,
+            &spec,
+            hash,
+            NewEntry { content: ValueContent::Json(b"1"), ttl: Ttl::Never, tags: None },
+        )
+        .unwrap();
     }
     spec.changed.end(false);
     put(&mut tx, &spec, "c", "1", 0, None);
@@ -150,7 +175,7 @@ fn an_order_that_a_lost_transaction_read_is_read_again_and_hits_count() {
     spec.max_entries = Some(3);
     assert_eq!(value(&mut tx, &spec, "a"), Some(1));
     let mut lost = tx.clone();
-    let new = NewEntry { json: b"1", ttl_seconds: 0, tags: None };
+    let new = NewEntry { content: ValueContent::Json(b"1"), ttl: Ttl::Never, tags: None };
     // What this does is not followed: no one has asked for the order yet.
     delete(&mut lost, &unlimited, "b").unwrap();
     set(&mut lost, &spec, "x", new).unwrap();
@@ -182,7 +207,11 @@ fn the_order_is_that_of_kept_transactions_and_all_uses() {
                 let known = changed.iter().position(|known| *known == hash);
                 match random.u8(0..10) {
                     0..=4 => {
-                        let new = NewEntry { json: b"1", ttl_seconds: 0, tags: Some(&["t"]) };
+                        let new = NewEntry {
+                            content: ValueContent::Json(b"1"),
+                            ttl: Ttl::Never,
+                            tags: Some(&["t"]),
+                        };
                         set(&mut under_way, &spec, &hash, new).unwrap();
                         known.map(|at| changed.remove(at));
                         changed.push(hash);
@@ -205,7 +234,7 @@ fn the_order_is_that_of_kept_transactions_and_all_uses() {
                         known.map(|at| changed.remove(at));
                     }
                     _ => {
-                        invalidate(&mut under_way, &spec, &["t"], FrameBudget::UNBOUNDED).unwrap();
+                        invalidate_all(&mut under_way, &spec, &["t"]);
                         changed.clear();
                     }
                 }
@@ -256,24 +285,25 @@ fn a_full_frame_stops_a_clear_and_an_invalidation_which_then_go_on() {
         for number in 0..200 {
             put(&mut tx, &spec, &format!("h{number:03}"), "1", 5, Some(&["a", "b"]));
         }
-        let (mut steps, mut after, mut removed) = (0, None, 0);
+        let (mut steps, mut removed) = (0, 0);
+        let mut range = entries_in(&mut tx, &spec, "h").unwrap().unwrap();
+        let mut tags = tagged_with(&mut tx, &spec, &["b", "none", "a"]).unwrap();
+        assert_eq!(tags.len(), 2);
         loop {
             steps += 1;
-            if round == 0 {
-                after = clear(&mut tx, &spec, "h", after, FrameBudget::of_bytes(2_000)).unwrap();
-                if after.is_none() {
-                    break;
+            let budget = FrameBudget::of_bytes(2_000);
+            let is_last = match round {
+                0 => clear(&mut tx, &spec, "h", &mut range, budget).unwrap(),
+                _ => {
+                    removed += invalidate(&mut tx, &spec, &mut tags, budget).unwrap();
+                    tags.is_empty()
                 }
-            } else {
-                let done =
-                    invalidate(&mut tx, &spec, &["b", "a"], FrameBudget::of_bytes(2_000)).unwrap();
-                removed += done.removed;
-                if !done.more {
-                    assert_eq!(removed, 200);
-                    break;
-                }
+            };
+            if is_last {
+                break;
             }
         }
+        assert_eq!(removed, 200 * round);
         assert!(steps > 5, "{steps}");
         assert_eq!(rows(&tx), [0; 4]);
     }
@@ -283,8 +313,8 @@ fn a_full_frame_stops_a_clear_and_an_invalidation_which_then_go_on() {
 struct CountingCacheReads<'a>(&'a mut MapTx, usize);
 
 impl Reader for CountingCacheReads<'_> {
-    fn now_ms(&self) -> u64 {
-        self.0.now_ms
+    fn moment(&self) -> crate::engine::time_line::Moment {
+        self.0.moment()
     }
 
     fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<crate::engine::access::Value>> {
@@ -312,14 +342,14 @@ fn a_hit_reads_one_row() {
 }
 
 #[test]
-fn time_that_runs_backwards_brings_entries_back_into_the_order() {
+fn a_correction_of_the_time_line_brings_entries_back_into_the_order() {
     let mut spec = spec();
     spec.max_entries = Some(2);
     let mut tx = MapTx::at(NOW);
     put(&mut tx, &spec, "a", "1", 5, None);
-    tx.now_ms += 5_000;
+    tx.correct(5_000);
     put(&mut tx, &spec, "b", "1", 0, None);
-    tx.now_ms -= 1;
+    tx.correct(4_999);
     put(&mut tx, &spec, "c", "1", 0, None);
     assert_eq!(["a", "b", "c"].map(|hash| value(&mut tx, &spec, hash)), [None, Some(1), Some(1)]);
 }
@@ -351,8 +381,10 @@ fn entries_have_the_rows_that_are_derived() {
             0..=2 => put(tx, &spec, hash, "1", random.i64(-1..5), None),
             3 | 4 => put(tx, &spec, hash, "1", random.i64(-1..5), Some(&tags)),
             5 => delete(tx, &spec, hash).unwrap(),
-            6 => drop(clear(tx, &spec, "h", None, FrameBudget::UNBOUNDED).unwrap()),
-            _ => drop(invalidate(tx, &spec, &tags, FrameBudget::UNBOUNDED).unwrap()),
+            6 => assert!(clear_all(tx, &spec)),
+            _ => {
+                invalidate_all(tx, &spec, &tags);
+            }
         }
     });
 }

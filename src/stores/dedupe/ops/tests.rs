@@ -1,5 +1,6 @@
 use super::super::row::key_of;
 use super::*;
+use crate::engine::time_line::{Deadline, Moment};
 use crate::stores::map_tx::MapTx;
 
 const TERMS: Terms = Terms { opening_id: 1, timeout_ms: Some(100) };
@@ -27,7 +28,7 @@ fn check_index(tx: &MapTx) {
         .iter()
         .filter(|((table, _), _)| *table == TABLE)
         .filter_map(|((_, key), row)| {
-            Some(expiry::encode_key(JobRow::decode(row).unwrap().ends_at_ms?, TABLE, key))
+            Some(expiry::encode_key(JobRow::decode(row).unwrap().ends_at?, TABLE, key))
         })
         .collect();
     let mut sorted = filed.clone();
@@ -85,8 +86,14 @@ fn a_timeout_of_zero_is_never_and_the_greatest_does_not_overflow() {
     assert_eq!(timeout_ms(Duration::from_nanos(1)), Some(1));
     assert_eq!(timeout_ms(Duration::MAX), Some(u64::MAX));
     let terms = Terms { opening_id: 1, timeout_ms: Some(u64::MAX) };
-    assert_eq!(terms.ends_at_ms(5), Some(u64::MAX));
-    assert_eq!(Terms { timeout_ms: None, ..terms }.ends_at_ms(5), None);
+    let now = Moment::manual(5);
+    assert_eq!(terms.ends_at(&now), Some(Deadline::at(u64::MAX)));
+    assert_eq!(Terms { timeout_ms: None, ..terms }.ends_at(&now), None);
+}
+
+fn clear_all(tx: &mut MapTx, prefix: &[u8]) {
+    let mut all = StepRange::default();
+    assert!(clear(tx, prefix, &mut all, FrameBudget::UNBOUNDED).unwrap());
 }
 
 #[test]
@@ -98,18 +105,18 @@ fn clear_goes_step_by_step_and_takes_the_index_along() {
     registered(&mut tx, "b");
     register_or_join(&mut tx, &key_of("t", "a").unwrap(), TERMS, 1).unwrap();
     let prefix = key_of("s", "a").unwrap();
-    let (mut after, mut steps) = (None, 0);
-    loop {
-        after = clear(&mut tx, &prefix, after, FrameBudget::of_bytes(1_000)).unwrap();
+    let (mut range, mut steps) = (StepRange::of(&mut tx, TABLE, &prefix).unwrap().unwrap(), 1);
+    // What is added behind the last one stays.
+    registered(&mut tx, "az");
+    while !clear(&mut tx, &prefix, &mut range, FrameBudget::of_bytes(1_000)).unwrap() {
         steps += 1;
         check_index(&tx);
-        if after.is_none() {
-            break;
-        }
     }
     assert!(steps > 5);
-    assert_eq!(tx.keys(TABLE), [key_of("s", "b").unwrap(), key_of("t", "a").unwrap()]);
-    clear(&mut tx, &key_of("s", "").unwrap(), None, FrameBudget::UNBOUNDED).unwrap();
+    let kept =
+        [("s", "az"), ("s", "b"), ("t", "a")].map(|(name, hash)| key_of(name, hash).unwrap());
+    assert_eq!(tx.keys(TABLE), kept);
+    clear_all(&mut tx, &key_of("s", "").unwrap());
     assert_eq!(tx.keys(TABLE), [key_of("t", "a").unwrap()]);
 }
 
@@ -129,8 +136,20 @@ fn listings_go_on_behind_a_cursor_of_their_own_store_only() {
         cursor = Some(next);
     }
     assert_eq!(hashes, (0..150).map(|number| format!("{number:03}")).collect::<Vec<_>>());
-    let stats = stats(&mut tx, "s", 1).unwrap();
-    assert_eq!((stats.pending, stats.completed, stats.expired), (150, 0, 0));
+    let snapshot = tx.snapshot();
+    let own = snapshot
+        .iter()
+        .filter(|((table, key), _)| *table == TABLE && key.starts_with(&prefix_of("s").unwrap()));
+    let bytes: usize = own.map(|((_, key), row)| key.len() + row.len()).sum();
+    assert_eq!(stats(&mut tx, "s", 1).unwrap().bytes, bytes as u64);
+    // The jobs of another opening have failed.
+    for (opening, pending) in [(1, 150), (2, 0)] {
+        let stats = stats(&mut tx, "s", opening).unwrap();
+        assert_eq!((stats.pending, stats.failed), (pending, 150 - pending));
+        assert_eq!((stats.completed, stats.expired), (0, 0));
+        let job = list(&mut tx, "s", opening, None, 1).unwrap().items.remove(0);
+        assert_eq!(job.state == JobState::Pending, pending > 0);
+    }
 }
 
 #[test]
@@ -142,7 +161,9 @@ fn the_judge_waits_for_the_end_of_its_own_job() {
         let row = tx.get(TABLE, &key).unwrap();
         judge(row.as_ref()).map(|left| left.is_some())
     };
-    let Ok(Found::<Option<u64>>::Later(judge, Some(100))) = look(&mut tx, &key, 1) else {
+    let Ok(Found::<Option<u64>>::Later(judge, Some(Deadline { at_ms: 100, .. }))) =
+        look(&mut tx, &key, 1)
+    else {
         panic!()
     };
     assert_eq!(judged(&mut tx, &judge), None);
@@ -174,7 +195,7 @@ fn jobs_have_the_rows_that_are_derived() {
             0..=2 => drop(register_or_join(tx, &key, terms, random.u128(..)).unwrap()),
             3 => drop(end(tx, &key, terms, None, Progress::Completed(b"1")).unwrap()),
             4 => drop(end(tx, &key, terms, None, Progress::Failed("e")).unwrap()),
-            _ => drop(clear(tx, &prefix_of("s").unwrap(), None, FrameBudget::UNBOUNDED).unwrap()),
+            _ => clear_all(tx, &prefix_of("s").unwrap()),
         }
     });
 }

@@ -153,11 +153,10 @@ mod tests {
             let (mut tx, mut history) = (MapTx::at(100), History::default());
             for (pause_ms, call) in calls {
                 tx.now_ms += pause_ms;
-                let now_ms = tx.now_ms;
                 match call {
                     0 => history.reset(),
-                    1..4 => history.forget(&mut tx, PLACE, now_ms, window_ms).unwrap(),
-                    _ => history.record(&mut tx, PLACE, now_ms).unwrap(),
+                    1..4 => history.forget(&mut tx, PLACE, window_ms).unwrap(),
+                    _ => history.record(&mut tx, PLACE).unwrap(),
                 }
             }
             let requests = all(&history, &mut tx, PLACE, limit);
@@ -167,15 +166,14 @@ mod tests {
             prop_assert_eq!(copy.idle_since_ms(), history.idle_since_ms());
             for pause_ms in [0, 1, window_ms, 3] {
                 tx.now_ms += pause_ms;
-                let now_ms = tx.now_ms;
                 prop_assert_eq!(copy.last_ms(), history.last_ms());
                 prop_assert_eq!(
-                    copy.count(&mut tx, other, now_ms, window_ms).unwrap(),
-                    history.count(&mut tx, PLACE, now_ms, window_ms).unwrap()
+                    copy.count(&mut tx, other, window_ms).unwrap(),
+                    history.count(&mut tx, PLACE, window_ms).unwrap()
                 );
                 for (history, place) in [(&mut history, PLACE), (&mut copy, other)] {
-                    history.forget(&mut tx, place, now_ms, window_ms).unwrap();
-                    history.record(&mut tx, place, now_ms).unwrap();
+                    history.forget(&mut tx, place, window_ms).unwrap();
+                    history.record(&mut tx, place).unwrap();
                 }
             }
         }
@@ -198,8 +196,9 @@ mod tests {
     #[test]
     fn a_missing_row_is_damage() {
         let (mut tx, mut history) = (MapTx::at(100), History::default());
-        history.record(&mut tx, PLACE, 100).unwrap();
-        history.record(&mut tx, PLACE, 101).unwrap();
+        history.record(&mut tx, PLACE).unwrap();
+        tx.now_ms += 1;
+        history.record(&mut tx, PLACE).unwrap();
         tx.delete(Table::RATE_LIMIT_REQUEST, &row_key(PLACE, 0, 100));
         assert!(history.requests(&mut tx, PLACE, None, 9).is_err());
     }

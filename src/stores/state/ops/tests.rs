@@ -24,8 +24,8 @@ impl CountingStateReads {
 }
 
 impl Reader for CountingStateReads {
-    fn now_ms(&self) -> u64 {
-        self.rows.now_ms()
+    fn moment(&self) -> crate::engine::time_line::Moment {
+        self.rows.moment()
     }
 
     fn get(&mut self, table: Table, key: &[u8]) -> crate::error::Result<Option<Value>> {
@@ -41,6 +41,8 @@ impl Reader for CountingStateReads {
 }
 
 impl Writer for CountingStateReads {
+    fn require(&mut self, _: crate::durability::Durability) {}
+
     fn put(&mut self, table: Table, key: &[u8], value: Vec<u8>) {
         self.rows.put(table, key, value);
     }
@@ -61,20 +63,24 @@ fn counts(tx: &MapTx) -> [usize; 4] {
     TABLES.map(|table| tx.keys(table).len())
 }
 
+fn all() -> StepRange {
+    StepRange::default()
+}
+
 #[test]
 fn secondary_rows_come_and_go_with_their_primary() {
     let mut tx = MapTx::at(5);
-    save(&mut tx, &of("u", "e1", "a")).unwrap();
-    save(&mut tx, &of("u", "e2", "b")).unwrap();
+    save(&mut tx, None, &of("u", "e1", "a")).unwrap();
+    save(&mut tx, None, &of("u", "e2", "b")).unwrap();
     assert_eq!(counts(&tx), [2; 4]);
-    save(&mut tx, &of("u", "e3", "a")).unwrap();
+    save(&mut tx, None, &of("u", "e3", "a")).unwrap();
     assert_eq!(counts(&tx), [2; 4]);
     assert_eq!(tx.keys(Table::STATE_EVENT), [b"e2", b"e3"]);
-    delete(&mut tx, &Identity::new("t", "u", "s", ""), "b").unwrap();
+    delete(&mut tx, None, &Identity::new("t", "u", "s", ""), "b").unwrap();
     assert_eq!(counts(&tx), [1; 4]);
     assert_eq!(
-        delete_scope(&mut tx, ("t", "u", "s"), None, FrameBudget::UNBOUNDED).unwrap(),
-        (1, None)
+        delete_scope(&mut tx, None, ("t", "u", "s"), &mut all(), FrameBudget::UNBOUNDED).unwrap(),
+        (1, true)
     );
     assert_eq!(counts(&tx), [0; 4]);
 }
@@ -82,18 +88,18 @@ fn secondary_rows_come_and_go_with_their_primary() {
 #[test]
 fn replacing_a_state_leaves_the_index_by_kind_alone() {
     let mut tx = MapTx::at(5);
-    save(&mut tx, &of("u", "e1", "a")).unwrap();
+    save(&mut tx, None, &of("u", "e1", "a")).unwrap();
     let writes = tx.writes;
-    save(&mut tx, &of("u", "e2", "a")).unwrap();
+    save(&mut tx, None, &of("u", "e2", "a")).unwrap();
     assert_eq!(tx.writes - writes, 3);
-    save(&mut tx, &of("u", "e2", "a")).unwrap();
+    save(&mut tx, None, &of("u", "e2", "a")).unwrap();
     assert_eq!(tx.writes - writes, 3);
 }
 
 #[test]
 fn a_refused_operation_stages_nothing() {
     let mut tx = MapTx::at(5);
-    save(&mut tx, &of("u", "e1", "a")).unwrap();
+    save(&mut tx, None, &of("u", "e1", "a")).unwrap();
     let before = tx.snapshot();
     let whose = Identity::new("t", "u", "s", "");
     let expectations = [
@@ -101,16 +107,18 @@ fn a_refused_operation_stages_nothing() {
         SlotExpectation::current(whose.clone(), "a", "e1".into()),
     ];
     let conflicting = StateRecord { version: 7, ..of("u", "e1", "a") };
-    assert!(save_batch_if(&mut tx, &expectations, &[of("u", "e2", "b"), conflicting]).is_err());
-    assert!(save(&mut tx, &of("u", "e1", "b")).is_err());
-    assert!(!delete_if(&mut tx, &SlotExpectation::current(whose, "a", "e2".into())).unwrap());
+    assert!(
+        save_batch_if(&mut tx, None, &expectations, &[of("u", "e2", "b"), conflicting]).is_err()
+    );
+    assert!(save(&mut tx, None, &of("u", "e1", "b")).is_err());
+    assert!(!delete_if(&mut tx, None, &SlotExpectation::current(whose, "a", "e2".into())).unwrap());
     assert_eq!(tx.snapshot(), before);
 }
 
 #[test]
 fn damage_is_corruption_and_stages_nothing() {
     let mut tx = MapTx::at(5);
-    save(&mut tx, &of("u", "e1", "a")).unwrap();
+    save(&mut tx, None, &of("u", "e1", "a")).unwrap();
     let key = tx.keys(Table::STATE).remove(0);
     tx.put(Table::STATE, &key, b"\xff".to_vec());
     let before = tx.snapshot();
@@ -118,11 +126,13 @@ fn damage_is_corruption_and_stages_nothing() {
     let corrupted = |answer: Result<(), StateError>| {
         assert!(matches!(answer, Err(StateError::Store(Error::Corrupted { .. }))), "{answer:?}");
     };
-    corrupted(save(&mut tx, &of("u", "e2", "a")));
+    corrupted(save(&mut tx, None, &of("u", "e2", "a")));
     corrupted(load(&mut tx, &whose, "a").map(drop));
     corrupted(load_by_event_id(&mut tx, &"e1".into()).map(drop));
-    corrupted(delete(&mut tx, &whose, "a"));
-    corrupted(delete_scope(&mut tx, ("t", "u", "s"), None, FrameBudget::UNBOUNDED).map(drop));
+    corrupted(delete(&mut tx, None, &whose, "a"));
+    corrupted(
+        delete_scope(&mut tx, None, ("t", "u", "s"), &mut all(), FrameBudget::UNBOUNDED).map(drop),
+    );
     corrupted(scan::list_kind(&mut tx, ListScope::maintenance(), "a").map(drop));
     assert_eq!(tx.snapshot(), before);
     tx.delete(Table::STATE, &key);
@@ -134,18 +144,22 @@ fn damage_is_corruption_and_stages_nothing() {
 fn a_session_is_removed_by_pieces_that_fit() {
     let mut tx = MapTx::at(5);
     for number in 0..100 {
-        save(&mut tx, &of("u", &format!("e{number}"), &format!("k{number}"))).unwrap();
+        save(&mut tx, None, &of("u", &format!("e{number}"), &format!("k{number}"))).unwrap();
     }
-    save(&mut tx, &of("u2", "other", "k")).unwrap();
+    save(&mut tx, None, &of("u2", "other", "k")).unwrap();
     let scope = ("t", "u", "s");
-    let mut delete_within =
-        |after, bytes| delete_scope(&mut tx, scope, after, FrameBudget::of_bytes(bytes)).unwrap();
-    let (one, after) = delete_within(None, 0);
-    assert!(one == 1 && after.is_some());
-    let (some, after) = delete_within(after, 2_000);
-    assert!((2..99).contains(&some) && after.is_some(), "{some}");
-    assert_eq!(delete_within(after, usize::MAX), (99 - some, None));
-    assert_eq!(counts(&tx), [1; 4]);
+    let mut range = states_in(&mut tx, scope).unwrap().unwrap();
+    // What is added behind the last one stays.
+    save(&mut tx, None, &of("u", "later", "z")).unwrap();
+    let mut delete_within = |bytes| {
+        delete_scope(&mut tx, None, scope, &mut range, FrameBudget::of_bytes(bytes)).unwrap()
+    };
+    assert_eq!(delete_within(0), (1, false));
+    let (some, is_last) = delete_within(2_000);
+    assert!((2..99).contains(&some) && !is_last, "{some}");
+    assert_eq!(delete_within(usize::MAX), (99 - some, true));
+    assert_eq!(counts(&tx), [2; 4]);
+    assert_eq!(states_in(&mut tx, ("t", "u", "none")).unwrap(), None);
 }
 
 /// A hundred states of the kind `hit`, and `others` of other kinds around them in the same tenant
@@ -153,15 +167,19 @@ fn a_session_is_removed_by_pieces_that_fit() {
 fn hundred_among(others: usize) -> CountingStateReads {
     let mut tx = CountingStateReads::new();
     for number in 0..100 {
-        save(&mut tx, &of(&format!("{number:03}"), &format!("h{number}"), "hit")).unwrap();
+        save(&mut tx, None, &of(&format!("{number:03}"), &format!("h{number}"), "hit")).unwrap();
     }
     for number in 0..others {
         let kind = ["h", "hi", "hj", "miss", "a"][number % 5];
-        save(&mut tx, &of(&format!("{:03}x{number}", number % 100), &format!("o{number}"), kind))
-            .unwrap();
+        save(
+            &mut tx,
+            None,
+            &of(&format!("{:03}x{number}", number % 100), &format!("o{number}"), kind),
+        )
+        .unwrap();
         let elsewhere = Identity::new("t2", format!("{number}"), "s", "");
         let other = StateRecord { identity: elsewhere, ..of("", &format!("p{number}"), kind) };
-        save(&mut tx, &other).unwrap();
+        save(&mut tx, None, &other).unwrap();
     }
     tx
 }
