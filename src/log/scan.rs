@@ -97,6 +97,8 @@ pub(crate) struct SegmentScan {
     pub newer: Option<NewerFrame>,
     /// Whether the search beyond the valid bytes was given up because of too many false candidates.
     pub inconclusive: bool,
+    /// Whether a frame may end among the zeros that follow the bytes that were scanned.
+    pub needs_zeros: bool,
 }
 
 impl SegmentScan {
@@ -125,8 +127,9 @@ pub(crate) fn scan_segment(segment: &[u8], header: SegmentHeader) -> SegmentScan
     scan_written(segment, segment.len(), header)
 }
 
-/// The same for a segment of which it is known that there are zeros behind `written` bytes.
-pub(crate) fn scan_written(segment: &[u8], written: usize, header: SegmentHeader) -> SegmentScan {
+/// The same for the first bytes of a segment of `len` bytes, when the rest are zeros. If it answers
+/// `needs_zeros`, only a scan of all bytes tells what is there; otherwise both tell the same.
+pub(crate) fn scan_written(written: &[u8], len: usize, header: SegmentHeader) -> SegmentScan {
     let mut scan = SegmentScan {
         header,
         frames: Vec::new(),
@@ -136,9 +139,10 @@ pub(crate) fn scan_written(segment: &[u8], written: usize, header: SegmentHeader
         beyond: None,
         newer: None,
         inconclusive: false,
+        needs_zeros: false,
     };
     scan.fault = loop {
-        match next_frame(segment, &scan) {
+        match next_frame(written, &scan) {
             Ok(frame) => {
                 let frame = FrameRef::new(&frame, scan.end);
                 scan.end = frame.end();
@@ -147,9 +151,23 @@ pub(crate) fn scan_written(segment: &[u8], written: usize, header: SegmentHeader
             Err(fault) => break fault,
         }
     };
-    read_mark(segment, &mut scan);
-    resync(segment, written, &mut scan);
+    if written.len() < len {
+        match scan.fault {
+            FrameFault::Truncated if is_zero(written.get(scan.end..).unwrap_or_default()) => {
+                scan.fault = FrameFault::Empty;
+            }
+            FrameFault::Truncated | FrameFault::LengthBeyondEnd { .. } => scan.needs_zeros = true,
+            _ => {}
+        }
+        scan.needs_zeros |= written.len() < DATA_START;
+    }
+    read_mark(written, &mut scan);
+    resync(written, len, &mut scan);
     scan
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().all(|&byte| byte == 0)
 }
 
 /// The intact mark in the block of the mark, of whatever use of the segment.
@@ -212,9 +230,9 @@ fn positions_among_zeros(candidate: &[u8]) -> usize {
 /// among them at once. A CRC is computed only where the generation matches and the LSN is in the
 /// range that two segments can hold, and over a bounded number of bytes in total, so that no
 /// content of the segment makes this slow.
-fn resync(segment: &[u8], written: usize, scan: &mut SegmentScan) {
+fn resync(written: &[u8], len: usize, scan: &mut SegmentScan) {
     let header = scan.header;
-    let frames_max = (segment.len() / FRAME_HEADER_LEN) as u64;
+    let frames_max = (len / FRAME_HEADER_LEN) as u64;
     // When this use began, the other segment was at most full of frames above the B-tree.
     let expected = scan.last_lsn().unwrap_or(header.btree_lsn).saturating_add(1);
     let own_lsns = expected..=expected.saturating_add(frames_max.saturating_mul(2));
@@ -223,12 +241,13 @@ fn resync(segment: &[u8], written: usize, scan: &mut SegmentScan) {
         header.btree_lsn.saturating_add(1)..=header.btree_lsn.saturating_add(frames_max * 8);
     let newer_generations = later_uses(header.generation);
 
-    let mut crc_bytes_left = segment.len().saturating_mul(RESYNC_CRC_FACTOR);
+    let mut crc_bytes_left = len.saturating_mul(RESYNC_CRC_FACTOR);
     let mut offset = scan.end;
-    while offset < written
-        && let Some(candidate) = segment.get(offset..)
-        && candidate.len() >= FRAME_HEADER_LEN
-    {
+    while let Some(candidate) = written.get(offset..).filter(|rest| !rest.is_empty()) {
+        if candidate.len() < FRAME_HEADER_LEN {
+            scan.needs_zeros |= written.len() < len && !is_zero(candidate);
+            return;
+        }
         let Some(generation) = le_u64(candidate, GENERATION_AT) else { return };
         offset += FRAME_ALIGN;
         if generation != header.generation && !newer_generations.contains(&generation) {
@@ -245,9 +264,13 @@ fn resync(segment: &[u8], written: usize, scan: &mut SegmentScan) {
         if !own && !newer {
             continue;
         }
-        let covered =
-            usize::try_from(length).unwrap_or(usize::MAX).saturating_add(FRAME_HEADER_LEN);
+        let covered = usize::try_from(length)
+            .ok()
+            .and_then(|length| length.checked_add(FRAME_HEADER_LEN))
+            .and_then(|length| length.checked_next_multiple_of(FRAME_ALIGN))
+            .unwrap_or(usize::MAX);
         if covered > candidate.len() {
+            scan.needs_zeros |= covered <= candidate.len() + (len - written.len());
             continue;
         }
         let Some(left) = crc_bytes_left.checked_sub(covered) else {
@@ -423,6 +446,38 @@ mod tests {
         let scan = scan_segment(&bytes, HEADER);
         assert_eq!((lsns(&scan), scan.end), (vec![], DATA_START));
         assert_eq!(scan.beyond.map(|beyond| beyond.max_durable.durable_lsn), Some(107));
+    }
+
+    #[test]
+    fn a_segment_without_its_zeros_tells_the_same_or_asks_for_them() {
+        // The last frame ends in zeros, as its payload does, and one lies beyond a gap.
+        let mut bytes = segment(&[(107, 5, 106, 8), (108, 5, 107, 30), (109, 5, 0, 600)]);
+        let mut last = Vec::new();
+        begin_frame(&mut last, 110, 5, &[0; 700]);
+        stamp(&mut last, 0);
+        let end = DATA_START + 40 + 64 + 632;
+        bytes[end..end + last.len()].copy_from_slice(&last);
+        bytes.copy_within(end..end + last.len(), end + 2048);
+        let (mut answered, mut asked) = (0, 0);
+        for torn in [None, Some(DATA_START + 44), Some(end), Some(end + 2048)] {
+            let mut bytes = bytes.clone();
+            if let Some(torn) = torn {
+                bytes[torn] ^= 1;
+            }
+            let data = bytes.iter().rposition(|&byte| byte != 0).unwrap() + 1;
+            let whole = scan_segment(&bytes, HEADER);
+            for written in data..bytes.len() {
+                let scan = scan_written(&bytes[..written], bytes.len(), HEADER);
+                if scan.needs_zeros {
+                    asked += 1;
+                } else {
+                    assert_eq!(scan, whole, "{written} bytes, torn at {torn:?}");
+                    answered += 1;
+                }
+            }
+        }
+        assert!(answered > 10_000 && asked > 1_000, "{answered} answered, {asked} asked");
+        assert!(scan_written(&[], SEGMENT_LEN, HEADER).needs_zeros);
     }
 
     #[test]

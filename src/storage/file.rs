@@ -324,6 +324,11 @@ impl Storage for FileStorage {
         // So would a read of a sector that the disk cannot read. Reading it now makes that an
         // error, and leaves the bytes in the system's cache, from which the map has them.
         self.read_through(offset, len)?;
+        // So would a look at a hole of a tmpfs that is full, because the map needs a page for it.
+        if holes::next_hole(&self.shared.file, offset, offset + len as u64).is_some() {
+            self.count(Fallback::Map);
+            return Ok(StorageView::Owned(self.read_into_memory(offset, len)?));
+        }
         let mut options = memmap2::MmapOptions::new();
         options.offset(offset).len(len);
         // SAFETY: the map is read-only and is within the file (checked above). Its bytes do not
@@ -836,5 +841,23 @@ mod tests {
             assert!(matches!(view, StorageView::Mapped(_)));
             assert_eq!(&view[..], &bytes[offset..offset + 6000]);
         }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn holes_are_read_and_not_mapped() {
+        let (_dir, path) = room(&[7; 4 * 65_536]);
+        let storage = FileStorage::open(&path).unwrap();
+        storage.release(65_536, 65_536).unwrap();
+        let is_map =
+            |offset, len| matches!(storage.view(offset, len).unwrap(), StorageView::Mapped(_));
+        let mut expected = vec![7; 4 * 65_536];
+        if storage.data_len(65_536, 65_536) == 0 {
+            expected[65_536..2 * 65_536].fill(0);
+            assert!(!is_map(0, 4 * 65_536) && !is_map(65_536, 1) && !is_map(131_071, 2));
+            assert_eq!(storage.fallbacks().maps, 3);
+        }
+        assert!(is_map(0, 65_536) && is_map(131_072, 65_536));
+        assert_eq!(&storage.view(0, 4 * 65_536).unwrap()[..], &expected[..]);
     }
 }

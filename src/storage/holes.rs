@@ -53,7 +53,7 @@ pub(super) fn fill(
 
 /// The first hole from `at` to `end`. `None` when there is none, or the filesystem does not say.
 #[cfg(target_os = "linux")]
-fn next_hole(file: &File, at: u64, end: u64) -> Option<(u64, u64)> {
+pub(super) fn next_hole(file: &File, at: u64, end: u64) -> Option<(u64, u64)> {
     use super::system_call::{SystemCall, admit};
     use rustix::fs::{SeekFrom, seek};
     if at >= end {
@@ -64,6 +64,12 @@ fn next_hole(file: &File, at: u64, end: u64) -> Option<(u64, u64)> {
     // Behind the last data there is no more, which is an error of its own.
     let to = seek(file, SeekFrom::Data(from)).unwrap_or(end);
     Some((from, to.min(end))).filter(|(from, to)| from < to)
+}
+
+/// This system does not tell holes.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn next_hole(_file: &File, _at: u64, _end: u64) -> Option<(u64, u64)> {
+    None
 }
 
 /// The first part from `at` to `end` that is no hole, or all of it where holes are not told.

@@ -6,11 +6,11 @@ use crate::error::{Error, Result};
 use crate::log::batch::decode_batch;
 use crate::log::growth::LEAST_SPACE;
 use crate::log::plan::{RecoveryPlan, Spare, plan};
-use crate::log::scan::scan_written;
+use crate::log::scan::{scan_segment, scan_written};
 use crate::log::segment::SegmentHeader;
 use crate::log::{LogLayout, SEGMENTS};
 use crate::memtable::Memtable;
-use crate::storage::Storage;
+use crate::storage::{Storage, StorageView};
 use crate::tables::{Catalogue, Value};
 use std::sync::Arc;
 
@@ -36,19 +36,26 @@ pub(super) fn recover(
     let segment_len = usize::try_from(layout.segment_size).map_err(|_| {
         Error::corrupted("superblock", "the segment size does not fit this machine")
     })?;
-    let mut segments = Vec::with_capacity(SEGMENTS);
-    for index in 0..SEGMENTS {
-        let view = storage
-            .view(layout.segment_offset(index), segment_len)
-            .map_err(|error| Error::reading(format!("log segment {index}"), error))?;
-        segments.push(view);
-    }
     let (mut scans, mut headers) = ([None, None], Vec::new());
-    for (index, (scan, segment)) in scans.iter_mut().zip(&segments).enumerate() {
-        let header = SegmentHeader::read_newest(segment, &layout.file_id, index as u64);
+    let mut segments = Vec::with_capacity(SEGMENTS);
+    for (index, scan) in scans.iter_mut().enumerate() {
+        let offset = layout.segment_offset(index);
+        // The rest is a hole, which is not mapped: it may have more bytes than this machine has
+        // memory, and on a full tmpfs a look at it through a map would end the process.
+        let written = storage.data_len(offset, segment_len);
+        let mut segment = storage
+            .view(offset, written)
+            .map_err(|error| Error::reading(format!("log segment {index}"), error))?;
+        let header = SegmentHeader::read_newest(&segment, &layout.file_id, index as u64);
         headers.extend(header);
-        let written = storage.data_len(layout.segment_offset(index), segment.len());
-        *scan = header.map(|header| scan_written(segment, written, header));
+        *scan = header.map(|header| scan_written(&segment, segment_len, header));
+        if scan.as_ref().is_some_and(|scan| scan.needs_zeros) {
+            let mut whole = segment.to_vec();
+            whole.resize(segment_len, 0);
+            segment = StorageView::Owned(whole);
+            *scan = header.map(|header| scan_segment(&segment, header));
+        }
+        segments.push(segment);
     }
     let plan = plan(btree_lsn, scans)?;
 

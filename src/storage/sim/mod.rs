@@ -339,6 +339,14 @@ impl Storage for SimStorage {
         self.write_at(offset, &found).map(|()| len)
     }
 
+    fn data_len(&self, offset: u64, len: usize) -> usize {
+        // The zeros at the end stand for a hole.
+        let state = self.state.lock();
+        let found = slice(state.disk.current(), offset, len).unwrap_or_default();
+        let data = found.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+        data.next_multiple_of(BLOCK_SIZE).min(len)
+    }
+
     fn release(&self, offset: u64, len: u64) -> io::Result<()> {
         let len = usize::try_from(len).unwrap_or_default();
         let is_hole = {
