@@ -50,7 +50,7 @@ pub const MAX_LOG_CAPACITY: u64 = 4 << 30;
 pub const MAX_QUEUED_LOG_BYTES: u64 = 32 << 20;
 
 /// Bytes of page cache for the B-tree unless the builder says otherwise.
-pub const DEFAULT_CACHE_SIZE: u64 = 64 << 20;
+pub const DEFAULT_CACHE_SIZE: u64 = 96 << 20;
 
 /// The largest encoded claim-check state unless the store says otherwise, in bytes. It shrinks to
 /// what a segment of the log can hold.

@@ -15,7 +15,8 @@
 //! in a quiet one there are few checkpoints.
 
 use super::layout::{BLOCK, to_usize};
-use super::pages::{PageSpan, Pages, Roots, Tables, Visit};
+use super::pages::node::{Branch, Leaf, Node, Widths};
+use super::pages::{MAX_DEPTH, PageSpan, Pages, Roots, Tables, Visit};
 use super::window::Window;
 use crate::limits::BLOCK_SIZE;
 use crate::tables::{Catalogue, Table, Value};
@@ -23,15 +24,12 @@ use std::cell::RefCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-const LEAF: u8 = 1;
-const BRANCH: u8 = 2;
-
-/// A page beyond this many blocks has a value that is read by redb.
-const MAX_LEAF_BLOCKS: u64 = 16;
+/// A page of more blocks has a value that is read by redb.
+const MAX_BLOCKS: u64 = 16;
 
 thread_local! {
-    /// The leaf that is being read.
-    static LEAF_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    /// The page that is being read.
+    static PAGE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// How many leaves may be in memory: the same number for all commits of one database together.
@@ -53,15 +51,22 @@ impl LeafBudget {
         taken.is_ok()
     }
 
+    /// How many leaves more may be in memory.
+    #[cfg(test)]
+    pub(super) fn left(&self) -> usize {
+        self.left.load(Ordering::Relaxed)
+    }
+
     fn give_back(&self, leaves: usize) {
         self.left.fetch_add(leaves, Ordering::Relaxed);
     }
 }
 
-/// The tables of one commit, by the number of the table.
+/// The tables of one commit.
 pub(super) struct DirectTables {
     window: Window,
     roots: Roots,
+    /// By the number of the table. `None` is a table that redb is asked for.
     tables: Vec<Option<DirectTable>>,
     budget: Arc<LeafBudget>,
     /// How many leaves are in memory.
@@ -69,29 +74,23 @@ pub(super) struct DirectTables {
 }
 
 struct DirectTable {
-    /// Its root, if it has rows.
+    /// `None` when it has no rows.
     root: Option<DirectPage>,
-    /// How many levels of branches there are above the leaves. `None` when that cannot be read.
-    levels: OnceLock<Option<usize>>,
 }
 
 /// A page, and what was read of it once.
 struct DirectPage {
     number: u64,
-    branch: OnceLock<Option<Box<DirectBranch>>>,
-    leaf: OnceLock<Box<[u8]>>,
+    kept: OnceLock<KeptPage>,
 }
 
-impl DirectPage {
-    fn unread(number: u64) -> Self {
-        Self { number, branch: OnceLock::new(), leaf: OnceLock::new() }
-    }
+enum KeptPage {
+    Branch(Box<KeptBranch>),
+    Leaf(Box<[u8]>),
 }
 
-/// A branch that was read once.
-struct DirectBranch {
-    page: Vec<u8>,
-    keys: usize,
+struct KeptBranch {
+    page: Box<[u8]>,
     /// The first bytes of each key. Most look-ups are decided by them.
     prefixes: Box<[u64]>,
     children: Box<[DirectPage]>,
@@ -108,23 +107,20 @@ impl DirectTables {
     ) -> Option<Self> {
         let roots = Roots::of(&window.header()).ok()?;
         let pages = Pages::new(window, roots);
-        if pages.lsn().ok()? != Some(lsn) {
-            return None;
-        }
         let found = pages.tables(Tables::User, &mut |visit| match visit {
             Visit::Lost { error, .. } => Err(error),
             Visit::Page { .. } | Visit::Row { .. } => Ok(()),
         });
         let found = found.ok()?;
+        if pages.lsn(&found).ok()? != Some(lsn) {
+            return None;
+        }
         let mut tables = Vec::new();
         for &table in catalogue.all() {
             let place = found.iter().find(|place| place.name == table.name());
-            let place = place.filter(|place| place.has_rows_of_any_width());
+            let root = place.and_then(|place| place.root_of_any_width());
             tables.resize_with(usize::from(table.number()), || None);
-            tables.push(place.map(|place| DirectTable {
-                root: place.root().map(DirectPage::unread),
-                levels: OnceLock::new(),
-            }));
+            tables.push(root.map(|root| DirectTable { root: root.map(DirectPage::unread) }));
         }
         let (window, budget) = (window.clone(), Arc::clone(budget));
         Some(Self { window, roots, tables, budget, leaves: AtomicUsize::new(0) })
@@ -135,57 +131,69 @@ impl DirectTables {
         // One that is missing here may be damaged.
         let table = self.tables.get(usize::from(table.number()))?.as_ref()?;
         let Some(mut page) = table.root.as_ref() else { return Some(None) };
-        let pages = Pages::new(&self.window, self.roots);
-        let levels = (*table.levels.get_or_init(|| pages.levels(page.number)))?;
-        for _ in 0..levels {
-            let branch = page.branch.get_or_init(|| self.branch(page.number)).as_deref()?;
+        for _ in 0..=MAX_DEPTH {
+            let branch = match page.kept.get() {
+                Some(KeptPage::Branch(branch)) => branch,
+                Some(KeptPage::Leaf(leaf)) => {
+                    let Node::Leaf(leaf) = Node::of(leaf, Widths::default())? else { return None };
+                    return value_in(leaf, key);
+                }
+                None => {
+                    let place = self.roots.place(page.number)?;
+                    match self.with_page(place, |bytes| self.first_look(page, bytes, key))? {
+                        Some(found) => return Some(found),
+                        None => continue,
+                    }
+                }
+            };
             page = branch.child_for(key)?;
         }
-        self.in_leaf(page, key)
+        None
     }
 
-    fn branch(&self, number: u64) -> Option<Box<DirectBranch>> {
-        let place = self.roots.place(number).filter(|place| place.blocks <= MAX_LEAF_BLOCKS)?;
-        let mut page = vec![0; to_usize(place.blocks) * BLOCK_SIZE];
-        self.read(place, &mut page)?;
-        DirectBranch::parse(page).map(Box::new)
-    }
-
-    fn in_leaf(&self, page: &DirectPage, key: &[u8]) -> Option<Option<Value>> {
-        if let Some(leaf) = page.leaf.get() {
-            return find_in_leaf(leaf, key);
-        }
-        let place = self.roots.place(page.number)?;
-        match place.blocks {
-            1 if self.budget.take() => {
-                let mut leaf = vec![0; BLOCK_SIZE].into_boxed_slice();
-                let read = self.read(place, &mut leaf);
-                let found = read.and_then(|()| find_in_leaf(&leaf, key));
-                if found.is_some() && page.leaf.set(leaf).is_ok() {
-                    self.leaves.fetch_add(1, Ordering::Relaxed);
-                } else {
-                    // It is damaged, or another thread has read it just now.
-                    self.budget.give_back(1);
-                }
-                found
+    /// Keeps a page that was read, if there is space for it, and answers the value in a leaf. A
+    /// branch answers `Some(None)`: it is kept now.
+    fn first_look(
+        &self,
+        page: &DirectPage,
+        bytes: &[u8],
+        key: &[u8],
+    ) -> Option<Option<Option<Value>>> {
+        match Node::of(bytes, Widths::default())? {
+            Node::Branch(branch) => {
+                let kept = KeptBranch::of(bytes, branch)?;
+                // Another thread may have kept the same.
+                let _ = page.kept.set(KeptPage::Branch(Box::new(kept)));
+                Some(None)
             }
-            1..=MAX_LEAF_BLOCKS => LEAF_BUFFER.with_borrow_mut(|buffer| {
-                let len = to_usize(place.blocks) * BLOCK_SIZE;
-                if buffer.len() < len {
-                    buffer.resize(len, 0);
+            Node::Leaf(leaf) => {
+                let found = value_in(leaf, key)?;
+                if bytes.len() == BLOCK_SIZE && self.budget.take() {
+                    match page.kept.set(KeptPage::Leaf(bytes.into())) {
+                        Ok(()) => _ = self.leaves.fetch_add(1, Ordering::Relaxed),
+                        Err(_) => self.budget.give_back(1),
+                    }
                 }
-                let leaf = buffer.get_mut(..len)?;
-                self.read(place, leaf)?;
-                find_in_leaf(leaf, key)
-            }),
-            _ => None,
+                Some(Some(found))
+            }
         }
     }
 
-    fn read(&self, place: PageSpan, page: &mut [u8]) -> Option<()> {
+    /// Calls `look` with the bytes of a page, which are in a buffer of the thread.
+    fn with_page<T>(&self, place: PageSpan, look: impl FnOnce(&[u8]) -> Option<T>) -> Option<T> {
         let end = place.end().checked_mul(BLOCK)?;
-        (end <= self.window.data_len()).then_some(())?;
-        self.window.read_blocks(place.block, page).ok()
+        (place.blocks <= MAX_BLOCKS && end <= self.window.data_len()).then_some(())?;
+        let len = to_usize(place.blocks) * BLOCK_SIZE;
+        let read = PAGE.try_with(|buffer| {
+            let mut buffer = buffer.try_borrow_mut().ok()?;
+            if buffer.len() < len {
+                buffer.resize(len, 0);
+            }
+            let page = buffer.get_mut(..len)?;
+            self.window.read_blocks(place.block, page).ok()?;
+            look(page)
+        });
+        read.ok().flatten()
     }
 }
 
@@ -195,30 +203,19 @@ impl Drop for DirectTables {
     }
 }
 
-impl DirectBranch {
-    fn parse(page: Vec<u8>) -> Option<Self> {
-        let [BRANCH, _, low, high, ..] = *page else { return None };
-        let keys = usize::from(u16::from_le_bytes([low, high]));
-        let mut branch = Self { page, keys, prefixes: Box::default(), children: Box::default() };
-        let prefixes = (0..keys).map(|index| branch.key(index).map(prefix_of));
-        branch.prefixes = prefixes.collect::<Option<_>>()?;
-        let children = (0..=keys).map(|child| {
-            let number = u64_at(&branch.page, 8 + 16 * (keys + 1) + 8 * child)?;
-            Some(DirectPage::unread(number))
-        });
-        branch.children = children.collect::<Option<_>>()?;
-        Some(branch)
+impl DirectPage {
+    fn unread(number: u64) -> Self {
+        Self { number, kept: OnceLock::new() }
     }
+}
 
-    /// The upper bound of the keys below child `index`.
-    fn key(&self, index: usize) -> Option<&[u8]> {
-        let ends_at = 8 + 24 * (self.keys + 1);
-        let end = |index: usize| u32_at(&self.page, ends_at + 4 * index);
-        let from = match index.checked_sub(1) {
-            None => ends_at + 4 * self.keys,
-            Some(before) => end(before)?,
-        };
-        self.page.get(from..end(index)?)
+impl KeptBranch {
+    fn of(page: &[u8], branch: Branch<'_>) -> Option<Self> {
+        let prefixes = (0..branch.keys).map(|child| branch.key(child).map(prefix_of));
+        let children = (0..=branch.keys).map(|child| branch.child(child).map(DirectPage::unread));
+        let (prefixes, children) =
+            (prefixes.collect::<Option<_>>()?, children.collect::<Option<_>>()?);
+        Some(Self { page: page.into(), prefixes, children })
     }
 
     fn child_for(&self, key: &[u8]) -> Option<&DirectPage> {
@@ -226,10 +223,15 @@ impl DirectBranch {
         let mut low = self.prefixes.partition_point(|&of_child| of_child < prefix);
         // Those with the same first bytes are looked at whole.
         let same = self.prefixes.get(low..)?.partition_point(|&of_child| of_child == prefix);
-        let mut high = low + same;
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if self.key(middle)? < key { low = middle + 1 } else { high = middle }
+        if same > 0 {
+            let Node::Branch(branch) = Node::of(&self.page, Widths::default())? else {
+                return None;
+            };
+            let mut high = low + same;
+            while low < high {
+                let middle = low + (high - low) / 2;
+                if branch.key(middle)? < key { low = middle + 1 } else { high = middle }
+            }
         }
         self.children.get(low)
     }
@@ -244,34 +246,6 @@ fn prefix_of(key: &[u8]) -> u64 {
     u64::from_be_bytes(first)
 }
 
-/// The value at `key` in a leaf whose keys and values have no fixed width. `None` for a page that
-/// is no such leaf.
-fn find_in_leaf(page: &[u8], key: &[u8]) -> Option<Option<Value>> {
-    let [LEAF, _, low, high, ..] = *page else { return None };
-    let rows = usize::from(u16::from_le_bytes([low, high]));
-    let last = rows.checked_sub(1)?;
-    let key_end = |row: usize| u32_at(page, 4 + 4 * row);
-    let value_end = |row: usize| u32_at(page, 4 + 4 * rows + 4 * row);
-    let key_at = |row: usize| {
-        let from = if row == 0 { 4 + 8 * rows } else { key_end(row - 1)? };
-        page.get(from..key_end(row)?)
-    };
-    let (mut low, mut high) = (0, rows);
-    while low < high {
-        let middle = low + (high - low) / 2;
-        if key_at(middle)? < key { low = middle + 1 } else { high = middle }
-    }
-    if low > last || key_at(low)? != key {
-        return Some(None);
-    }
-    let from = if low == 0 { key_end(last)? } else { value_end(low - 1)? };
-    Some(Some(Value::from(page.get(from..value_end(low)?)?)))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<usize> {
-    usize::try_from(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?)).ok()
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
-    Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
+fn value_in(leaf: Leaf<'_>, key: &[u8]) -> Option<Option<Value>> {
+    leaf.find(key).map(|found| found.map(Value::from))
 }

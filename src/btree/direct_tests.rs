@@ -1,6 +1,7 @@
 //! Looking up rows past redb answers what redb answers.
 
 use super::tests::{BtreeChanges, RowMap, apply, create, open_on, puts};
+use super::view::LEAF_CACHE_DIVISOR;
 use super::*;
 use crate::limits::BLOCK_SIZE;
 use std::collections::BTreeMap;
@@ -124,4 +125,25 @@ fn a_damaged_page_is_left_to_redb_which_says_so() {
         }
     }
     assert!(damaged_blocks > 5 && refused > 10, "{damaged_blocks}, {refused}");
+}
+
+#[test]
+fn no_more_leaves_are_kept_than_the_budget_has_and_a_view_gives_its_leaves_back() {
+    let (_, btree) = create();
+    let rows: RowMap = (0..6_000).map(|number| ((T, key(0, number)), vec![7; 200])).collect();
+    let view = apply(&btree, 1, &puts(&rows)).unwrap();
+    let budget = super::tests::CACHE / LEAF_CACHE_DIVISOR / BLOCK_SIZE;
+    assert_eq!(view.leaves_left(), budget);
+    let mut left = vec![];
+    for _ in 0..2 {
+        check(&view, &rows);
+        left.push(view.leaves_left());
+    }
+    assert_eq!(left, [0, 0], "of {budget}, for more than 300 leaves");
+    let next = apply(&btree, 2, &BtreeChanges::new()).unwrap();
+    check(&next, &rows);
+    drop(view);
+    assert_eq!(next.leaves_left(), budget);
+    check(&next, &rows);
+    assert_eq!(next.leaves_left(), 0);
 }

@@ -13,7 +13,7 @@
 //! Ends are offsets in the page, and are absent when all keys or values have one width. A branch's
 //! key i is an inclusive upper bound of the keys below child i.
 
-mod node;
+pub(super) mod node;
 
 use super::layout::{BLOCK, HEADER_LEN, HeaderCopy, REGION_BLOCKS, to_usize};
 use super::redb_tables::{LSN_KEY, META};
@@ -31,7 +31,7 @@ const FILE_FORMAT: u8 = 3;
 const NORMAL_TABLE: u8 = 3;
 
 /// The deepest tree. Each level at least doubles the pages, so no file has more levels.
-const MAX_DEPTH: usize = 64;
+pub(super) const MAX_DEPTH: usize = 64;
 
 /// The largest order of a page: redb's regions have 2^20 blocks.
 const MAX_ORDER: u32 = 20;
@@ -90,14 +90,10 @@ pub(crate) struct TableRoot {
 }
 
 impl TableRoot {
-    /// Whether neither its keys nor its values have a fixed width.
-    pub(super) fn has_rows_of_any_width(&self) -> bool {
-        self.widths == Widths::default()
-    }
-
-    /// The number of the page at its root, if it has rows.
-    pub(super) fn root(&self) -> Option<u64> {
-        self.root
+    /// The number of the page at its root, if it has rows. `None` when its keys or its values have
+    /// a fixed width.
+    pub(super) fn root_of_any_width(&self) -> Option<Option<u64>> {
+        (self.widths == Widths::default()).then_some(self.root)
     }
 }
 
@@ -187,7 +183,8 @@ impl Tree {
     /// The LSN that it had reached: every frame up to it is in the tables. `None` when the row with
     /// the LSN is lost.
     pub(crate) fn lsn(&self) -> Result<Option<u64>> {
-        self.pages().lsn()
+        let pages = self.pages();
+        pages.lsn(&pages.tables(Tables::User, &mut |_| Ok(()))?)
     }
 }
 
@@ -223,10 +220,9 @@ impl<'a> Pages<'a> {
         Ok(Pages { window, roots: Roots::of(&window.header())? })
     }
 
-    /// The LSN that this commit has. `None` when the row with the LSN is lost.
-    pub(super) fn lsn(&self) -> Result<Option<u64>> {
+    /// The LSN of this commit, which has these tables. `None` when the row with the LSN is lost.
+    pub(super) fn lsn(&self, tables: &[TableRoot]) -> Result<Option<u64>> {
         let mut lsn = None;
-        let tables = self.tables(Tables::User, &mut |_| Ok(()))?;
         for meta in tables.iter().filter(|table| table.name == META.name()) {
             self.visit(meta, Depth::Rows, &mut |visit| {
                 if let Visit::Row { key, value } = visit
@@ -238,12 +234,6 @@ impl<'a> Pages<'a> {
             })?;
         }
         Ok(lsn)
-    }
-
-    /// The number of levels of branches between this root of a table, whose keys have no fixed
-    /// width, and the leaves.
-    pub(super) fn levels(&self, root: u64) -> Option<usize> {
-        self.height(root, Widths::default(), 0)
     }
 
     /// How many bytes of redb's storage the file has space for.
@@ -310,20 +300,22 @@ impl<'a> Pages<'a> {
 
     /// The number of levels of branches above the leaves, from the first readable path.
     fn height(&self, number: u64, widths: Widths, level: usize) -> Option<usize> {
-        match self.read(number, widths).ok()?.1 {
+        let (_, page) = self.read(number, widths).ok()?;
+        match Node::of(&page, widths)? {
             Node::Leaf(_) => Some(level),
             Node::Branch(_) if level == MAX_DEPTH => None,
             Node::Branch(branch) => {
-                branch.children.iter().find_map(|(child, _)| self.height(*child, widths, level + 1))
+                branch.children().find_map(|(child, _)| self.height(child, widths, level + 1))
             }
         }
     }
 
+    /// A page that is whole.
     fn read(
         &self,
         number: u64,
         widths: Widths,
-    ) -> Result<(PageSpan, Node), (Option<PageSpan>, Error)> {
+    ) -> Result<(PageSpan, Vec<u8>), (Option<PageSpan>, Error)> {
         let Some(place) = self.roots.place(number) else {
             return Err((
                 None,
@@ -339,13 +331,13 @@ impl<'a> Pages<'a> {
         }
         let mut page = vec![0; to_usize(place.blocks) * BLOCK_SIZE];
         self.window.read_blocks(place.block, &mut page).map_err(fail)?;
-        let node = Node::parse(page, widths).ok_or_else(|| {
-            fail(Error::corrupted(
-                self.window.location(place.block),
-                "the page is neither a valid leaf nor a valid branch",
-            ))
-        })?;
-        Ok((place, node))
+        if Node::of(&page, widths).is_some_and(|node| node.is_whole()) {
+            return Ok((place, page));
+        }
+        Err(fail(Error::corrupted(
+            self.window.location(place.block),
+            "the page is neither a valid leaf nor a valid branch",
+        )))
     }
 }
 
@@ -365,7 +357,7 @@ impl Walk<'_, '_> {
         {
             return (self.visitor)(Visit::Page { place, is_leaf: true, after });
         }
-        let (place, node) = match self.pages.read(number, self.widths) {
+        let (place, page) = match self.pages.read(number, self.widths) {
             Ok(read) if level <= MAX_DEPTH => read,
             Ok((place, _)) => {
                 let error = Error::corrupted("B-tree", "its pages form a cycle");
@@ -379,8 +371,8 @@ impl Walk<'_, '_> {
                 return (self.visitor)(Visit::Lost { place, error, keys: keys.clone() });
             }
         };
-        match node {
-            Node::Leaf(leaf) => {
+        match Node::of(&page, self.widths) {
+            Some(Node::Leaf(leaf)) => {
                 (self.visitor)(Visit::Page { place, is_leaf: true, after })?;
                 if self.depth == Depth::Rows {
                     for (key, value) in leaf.rows() {
@@ -389,16 +381,18 @@ impl Walk<'_, '_> {
                 }
                 Ok(())
             }
-            Node::Branch(branch) => {
+            Some(Node::Branch(branch)) => {
                 (self.visitor)(Visit::Page { place, is_leaf: false, after })?;
                 let mut from = keys.0.clone();
-                for (child, to) in branch.children {
-                    let to = to.or_else(|| keys.1.clone());
+                for (child, to) in branch.children() {
+                    let to = to.map(<[u8]>::to_vec).or_else(|| keys.1.clone());
                     self.page(child, level + 1, &(from, to.clone()))?;
                     from = to;
                 }
                 Ok(())
             }
+            // A page that is whole is one of the two.
+            None => Ok(()),
         }
     }
 }

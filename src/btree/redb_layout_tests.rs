@@ -164,7 +164,7 @@ fn definition_of<'a>(file: &'a [u8], name: &str) -> &'a [u8] {
     let leaf = page(file, u64_at(active_slot(file), 8));
     fact("the kind of a leaf page", "pages.rs (LEAF)", leaf[0], 1);
     let rows = usize::from(u16_at(leaf, 2));
-    fact("the number of tables in the root leaf", "pages.rs (Node::parse)", rows, 3);
+    fact("the number of tables in the root leaf", "pages/node.rs (Node::of)", rows, 3);
     let (mut key_at, mut value_at) = (4 + 8 * rows, u32_at(leaf, 4 + 4 * (rows - 1)) as usize);
     for row in 0..rows {
         let key_end = u32_at(leaf, 4 + 4 * row) as usize;

@@ -16,6 +16,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
+/// What part of the page cache is for leaves, in which rows are looked up past redb. redb's own part
+/// is what a checkpoint works in: one that changes more pages than half of that writes pages twice.
+pub(super) const LEAF_CACHE_DIVISOR: usize = 3;
+
 type TableRows = ReadOnlyTable<&'static [u8], &'static [u8]>;
 
 /// An open redb database and its window.
@@ -36,12 +40,13 @@ impl BtreeDatabase {
         cache_size: usize,
         tables: Catalogue,
     ) -> Result<BtreeDatabase, WindowFailure> {
+        let of_leaves = cache_size / LEAF_CACHE_DIVISOR;
         let db = guarded(&window, || {
             Ok(Database::builder()
-                .set_cache_size(cache_size.div_ceil(2))
+                .set_cache_size(cache_size - of_leaves)
                 .create_with_backend(window.clone())?)
         })?;
-        let leaf_budget = Arc::new(LeafBudget::of(cache_size / 2));
+        let leaf_budget = Arc::new(LeafBudget::of(of_leaves));
         Ok(BtreeDatabase { db: Some(db), window, tables, leaf_budget })
     }
 
@@ -246,6 +251,12 @@ impl BtreeView {
             Ok((page, true))
         })?;
         Ok(page.unwrap_or((Vec::new(), true)))
+    }
+
+    /// How many leaves more may be kept in memory, of all views of its database.
+    #[cfg(test)]
+    pub(super) fn leaves_left(&self) -> usize {
+        self.snapshot.generation.leaf_budget.left()
     }
 
     pub(super) fn snapshot(&self) -> &Arc<BtreeSnapshot> {

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 /// |---|---|---|
 /// | `durability` | `Sync` | of form tokens, claim checks, agent state and `atomically` |
 /// | `log_capacity` | 64 MiB; in memory 16 MiB | the most that the log takes; it begins with 1 MiB |
-/// | `cache_size` | 64 MiB | bytes of page cache |
+/// | `cache_size` | 96 MiB | bytes of page cache |
 /// | `clock` | the system's | where the time comes from |
 /// | `leap_hold` | 10 min | how long a leap of the wall clock holds before what it ended is removed |
 /// | `lock_timeout` | not at all | how long to wait for a file that another process has open |
@@ -117,9 +117,9 @@ impl Builder {
         self
     }
 
-    /// Bytes of page cache for the B-tree: half for redb, through which checkpoints and listings
-    /// read, and half for the leaves in which rows are looked up by their key. The branches above
-    /// these come in addition, about a hundredth of the B-tree.
+    /// Bytes of page cache for the B-tree, 96 MiB by default: two thirds for redb, through which
+    /// checkpoints write and listings read, and a third for the leaves in which rows are looked up
+    /// by their key. The branches above these come in addition, about a hundredth of the B-tree.
     #[must_use]
     pub fn cache_size(mut self, bytes: u64) -> Self {
         self.cache_size = bytes;

@@ -5,102 +5,146 @@ const BRANCH: u8 = 2;
 
 /// The width that all keys, or all values, of a table have, if they have one width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Widths {
+pub(in crate::btree) struct Widths {
     pub(super) key: Option<usize>,
     pub(super) value: Option<usize>,
 }
 
-pub(super) enum Node {
-    Leaf(Leaf),
-    Branch(Branch),
+/// A page. What it says of its own bytes may be wrong: each answer is `None` where it points
+/// beyond them.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::btree) enum Node<'a> {
+    Leaf(Leaf<'a>),
+    Branch(Branch<'a>),
 }
 
-pub(super) struct Leaf {
-    page: Vec<u8>,
-    pub(super) rows: usize,
+/// Rows, in the order of their keys.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::btree) struct Leaf<'a> {
+    page: &'a [u8],
+    rows: usize,
     widths: Widths,
 }
 
-pub(super) struct Branch {
-    /// Page numbers, each with the upper bound of the keys below it. The last has none.
-    pub(super) children: Vec<(u64, Option<Vec<u8>>)>,
+/// The numbers of pages, one more than there are keys between them.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::btree) struct Branch<'a> {
+    page: &'a [u8],
+    pub(in crate::btree) keys: usize,
+    key_width: Option<usize>,
 }
 
-impl Node {
-    pub(super) fn parse(page: Vec<u8>, widths: Widths) -> Option<Node> {
+impl<'a> Node<'a> {
+    /// The page as what it says it is.
+    pub(in crate::btree) fn of(page: &'a [u8], widths: Widths) -> Option<Node<'a>> {
         let [kind, _, low, high, ..] = *page else { return None };
         let count = usize::from(u16::from_le_bytes([low, high]));
         match kind {
-            LEAF => {
-                let leaf = Leaf { page, rows: count, widths };
-                // A row that cannot be read must not be lost silently.
-                (leaf.rows().count() == count).then_some(Node::Leaf(leaf))
-            }
-            BRANCH => Branch::parse(&page, count, widths.key).map(Node::Branch),
+            LEAF => Some(Node::Leaf(Leaf { page, rows: count, widths })),
+            BRANCH => Some(Node::Branch(Branch { page, keys: count, key_width: widths.key })),
             _ => None,
         }
     }
+
+    /// Whether each of its rows or children can be read: none may be lost silently.
+    pub(super) fn is_whole(&self) -> bool {
+        match self {
+            Node::Leaf(leaf) => leaf.rows().count() == leaf.rows,
+            Node::Branch(branch) => branch.children().count() == branch.keys + 1,
+        }
+    }
 }
 
-impl Leaf {
-    pub(super) fn rows(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        (0..self.rows).map_while(|row| {
-            let key_from = if row == 0 { self.keys_at() } else { self.key_end(row - 1)? };
-            let value_from =
-                if row == 0 { self.key_end(self.rows - 1)? } else { self.value_end(row - 1)? };
-            let key = self.page.get(key_from..self.key_end(row)?)?;
-            Some((key, self.page.get(value_from..self.value_end(row)?)?))
-        })
+impl<'a> Leaf<'a> {
+    pub(super) fn rows(self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        (0..self.rows).map_while(move |row| Some((self.key(row)?, self.value(row)?)))
+    }
+
+    /// The value at `key`, if there is one. `None` for a page that is not whole.
+    pub(in crate::btree) fn find(self, key: &[u8]) -> Option<Option<&'a [u8]>> {
+        let (mut low, mut high) = (0, self.rows);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.key(middle)? < key { low = middle + 1 } else { high = middle }
+        }
+        if low == self.rows || self.key(low)? != key {
+            return Some(None);
+        }
+        self.value(low).map(Some)
+    }
+
+    fn key(self, row: usize) -> Option<&'a [u8]> {
+        let from = if row == 0 { self.keys_at() } else { self.key_end(row - 1)? };
+        self.page.get(from..self.key_end(row)?)
+    }
+
+    fn value(self, row: usize) -> Option<&'a [u8]> {
+        let from = match row.checked_sub(1) {
+            None => self.values_at()?,
+            Some(before) => self.value_end(before)?,
+        };
+        self.page.get(from..self.value_end(row)?)
     }
 
     /// The length of the list of ends. Keys or values of one width have no list.
-    fn ends_len(&self, width: Option<usize>) -> usize {
+    fn ends_len(self, width: Option<usize>) -> usize {
         if width.is_some() { 0 } else { 4 * self.rows }
     }
 
-    fn keys_at(&self) -> usize {
+    fn keys_at(self) -> usize {
         4 + self.ends_len(self.widths.key) + self.ends_len(self.widths.value)
     }
 
-    fn key_end(&self, row: usize) -> Option<usize> {
+    fn values_at(self) -> Option<usize> {
+        self.key_end(self.rows.checked_sub(1)?)
+    }
+
+    fn key_end(self, row: usize) -> Option<usize> {
         match self.widths.key {
             Some(width) => width.checked_mul(row + 1)?.checked_add(self.keys_at()),
-            None => usize::try_from(u32_at(&self.page, 4 + 4 * row)?).ok(),
+            None => end_at(self.page, 4 + 4 * row),
         }
     }
 
-    fn value_end(&self, row: usize) -> Option<usize> {
+    fn value_end(self, row: usize) -> Option<usize> {
         match self.widths.value {
-            Some(width) => {
-                width.checked_mul(row + 1)?.checked_add(self.key_end(self.rows.checked_sub(1)?)?)
-            }
-            None => {
-                usize::try_from(u32_at(&self.page, 4 + self.ends_len(self.widths.key) + 4 * row)?)
-                    .ok()
-            }
+            Some(width) => width.checked_mul(row + 1)?.checked_add(self.values_at()?),
+            None => end_at(self.page, 4 + self.ends_len(self.widths.key) + 4 * row),
         }
     }
 }
 
-impl Branch {
-    fn parse(page: &[u8], keys: usize, key_width: Option<usize>) -> Option<Branch> {
-        let children = keys + 1;
-        let (numbers_at, ends_at) = (8 + 16 * children, 8 + 24 * children);
-        let end = |index: usize| match key_width {
-            Some(width) => width.checked_mul(index + 1)?.checked_add(ends_at),
-            None => usize::try_from(u32_at(page, ends_at + 4 * index)?).ok(),
-        };
-        let keys_at = ends_at + if key_width.is_some() { 0 } else { 4 * keys };
-        let children = (0..children).map(|child| {
-            let number = u64_at(page, numbers_at + 8 * child)?;
-            if child == keys {
-                return Some((number, None));
-            }
-            let from = if child == 0 { keys_at } else { end(child - 1)? };
-            Some((number, Some(page.get(from..end(child)?)?.to_vec())))
-        });
-        Some(Branch { children: children.collect::<Option<_>>()? })
+impl<'a> Branch<'a> {
+    /// Page numbers, each with the upper bound of the keys below it. The last has none.
+    pub(super) fn children(self) -> impl Iterator<Item = (u64, Option<&'a [u8]>)> {
+        (0..=self.keys).map_while(move |child| {
+            let key = if child == self.keys { None } else { Some(self.key(child)?) };
+            Some((self.child(child)?, key))
+        })
     }
+
+    /// The number of a child's page.
+    pub(in crate::btree) fn child(self, child: usize) -> Option<u64> {
+        u64_at(self.page, 8 + 16 * (self.keys + 1) + 8 * child)
+    }
+
+    /// The upper bound of the keys below a child that is not the last one.
+    pub(in crate::btree) fn key(self, child: usize) -> Option<&'a [u8]> {
+        let ends_at = 8 + 24 * (self.keys + 1);
+        let end = |child: usize| match self.key_width {
+            Some(width) => width.checked_mul(child + 1)?.checked_add(ends_at),
+            None => end_at(self.page, ends_at + 4 * child),
+        };
+        let from = match child.checked_sub(1) {
+            None => ends_at + if self.key_width.is_some() { 0 } else { 4 * self.keys },
+            Some(before) => end(before)?,
+        };
+        self.page.get(from..end(child)?)
+    }
+}
+
+fn end_at(page: &[u8], at: usize) -> Option<usize> {
+    usize::try_from(u32_at(page, at)?).ok()
 }
 
 pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {

@@ -231,8 +231,16 @@ fn any_bytes_are_a_page_or_no_page() {
         }
         let width = random.bool().then_some(8);
         let widths = Widths { key: width, value: random.bool().then_some(3) };
-        if let Some(Node::Leaf(leaf)) = Node::parse(page, widths) {
-            assert_eq!(leaf.rows().count(), leaf.rows);
+        match Node::of(&page, widths) {
+            Some(Node::Leaf(leaf)) => {
+                for (key, value) in leaf.rows().collect::<Vec<_>>() {
+                    // Keys of bytes at random are in no order, so that it may not be found.
+                    let _ = leaf.find(key);
+                    assert!(key.len() + value.len() <= len);
+                }
+            }
+            Some(Node::Branch(branch)) => assert!(branch.children().count() <= branch.keys + 1),
+            None => {}
         }
         let definition: Vec<u8> = (0..random.usize(..80)).map(|_| random.u8(..4)).collect();
         let _ = table_root(b"t", &definition);
