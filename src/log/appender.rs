@@ -71,6 +71,15 @@ impl QueuedUse {
     }
 }
 
+/// The space of a segment for its next use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PlannedSpace {
+    pub(super) segment: usize,
+    /// What it had in the use before.
+    pub(super) had: u64,
+    pub(super) planned: u64,
+}
+
 /// The frames to be written, and the position of the next one.
 #[derive(Debug)]
 pub(super) struct Appender {
@@ -168,9 +177,8 @@ impl Appender {
         chunk.last_lsn = lsn;
         self.position += frame_len;
         self.next_lsn += 1;
-        let used = self.bounds.with_frames(self.position);
-        if let Some(space) = self.space.get_mut(segment) {
-            *space = used.max(*space);
+        if self.position > self.active_space() {
+            self.set_space(segment, self.bounds.with_frames(self.position));
         }
         if let Durability::Interval(at_most) = durability {
             // A time that the clock cannot represent never comes.
@@ -206,18 +214,30 @@ impl Appender {
         self.bounds.least()
     }
 
-    /// How much space the segment of [`next_use`](Self::next_use) shall have in that use, beside a
-    /// B-tree of so many bytes. What is queued for it is decided by what it has.
-    pub(super) fn space_of_next_use(&self, btree_len: u64) -> u64 {
+    /// Decides how much space the segment of [`next_use`](Self::next_use) has in that use, beside a
+    /// B-tree of so many bytes. What it is to lose is taken from it at once, so that no frame is
+    /// queued there; what it is to get is [added](Self::add_space) when the file has it.
+    pub(super) fn plan_space(&mut self, btree_len: u64) -> PlannedSpace {
         let (segment, _) = self.next_use();
         let filled_in_ms = self.filled_in_ms.get(segment).copied().flatten();
-        let (space, queued) = (self.space_of(segment), !self.queue.is_empty());
-        let next = self.bounds.next(space, filled_in_ms, btree_len);
-        if queued { next.max(space) } else { next }
+        let had = self.space_of(segment);
+        let mut planned = self.bounds.next(had, filled_in_ms, btree_len);
+        if !self.queue.is_empty() {
+            // What is queued for it was placed in what it has.
+            planned = planned.max(had);
+        }
+        if planned < had {
+            self.set_space(segment, planned);
+        }
+        PlannedSpace { segment, had, planned }
     }
 
-    /// A segment that is not written to has so much space now.
-    pub(super) fn set_space(&mut self, segment: usize, bytes: u64) {
+    /// The file has space for so many bytes of a segment now.
+    pub(super) fn add_space(&mut self, segment: usize, bytes: u64) {
+        self.set_space(segment, bytes.max(self.space_of(segment)));
+    }
+
+    fn set_space(&mut self, segment: usize, bytes: u64) {
         if let Some(space) = self.space.get_mut(segment) {
             *space = bytes;
         }
@@ -386,16 +406,20 @@ mod tests {
 
     const SEGMENT: u64 = FRAMES_START + 256;
 
-    fn appender() -> Appender {
+    /// An empty log whose other segment is free, for its use `spare_generation`.
+    fn plan_of(spare_generation: u64) -> RecoveryPlan {
         let active = ActiveSegment {
             segment: 0,
             generation: 7,
             position: super::super::segment::DATA_START,
         };
-        let (spare, replay, erase, recycle) =
-            (Spare::Free { generation: 8 }, vec![], vec![], vec![]);
-        let plan = RecoveryPlan { replay, next_lsn: 5, active, spare, erase, recycle, marked: 0 };
-        Appender::new(&plan, SEGMENT)
+        let spare = Spare::Free { generation: spare_generation };
+        let (replay, erase, recycle) = (vec![], vec![], vec![]);
+        RecoveryPlan { replay, next_lsn: 5, active, spare, erase, recycle, marked: 0 }
+    }
+
+    fn appender() -> Appender {
+        Appender::new(&plan_of(8), SEGMENT)
     }
 
     #[test]
@@ -497,16 +521,8 @@ mod tests {
 
     #[test]
     fn an_empty_segment_takes_a_frame_that_is_larger_than_the_space_it_was_given() {
-        let active = ActiveSegment {
-            segment: 0,
-            generation: 7,
-            position: super::super::segment::DATA_START,
-        };
-        let (spare, replay) = (Spare::Free { generation: 8 }, vec![]);
-        let (erase, recycle) = (vec![], vec![]);
-        let plan = RecoveryPlan { replay, next_lsn: 5, active, spare, erase, recycle, marked: 0 };
         let least = 32 << 10;
-        let mut log = with_least_log_space(least, || Appender::new(&plan, 4 * least));
+        let mut log = with_least_log_space(least, || Appender::new(&plan_of(8), 4 * least));
         let large = vec![1; 40 << 10];
         assert_eq!(log.append(&[0; 100], Durability::Sync, CALLERS), Some(5));
         assert_eq!(log.append(&large, Durability::Sync, CALLERS), None, "there is one already");
@@ -516,19 +532,55 @@ mod tests {
         assert_eq!(log.append(&large, Durability::Sync, CALLERS), None);
         assert_eq!(log.append(&[0; 100], Durability::Sync, CALLERS), Some(7), "the last block");
         // The first use was hardly filled, so it is not the load that asks for more.
-        assert_eq!(log.space_of_next_use(0), least);
+        assert_eq!(planned_space(&mut log), least);
         log.begin_queue(1 << 20, 0);
         assert_eq!(log.append(&large, Durability::Sync, CALLERS), Some(8), "the next use");
-        assert_eq!((log.space_of(0), log.space_of_next_use(0)), (56 << 10, 56 << 10));
+        assert_eq!((log.space_of(0), planned_space(&mut log)), (56 << 10, 56 << 10));
         log.segment_freed(9);
         // The second one was filled.
-        assert_eq!(log.space_of_next_use(0), 112 << 10);
+        assert_eq!(planned_space(&mut log), 112 << 10);
         let most = usize::try_from(4 * least - FRAMES_START).unwrap() - frame::FRAME_HEADER_LEN;
         let most = vec![1; most];
         log.segment_freed(10);
         log.rotate(0);
         assert_eq!(log.append(&most, Durability::Sync, CALLERS), Some(9));
         assert_eq!(log.space_of(1), 4 * least);
+    }
+
+    fn planned_space(log: &mut Appender) -> u64 {
+        log.plan_space(0).planned
+    }
+
+    #[test]
+    fn space_is_taken_from_a_segment_at_once_and_never_from_what_is_queued_for_it() {
+        let (least, late) = (32 << 10, 11 * 60 * 1_000);
+        let mut log = with_least_log_space(least, || Appender::new(&plan_of(8), 4 * least));
+        let frame = |bytes: u64| vec![1; usize::try_from(bytes).unwrap()];
+        let fill =
+            |log: &mut Appender| log.append(&frame(2 * least - 16_384), Durability::Sync, CALLERS);
+        log.add_space(0, 2 * least);
+        log.add_space(1, 2 * least);
+        log.add_space(1, least);
+        assert_eq!(log.space_of(1), 2 * least, "it has that already");
+        log.rotate(0);
+        fill(&mut log).unwrap();
+        log.segment_freed(9);
+        // Segment 1 took eleven minutes to be filled, so segment 0 is the next one to lose space.
+        log.rotate(late);
+        fill(&mut log).unwrap();
+        log.begin_queue(1 << 20, 2 * late);
+        fill(&mut log).unwrap();
+        assert_eq!(
+            log.plan_space(0),
+            PlannedSpace { segment: 1, had: 2 * least, planned: 2 * least }
+        );
+        log.segment_freed(10);
+        // Nothing is queued for segment 0, which took as long.
+        assert_eq!(log.plan_space(0), PlannedSpace { segment: 0, had: 2 * least, planned: least });
+        assert_eq!(log.space_of(0), least, "before the file loses it");
+        log.begin_queue(1 << 20, 3 * late);
+        assert_eq!(log.append(&frame(least - 16_000), Durability::Sync, CALLERS), Some(8));
+        assert_eq!(log.append(&frame(least / 2), Durability::Sync, CALLERS), None);
     }
 
     #[test]

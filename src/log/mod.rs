@@ -294,7 +294,7 @@ impl Log {
     /// The segment gets the [space](growth) that the load asks for.
     pub(crate) fn renew_segment(&self, btree_lsn: u64, btree_len: u64) -> Result<u64> {
         let (index, generation) = self.appender.lock().next_use();
-        self.give_space(index, btree_len)?;
+        self.give_space(btree_len)?;
         let header = SegmentHeader { generation, index: index as u64, btree_lsn };
         let written = header.write(
             self.storage.as_ref(),

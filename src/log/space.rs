@@ -1,9 +1,13 @@
 //! How a segment gets the [space](super::growth) for its next use, and gives it back.
 
 use super::Log;
+use super::appender::PlannedSpace;
 use super::segment::SEGMENTS;
 use crate::error::{Result, is_disk_full};
 use std::io;
+
+/// How much is written before it is flushed, so that the flushes of frames wait for no more.
+const RESERVED_AT_ONCE: u64 = 1 << 20;
 
 impl Log {
     /// How many bytes of a segment frames may take.
@@ -17,34 +21,35 @@ impl Log {
         (0..SEGMENTS).map(|segment| appender.space_of(segment)).sum()
     }
 
-    /// Gives a segment that is not written to the space for its next use. Without space on the disk
-    /// it keeps what it has.
-    pub(super) fn give_space(&self, segment: usize, btree_len: u64) -> Result<()> {
-        let (had, wanted) = {
-            let appender = self.appender.lock();
-            (appender.space_of(segment), appender.space_of_next_use(btree_len))
-        };
-        if wanted > had {
-            let offset = self.layout.segment_offset(segment) + had;
-            if let Err(error) = self.reserve(offset, wanted - had) {
+    /// Gives the segment that is freed next the space for its next use. Without space on the disk it
+    /// keeps what it has.
+    pub(super) fn give_space(&self, btree_len: u64) -> Result<()> {
+        let PlannedSpace { segment, had, planned } = self.appender.lock().plan_space(btree_len);
+        self.release(segment, planned, had);
+        let offset = self.layout.segment_offset(segment);
+        let mut has = had;
+        while has < planned {
+            let step = RESERVED_AT_ONCE.min(planned - has);
+            if let Err(error) = self.reserve(offset + has, step) {
                 if !is_disk_full(&error) {
                     return Err(self.poison(error));
                 }
-                let _ = self.storage.release(offset, wanted - had);
+                let _ = self.storage.release(offset + has, step);
                 return Ok(());
             }
-        } else if wanted < had {
-            self.release(segment, wanted, had);
+            has += step;
+            self.appender.lock().add_space(segment, has);
         }
-        self.appender.lock().set_space(segment, wanted);
         Ok(())
     }
 
     /// Has blocks allocated and written, so that a flush of frames changes no more than frames.
     fn reserve(&self, offset: u64, len: u64) -> io::Result<()> {
-        if self.storage.fill_holes(offset, len)? == 0 {
+        let zeros = self.storage.fill_holes(offset, len)?;
+        if zeros == 0 {
             return Ok(());
         }
+        self.counters.wrote(zeros);
         self.flush()
     }
 
