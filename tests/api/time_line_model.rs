@@ -436,7 +436,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: scaled(24, 400), max_shrink_iters: 600, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: scaled(24, 150), max_shrink_iters: 600, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn whatever_the_clock_does_every_store_ends_things_by_the_truth_or_as_the_contract_says(
         starts in prop_oneof![3 => Just(Wall::Right), 1 => wall()],

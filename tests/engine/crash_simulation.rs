@@ -147,7 +147,7 @@ fn crash_at_every_event(
 #[test]
 fn a_power_failure_at_any_event_leaves_all_that_was_acknowledged_and_a_prefix_of_the_rest() {
     let (mut checkpoints, mut histories) = (0, 0);
-    for seed in seeds(scaled(3, 10)) {
+    for seed in seeds(scaled(3, 6)) {
         match crash_at_every_event(seed, false) {
             Ok(ran) => checkpoints += ran,
             Err((event, image, violation, trail)) => {
@@ -270,7 +270,7 @@ fn a_failing_disk_loses_nothing_acknowledged_and_is_never_asked_to_flush_again()
     let kinds =
         [CallKind::Write, CallKind::DurableWrite, CallKind::Sync, CallKind::SetLen, CallKind::Read];
     let (mut poisoned, mut healed) = (0, 0);
-    for seed in seeds(scaled(6, 12)) {
+    for seed in seeds(scaled(6, 8)) {
         let room = formatted(seed);
         for nth in (0..20).filter(|nth| wanted(*nth)) {
             let mut world = start(seed, &room);

@@ -188,7 +188,7 @@ fn a_history_fills_every_store_and_is_moved_out_of_the_log() {
 fn a_power_failure_leaves_every_store_as_it_was_after_one_and_the_same_step() {
     let seeds = match env("CLOAKROOM_SIM_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..env("CLOAKROOM_SIM_SEEDS").unwrap_or(scaled(4, 12)),
+        None => 0..env("CLOAKROOM_SIM_SEEDS").unwrap_or(scaled(4, 8)),
     };
     let thorough = env("CLOAKROOM_SIM_SEEDS").is_some() || env("CLOAKROOM_SIM_SEED").is_some();
     let mut crashes = 0;

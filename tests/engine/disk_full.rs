@@ -431,14 +431,14 @@ fn a_checkpoint_that_finds_the_disk_full_heals_and_survives_a_crash_of_the_next_
     let mut failed = 0;
     for fault in [Fault::Enospc, Fault::EnospcDropped] {
         for kind in [CallKind::Sync, CallKind::Write] {
-            for nth in (0..20).step_by(scaled(2, 1)) {
+            for nth in (0..20).step_by(2) {
                 let mut stop = 0;
                 while let Some(crashed) = checkpoint_again(kind, nth, fault, stop) {
                     failed += 1;
                     if !crashed {
                         break;
                     }
-                    stop += scaled(3, 1);
+                    stop += scaled(3, 2);
                 }
             }
         }
