@@ -748,7 +748,7 @@ fn every_table_can_be_shown_whole_and_in_part() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(scaled(32, 256)))]
+    #![proptest_config(ProptestConfig::with_cases(scaled(32, 64)))]
     #[test]
     fn an_import_of_random_bytes_fails_cleanly(
         bytes in prop::collection::vec(any::<u8>(), 0..200),

@@ -231,8 +231,8 @@ fn every_flipped_byte_is_found_or_nothing_depends_on_it() {
     let mut places: Vec<usize> = (0..200).chain(4_096..4_296).chain(8_192..8_250).collect();
     places.extend((log_end..log_end + 520).chain(log_end + 4_096..log_end + 4_616));
     places.extend((12_288..12_350).chain(8_192 + segment..8_250 + segment));
-    places.extend((0..scaled(600, 4_000)).map(|_| random.usize(log_end..image.len())));
-    places.extend((0..scaled(300, 2_000)).map(|_| random.usize(0..image.len())));
+    places.extend((0..scaled(600, 2_000)).map(|_| random.usize(log_end..image.len())));
+    places.extend((0..scaled(300, 1_000)).map(|_| random.usize(0..image.len())));
     for place in places {
         let mut flipped = image.clone();
         flipped[place] ^= 1 << random.u8(0..8);
