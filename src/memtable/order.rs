@@ -6,6 +6,9 @@
 //! began, a table that is walked through all the time is always in order, and one that the sweeper
 //! looks at twice a minute costs its writers nothing. While a walk sorts what is missing, only
 //! other walks through the same table wait.
+//!
+//! The least and the greatest key of each table are known without that: where nothing has ended,
+//! the sweeper only asks when the first row ends.
 
 use super::arena::VersionArena;
 use super::version::{Head, Version, VersionNumber};
@@ -136,6 +139,9 @@ struct TableOrder {
     newest: AtomicU32,
     /// The newest one that is in order, with all before it.
     ordered_to: AtomicU32,
+    /// A version with the least key, and one with the greatest. They are stored before `newest`.
+    least: AtomicU32,
+    greatest: AtomicU32,
     /// Held by who puts versions of it in order.
     ordering: Mutex<()>,
 }
@@ -177,6 +183,7 @@ impl OrderedTables {
         number: VersionNumber,
     ) {
         let Some(order) = self.order_of(table) else { return };
+        order.take_in(versions, number);
         order.newest.store(number.0, Atomic::Release);
         let kept_for = order.kept_for.load(Atomic::Relaxed);
         if kept_for == 0 {
@@ -187,6 +194,19 @@ impl OrderedTables {
         if let Some(_ordering) = order.ordering.try_lock() {
             self.put_in_order(versions, order);
         }
+    }
+
+    /// The least and the greatest key of the versions of a table, of whatever LSN. `None` when it
+    /// has none.
+    pub(super) fn ends_of<'a>(
+        &self,
+        versions: &'a VersionArena,
+        table: Table,
+    ) -> Option<(&'a [u8], &'a [u8])> {
+        let order = self.order_of(table)?;
+        // What is read below is at least as new.
+        VersionNumber(order.newest.load(Atomic::Acquire)).some()?;
+        Some((key_of(versions, &order.least)?, key_of(versions, &order.greatest)?))
     }
 
     /// The order, in which every version of `table` is that was inserted before.
@@ -240,6 +260,23 @@ impl OrderedTables {
     fn order_of(&self, table: Table) -> Option<&TableOrder> {
         self.tables.get(usize::from(table.number()))
     }
+}
+
+impl TableOrder {
+    /// For the writer: there is another version.
+    fn take_in(&self, versions: &VersionArena, number: VersionNumber) {
+        let Some(version) = versions.get(number) else { return };
+        if key_of(versions, &self.least).is_none_or(|least| *version.key < *least) {
+            self.least.store(number.0, Atomic::Release);
+        }
+        if key_of(versions, &self.greatest).is_none_or(|greatest| *version.key > *greatest) {
+            self.greatest.store(number.0, Atomic::Release);
+        }
+    }
+}
+
+fn key_of<'a>(versions: &'a VersionArena, number: &AtomicU32) -> Option<&'a [u8]> {
+    versions.get(VersionNumber(number.load(Atomic::Acquire))).map(|version| &*version.key)
 }
 
 #[cfg(test)]

@@ -42,12 +42,14 @@ pub(in crate::engine) fn read_page(
             .filter(|layer| layer.key().is_some())
             // The first of the least ones, which is the newest.
             .min_by(|a, b| a.key().cmp(&b.key()));
-        let Some((key, value)) = layer.and_then(|layer| layer.take(depends_on_lsn)) else {
+        // What follows the last row of the page is not looked for: in memory that may take long.
+        let goes_on = looked_at + 1 < size.rows();
+        let Some((key, value)) = layer.and_then(|layer| layer.take(depends_on_lsn, goes_on)) else {
             return Ok(RowPage { rows, rest: RestOfRange::Empty });
         };
         for older in &mut layers {
             if older.key() == Some(&*key) {
-                older.take(depends_on_lsn);
+                older.take(depends_on_lsn, goes_on);
             }
         }
         looked_at += 1;
@@ -113,8 +115,12 @@ impl<'a> Layer<'a> {
         matches!(self, Self::Btree { rows, is_whole: false } if rows.as_slice().is_empty())
     }
 
-    /// Takes its next row, or the absence of one.
-    fn take(&mut self, depends_on_lsn: &mut u64) -> Option<(Vec<u8>, Option<Value>)> {
+    /// Takes its next row, or the absence of one. Unless it `goes_on`, no other is taken.
+    fn take(
+        &mut self,
+        depends_on_lsn: &mut u64,
+        goes_on: bool,
+    ) -> Option<(Vec<u8>, Option<Value>)> {
         match self {
             Self::Staged { range, next, rest } => {
                 let (key, value) = next.take()?;
@@ -124,7 +130,9 @@ impl<'a> Layer<'a> {
             Self::Memory { table, range, lsn, next } => {
                 let (key, found) = next.take()?;
                 *depends_on_lsn = (*depends_on_lsn).max(found.lsn);
-                *next = table.next(range.table, Bound::Excluded(&key), range.to, *lsn);
+                if goes_on {
+                    *next = table.next(range.table, Bound::Excluded(&key), range.to, *lsn);
+                }
                 Some((key.into_vec(), found.value))
             }
             Self::Btree { rows, .. } => rows.next().map(|(key, value)| (key, Some(value))),
