@@ -16,8 +16,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
-/// What part of the page cache is for leaves, in which rows are looked up past redb. redb's own part
-/// is what a checkpoint works in: one that changes more pages than half of that writes pages twice.
+/// What part of the page cache is for leaves, in which rows are looked up past redb. redb's own
+/// part is what a checkpoint works in: one that changes more pages than half of that writes pages
+/// twice.
 pub(super) const LEAF_CACHE_DIVISOR: usize = 3;
 
 type TableRows = ReadOnlyTable<&'static [u8], &'static [u8]>;

@@ -21,8 +21,8 @@ impl Log {
         (0..SEGMENTS).map(|segment| appender.space_of(segment)).sum()
     }
 
-    /// Gives the segment that is freed next the space for its next use. Without space on the disk it
-    /// keeps what it has.
+    /// Gives the segment that is freed next the space for its next use. Without space on the disk
+    /// it keeps what it has.
     pub(super) fn give_space(&self, btree_len: u64) -> Result<()> {
         let PlannedSpace { segment, had, planned } = self.appender.lock().plan_space(btree_len);
         self.release(segment, planned, had);
