@@ -13,7 +13,7 @@ use super::lock::{Access, context, lock, unlock};
 use super::name::{FileName, is_named};
 use super::system_call::{SystemCall, admit};
 use super::unreadable::read_or_name_the_block;
-use super::{Storage, StorageView, holes, positioned};
+use super::{Storage, StorageView, holes, length, positioned};
 use crate::error::{Error, Result};
 use crate::process::HomeProcess;
 use crate::sync::plain::Mutex;
@@ -194,7 +194,7 @@ impl FileStorage {
     fn resize(&self, len: u64, grow: impl FnOnce(&File, u64) -> io::Result<()>) -> io::Result<()> {
         self.here()?;
         let _resizing = self.shared.resizing.lock();
-        let old_len = self.shared.file.metadata()?.len();
+        let old_len = length::of(&self.shared.file)?;
         super::check_not_cut(&self.shared.len, old_len)?;
         if len < old_len {
             // `len` is reduced first, so that no write passes the check and extends the file again.
@@ -235,7 +235,7 @@ impl FileStorage {
     /// for before it is taken for a fault.
     fn check_not_cut(&self) -> io::Result<()> {
         let OpenFile { file, len, resizing, .. } = &*self.shared;
-        let check = || super::check_not_cut(len, file.metadata()?.len());
+        let check = || super::check_not_cut(len, length::of(file)?);
         check().or_else(|_| {
             let _resizing = resizing.lock();
             check()
@@ -247,7 +247,7 @@ impl Storage for FileStorage {
     fn len(&self) -> io::Result<u64> {
         self.here()?;
         // Read from the system, to notice a file that was shortened in spite of the lock.
-        Ok(self.shared.file.metadata()?.len())
+        length::of(&self.shared.file)
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {

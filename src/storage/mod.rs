@@ -14,6 +14,7 @@ mod fallback;
 mod file;
 mod holes;
 mod in_place;
+mod length;
 mod lock;
 mod memory;
 mod name;
