@@ -1,5 +1,6 @@
 //! The log takes as much of the disk as the load needs.
 
+use cloakroom::cache::{Bytes, CacheStore};
 use cloakroom::handoff::HandoffStateStore;
 use cloakroom::limits::{DEFAULT_LOG_CAPACITY, LEAST_LOG_SPACE};
 use cloakroom::testing::{SimStorage, Storage, StorageView};
@@ -224,4 +225,26 @@ fn a_frame_larger_than_the_space_is_whole_after_a_crash_or_not_there() {
         assert!(space(&room) <= 8 * MIB);
     }
     assert!(space(&room) > 3 * MIB, "{}", space(&room));
+}
+
+#[test]
+fn a_frame_that_ends_among_the_zeros_behind_it_is_recovered() {
+    let open = |storage: &SimStorage| {
+        let builder = Cloakroom::builder().without_threads();
+        let clock = Arc::new(ManualClock::new(1_000_000));
+        builder.clock(clock).open_on(Arc::new(storage.clone())).unwrap()
+    };
+    let storage = SimStorage::new(9);
+    let room = open(&storage);
+    // In a sparse copy the end of this value is a part of the hole in which the segment ends, and
+    // so it is for this storage, which takes the zeros at the end for a hole.
+    let zeros = Bytes::from(vec![0; 40_000]);
+    let cache = room.cache::<Bytes>("c").with_durability(Durability::Sync);
+    // The first frame also has rows of the time line, behind those of the cache.
+    for value in [&Bytes::from(vec![1]), &zeros] {
+        cache.set("key", value, 600).wait().unwrap();
+    }
+    let image = SimStorage::from_image(storage.process_crash_image(), 9);
+    let again = open(&image);
+    assert_eq!(again.cache::<Bytes>("c").get("key").wait().unwrap(), Some(zeros));
 }
