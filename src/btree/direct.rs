@@ -84,6 +84,14 @@ struct DirectPage {
     kept: OnceLock<KeptPage>,
 }
 
+/// What a page was that was read just now.
+enum FirstLook {
+    /// A branch, which is kept.
+    Branch,
+    /// A leaf, with the value at the key in question.
+    Leaf(Option<Value>),
+}
+
 enum KeptPage {
     Branch(Box<KeptBranch>),
     Leaf(Box<[u8]>),
@@ -141,8 +149,8 @@ impl DirectTables {
                 None => {
                     let place = self.roots.place(page.number)?;
                     match self.with_page(place, |bytes| self.first_look(page, bytes, key))? {
-                        Some(found) => return Some(found),
-                        None => continue,
+                        FirstLook::Leaf(found) => return Some(found),
+                        FirstLook::Branch => continue,
                     }
                 }
             };
@@ -151,20 +159,14 @@ impl DirectTables {
         None
     }
 
-    /// Keeps a page that was read, if there is space for it, and answers the value in a leaf. A
-    /// branch answers `Some(None)`: it is kept now.
-    fn first_look(
-        &self,
-        page: &DirectPage,
-        bytes: &[u8],
-        key: &[u8],
-    ) -> Option<Option<Option<Value>>> {
+    /// Keeps a page that was read, if there is space for it. `None` for one that is no page.
+    fn first_look(&self, page: &DirectPage, bytes: &[u8], key: &[u8]) -> Option<FirstLook> {
         match Node::of(bytes, Widths::default())? {
             Node::Branch(branch) => {
                 let kept = KeptBranch::of(bytes, branch)?;
                 // Another thread may have kept the same.
                 let _ = page.kept.set(KeptPage::Branch(Box::new(kept)));
-                Some(None)
+                Some(FirstLook::Branch)
             }
             Node::Leaf(leaf) => {
                 let found = value_in(leaf, key)?;
@@ -174,7 +176,7 @@ impl DirectTables {
                         Err(_) => self.budget.give_back(1),
                     }
                 }
-                Some(Some(found))
+                Some(FirstLook::Leaf(found))
             }
         }
     }

@@ -139,7 +139,7 @@ struct TableOrder {
     newest: AtomicU32,
     /// The newest one that is in order, with all before it.
     ordered_to: AtomicU32,
-    /// A version with the least key, and one with the greatest. They are stored before `newest`.
+    /// A version with the least key, and one with the greatest.
     least: AtomicU32,
     greatest: AtomicU32,
     /// Held by who puts versions of it in order.
@@ -204,8 +204,6 @@ impl OrderedTables {
         table: Table,
     ) -> Option<(&'a [u8], &'a [u8])> {
         let order = self.order_of(table)?;
-        // What is read below is at least as new.
-        VersionNumber(order.newest.load(Atomic::Acquire)).some()?;
         Some((key_of(versions, &order.least)?, key_of(versions, &order.greatest)?))
     }
 

@@ -9,11 +9,6 @@ pub(super) struct VersionNumber(pub(super) u32);
 
 impl VersionNumber {
     pub(super) const NONE: Self = Self(0);
-
-    /// The number, if it is one.
-    pub(super) fn some(self) -> Option<Self> {
-        (self != Self::NONE).then_some(self)
-    }
 }
 
 /// A table's number and the first seven bytes of a key. They decide most comparisons without
