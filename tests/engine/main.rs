@@ -23,6 +23,8 @@ mod model;
 #[cfg(feature = "testing")]
 mod never_blocks;
 #[cfg(feature = "testing")]
+mod reads;
+#[cfg(feature = "testing")]
 #[path = "../support/rooms.rs"]
 mod rooms;
 #[path = "../support/scale.rs"]

@@ -9,6 +9,7 @@ mod cost;
 mod disk;
 mod engines;
 mod group;
+mod reads;
 mod record;
 mod rows;
 mod slow_file;
@@ -39,6 +40,9 @@ struct Options {
     /// What to measure.
     #[arg(long, value_enum, default_value_t = Work::Consume)]
     work: Work,
+    /// Measure reads of one row instead, alone and beside a writer, of cloakroom and of redb.
+    #[arg(long, conflicts_with_all = ["work", "json", "chart", "from", "threads"])]
+    reads: bool,
     /// For the consume: tokens stored before the clock starts; a cell ends early when all are
     /// consumed.
     #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1..))]
@@ -134,6 +138,10 @@ fn run(options: &Options) -> Result<()> {
         rows().iter().for_each(|row| println!("{:<20} {}", row.name, row.title));
         return Ok(());
     }
+    if options.reads {
+        print!("{}", read(options)?);
+        return Ok(());
+    }
     let record = match &options.from {
         Some(path) => Record::read(path)?,
         None => compare(options)?,
@@ -143,6 +151,19 @@ fn run(options: &Options) -> Result<()> {
         std::fs::write(path, chart::draw(&record)?).context("writing the chart")?;
     }
     Ok(())
+}
+
+/// The table of the reads.
+fn read(options: &Options) -> Result<String> {
+    let scratch = Scratch::new(&options.dir)?;
+    let plan = reads::Plan {
+        rows: options.tokens,
+        span: Duration::from_secs_f64(options.seconds),
+        rounds: options.rounds.max(1),
+        only: &options.only,
+        dir: &|| scratch.cell(),
+    };
+    reads::compare(&plan)
 }
 
 /// The contenders that were asked for and can be measured here.

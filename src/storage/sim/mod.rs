@@ -78,6 +78,7 @@ struct SimState {
     capacity: Option<u64>,
     /// Sectors that cannot be read, by their offset.
     bad_sectors: BTreeSet<u64>,
+    bytes_read: u64,
     bytes_written: u64,
     syncs: u64,
     durable_writes: u64,
@@ -117,6 +118,7 @@ impl SimStorage {
             faults: Vec::new(),
             capacity: None,
             bad_sectors: BTreeSet::new(),
+            bytes_read: 0,
             bytes_written: 0,
             syncs: 0,
             durable_writes: 0,
@@ -196,6 +198,12 @@ impl SimStorage {
     pub fn flip_bit(&self, offset: u64, bit: u8) {
         assert!(bit < 8, "a byte has no bit {bit}");
         self.state.lock().disk.flip_bits(offset, 1 << bit);
+    }
+
+    /// The number of bytes read, through views too, by calls that succeeded.
+    #[must_use]
+    pub fn bytes_read(&self) -> u64 {
+        self.state.lock().bytes_read
     }
 
     /// The number of bytes written, flushed or not, by calls that succeeded.
@@ -300,7 +308,9 @@ impl Storage for SimStorage {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         let mut state = self.state.lock();
         state.read_outcome()?;
-        state.read(offset, buf)
+        state.read(offset, buf)?;
+        state.bytes_read += buf.len() as u64;
+        Ok(())
     }
 
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
@@ -433,6 +443,7 @@ impl Storage for SimStorage {
         super::check_read(state.disk.current().len() as u64, offset, len)?;
         let mut bytes = vec![0; len];
         state.read(offset, &mut bytes)?;
+        state.bytes_read += len as u64;
         Ok(StorageView::Owned(bytes))
     }
 }

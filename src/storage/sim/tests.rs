@@ -253,6 +253,7 @@ fn events_count_the_calls_that_change_something() {
     storage.view(0, 4).unwrap();
     assert_eq!(storage.events(), 4);
     assert_eq!((storage.bytes_written(), storage.syncs(), storage.durable_writes()), (5, 1, 1));
+    assert_eq!(storage.bytes_read(), 8);
     assert_eq!(storage.clone().events(), 4, "a clone is the same storage");
 }
 
