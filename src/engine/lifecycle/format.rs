@@ -174,3 +174,6 @@ pub(in crate::engine) fn format(
 ) -> Result<()> {
     Unfinished::begin(storage, like, cache_size, tables)?.finish().map(drop)
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,8 @@ mod migration;
 pub(crate) mod new_file;
 mod open;
 mod recovered_image;
+#[cfg(test)]
+mod recording;
 mod recovery;
 
 pub use backup::BackupReport;

@@ -122,3 +122,32 @@ fn origin_of(clock: &dyn Clock) -> Option<[u8; 16]> {
         ElapsedOrigin::Unknown => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{ManualClock, SystemClock};
+
+    /// A clock of which nothing is known but its readings.
+    #[derive(Debug)]
+    struct BareClock;
+
+    impl Clock for BareClock {
+        fn now_ms(&self) -> u64 {
+            1
+        }
+
+        fn elapsed_ms(&self) -> u64 {
+            1
+        }
+    }
+
+    #[test]
+    fn elapsed_time_has_the_origin_that_its_clock_tells_and_no_other() {
+        assert_eq!(origin_of(&BareClock), None);
+        assert_eq!(origin_of(&SystemClock::new()), boot_id());
+        let (one, other) = (ManualClock::new(0), ManualClock::new(0));
+        assert!(origin_of(&one).is_some_and(|id| origin_of(&one) == Some(id)));
+        assert_ne!(origin_of(&one), origin_of(&other));
+    }
+}

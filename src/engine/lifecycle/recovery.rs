@@ -149,3 +149,6 @@ impl Recovered {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
