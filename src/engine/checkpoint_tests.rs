@@ -5,7 +5,8 @@ use super::{CommitHook, Engine, EngineOptions, Threads};
 use crate::clock::ManualClock;
 use crate::durability::Durability;
 use crate::error::Error;
-use crate::limits::MIN_LOG_CAPACITY;
+use crate::limits::{MAX_QUEUED_LOG_BYTES, MIN_LOG_CAPACITY};
+use crate::log::QueueShare;
 use crate::storage::sim::SimStorage;
 use crate::tables::{Table, Value};
 use std::sync::Arc;
@@ -171,4 +172,79 @@ fn a_crash_after_such_a_checkpoint_loses_no_version() {
         assert_eq!(in_room(&engine, b"gone"), None, "{seed}");
         assert_eq!(in_room(&engine, b"changed").as_deref(), Some(&b"new"[..]), "{seed}");
     }
+}
+
+#[test]
+fn steps_of_a_change_leave_half_of_what_can_be_queued_to_others() {
+    let half = MAX_QUEUED_LOG_BYTES / 2;
+    let engine = room_that_waits(Duration::from_secs(60));
+    let may_take = |bytes: u64| engine.has_space_for_step(usize::try_from(bytes).unwrap());
+    assert!(may_take(2 * half), "nothing is queued");
+    let held = engine.hold_checkpoints();
+    let (log, mut number) = (engine.kernel.log(), 0_u32);
+    while log.queued_bytes(QueueShare::Callers) == 0 {
+        write(&engine, &number.to_be_bytes(), Some(&[1; 500]));
+        number += 1;
+    }
+    let queued = log.queued_bytes(QueueShare::Callers);
+    assert!(may_take(0) && may_take(half - queued));
+    assert!(!may_take(half - queued + 1) && !may_take(2 * half));
+    drop(held);
+}
+
+#[test]
+fn what_a_durable_read_has_seen_is_durable() {
+    use super::access::Reader;
+    for in_transaction in [false, true] {
+        let engine = Engine::create_on(Arc::new(SimStorage::new(1)), options()).unwrap();
+        let log = engine.kernel.log();
+        for key in [b"one", b"two"] {
+            write(&engine, key, Some(b"value"));
+            assert!(log.durable() < log.appended());
+            let unseen = engine.read(Durability::Sync, |rows| rows.get(TABLE, b"none"));
+            assert_eq!(unseen.wait().unwrap(), None);
+            assert!(log.durable() < log.appended(), "it has seen none of it");
+            let seen = if in_transaction {
+                engine.transact(Durability::Sync, &[], |tx| tx.get(TABLE, key)).wait()
+            } else {
+                engine.read(Durability::Sync, |rows| rows.get(TABLE, key)).wait()
+            };
+            assert!(seen.unwrap().is_some());
+            assert_eq!(log.durable(), log.appended());
+        }
+    }
+}
+
+#[test]
+fn a_page_of_removed_rows_hides_none_behind_them() {
+    use super::access::{PageSize, Reader, RestOfRange, RowRange};
+    use std::ops::Bound;
+    let engine = Engine::create_on(Arc::new(SimStorage::new(1)), options()).unwrap();
+    for key in 1..=5_u8 {
+        write(&engine, &[key], Some(&[1; 2_000]));
+    }
+    engine.checkpoint().unwrap();
+    for key in 1..=3_u8 {
+        write(&engine, &[key], None);
+    }
+    write(&engine, &[9], Some(b"in memory"));
+    let found = engine.read(Durability::Os, |rows| {
+        let (mut found, mut from) = (Vec::new(), Bound::Unbounded);
+        loop {
+            let range = RowRange {
+                table: TABLE,
+                from: from.as_ref().map(|key: &Vec<u8>| key.as_slice()),
+                to: Bound::Unbounded,
+            };
+            // It holds fewer bytes than two of the rows have, and more rows than there are.
+            let page = rows.page(range, PageSize::of_rows(4))?;
+            found.extend(page.rows.iter().map(|(key, _)| key.to_vec()));
+            from = match page.rest {
+                RestOfRange::Empty => return Ok::<_, Error>(found),
+                RestOfRange::BehindLastRow => Bound::Excluded(found.last().unwrap().clone()),
+                RestOfRange::Behind(key) => Bound::Excluded(key),
+            };
+        }
+    });
+    assert_eq!(found.wait().unwrap(), [vec![4], vec![5], vec![9]]);
 }

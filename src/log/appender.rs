@@ -520,6 +520,17 @@ mod tests {
     }
 
     #[test]
+    fn maintenance_may_queue_a_quarter_of_what_callers_may() {
+        let mut log = appender();
+        log.append(&[0; 256 - 32], Durability::Sync, CALLERS).unwrap();
+        log.rotate(0);
+        log.append(&[1; 256 - 32], Durability::Sync, CALLERS).unwrap();
+        log.begin_queue(256, 0);
+        while log.append(b"", Durability::Os, QueueShare::Maintenance).is_some() {}
+        assert_eq!(log.queued_bytes(QueueShare::Maintenance), 64);
+    }
+
+    #[test]
     fn an_empty_segment_takes_a_frame_that_is_larger_than_the_space_it_was_given() {
         let least = 32 << 10;
         let mut log = with_least_log_space(least, || Appender::new(&plan_of(8), 4 * least));

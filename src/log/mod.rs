@@ -410,3 +410,6 @@ impl Log {
 pub(crate) fn no_space(source: &io::Error) -> Error {
     Error::DiskFull { context: format!("writing the log: {source}") }
 }
+
+#[cfg(test)]
+mod tests;

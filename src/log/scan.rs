@@ -481,6 +481,54 @@ mod tests {
     }
 
     #[test]
+    fn zeros_are_asked_for_only_where_a_frame_may_end_among_them() {
+        let bytes = segment(&[(107, 5, 106, 8), (108, 5, 107, 30)]);
+        let end = DATA_START + 40 + 64;
+        for written in [DATA_START, end, end + 7, end + 200] {
+            let scan = scan_written(&bytes[..written], SEGMENT_LEN, HEADER);
+            assert!(!scan.needs_zeros, "{written} bytes");
+        }
+        for written in [0, DATA_START - 1, DATA_START + 1, end - 8] {
+            let scan = scan_written(&bytes[..written], SEGMENT_LEN, HEADER);
+            assert!(scan.needs_zeros, "{written} bytes");
+        }
+        // A header beyond a bad frame, whose frame ends in the segment, at its end, or not in it.
+        let room = SEGMENT_LEN - end - FRAME_HEADER_LEN;
+        for (payload_len, asked) in [(room - 8, true), (room, true), (room + 8, false)] {
+            let mut bytes = bytes.clone();
+            bytes[DATA_START + 40] ^= 1;
+            bytes[end..end + 4].copy_from_slice(&u32::try_from(payload_len).unwrap().to_le_bytes());
+            bytes[end + 8..end + 16].copy_from_slice(&109_u64.to_le_bytes());
+            bytes[end + 16..end + 24].copy_from_slice(&5_u64.to_le_bytes());
+            let scan = scan_written(&bytes[..end + 512], SEGMENT_LEN, HEADER);
+            assert_eq!(scan.needs_zeros, asked, "{payload_len} bytes of payload");
+        }
+        // A whole segment has none to ask for, whatever its last bytes are.
+        let mut bytes = bytes.clone();
+        bytes[SEGMENT_LEN - 4] = 1;
+        bytes[SEGMENT_LEN - FRAME_ALIGN..].fill(1);
+        assert!(!scan_segment(&bytes, HEADER).needs_zeros);
+    }
+
+    #[test]
+    fn frames_count_beyond_a_bad_one_as_far_as_two_segments_can_hold_them() {
+        let frames_max = (SEGMENT_LEN / FRAME_HEADER_LEN) as u64;
+        let of = |lsn, generation| {
+            let mut bytes = segment(&[(107, 5, 106, 8), (108, 3, 107, 8), (lsn, generation, 0, 0)]);
+            // The last position that has space for a frame.
+            bytes.copy_within(DATA_START + 80..DATA_START + 112, SEGMENT_LEN - FRAME_HEADER_LEN);
+            bytes[DATA_START + 80..DATA_START + 112].fill(0);
+            let scan = scan_segment(&bytes, HEADER);
+            (scan.beyond.map(|beyond| beyond.max_lsn), scan.newer.map(|newer| newer.lsn))
+        };
+        let (own, newer) = (108 + 2 * frames_max, 100 + 8 * frames_max);
+        assert_eq!(of(own, 5), (Some(own), None));
+        assert_eq!(of(own + 1, 5), (None, None));
+        assert_eq!(of(newer, 6), (None, Some(newer)));
+        assert_eq!(of(newer + 1, 6), (None, None));
+    }
+
+    #[test]
     fn a_flipped_bit_never_yields_a_frame_that_was_not_written() {
         let frames = [(107, 5, 106, 8), (108, 5, 106, 30), (109, 5, 108, 8), (110, 5, 109, 0)];
         let bytes = segment(&frames);

@@ -154,6 +154,21 @@ mod tests {
     }
 
     #[test]
+    fn each_slot_is_read_by_itself() {
+        let headers = [8, 10].map(|generation| SegmentHeader { generation, index: 0, btree_lsn: 1 });
+        let slots = headers.map(|header| header.slot_offset() / BLOCK_SIZE);
+        assert_eq!(slots, [0, 1]);
+        let bytes = segment(&headers);
+        for slot in slots {
+            assert_eq!(SegmentHeader::read_slot(&bytes, &FILE, slot), Some(headers[slot]));
+        }
+        // One that lies in the slot of the other is none.
+        let mut swapped = bytes.clone();
+        swapped[..BLOCK_SIZE].copy_from_slice(&headers[1].encode(&FILE));
+        assert_eq!(SegmentHeader::read_slot(&swapped, &FILE, 0), None);
+    }
+
+    #[test]
     fn a_header_has_these_bytes() {
         let header = SegmentHeader { generation: 0x0203, index: 1, btree_lsn: 0x0405 };
         let bytes = header.encode(&FILE);

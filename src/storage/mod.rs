@@ -19,6 +19,8 @@ mod lock;
 mod memory;
 mod name;
 mod positioned;
+#[cfg(test)]
+pub(crate) mod recording;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod sim;
 mod superblock;

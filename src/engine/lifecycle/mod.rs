@@ -10,8 +10,6 @@ mod migration;
 pub(crate) mod new_file;
 mod open;
 mod recovered_image;
-#[cfg(test)]
-mod recording;
 mod recovery;
 
 pub use backup::BackupReport;

@@ -239,4 +239,13 @@ mod tests {
         pacer.nothing_is_due();
         assert!(!pacer.is_behind());
     }
+
+
+    #[test]
+    fn what_the_last_entries_took_and_what_slices_wrote_is_counted() {
+        let mut pacer = Pacer::default();
+        slice_done(&mut pacer);
+        slice_done(&mut pacer);
+        assert_eq!((pacer.entry_bytes, pacer.slice_bytes), (100, 20_000));
+    }
 }

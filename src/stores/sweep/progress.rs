@@ -133,3 +133,28 @@ impl Round {
         SweepPosition::beginning()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_begins_behind_many_tombstones_until_it_is_time_or_a_checkpoint_has_removed_them() {
+        let (hour, beginning) = (Duration::from_secs(3_600), SweepPosition::beginning());
+        let to = Deadline { epoch: 0, at_ms: 5 };
+        let mut round = Round { looked_at_to: Some(to), ..Round::default() };
+        round.tombstones = MANY_TOMBSTONES;
+        assert_eq!(round.begin(0, hour), beginning, "the first one");
+        assert_eq!(round.begin(0, hour), SweepPosition::at(to));
+        round.tombstones = MANY_TOMBSTONES - 1;
+        assert_eq!(round.begin(0, hour), beginning);
+        round.tombstones = MANY_TOMBSTONES;
+        assert_eq!(round.begin(0, Duration::ZERO), beginning, "the last one is too long ago");
+        assert_eq!(round.begin(0, hour), SweepPosition::at(to));
+        assert_eq!(round.begin(7, hour), beginning, "a checkpoint");
+        assert_eq!((round.checkpoint_lsn, round.tombstones), (7, 0));
+        round.tombstones = MANY_TOMBSTONES;
+        round.looked_at_to = None;
+        assert_eq!(round.begin(7, hour), beginning, "nothing was looked at");
+    }
+}

@@ -45,3 +45,21 @@ impl SweepReport {
         self.stepped_over += other.stepped_over;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_add_up_and_a_store_without_an_entry_is_not_in_them() {
+        let mut one = SweepReport::default();
+        one.count(StoreKind::CACHE, 0);
+        assert_eq!(one, SweepReport::default());
+        one.count(StoreKind::CACHE, 2);
+        (one.rescheduled, one.stepped_over) = (3, 5);
+        let mut both = one.clone();
+        both.add(&one);
+        assert_eq!((both.removed(StoreKind::CACHE), both.total()), (4, 4));
+        assert_eq!((both.rescheduled, both.stepped_over), (6, 10));
+    }
+}

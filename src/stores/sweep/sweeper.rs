@@ -232,3 +232,31 @@ pub(crate) fn sweep_job(states: Arc<StoreStates>, every: Duration) -> Maintenanc
     let step = move |maintenance: &MaintenanceHandle<'_>| states.sweeper.step(maintenance, every);
     MaintenanceJob { every, step: Arc::new(step) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slice_may_do_what_its_budget_says_and_no_more() {
+        let budget = Budget { changes: 10, frame_bytes: 100 };
+        let before = Cost { changes: 5, frame_bytes: 50, read_bytes: 7 };
+        let most = Cost { changes: 15, frame_bytes: 150, read_bytes: 7 + SLICE_READ_BYTES };
+        assert!(!exceeds(before, before, budget) && !exceeds(most, before, budget));
+        assert!(exceeds(Cost { changes: most.changes + 1, ..before }, before, budget));
+        assert!(exceeds(Cost { frame_bytes: most.frame_bytes + 1, ..before }, before, budget));
+        assert!(exceeds(Cost { read_bytes: most.read_bytes + 1, ..before }, before, budget));
+    }
+
+    #[test]
+    fn a_large_slice_is_so_many_small_ones_within_a_quarter_of_a_frame() {
+        let of = |max_frame_bytes, times| {
+            let Budget { changes, frame_bytes } = Budget::of_frame(max_frame_bytes, times);
+            (changes, frame_bytes)
+        };
+        assert_eq!(of(1 << 30, 1), (256, 64 << 10));
+        assert_eq!(of(1 << 30, 8), (8 * 256, 512 << 10));
+        assert_eq!(of(1 << 20, 8), (8 * 256, 256 << 10));
+        assert_eq!([Pace::Headroom, Pace::InTurn, Pace::First].map(Pace::slice_size), [1, 1, 8]);
+    }
+}

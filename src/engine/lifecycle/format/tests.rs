@@ -1,10 +1,10 @@
 //! How a new file comes to its log, its rows and its position.
 
-use super::super::recording::{Change, Recording};
 use super::*;
 use crate::engine::lifecycle::recovered_image::RecoveredImage;
 use crate::log::growth::with_least_log_space;
 use crate::storage::MemoryStorage;
+use crate::storage::recording::{Change, Recording};
 use crate::storage::sim::SimStorage;
 use crate::stores::registry::catalogue;
 

@@ -1,7 +1,6 @@
 //! What an opening writes before it answers, and what it leaves alone.
 
 use super::super::format::layout_of;
-use super::super::recording::{Change, Recording};
 use crate::durability::Durability;
 use crate::engine::access::{Reader, Writer};
 use crate::engine::checkpoint_tests::options as small_options;
@@ -9,6 +8,7 @@ use crate::engine::{Engine, EngineOptions};
 use crate::error::{Error, Result};
 use crate::log::growth::with_least_log_space;
 use crate::storage::Storage;
+use crate::storage::recording::{Change, Recording};
 use crate::storage::sim::{CallKind, Fault, SimStorage};
 use crate::tables::Table;
 use std::path::Path;

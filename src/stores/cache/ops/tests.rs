@@ -388,3 +388,34 @@ fn entries_have_the_rows_that_are_derived() {
         }
     });
 }
+
+#[test]
+fn an_entry_may_have_as_many_bytes_as_all_of_them_together() {
+    let mut spec = spec();
+    let mut tx = MapTx::at(NOW);
+    spec.max_bytes = Some(4);
+    put(&mut tx, &spec, "a", "123", 0, None);
+    assert_eq!(value(&mut tx, &spec, "a"), Some(123));
+    put(&mut tx, &spec, "a", "1234", 0, None);
+    assert_eq!(value(&mut tx, &spec, "a"), None);
+}
+
+#[test]
+fn an_entry_is_stored_where_a_frame_holds_all_of_its_rows() {
+    let long = "t".repeat(200);
+    for tags in [&[][..], &["a"], &["a", &long, "c"]] {
+        let stored = |max_frame_bytes| {
+            let spec = Spec::of_state("c", Default::default(), 1 << 20, max_frame_bytes);
+            let mut tx = MapTx::at(NOW);
+            put(&mut tx, &spec, &"h".repeat(100), &"1".repeat(18), 9, Some(tags));
+            let rows = tx.snapshot();
+            let bytes = rows.iter().map(|((_, key), value)| row_cost(key.len() + value.len()));
+            (!rows.is_empty()).then(|| bytes.sum::<usize>())
+        };
+        let least = (0..4_096).find(|max_frame_bytes| stored(*max_frame_bytes).is_some()).unwrap();
+        let needed = stored(least).unwrap();
+        // Beside its rows there is space for two more places in the expiry index.
+        let spare = 2 * row_cost(KEY_OVERHEAD + 100) + 64 + 64;
+        assert!((needed..=needed + spare).contains(&least), "{least} for {needed}");
+    }
+}

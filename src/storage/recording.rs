@@ -1,14 +1,15 @@
 //! A storage that takes down where a file gets bytes, space and holes.
 
-use crate::storage::sim::SimStorage;
-use crate::storage::{Storage, StorageView};
+use super::sim::SimStorage;
+use super::{Storage, StorageView};
 use crate::sync::plain::Mutex;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// A call that changes what the file has, with its offset and length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Change {
+pub(crate) enum Change {
     Write(u64, u64),
     FillHoles(u64, u64),
     Release(u64, u64),
@@ -16,19 +17,30 @@ pub(super) enum Change {
 
 /// A simulated storage whose changes are taken down.
 #[derive(Debug)]
-pub(super) struct Recording {
+pub(crate) struct Recording {
     inner: SimStorage,
     changes: Mutex<Vec<Change>>,
+    lost_name: Mutex<Option<PathBuf>>,
 }
 
 impl Recording {
-    pub(super) fn new(inner: SimStorage) -> Arc<Self> {
-        Arc::new(Self { inner, changes: Mutex::default() })
+    pub(crate) fn new(inner: SimStorage) -> Arc<Self> {
+        Arc::new(Self { inner, changes: Mutex::default(), lost_name: Mutex::default() })
     }
 
-    /// Those so far, in order.
-    pub(super) fn changes(&self) -> Vec<Change> {
+    /// The storage below.
+    pub(crate) fn inner(&self) -> &SimStorage {
+        &self.inner
+    }
+
+    /// The changes so far, in order.
+    pub(crate) fn changes(&self) -> Vec<Change> {
         self.changes.lock().clone()
+    }
+
+    /// From now on the file has lost this name.
+    pub(crate) fn lose_name(&self, name: &str) {
+        *self.lost_name.lock() = Some(name.into());
     }
 
     fn note(&self, change: Change) {
@@ -79,5 +91,9 @@ impl Storage for Recording {
 
     fn view(&self, offset: u64, len: usize) -> io::Result<StorageView> {
         self.inner.view(offset, len)
+    }
+
+    fn lost_name(&self) -> Option<PathBuf> {
+        self.lost_name.lock().clone()
     }
 }
