@@ -155,7 +155,8 @@ mod tests {
 
     #[test]
     fn each_slot_is_read_by_itself() {
-        let headers = [8, 10].map(|generation| SegmentHeader { generation, index: 0, btree_lsn: 1 });
+        let headers =
+            [8, 10].map(|generation| SegmentHeader { generation, index: 0, btree_lsn: 1 });
         let slots = headers.map(|header| header.slot_offset() / BLOCK_SIZE);
         assert_eq!(slots, [0, 1]);
         let bytes = segment(&headers);

@@ -156,6 +156,7 @@ fn what_a_full_disk_dropped_is_written_again_before_the_next_flush() {
 fn callers_are_told_of_a_full_disk_when_their_patience_is_over_and_go_on_when_it_has_space() {
     let (storage, log) = new_log();
     let durable = write(&log, SYNC);
+    assert_eq!((log.disk_full_stalls(), log.is_disk_full()), (0, false));
     log.set_disk_full_patience(Duration::from_millis(40));
     (0..10_000).for_each(|_| storage.fail_call(CallKind::DurableWrite, 0, Fault::Enospc));
     let lsn = append(&log, b"payload", SYNC);

@@ -240,7 +240,6 @@ mod tests {
         assert!(!pacer.is_behind());
     }
 
-
     #[test]
     fn what_the_last_entries_took_and_what_slices_wrote_is_counted() {
         let mut pacer = Pacer::default();

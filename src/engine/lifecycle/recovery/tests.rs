@@ -1,6 +1,7 @@
 //! What an opening writes before it answers, and what it leaves alone.
 
 use super::super::format::layout_of;
+use super::super::recovered_image::RecoveredImage;
 use crate::durability::Durability;
 use crate::engine::access::{Reader, Writer};
 use crate::engine::checkpoint_tests::options as small_options;
@@ -177,4 +178,23 @@ fn an_opening_marks_what_it_recovered_and_one_for_reading_writes_nothing() {
     let found = damaged(storage.process_crash_image());
     assert!(matches!(found, Err(Error::Corrupted { .. })), "{found:?}");
     drop(engine);
+}
+
+#[test]
+fn an_image_with_a_frame_to_replay_is_not_settled() {
+    let storage = SimStorage::new(1);
+    let engine = create(&storage);
+    let superblock = engine.kernel().superblock();
+    let is_settled = || {
+        let image: Arc<dyn Storage> =
+            Arc::new(SimStorage::from_image(storage.process_crash_image(), 1));
+        let found = RecoveredImage::open(&image, superblock, 1 << 20, options().tables).unwrap();
+        (found.is_settled(), found.lsn())
+    };
+    assert_eq!(is_settled(), (true, 0));
+    write(&engine, b"key", b"value".to_vec()).unwrap();
+    let (settled, lsn) = is_settled();
+    assert!(!settled && lsn > 0);
+    engine.close().unwrap();
+    assert!(is_settled().0);
 }

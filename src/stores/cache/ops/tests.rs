@@ -407,7 +407,7 @@ fn an_entry_is_stored_where_a_frame_holds_all_of_its_rows() {
         let stored = |max_frame_bytes| {
             let spec = Spec::of_state("c", Default::default(), 1 << 20, max_frame_bytes);
             let mut tx = MapTx::at(NOW);
-            put(&mut tx, &spec, &"h".repeat(100), &"1".repeat(18), 9, Some(tags));
+            put(&mut tx, &spec, &"h".repeat(100), &"1".repeat(400), 9, Some(tags));
             let rows = tx.snapshot();
             let bytes = rows.iter().map(|((_, key), value)| row_cost(key.len() + value.len()));
             (!rows.is_empty()).then(|| bytes.sum::<usize>())
