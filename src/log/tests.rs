@@ -3,7 +3,7 @@
 use super::frame::FRAME_HEADER_LEN;
 use super::growth::with_least_log_space;
 use super::plan::{ActiveSegment, Spare};
-use super::segment::{DATA_START, MARK_START};
+use super::segment::DATA_START;
 use super::*;
 use crate::storage::recording::{Change, Recording};
 use crate::storage::sim::{CallKind, Fault, SimStorage};

@@ -140,3 +140,27 @@ impl Writer for DryRun {
         self.stage(key.len());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Engine;
+    use crate::engine::checkpoint_tests::{options, write};
+    use crate::storage::MemoryStorage;
+
+    #[test]
+    fn what_was_looked_up_in_an_older_tree_is_not_taken_for_what_is_there() {
+        let engine = Engine::create_on(Arc::new(MemoryStorage::new()), options()).unwrap();
+        write(&engine, b"key", Some(b"old"));
+        engine.checkpoint().unwrap();
+        let before = engine.kernel().view();
+        let prefetched = Prefetched::load(&before, &[(Table::CACHE, b"key"), (Table::CACHE, b"-")]);
+        let found = |of: &Arc<BtreeView>, key| prefetched.get(of, Table::CACHE, key);
+        assert_eq!(found(&before.btree, b"key"), Some(Some(Value::from(&b"old"[..]))));
+        assert_eq!(found(&before.btree, b"-"), Some(None));
+        assert_eq!(found(&before.btree, b"never asked for"), None);
+        write(&engine, b"key", Some(b"new"));
+        engine.checkpoint().unwrap();
+        assert_eq!(found(&engine.kernel().view().btree, b"key"), None);
+    }
+}

@@ -246,4 +246,22 @@ mod tests {
         }
         assert_eq!(answers[0], answers[1]);
     }
+
+    #[test]
+    fn each_resource_has_an_id_of_its_own_and_keeps_it() {
+        let (config, capacities, mut tx) = (config(), Capacities::default(), MapTx::at(0));
+        let adaptive = limiter(&config, &capacities);
+        let mut seen = Vec::new();
+        for _ in 0..2 {
+            for resource in ["a", "b"] {
+                assert!(acquire(&mut tx, &adaptive, resource, Priority::User).unwrap());
+            }
+            let rows = tx.snapshot();
+            let of_table = rows.iter().filter(|((table, _), _)| *table == TABLE);
+            let ids = of_table.map(|(_, value)| ResourceRow::decode(value).unwrap().id);
+            seen.push(ids.collect::<Vec<_>>());
+        }
+        assert_eq!(seen[0], seen[1]);
+        assert!(seen[0].len() == 2 && seen[0][0] != seen[0][1] && !seen[0].contains(&0));
+    }
 }

@@ -608,3 +608,16 @@ fn a_poisoned_room_does_not_sweep_and_closes_all_the_same() {
         assert!(room.close().is_err());
     }
 }
+
+#[test]
+fn a_sweep_removes_what_is_due_also_where_the_last_entries_are_each_a_slice_of_their_own() {
+    let (room, clock) = room();
+    let cache = room.cache::<String>("large");
+    for key in ["a", "b", "c"] {
+        cache.set(key, &"1".repeat(700 << 10), TTL.try_into().unwrap()).wait().unwrap();
+    }
+    room.checkpoint().unwrap();
+    clock.advance(Duration::from_secs(TTL));
+    assert_eq!(room.sweep().unwrap().total(), 3);
+    assert_eq!(room.sweep().unwrap().total(), 0);
+}

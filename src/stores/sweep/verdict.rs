@@ -84,3 +84,24 @@ pub(crate) struct SweepTurn<'a> {
     /// How far the last turn [walked](Verdict::Walked), if it was of the same entry.
     pub(crate) walked: Option<&'a [u8]>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stores::map_tx::MapTx;
+
+    #[test]
+    fn an_entry_is_taken_from_every_place_of_the_index_but_the_one_that_is_due() {
+        let [at, other] = [5, 9].map(|at_ms| Deadline { epoch: 0, at_ms });
+        let mut tx = MapTx::at(0);
+        for at in [at, other] {
+            expiry::put(&mut tx, at, Table::CACHE, b"key");
+        }
+        let due = Due { at, table: Table::CACHE, key: b"key" };
+        due.unindex(&mut tx, at);
+        assert_eq!(tx.keys(Table::EXPIRY).len(), 2);
+        due.unindex(&mut tx, other);
+        let left = tx.keys(Table::EXPIRY);
+        assert!(left.len() == 1 && left[0].starts_with(&expiry::first_key(at)));
+    }
+}

@@ -407,4 +407,13 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn a_reading_of_the_wall_clock_is_found_on_the_line() {
+        let moment = Moment { wall_offset_ms: 500, ..Moment::manual(10_000) };
+        assert_eq!(moment.wall_of_event(7_000), 7_500);
+        assert_eq!(moment.event_at_wall(7_500), 7_000);
+        assert_eq!(moment.event_at_wall(100), 0, "before the line began");
+        assert_eq!(moment.event_at_wall(u64::MAX), u64::MAX);
+    }
 }

@@ -93,3 +93,36 @@ pub(crate) fn dump_row(key: &[u8], value: &[u8]) -> Result<Value> {
         "believed_ms": gap.believed_ms, "is_doubtful": gap.is_doubtful(),
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::kernel::time_line::gap::Certainty;
+    use crate::stores::map_tx::MapTx;
+
+    #[test]
+    fn each_gap_has_the_key_of_its_epoch() {
+        assert_eq!(gap_key(0x0102_0304), [1, 2, 3, 4]);
+        let gap = ClosedGap {
+            epoch: 5,
+            begin_ms: 1,
+            in_line_ms: 2,
+            believed_ms: 3,
+            certainty: Certainty::Settled,
+            held_ms: 4,
+        };
+        let value = codec::encode(&gap).unwrap();
+        check_row(&gap_key(5), &value).unwrap();
+        check_row(&gap_key(6), &value).unwrap_err();
+        check_row(&gap_key(5), b"no gap").unwrap_err();
+        check_row(LINE_KEY, &value).unwrap_err();
+    }
+
+    #[test]
+    fn the_wall_clock_of_the_index_is_the_one_that_was_noted() {
+        let mut tx = MapTx::at(0);
+        assert_eq!(indexed_wall(&mut tx).unwrap(), 0);
+        put_indexed_wall(&mut tx, 7).unwrap();
+        assert_eq!(indexed_wall(&mut tx).unwrap(), 7);
+    }
+}

@@ -199,3 +199,12 @@ fn jobs_have_the_rows_that_are_derived() {
         }
     });
 }
+
+#[test]
+fn a_value_may_have_as_many_bytes_as_it_says_and_no_more() {
+    let value = "value".to_owned();
+    let len = encode_value(&value, usize::MAX).unwrap().content().len();
+    assert!(encode_value(&value, len + 1).is_ok() && encode_value(&value, len).is_ok());
+    let refused = encode_value(&value, len - 1).map(drop);
+    assert!(matches!(refused, Err(Error::TooLarge { .. })), "{refused:?}");
+}

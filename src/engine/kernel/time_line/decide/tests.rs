@@ -436,3 +436,16 @@ fn so_many_gaps_are_kept() {
     }
     assert_eq!(line.gaps.len(), MAX_GAPS);
 }
+
+#[test]
+fn clocks_may_differ_by_more_the_more_time_has_passed() {
+    assert_eq!(tolerance_ms(0), i128::from(TOLERANCE_MS));
+    assert_eq!(tolerance_ms(10 * TOLERANCE_DIVISOR), i128::from(TOLERANCE_MS + 10));
+}
+
+#[test]
+fn what_is_written_says_how_long_the_clock_has_held_and_until_when() {
+    let line = OpenLine::new(at(NOW, 50));
+    let hold = line.written(at(NOW + HOUR, 50 + HOUR), BOOT, false).hold;
+    assert_eq!((hold.held_ms, hold.since_ms), (HOUR, 50 + HOUR));
+}
