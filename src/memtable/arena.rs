@@ -106,4 +106,24 @@ mod tests {
             before = Some((directory, block, offset));
         }
     }
+
+    #[test]
+    fn every_version_is_found_under_its_number_also_beyond_the_first_directory() {
+        let versions = VersionArena::new();
+        let count = u32::try_from(3 * BLOCK_LEN * FIRST_BLOCKS).unwrap();
+        for lsn in 1..=u64::from(count) {
+            let number = versions.push(Version {
+                hash: lsn,
+                lsn,
+                table: crate::tables::Table::CACHE,
+                key: Box::default(),
+                value: None,
+                next_in_bucket: VersionNumber::NONE,
+                before_in_table: VersionNumber::NONE,
+            });
+            assert_eq!(versions.get(number).map(|version| version.lsn), Some(lsn));
+        }
+        assert_eq!(versions.iter().map(|(_, version)| version.lsn).max(), Some(count.into()));
+        assert_eq!(versions.iter().count(), count as usize);
+    }
 }

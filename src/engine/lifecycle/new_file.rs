@@ -405,30 +405,4 @@ mod tests {
             assert!(names(&dir).is_empty());
         }
     }
-
-    #[test]
-    fn a_damaged_page_that_redb_keeps_for_itself_is_found() {
-        let (_dir, path) = target();
-        let mut new = NewFile::create(&path, like(9), CACHE, catalogue()).unwrap();
-        new.put(Table::CACHE, b"key", b"value").unwrap();
-        let whole = new.seal().unwrap();
-        whole.verify().unwrap();
-        let storage: Arc<dyn Storage> = Arc::new(whole.storage().clone());
-        let superblock = Superblock::read(storage.as_ref(), &path).unwrap();
-        let tree = Tree::open(&storage, superblock.btree_offset).unwrap().into_iter().next();
-        let mut places = Vec::new();
-        let listed = tree.unwrap().pages().tables(Tables::System, &mut |visit| {
-            if let Visit::Page { place, .. } = visit {
-                places.push(place);
-            }
-            Ok(())
-        });
-        listed.unwrap();
-        let block = places.first().unwrap().block;
-        let at = superblock.btree_offset + block * crate::limits::BLOCK_SIZE as u64;
-        let mut byte = [0];
-        storage.read_at(at + 8, &mut byte).unwrap();
-        storage.write_at(at + 8, &[byte[0] ^ 1]).unwrap();
-        assert!(matches!(whole.verify(), Err(Error::Corrupted { .. })));
-    }
 }

@@ -442,4 +442,9 @@ mod tests {
             assert!(matches!(bad.check(), Err(Error::InvalidConfig(_))), "{bad:?}");
         }
     }
+
+    #[test]
+    fn users_need_not_be_scaled_for_at_all() {
+        AdaptiveConfig { max_user_scaling: 0.0, ..AdaptiveConfig::default() }.check().unwrap();
+    }
 }

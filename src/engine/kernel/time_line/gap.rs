@@ -99,3 +99,54 @@ pub(super) fn clamped(ms: i128) -> u64 {
 pub(super) fn narrowed(ms: i128) -> i64 {
     i64::try_from(ms).unwrap_or(if ms < 0 { i64::MIN } else { i64::MAX })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gap(certainty: Certainty) -> ClosedGap {
+        ClosedGap {
+            epoch: 1,
+            begin_ms: 100,
+            in_line_ms: 10,
+            believed_ms: 50,
+            certainty,
+            held_ms: 0,
+        }
+    }
+
+    fn follows(most_ms: Option<u64>) -> ClosedGap {
+        gap(Certainty::FollowsWall { wall_ms: 1_000, most_ms })
+    }
+
+    #[test]
+    fn only_a_gap_that_follows_the_wall_clock_has_a_length_by_it() {
+        for (gap, has_length) in [
+            (gap(Certainty::Settled), false),
+            (gap(Certainty::Doubtful), false),
+            (follows(None), true),
+        ] {
+            assert_eq!(gap.follows_wall(), has_length);
+            assert_eq!(gap.length(1_075, 105, 20), has_length.then_some(50));
+        }
+    }
+
+    #[test]
+    fn a_gap_is_believed_to_be_as_long_as_the_clock_says_and_never_longer_than_at_first() {
+        let believed = |mut gap: ClosedGap, length, is_first, tolerance_ms| {
+            gap.believe(length, is_first, tolerance_ms);
+            gap.believed_ms
+        };
+        assert_eq!(believed(follows(None), 70, false, 0), 70);
+        assert_eq!(believed(follows(Some(60)), 70, false, 0), 60);
+        assert_eq!(believed(follows(Some(60)), 40, false, 0), 40);
+        // A clock that is behind its beginning says nothing of the first gap but that it is short.
+        assert_eq!(believed(follows(Some(60)), -1, true, 0), 0);
+        assert_eq!(believed(follows(Some(60)), -1, false, 0), 60);
+        for (length, tolerance_ms, expected) in [(55, 5, 50), (45, 5, 50), (56, 5, 56), (44, 5, 44)]
+        {
+            assert_eq!(believed(follows(Some(60)), length, true, tolerance_ms), expected);
+        }
+        assert_eq!(believed(gap(Certainty::Doubtful), 70, true, 0), 50);
+    }
+}

@@ -449,3 +449,18 @@ fn what_is_written_says_how_long_the_clock_has_held_and_until_when() {
     let hold = line.written(at(NOW + HOUR, 50 + HOUR), BOOT, false).hold;
     assert_eq!((hold.held_ms, hold.since_ms), (HOUR, 50 + HOUR));
 }
+
+#[test]
+fn a_trusted_wall_clock_comes_behind_the_gaps_after_it_only() {
+    let gap = |epoch| ClosedGap {
+        epoch,
+        begin_ms: 0,
+        in_line_ms: 1,
+        believed_ms: 11,
+        certainty: Certainty::Settled,
+        held_ms: 0,
+    };
+    let trusted = TrustedWall::at(2, 1_000, 5_000, 0);
+    let gaps = [gap(1), gap(2), gap(3), gap(4)];
+    assert_eq!(ahead_of_line(&trusted, &gaps), 4_000 + 2 * 10);
+}
