@@ -7,7 +7,7 @@ use crate::durability::Durability;
 use crate::error::Error;
 use crate::limits::{MAX_QUEUED_LOG_BYTES, MIN_LOG_CAPACITY};
 use crate::log::QueueShare;
-use crate::storage::sim::SimStorage;
+use crate::storage::sim::{CallKind, Fault, SimStorage};
 use crate::tables::{Table, Value};
 use std::sync::Arc;
 use std::thread;
@@ -247,4 +247,22 @@ fn a_page_of_removed_rows_hides_none_behind_them() {
         }
     });
     assert_eq!(found.wait().unwrap(), [vec![4], vec![5], vec![9]]);
+}
+
+#[test]
+fn closing_says_so_when_what_is_queued_cannot_be_written() {
+    let storage = SimStorage::new(1);
+    let options = EngineOptions { threads: Threads::Background, ..options() };
+    let engine = Engine::create_on(Arc::new(storage.clone()), options).unwrap();
+    let held = engine.hold_checkpoints();
+    let (log, mut number) = (engine.kernel.log(), 0_u32);
+    while log.queued_bytes(QueueShare::Callers) == 0 {
+        write(&engine, &number.to_be_bytes(), Some(&[1; 500]));
+        number += 1;
+    }
+    // The log is written with durable writes, so that only checkpoints find the disk full.
+    (0..10_000).for_each(|_| storage.fail_call(CallKind::Sync, 0, Fault::Enospc));
+    drop(held);
+    let closed = engine.close();
+    assert!(matches!(closed, Err(Error::DiskFull { .. })), "{closed:?}");
 }

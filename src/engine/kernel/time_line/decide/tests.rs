@@ -275,6 +275,7 @@ fn in_doubt_and_the_clock_was_and_is_far_behind() {
         let mut line = reopen(&behind, (shut, OTHER_BOOT), (again, BOOT));
         let stored = behind.line_ms(shut);
         assert_eq!(age(&line, again, stored), between.into());
+        assert_eq!(line.hold.held_ms, 0, "a clock that is far behind has held for nothing");
         // When it is set right, all that passed is known, and this stays.
         let right = at(LAST + DAY, 7);
         assert!(line.observe(right, HOLD));
