@@ -223,7 +223,7 @@ fn an_idle_log_is_marked_once_when_everything_is_durable() {
     write(&log, OS);
     log.flush_up_to(log.appended()).unwrap_err();
     assert_eq!(writes(), 0, "the log has failed");
-    assert!(log.reached(log.appended() + 1, SYNC), "nobody waits any more");
+    assert!(log.reached(log.appended() + 1, SYNC), "no wait is left");
     let (_, waker) = waker();
     let polled = log.poll(log.appended(), SYNC, &mut None, &waker);
     assert!(matches!(polled, Some(Err(Error::OutcomeUnknown { .. }))), "{polled:?}");
@@ -373,7 +373,7 @@ fn a_segment_grows_and_shrinks_in_the_file() {
     };
     let lsn = fill(0);
     log.recycle_spare(lsn).unwrap();
-    assert_eq!(space(0), [], "nobody knows how long it took");
+    assert_eq!(space(0), [], "how long it took is not known");
     let lsn = fill(10);
     // It was filled soon, so it gets twice the space, beside a large B-tree.
     let flushes_before = storage.inner().syncs();
