@@ -7,7 +7,7 @@ use super::segment::DATA_START;
 use super::*;
 use crate::storage::recording::{Change, Recording};
 use crate::storage::sim::{CallKind, Fault, SimStorage};
-use crate::sync::atomic::AtomicUsize;
+use std::sync::atomic::AtomicUsize;
 use std::task::{Wake, Waker};
 use std::thread;
 
