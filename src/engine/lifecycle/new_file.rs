@@ -165,6 +165,9 @@ fn check_pages(storage: &Arc<dyn Storage>, superblock: &Superblock) -> Result<()
 }
 
 #[cfg(test)]
+mod page_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::clock::SystemClock;
