@@ -3,7 +3,6 @@
 
 mod arguments;
 mod failure;
-#[expect(unsafe_code, reason = "raw promises of Node-API, for a fifth of the time")]
 mod js;
 mod out;
 mod registry;

@@ -123,6 +123,10 @@ pub struct NativeFormTokens(Handle<FormTokens>);
 
 common!(NativeFormTokens);
 
+#[expect(
+    clippy::too_many_arguments,
+    reason = "reading the members of an object costs more than the call"
+)]
 #[napi]
 impl NativeFormTokens {
     #[napi]

@@ -1,11 +1,18 @@
+import { spawnSync } from 'node:child_process'
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
 import { Cloakroom, CloakroomError } from 'cloakroom'
-import { createRequire } from 'node:module'
 import { binding, place, room, token } from './room.mjs'
 
 test('both module systems give one package', () => {
-  expect(createRequire(import.meta.url)('cloakroom').Cloakroom).toBe(Cloakroom)
+  // In a process of its own, as the test runner loads modules in a way of its own.
+  const text = `
+    import { createRequire } from 'node:module'
+    import { Cloakroom } from 'cloakroom'
+    console.log(createRequire(import.meta.url)('cloakroom').Cloakroom === Cloakroom)`
+  const cwd = new URL('..', import.meta.url)
+  const answer = spawnSync(process.execPath, ['--input-type=module', '-e', text], { cwd, encoding: 'utf8' })
+  expect(answer.stdout).toBe('true\n')
 })
 
 test('what was stored is there when the file is opened again', async () => {
