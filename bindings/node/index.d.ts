@@ -12,7 +12,7 @@
  * with an `InvalidArgumentError`, because it has no UTF-8 form of its own.
  */
 
-/** How much a write waits for. A number is `{ interval: number }` in milliseconds. */
+/** What a write waits for. */
 export type Durability =
   /** The promise resolves when the disk has the change. */
   | 'sync'
