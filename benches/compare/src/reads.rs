@@ -200,6 +200,9 @@ fn other_keys(tokens: &Tokens) -> impl Iterator<Item = [u8; 32]> {
     tokens.keys().iter().cycle().map(|key| key.map(|byte| !byte))
 }
 
+/// A table of an open read transaction, and how many reads more it serves.
+type Kept = (ReadOnlyTable<&'static [u8], &'static [u8]>, u32);
+
 struct Bare {
     db: Database,
     keys: Vec<[u8; 32]>,
@@ -223,7 +226,7 @@ fn bare(dir: &Path, tokens: &Tokens, kept_for: u32) -> Result<Box<dyn Reading>> 
 
 impl Reading for Bare {
     fn reader(&self) -> Result<Box<dyn FnMut(u32) -> Result<()> + '_>> {
-        let mut kept: Option<(ReadOnlyTable<&[u8], &[u8]>, u32)> = None;
+        let mut kept: Option<Kept> = None;
         Ok(Box::new(move |number| {
             let (table, left) = match &mut kept {
                 Some(kept) if kept.1 > 0 => kept,
