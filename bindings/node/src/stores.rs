@@ -300,19 +300,44 @@ fn parsed(json: &str) -> Result<Value, Failure> {
     serde_json::from_str(json).map_err(|error| Failure::new("ENCODE", error.to_string()))
 }
 
+/// What caches of any kind of value have.
+macro_rules! cache {
+    ($type:ident) => {
+        #[napi]
+        impl $type {
+            #[napi]
+            pub fn get(&self, mode: u32, hash: String) -> Js {
+                call!(self, mode, get(&hash), value_or_undefined)
+            }
+
+            #[napi]
+            pub fn delete(&self, mode: u32, hash: String) -> Js {
+                call!(self, mode, delete(&hash))
+            }
+
+            #[napi]
+            pub fn clear(&self, mode: u32, scope: Option<String>) -> Js {
+                call!(self, mode, clear(scope.as_deref()))
+            }
+
+            #[napi]
+            pub fn invalidate(&self, mode: u32, tags: Vec<String>) -> Js {
+                let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
+                call!(self, mode, invalidate_by_tags(&tags))
+            }
+        }
+    };
+}
+
 /// Cached values in JSON.
 #[napi]
 pub struct NativeCache(Handle<Cache<Value>>);
 
 common!(NativeCache);
+cache!(NativeCache);
 
 #[napi]
 impl NativeCache {
-    #[napi]
-    pub fn get(&self, mode: u32, hash: String) -> Js {
-        call!(self, mode, get(&hash), value_or_undefined)
-    }
-
     #[napi]
     pub fn set(&self, mode: u32, hash: String, value: String, ttl_ms: Option<f64>) -> Js {
         let value = given!(self, mode, parsed(&value));
@@ -334,22 +359,6 @@ impl NativeCache {
         let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
         call!(self, mode, set_for_with_tags(&hash, &value, ttl, &tags))
     }
-
-    #[napi]
-    pub fn delete(&self, mode: u32, hash: String) -> Js {
-        call!(self, mode, delete(&hash))
-    }
-
-    #[napi]
-    pub fn clear(&self, mode: u32, scope: Option<String>) -> Js {
-        call!(self, mode, clear(scope.as_deref()))
-    }
-
-    #[napi]
-    pub fn invalidate(&self, mode: u32, tags: Vec<String>) -> Js {
-        let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
-        call!(self, mode, invalidate_by_tags(&tags))
-    }
 }
 
 /// Cached bytes.
@@ -357,14 +366,10 @@ impl NativeCache {
 pub struct NativeBytesCache(Handle<Cache<Bytes>>);
 
 common!(NativeBytesCache);
+cache!(NativeBytesCache);
 
 #[napi]
 impl NativeBytesCache {
-    #[napi]
-    pub fn get(&self, mode: u32, hash: String) -> Js {
-        call!(self, mode, get(&hash), value_or_undefined)
-    }
-
     #[napi]
     pub fn set(&self, mode: u32, hash: String, value: Uint8Array, ttl_ms: Option<f64>) -> Js {
         let value = Bytes::from(value.to_vec());
@@ -385,22 +390,6 @@ impl NativeBytesCache {
         let ttl = given!(self, mode, ttl(ttl_ms));
         let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
         call!(self, mode, set_for_with_tags(&hash, &value, ttl, &tags))
-    }
-
-    #[napi]
-    pub fn delete(&self, mode: u32, hash: String) -> Js {
-        call!(self, mode, delete(&hash))
-    }
-
-    #[napi]
-    pub fn clear(&self, mode: u32, scope: Option<String>) -> Js {
-        call!(self, mode, clear(scope.as_deref()))
-    }
-
-    #[napi]
-    pub fn invalidate(&self, mode: u32, tags: Vec<String>) -> Js {
-        let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
-        call!(self, mode, invalidate_by_tags(&tags))
     }
 }
 
