@@ -493,8 +493,8 @@ mod tests {
             assert!(scan.needs_zeros, "{written} bytes");
         }
         // A header beyond a bad frame, whose frame ends in the segment, at its end, or not in it.
-        let room = SEGMENT_LEN - end - FRAME_HEADER_LEN;
-        for (payload_len, asked) in [(room - 8, true), (room, true), (room + 8, false)] {
+        let left = SEGMENT_LEN - end - FRAME_HEADER_LEN;
+        for (payload_len, asked) in [(left - 8, true), (left, true), (left + 8, false)] {
             let mut bytes = bytes.clone();
             bytes[DATA_START + 40] ^= 1;
             bytes[end..end + 4].copy_from_slice(&u32::try_from(payload_len).unwrap().to_le_bytes());

@@ -58,7 +58,7 @@ fn flushes(storage: &SimStorage) -> (u64, u64) {
     (storage.durable_writes(), storage.syncs())
 }
 
-/// How many bytes of a kind the disk has after a power failure now.
+/// Whether the disk has these bytes after a power failure now.
 fn survives(storage: &SimStorage, payload: &[u8]) -> bool {
     storage.crash_image(0).windows(payload.len()).any(|bytes| bytes == payload)
 }
@@ -182,14 +182,14 @@ fn callers_are_told_of_a_full_disk_when_their_patience_is_over_and_go_on_when_it
 #[test]
 fn closing_waits_a_second_for_space_and_then_ends_the_log() {
     let (storage, log) = new_log();
-    log.set_disk_full_patience(Duration::from_secs(60));
+    // A caller that did not notice that the log is closing would wait for a day.
+    log.set_disk_full_patience(Duration::from_secs(86_400));
     (0..10_000).for_each(|_| storage.fail_call(CallKind::DurableWrite, 0, Fault::Enospc));
     let lsn = append(&log, b"payload", SYNC);
     let started = Instant::now();
     log.closing();
     log.wait(lsn, SYNC).unwrap_err();
-    let waited = started.elapsed();
-    assert!((Duration::from_millis(900)..Duration::from_secs(20)).contains(&waited), "{waited:?}");
+    assert!(started.elapsed() >= Duration::from_millis(900), "it gave up too soon");
     log.end_unwritten();
     let failure = log.failure().map(|failure| failure.kind());
     assert_eq!(failure, Some(io::ErrorKind::StorageFull));
